@@ -1,0 +1,70 @@
+"""What the whole repository promises: the lock file names no address, libraries and apps keep to themselves."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(p for part in ("packages", "apps", "benchmarks") for p in (ROOT / part).rglob("*.py"))
+FORBIDDEN_NAMES = {"utils", "common", "misc", "helpers"}
+
+
+def _neutral_lock():
+    spec = importlib.util.spec_from_file_location("neutral_lock", ROOT / ".ci" / "neutral_lock.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_neutral_form_keeps_pins_and_drops_addresses():
+    lock = (
+        '[[package]]\nname = "a"\nversion = "1.2"\nsource = { registry = "https://index.example/simple" }\n'
+        'dependencies = [\n    { name = "b", source = { registry = "https://index.example/simple" } },\n]\n'
+        'sdist = { url = "https://files.example/a.tar.gz", hash = "sha256:0" }\n'
+        'wheels = [\n    { url = "https://files.example/a.whl", hash = "sha256:0" },\n]\n\n'
+        '[package.metadata]\nrequires-dist = [{ name = "b" }]\n\n[package.metadata.requires-dev]\ndev = []\n\n'
+        '[[package]]\nname = "b"\nversion = "3"\nsource = { editable = "packages/b" }\n'
+    )
+    assert _neutral_lock().neutral(lock) == (
+        '[[package]]\nname = "a"\nversion = "1.2"\nsource = { registry = "." }\n'
+        'dependencies = [\n    { name = "b", source = { registry = "." } },\n]\n\n'
+        '[[package]]\nname = "b"\nversion = "3"\nsource = { editable = "packages/b" }\n'
+    )
+
+
+def test_the_committed_lock_has_no_address():
+    """The working copy gains addresses on first use; what git holds must not."""
+    import subprocess
+
+    shown = subprocess.run(["git", "show", "HEAD:uv.lock"], cwd=ROOT, capture_output=True, text=True)
+    if shown.returncode:
+        pytest.skip("not a git checkout with a committed uv.lock")
+    assert "://" not in shown.stdout
+    assert shown.stdout == _neutral_lock().neutral(shown.stdout)
+
+
+def test_no_module_has_a_name_that_says_nothing():
+    assert not [p for p in SOURCES if p.stem in FORBIDDEN_NAMES]
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_apps_and_benchmarks_never_import_each_other():
+    programs = [d for part in ("apps", "benchmarks") for d in (ROOT / part).iterdir() if d.is_dir()]
+    own = {d: {p.stem for p in d.glob("*.py")} - {"__main__"} for d in programs}
+    for program in programs:
+        foreign = set().union(*(names for d, names in own.items() if d != program)) - own[program]
+        foreign |= {d.name for d in programs}
+        for path in program.glob("*.py"):
+            assert not _imports(path) & foreign, f"{path} imports another program's module"
