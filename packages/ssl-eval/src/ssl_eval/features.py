@@ -1,0 +1,180 @@
+"""Features of labelled images: extracted once from a frozen backbone, then kept, saved and evaluated.
+
+Shapes: b batch, n images, d feature width.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+BROADCAST_ROWS = 65_536
+"""Rows that travel at once between processes, so that a gather needs little device memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One feature vector and one class per image.
+
+    Attributes:
+        features: one row per image.
+        labels: classes, counted from 0.
+
+    Raises:
+        ValueError: no images, not one label per feature, a negative label, NaN or infinite features.
+    """
+
+    features: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.labels):
+            raise ValueError(f"{len(self.features)} features but {len(self.labels)} labels: give one label per image.")
+        if len(self.features) == 0:
+            raise ValueError("No features: the loader gave no images.")
+        if int(self.labels.min()) < 0:
+            raise ValueError(f"Label {int(self.labels.min())} is negative: number the classes from 0.")
+        if not torch.stack(self.features.aminmax()).isfinite().all():
+            raise ValueError("Features hold NaN or infinite values: check the backbone's weights and its precision.")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_classes(self) -> int:
+        """The largest label plus one."""
+        return int(self.labels.max()) + 1
+
+    def to(self, device: str | torch.device) -> "Features":
+        """The same features on another device."""
+        return Features(self.features.to(device), self.labels.to(device))
+
+    def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"] | slice) -> "Features":
+        """The features of some images."""
+        return Features(self.features[rows], self.labels[rows])
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file; a reader never sees half of it."""
+        path = Path(path)
+        unfinished = path.with_name(path.name + ".part")
+        save_file({"features": self.features.contiguous(), "labels": self.labels.contiguous()}, unfinished)
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Features":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: not such a file.
+        """
+        try:
+            tensors = load_file(path)
+            return cls(tensors["features"], tensors["labels"])
+        except FileNotFoundError:
+            raise ValueError(f"No features at {path}: give the path that Features.save wrote.") from None
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} does not hold saved Features ({error}).") from None
+
+
+def check_comparable(train: Features, test: Features) -> None:
+    """Raises ValueError unless `test` can be classified by what `train` holds."""
+    if train.features.shape[1] != test.features.shape[1]:
+        widths = f"{train.features.shape[1]} wide in training and {test.features.shape[1]} in test"
+        raise ValueError(f"Features are {widths}: extract both with one backbone.")
+    seen = set(train.labels.unique().tolist())
+    unseen = [label for label in test.labels.unique().tolist() if label not in seen]
+    if unseen:
+        raise ValueError(f"Test class {unseen[0]} has no training image: give both sets the same class numbers.")
+
+
+@torch.no_grad()
+def extract_features(
+    backbone: nn.Module,
+    loader: Iterable[Sequence[Tensor]],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    amp: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Features:
+    """Runs the backbone in evaluation mode over a loader.
+
+    The features lie on the CPU, in the loader's order; where the loader also gives each image's index they are sorted
+    by it, and an image met twice (as distributed samplers pad) is kept once. Each submodule gets its own mode back.
+
+    Args:
+        backbone: images [b, 3, h, w] to features [b, d].
+        loader: (images, labels) or (images, labels, index), images as the backbone wants them.
+        device: where the backbone runs; it is moved there.
+        dtype: of the kept features; torch.float16 halves the memory.
+        amp: autocast to this type while the backbone runs.
+        group: processes that share the images; every one of them gets all features. None: this process has them all.
+
+    Raises:
+        ValueError: features that are not [b, d]; a group without indices; no images; NaN features.
+    """
+    backbone.to(device)
+    features, labels, indices = [], [], []
+    with _evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+        for images, targets, *index in loader:
+            output = backbone(images.to(device, non_blocking=True))
+            if output.ndim != 2:
+                raise ValueError(f"The backbone gave {list(output.shape)} for a batch: pool it to [batch, width].")
+            features.append(output.to("cpu", dtype))
+            labels.append(targets.cpu())
+            indices.extend(index)
+    if not features:
+        raise ValueError("No features: the loader gave no images.")
+    if group is not None and len(indices) != len(features):
+        raise ValueError("Processes that share a data set need (images, labels, index) from the loader.")
+    columns = [torch.cat(features), torch.cat(labels).long()]
+    if indices:
+        columns.append(torch.cat(indices).cpu().long())
+    if group is not None:
+        columns = [_gather_rows(column, device, group) for column in columns]
+    if indices:
+        order = _first_of_each(columns[2])
+        columns = [column[order] for column in columns]
+    return Features(columns[0], columns[1])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; outside, every submodule in the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """Where each value stands first, in the order of the values."""
+    ordered, positions = index.sort(stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return positions[first]
+
+
+def _gather_rows(rows: Tensor, device: str | torch.device, group: dist.ProcessGroup) -> Tensor:
+    """The rows of all processes, rank by rank; they may hold different numbers of rows."""
+    counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(group.size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=device), group=group)
+    gathered = rows.new_empty(sum(int(count) for count in counts), *rows.shape[1:])
+    blocks = gathered.split([int(count) for count in counts])
+    blocks[group.rank()].copy_(rows)
+    for rank, block in enumerate(blocks):
+        for part in block.split(BROADCAST_ROWS):
+            travelling = part.to(device)
+            dist.broadcast(travelling, group=group, group_src=rank)
+            part.copy_(travelling)
+    return gathered

@@ -1,0 +1,49 @@
+"""The usual two measurements of a frozen encoder: weighted kNN and a linear probe, as results."""
+
+from __future__ import annotations
+
+import time
+
+from ssl_eval.features import Features
+from ssl_eval.knn import knn_accuracy
+from ssl_eval.linear import linear_probe
+from ssl_eval.results import Result, machine
+
+
+def evaluate_frozen(
+    train: Features,
+    test: Features,
+    *,
+    backbone: str,
+    data: str,
+    recipe: str,
+    seed: int = 0,
+    k: int = 20,
+    epochs: int = 100,
+) -> list[Result]:
+    """DINO's weighted kNN (T 0.07) and a linear probe whose learning rate is chosen on held-out training data.
+
+    Args:
+        train: features the neighbours and the probe learn from.
+        test: features that are classified, once.
+        backbone: hash of the encoder.
+        data: name of the data set.
+        recipe: the row's name in tables.
+        seed: of the encoder's training; also of the probe.
+        k: neighbours.
+        epochs: of the probe.
+
+    Returns:
+        Two results, top-1 accuracy in percent.
+    """
+    same = {"metric": "top1", "backbone": backbone, "data": data, "recipe": recipe, "seed": seed, "machine": machine()}
+    started = time.perf_counter()
+    knn = knn_accuracy(train, test, k=k)[k]
+    knn_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    linear = linear_probe(train, test, epochs=epochs, seed=seed)
+    linear_seconds = time.perf_counter() - started
+    return [
+        Result(task="knn", value=knn, protocol=f"k={k} T=0.07", seconds=knn_seconds, **same),
+        Result(task="linear", value=linear.accuracy, protocol="frozen features", seconds=linear_seconds, **same),
+    ]

@@ -1,0 +1,106 @@
+"""Weighted k nearest neighbours, as DINO evaluates (https://github.com/facebookresearch/dino, eval_knn.py).
+
+Shapes: n training images, m test images, d feature width, c classes, k neighbours.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ssl_eval.features import Features, check_comparable
+
+
+def knn_accuracy(
+    train: Features,
+    test: Features,
+    *,
+    k: int | Sequence[int] = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+    chunk_size: int = 8192,
+    device: str | torch.device | None = None,
+) -> dict[int, float]:
+    """Top-1 accuracy in percent for each k; arguments and errors as in `knn_predictions`."""
+    predictions = knn_predictions(
+        train, test, k=k, temperature=temperature, num_classes=num_classes, chunk_size=chunk_size, device=device
+    )
+    truth = test.labels
+    return {k: 100.0 * float((guess == truth.to(guess.device)).double().mean()) for k, guess in predictions.items()}
+
+
+def knn_predictions(
+    train: Features,
+    test: Features,
+    *,
+    k: int | Sequence[int] = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+    chunk_size: int = 8192,
+    device: str | torch.device | None = None,
+) -> dict[int, Int[Tensor, " m"]]:
+    """The class of each test image for each k: argmax_c of the sum over its neighbours of class c of exp(cos / T).
+
+    Emerging Properties in Self-Supervised Vision Transformers, appendix A (https://arxiv.org/abs/2104.14294); the
+    weights are those of https://arxiv.org/abs/1805.01978. Memory beside the features: a block of `chunk_size` squared
+    similarities and max(k) neighbours per test image. Training images equally near may take each other's place.
+
+    Args:
+        train: the neighbours; any scale, vectors are L2-normalised here.
+        test: the images to classify.
+        k: how many neighbours vote; several at the cost of the largest.
+        temperature: T of the vote, in units of cosine similarity.
+        num_classes: the largest training label plus one where None.
+        chunk_size: rows of each set that meet at once.
+        device: where to compute; where the training features lie if None.
+
+    Raises:
+        ValueError: k outside 1..n, widths or classes of the two sets do not match, temperature not positive.
+    """
+    counts = [k] if isinstance(k, int) else list(k)
+    check_comparable(train, test)
+    if not counts or min(counts) < 1 or max(counts) > len(train):
+        raise ValueError(f"k = {counts} does not fit {len(train)} training images: give values from 1 to {len(train)}.")
+    if temperature <= 0:
+        raise ValueError(f"temperature = {temperature}: give a positive number, 0.07 as in DINO.")
+    classes = train.num_classes if num_classes is None else num_classes
+    if classes < train.num_classes:
+        raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
+    device = train.features.device if device is None else torch.device(device)
+    similarities, neighbours = _nearest(train.features, test.features, max(counts), chunk_size, device)
+    voters = train.labels.to(device).long()[neighbours]
+    # A factor common to all votes of an image changes nothing and keeps exp within range for any T.
+    votes = ((similarities - similarities[:, :1]) / temperature).exp()
+    return {count: _elect(votes[:, :count], voters[:, :count], classes, chunk_size) for count in counts}
+
+
+def _nearest(
+    train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], k: int, chunk_size: int, device: torch.device
+) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+    """Cosine similarity and row of the k nearest training images, nearest first, by streaming over both sets."""
+    best = torch.full((len(test), k), -torch.inf, device=device)
+    rows = torch.zeros(len(test), k, dtype=torch.long, device=device)
+    for start in range(0, len(train), chunk_size):
+        candidates = normalize(train[start : start + chunk_size].to(device).float(), dim=1)
+        for queries, kept, kept_rows in zip(
+            test.split(chunk_size), best.split(chunk_size), rows.split(chunk_size), strict=True
+        ):
+            similarity = normalize(queries.to(device).float(), dim=1) @ candidates.T
+            near, where = similarity.topk(min(k, len(candidates)), dim=1)
+            merged, choice = torch.cat([kept, near], dim=1).topk(k, dim=1)
+            kept_rows.copy_(torch.cat([kept_rows, where + start], dim=1).gather(1, choice))
+            kept.copy_(merged)
+    return best, rows
+
+
+def _elect(
+    votes: Float[Tensor, "m k"], voters: Int[Tensor, "m k"], num_classes: int, chunk_size: int
+) -> Int[Tensor, " m"]:
+    """The class with the largest sum of votes; of equal ones the lowest number."""
+    winners = []
+    for vote, voter in zip(votes.split(chunk_size), voters.split(chunk_size), strict=True):
+        ballots = vote.new_zeros(len(vote), num_classes).scatter_add_(1, voter, vote)
+        winners.append(ballots.argmax(dim=1))
+    return torch.cat(winners)

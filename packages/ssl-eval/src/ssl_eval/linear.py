@@ -1,0 +1,145 @@
+"""The linear probe: what a linear classifier makes of frozen features.
+
+Shapes: n training images, m held-out images, b batch, d feature width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ssl_eval.features import Features, check_comparable
+from ssl_eval.softmax_regression import accuracies, stream, train_linear
+
+LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Spans what official code uses for 256 images a step, from GenView's 0.1 and BYOL's 0.2 to MoCo v2's 30."""
+
+Normalise = Literal["none", "standardise", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearResult:
+    """What a linear probe found.
+
+    Attributes:
+        accuracy: top-1 on the test set, percent.
+        learning_rate: the one chosen.
+        holdout_accuracies: top-1 of each learning rate on the held-out training images, percent; empty where only one
+            learning rate was given.
+    """
+
+    accuracy: float
+    learning_rate: float
+    holdout_accuracies: dict[float, float]
+
+
+def linear_probe(
+    train: Features,
+    test: Features,
+    *,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    epochs: int = 100,
+    batch_size: int = 256,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    holdout: float = 0.1,
+    seed: int = 0,
+    normalise: Normalise = "none",
+    num_classes: int | None = None,
+    device: str | torch.device | None = None,
+) -> LinearResult:
+    """Softmax regression by SGD, its learning rate chosen on training images held out, the test set touched once.
+
+    All learning rates are trained together without a share `holdout` of every class. The best there (of equals the one
+    named first) is trained again on all training images, and that classifier alone meets the test set.
+
+    MoCo, SimSiam and DINO probe the features as they are: "none". "standardise" (mean 0, deviation 1 over the training
+    images) stands for the batch norm without parameters that other protocols (MAE's) put first; "l2" divides each
+    vector by its length.
+
+    Args:
+        train: trained on.
+        test: measured on, once.
+        learning_rates: where each cosine to 0 starts, one step per epoch.
+        epochs: passes over the training images.
+        batch_size: images per step; the last batch of an epoch may be smaller.
+        weight_decay: L2, on weight and bias, as torch.optim.SGD.
+        momentum: as torch.optim.SGD.
+        holdout: share of every class held out to choose the learning rate, in (0, 1).
+        seed: of the initial weights, the held-out images and the order of the images.
+        normalise: what to do to the features first.
+        num_classes: the largest training label plus one where None.
+        device: where to compute; where the training features lie if None.
+
+    Raises:
+        ValueError: the two sets do not match, options out of range, or every learning rate diverged.
+    """
+    check_comparable(train, test)
+    classes = train.num_classes if num_classes is None else num_classes
+    if classes < train.num_classes:
+        raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
+    if not learning_rates or min(learning_rates) <= 0:
+        raise ValueError(f"learning_rates = {learning_rates}: give at least one, all positive.")
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1.")
+    place = train.features.device if device is None else torch.device(device)
+    prepare = _preparation(train.features, normalise, place)
+    judge = partial(accuracies, prepare=prepare, device=place)
+    fit = partial(
+        train_linear, num_classes=classes, epochs=epochs, batch_size=batch_size, weight_decay=weight_decay,
+        momentum=momentum, seed=seed, prepare=prepare, device=place,
+    )  # fmt: skip
+    chosen, scores = learning_rates[0], {}
+    if len(learning_rates) > 1:
+        kept, held = stratified_holdout(train.labels, holdout, seed)
+        candidates = fit(train.select(kept), learning_rates=learning_rates)
+        if not candidates.weight.isfinite().flatten(1).all(dim=1).any():
+            raise ValueError(f"Training diverged at every rate of {list(learning_rates)}: give smaller ones.")
+        scores = dict(zip(learning_rates, judge(candidates, train.select(held)), strict=True))
+        chosen = max(scores, key=scores.__getitem__)
+    (accuracy,) = judge(fit(train, learning_rates=[chosen]), test)
+    return LinearResult(accuracy=accuracy, learning_rate=chosen, holdout_accuracies=scores)
+
+
+def stratified_holdout(
+    labels: Int[Tensor, " n"], share: float, seed: int
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " m"]]:
+    """Rows to keep and rows to hold out, both in ascending order: `share` of each class, rounded.
+
+    A class with two images or more gives at least one and keeps at least one; a class with one image keeps it.
+
+    Raises:
+        ValueError: share outside (0, 1), or no class has two images.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"holdout = {share}: give a share between 0 and 1, such as 0.1.")
+    shuffled = torch.randperm(len(labels), generator=stream(seed, "holdout")).to(labels.device)
+    held = []
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        held.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
+    is_held = torch.zeros_like(labels, dtype=torch.bool)
+    is_held[torch.cat(held)] = True
+    if not is_held.any():
+        raise ValueError("Every class has one training image: none can be held out; give one learning rate.")
+    return (~is_held).nonzero().squeeze(1), is_held.nonzero().squeeze(1)
+
+
+def _preparation(
+    features: Float[Tensor, "n d"], normalise: Normalise, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """What is done to each batch [b, d] of features before the classifier sees it."""
+    if normalise == "none":
+        return lambda inputs: inputs
+    if normalise == "l2":
+        return partial(normalize, dim=1)
+    if normalise == "standardise":
+        variance, mean = torch.var_mean(features.float(), dim=0, correction=0)
+        mean, factor = mean.to(device), (variance + 1e-6).rsqrt().to(device)  # MAE's batch norm: eps 1e-6
+        return lambda inputs: (inputs - mean) * factor
+    raise ValueError(f'normalise = {normalise!r}: give "none", "standardise" or "l2".')

@@ -1,0 +1,117 @@
+"""Results: one JSON line per measured number, appended so that no crash and no second process harms the others."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One measured number.
+
+    Attributes:
+        task: what was measured: "linear", "knn".
+        metric: "top1".
+        value: percent for accuracies; finite.
+        protocol: all that makes two values comparable: "k=20 T=0.07".
+        backbone: hash of the weights, see `backbone_hash`.
+        data: the data set's name.
+        seed: of the training run that made the backbone.
+        machine: what it ran on, see `machine`.
+        seconds: wall time of the measurement.
+        recipe: how the backbone was trained; names the row of a table. Same recipe, other seed: one row.
+    """
+
+    task: str
+    metric: str
+    value: float
+    protocol: str
+    backbone: str
+    data: str
+    seed: int
+    machine: str
+    seconds: float
+    recipe: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.task} {self.metric} = {self.value}: only finite values are results.")
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str, int]:
+        """What a newer measurement replaces: the same (task, metric, protocol, backbone, data, seed)."""
+        return (self.task, self.metric, self.protocol, self.backbone, self.data, self.seed)
+
+
+def append_result(path: str | Path, result: Result) -> None:
+    """Appends one line by one write, and waits until it is on the disk.
+
+    A line torn by an earlier crash is closed first, so that it cannot swallow the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        line = json.dumps(asdict(result), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
+        os.fsync(file.fileno())
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """The results of a file, the newest of each identity, in the order written; none if there is no file.
+
+    A torn last line is ignored, a torn line before it (closed by a later append) is ignored with a warning.
+
+    Raises:
+        ValueError: a whole line that is not a result.
+    """
+    path = Path(path)
+    newest: dict[tuple, Result] = {}
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError:
+            if number < len(lines):
+                warnings.warn(f"{path}, line {number} is broken off and ignored.", stacklevel=2)
+            continue
+        result = _parse(content, f"{path}, line {number}")
+        newest.pop(result.identity, None)
+        newest[result.identity] = result
+    return list(newest.values())
+
+
+def _parse(content: object, where: str) -> Result:
+    """A result from decoded JSON."""
+    names = {field.name for field in fields(Result)}
+    if not isinstance(content, dict) or not names - {"recipe"} <= content.keys() <= names:
+        raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(names - {'recipe'}))}.")
+    return Result(**content)
+
+
+def backbone_hash(backbone: nn.Module) -> str:
+    """What backbone.json and manifests call the same weights: blake2b over names, types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def machine() -> str:
+    """This machine in a line: processor, usable cores, GPU, torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()} {cores} cores{accelerator}, torch {torch.__version__}"

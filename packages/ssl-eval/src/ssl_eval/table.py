@@ -1,0 +1,51 @@
+"""Tables from result lines: one row per recipe and data set, one column per measurement, mean and spread over seeds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from ssl_eval.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of strings.
+
+    Attributes:
+        header: one name per column.
+        rows: cells, as many as the header has; "" where nothing was measured.
+    """
+
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        dashes = ["---"] * 2 + ["---:"] * (len(self.header) - 2)
+        lines = [self.header, dashes, *self.rows]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tabulate(results: Iterable[Result]) -> Table:
+    """Rows and columns in the order first met; a cell is "mean ± sample standard deviation (number of seeds)".
+
+    A row is named by the recipe, or by the backbone's hash where it has none. Of several results for one cell and seed
+    the last counts.
+    """
+    cells: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    columns: dict[str, None] = {}
+    for result in results:
+        column = " ".join(part for part in (result.task, result.metric, result.protocol) if part)
+        row = (result.recipe or result.backbone, result.data)
+        columns[column] = None
+        cells.setdefault(row, {}).setdefault(column, {})[result.seed] = result.value
+    rows = [(*row, *(format_cell(measured.get(column, {})) for column in columns)) for row, measured in cells.items()]
+    return Table(header=("recipe", "data", *columns), rows=rows)
+
+
+def format_cell(by_seed: dict[int, float]) -> str:
+    """One cell: "81.03" for one seed, "81.03 ± 0.21 (3)" for several, "" for none."""
+    values = list(by_seed.values())
+    if len(values) < 2:
+        return f"{values[0]:.2f}" if values else ""
+    return f"{mean(values):.2f} ± {stdev(values):.2f} ({len(values)})"

@@ -1,0 +1,101 @@
+import json
+import multiprocessing
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_eval import Result, append_result, backbone_hash, machine, read_results, tabulate
+
+
+def result(**changes) -> Result:
+    base = Result(
+        task="knn", metric="top1", value=80.0, protocol="k=20", backbone="abc", data="scenes", seed=0,
+        machine=machine(), seconds=1.5, recipe="vanilla",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def test_results_come_back_and_the_newest_of_each_identity_counts(tmp_path):
+    path = tmp_path / "deep" / "results.jsonl"
+    assert read_results(path) == []
+    for value, seed in ((80.0, 0), (70.0, 1), (81.0, 0)):
+        append_result(path, result(value=value, seed=seed))
+    assert [(found.value, found.seed) for found in read_results(path)] == [(70.0, 1), (81.0, 0)]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_file_torn_at_any_byte_loses_only_its_last_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    first, second, third = result(seed=0), result(seed=1, data="Bäume"), result(seed=2)
+    append_result(path, first)
+    whole = path.stat().st_size
+    append_result(path, second)
+    content = path.read_bytes()
+    for cut in range(whole, len(content) - 1):
+        path.write_bytes(content[:cut])
+        assert read_results(path) in ([first], [first, second])
+        append_result(path, third)
+        if cut in (whole, len(content) - 1):
+            assert read_results(path) == [first, third]
+            continue
+        with pytest.warns(UserWarning, match="line 2 is broken off"):
+            assert read_results(path) == [first, third]
+
+
+def append_many(path, start: int) -> None:
+    for seed in range(start, start + 50):
+        append_result(path, result(seed=seed))
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_many, args=(path, start)) for start in (0, 50, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(found.seed for found in read_results(path)) == list(range(150))
+
+
+def test_a_line_that_is_no_result_is_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    content = asdict(result())
+    content.pop("metric")
+    path.write_text(json.dumps(content) + "\n")
+    with pytest.raises(ValueError, match="line 1 is not a result"):
+        read_results(path)
+    with pytest.raises(ValueError, match="finite"):
+        result(value=float("nan"))
+
+
+def test_the_hash_follows_the_weights_alone():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before = backbone_hash(net)
+    assert backbone_hash(net.eval().to(memory_format=torch.channels_last)) == before
+    net[0].weight.data[0, 0, 0, 0] += 1e-3
+    assert backbone_hash(net) != before
+
+
+def test_a_table_has_mean_and_spread_over_seeds():
+    results = [
+        result(seed=0, value=80.0),
+        result(seed=1, value=82.0, backbone="def"),
+        result(seed=1, value=84.0, backbone="fed"),
+        result(recipe="generative", value=85.5),
+        result(recipe="generative", value=90.0, task="linear", protocol="100 epochs"),
+        result(recipe="", value=10.0, data="a|b"),
+    ]
+    table = tabulate(results)
+    assert table.header == ("recipe", "data", "knn top1 k=20", "linear top1 100 epochs")
+    assert table.rows == [
+        ("vanilla", "scenes", "82.00 ± 2.83 (2)", ""),
+        ("generative", "scenes", "85.50", "90.00"),
+        ("abc", "a|b", "10.00", ""),
+    ]
+    lines = table.markdown().splitlines()
+    assert lines[1] == "| --- | --- | ---: | ---: |"
+    assert lines[4] == "| abc | a\\|b | 10.00 |  |"
