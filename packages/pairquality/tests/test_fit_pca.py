@@ -1,0 +1,142 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from pairquality import ForegroundPCA, fit_pca, foreground_maps, foreground_ratio
+from pairquality.sample import UniformSample
+
+# PCA() of tools/clip_pca/extract_features_pca.py in xiaojieli0903/genview (38a6a78) on the tokens of `images()`,
+# and the threshold that its histogram functions choose for projections on this direction.
+OFFICIAL_DIRECTION = [
+    0.4592107, -0.23106694, -0.13005471, -0.28585926, -0.0744792, -0.38964742, 0.085636, -0.16734208,
+    -0.16464934, -0.23929544, 0.01983603, 0.30112693, -0.3277541, -0.36419985, 0.12484317, 0.11533322,
+]  # fmt: skip
+OFFICIAL_THRESHOLD = 2.5612735748291016
+
+
+def images(sign: float = 1.0, count: int = 40) -> torch.Tensor:
+    """7 x 7 grids of 16-wide tokens: noise around an offset, and an object in the middle along one direction."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((count, 49, 16)) + 3
+    rows, columns = np.mgrid[:7, :7]
+    middle = np.exp(-((rows - 3) ** 2 + (columns - 3) ** 2) / 6).reshape(-1)
+    return torch.from_numpy((tokens + sign * 4 * middle[None, :, None] * rng.standard_normal(16)).astype(np.float32))
+
+
+def test_official_direction_and_threshold():
+    found = fit_pca(images().split(13), 0.35, centred=False, threshold_rule="histogram")
+    sign = torch.sign(found.direction @ torch.tensor(OFFICIAL_DIRECTION))
+    torch.testing.assert_close(found.direction, sign * torch.tensor(OFFICIAL_DIRECTION), rtol=0, atol=1e-6)
+    assert found.threshold == pytest.approx(OFFICIAL_THRESHOLD, abs=1e-5)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_the_asked_share_of_all_tokens_is_foreground(centred, share):
+    found = fit_pca(images().split(7), share, centred=centred)
+    assert float(foreground_ratio(found, images()).mean()) == pytest.approx(share, abs=1 / (40 * 49))
+
+
+def test_equals_an_eigendecomposition_of_all_tokens_however_they_are_cut():
+    tokens = images().flatten(0, 1).double()
+    variances, directions = torch.linalg.eigh(tokens.T.cov())
+    for size in (1, 7, 40):
+        found = fit_pca((batch for batch in images().split(size)), 0.4)
+        assert abs(float(found.direction.double() @ directions[:, -1])) == pytest.approx(1, abs=1e-6)
+        torch.testing.assert_close(found.mean.double(), tokens.mean(dim=0), rtol=0, atol=1e-6)
+        assert found.threshold == pytest.approx(fit_pca([images()]).threshold, abs=1e-5)
+    centre = [row * 7 + column for row in range(1, 6) for column in range(1, 6)]
+    border = [place for place in range(49) if place not in centre]
+    projected = (images().double() - tokens.mean(dim=0)) @ found.direction.double()
+    margin = (projected[:, centre].mean() - projected[:, border].mean()) / variances[-1].sqrt()
+    assert found.margin == pytest.approx(float(margin), abs=1e-5)
+
+
+def test_the_object_is_foreground_whatever_its_sign_and_the_sign_of_the_tokens():
+    for tokens in (images(1.0), images(-1.0), -images(1.0), images(1.0) * 1e-3 + 1e3):
+        found = fit_pca([tokens])
+        maps = foreground_maps(found, tokens).mean(dim=0).view(7, 7)
+        assert maps[3, 3] > maps[0].mean() + 0.2 and found.margin > 1
+
+
+def test_oblong_grids_and_skipped_borders():
+    tall = images()[:, :35]
+    assert fit_pca([tall], grid=(5, 7)).margin > 0
+    with pytest.raises(ValueError, match="35 tokens"):
+        fit_pca([tall])
+    padded = images().view(40, 7, 7, 16).clone()
+    padding = 20 * torch.randn(16, generator=torch.Generator().manual_seed(1))
+    padded[:, [0, -1]] += padding
+    padded[:, :, [0, -1]] += padding
+    padded = padded.view(40, 49, 16)
+    inner = [row * 7 + column for row in range(1, 6) for column in range(1, 6)]
+    _, directions = torch.linalg.eigh(images()[:, inner].flatten(0, 1).double().T.cov())
+    aligned = [abs(float(fit_pca([padded], skip_border=s).direction.double() @ directions[:, -1])) for s in (0, 1)]
+    assert aligned[0] < 0.9 and aligned[1] == pytest.approx(1, abs=1e-6)
+    assert float(foreground_ratio(fit_pca([padded], skip_border=1), padded).mean()) == pytest.approx(0.4, abs=1e-3)
+
+
+def test_an_uncertain_orientation_warns_and_a_sure_one_does_not():
+    noise = torch.randn(200, 49, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="uncertain"):
+        fit_pca([noise])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_pca([images()])
+
+
+def test_a_small_sample_gives_nearly_the_same_threshold():
+    exact = fit_pca(images().split(7), 0.4)
+    found = fit_pca(images().split(7), 0.4, sample_bytes=600 * 16 * 4)
+    assert torch.equal(found.direction, exact.direction)
+    # 600 of 1960 tokens: one standard deviation of the share is 0.02.
+    assert 0 < abs(float(foreground_ratio(found, images()).mean()) - 0.4) < 0.06
+    again = fit_pca(images().split(40), 0.4, sample_bytes=600 * 16 * 4)
+    assert again.threshold == pytest.approx(found.threshold, abs=1e-5)
+
+
+def test_the_sample_is_uniform():
+    counts = torch.zeros(30)
+    stream = torch.arange(30.0)[:, None]
+    for seed in range(2000):
+        sample = UniformSample(6, 1, seed)
+        for rows in stream.split(7):
+            sample.add(rows)
+        kept = sample.rows.flatten().long()
+        assert len(kept.unique()) == 6
+        counts[kept] += 1
+    # Each row is kept with probability 0.2: 400 times, standard deviation 18.
+    assert (counts - 400).abs().max() < 75
+
+
+def test_a_saved_pca_comes_back(tmp_path):
+    found = fit_pca([images()], 0.3, centred=False)
+    found.save(tmp_path / "pca.safetensors")
+    again = ForegroundPCA.load(tmp_path / "pca.safetensors")
+    assert torch.equal(foreground_maps(again, images()), foreground_maps(found, images()))
+    numbers = ("threshold", "margin", "centred", "share_foreground")
+    assert [getattr(again, name) for name in numbers] == [getattr(found, name) for name in numbers]
+    assert [path.name for path in tmp_path.iterdir()] == ["pca.safetensors"]
+
+
+def test_mistakes_are_named(tmp_path):
+    broken = images()
+    broken[3, 2, 1] = torch.nan
+    for features, message in (
+        ([], "no batch"),
+        ([broken], "NaN"),
+        ([torch.ones(4, 49, 3)], "the same"),
+        (iter([images(), images()[:, :36]]), "one size"),
+        ([images()[:, :4]], "no centre"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_pca(features)
+    with pytest.raises(ValueError, match="share_foreground = 40"):
+        fit_pca([images()], 40.0)
+    with pytest.raises(ValueError, match="No foreground PCA"):
+        ForegroundPCA.load(tmp_path / "missing")
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(ValueError, match="does not hold"):
+        ForegroundPCA.load(tmp_path / "text")
