@@ -1,0 +1,47 @@
+"""DINO: the student predicts the teacher's assignment of another view.
+
+Shapes: V views of the student, T views of the teacher (the first T of the V), B samples, K output dimensions.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sslzoo.losses.reduction import precise, weighted_mean
+
+
+def dino(
+    student: Float[Tensor, "V B K"],
+    teacher: Float[Tensor, "T B K"],
+    *,
+    student_temperature: float,
+    teacher_temperature: float,
+    center: Float[Tensor, "K"],
+    weights: Float[Tensor, "B"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over pairs (t, v != t) of -softmax((teacher_t - c)/T_t) . log softmax(student_v/T_s).
+
+    https://arxiv.org/abs/2104.14294 eq. 1 and 2. The teacher's part is detached; float32 at least, also under autocast.
+
+    Args:
+        student: logits of all views.
+        teacher: logits of the global views; view t of the teacher is view t of the student.
+        student_temperature: T_s.
+        teacher_temperature: T_t.
+        center: c, the running mean of the teacher's logits.
+        weights: one per sample, multiplies its term.
+    """
+    target = assignment(teacher, center, teacher_temperature)
+    with torch.autocast(student.device.type, enabled=False):
+        log_probability = torch.log_softmax(precise(student) / student_temperature, dim=-1)
+        cross_entropy = -torch.einsum("tbk,vbk->btv", target, log_probability)
+    same_view = torch.eye(len(teacher), len(student), dtype=torch.bool, device=student.device)
+    pairs = same_view.numel() - min(same_view.shape)
+    return weighted_mean(cross_entropy.masked_fill(same_view, 0.0).sum(dim=(1, 2)) / pairs, weights)
+
+
+def assignment(
+    logits: Float[Tensor, "*batch K"], center: Float[Tensor, "K"], temperature: float
+) -> Float[Tensor, "*batch K"]:
+    """softmax((logits - c)/T): the teacher's sharpened and centred assignment, detached, float32 at least."""
+    return torch.softmax((precise(logits.detach()) - center) / temperature, dim=-1)

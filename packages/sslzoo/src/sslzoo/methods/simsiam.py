@@ -1,0 +1,53 @@
+"""SimSiam: https://arxiv.org/abs/2011.10566.
+
+Shapes: B samples, H x W pixels.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sslzoo.heads import Encoder, simsiam_predictor, simsiam_projector
+from sslzoo.losses import negative_cosine
+from sslzoo.methods.method import Method, spread, two_views
+
+
+class SimSiam(Method):
+    """Two views, one network; each view's prediction is drawn to the other's projection, which takes no gradient.
+
+    Defaults: facebookresearch/simsiam@a7bc177 main_simsiam.py and simsiam/builder.py. There the backbone starts with
+    `zero_init_residual=True`. The predictor's learning rate stays fixed (`--fix-pred-lr`).
+
+    Args:
+        backbone: with `.num_features`.
+        projection_dim: output of the projector.
+        prediction_dim: hidden width of the predictor.
+        projector_layers: 3 as published for ImageNet; the paper's CIFAR-10 experiment has 2.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, *, projection_dim: int = 2048, prediction_dim: int = 512, projector_layers: int = 3
+    ):
+        super().__init__()
+        projector = simsiam_projector(backbone.num_features, projection_dim, projector_layers)  # pyright: ignore[reportArgumentType]
+        self.encoder = Encoder(backbone, projector)
+        self.predictor = simsiam_predictor(projection_dim, prediction_dim)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder without its projector."""
+        return self.encoder.backbone
+
+    def forward(
+        self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Float[Tensor, "B"] | None = None
+    ) -> dict[str, Tensor]:
+        """(D(p1, sg(z2)) + D(p2, sg(z1))) / 2, and `std`: 1 for a healthy spread, 0 for collapse."""
+        first, second = (self.encoder(view) for view in two_views(views, "SimSiam"))
+        loss = negative_cosine(self.predictor(first), second.detach(), weights)
+        loss = (loss + negative_cosine(self.predictor(second), first.detach(), weights)) / 2
+        return {"loss": loss, "std": spread(first)}
+
+    def fixed_rate_parameters(self) -> Iterable[nn.Parameter]:
+        """The predictor's."""
+        return self.predictor.parameters()

@@ -1,0 +1,53 @@
+"""The place of this process in a job of one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One process of a job: its rank, how many there are, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and draws progress bars."""
+        return self.rank == 0
+
+
+def start_worker(environ: Mapping[str, str], device: str = "auto") -> Worker:
+    """Join the process group that torchrun describes in `environ`, or be a job of one.
+
+    Args:
+        environ: usually `os.environ`; read are RANK, WORLD_SIZE and LOCAL_RANK.
+        device: "cpu", "cuda", or "auto" for the GPU where there is one.
+
+    Raises:
+        ValueError: "cuda" is asked for and there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is one of auto, cpu, cuda; got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is visible here: leave out --device cuda, or install a CUDA build of torch")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    world_size = int(environ.get("WORLD_SIZE", "1"))
+    place = torch.device("cuda", int(environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(place)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    return Worker(rank=int(environ.get("RANK", "0")), world_size=world_size, device=place)
+
+
+def wait_for_all() -> None:
+    """Block until every process of the job is here; nothing in a job of one."""
+    if dist.is_initialized():
+        dist.barrier()

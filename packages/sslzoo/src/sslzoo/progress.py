@@ -1,0 +1,56 @@
+"""Progress bars with rate and time left, one a stage; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+PLAIN_SECONDS = 15.0
+"""Where the output is a file, a stage says at most this often how far it is."""
+
+
+class Progress:
+    """A column of bars; silent where not `shown`."""
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self.console = Console(quiet=not shown)
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bars = Bars(*columns, console=self.console, disable=not (shown and self.console.is_terminal))
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str) -> Callable[..., None]:
+        """A new stage; call the result with (done, total) and, if you like, scalars of which the loss is shown."""
+        task = self._bars.add_task(name, total=None, note="")
+        said = began = time.monotonic()
+
+        def update(done: int, total: int, scalars: Mapping[str, float] | None = None) -> None:
+            nonlocal said
+            note = f"loss {scalars['loss']:.3f}" if scalars and "loss" in scalars else ""
+            self._bars.update(task, completed=done, total=total, note=note)
+            now = time.monotonic()
+            if not self.console.is_terminal and (done >= total or now - said > PLAIN_SECONDS):
+                said = now
+                self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s  {note}".rstrip())
+
+        return update

@@ -1,0 +1,33 @@
+"""Schedules as pure functions; nothing to save, nothing to resume."""
+
+import math
+
+
+def cosine(progress: float, start: float, final: float) -> float:
+    """Half a cosine from `start` (progress 0) to `final` (progress 1)."""
+    return final + 0.5 * (start - final) * (1 + math.cos(math.pi * progress))
+
+
+def linear_then_constant(progress: float, start: float, final: float, share: float) -> float:
+    """A line from `start` to `final` over the first `share` of the training, then `final`."""
+    return final if progress >= share else start + (final - start) * progress / share
+
+
+def warmup_cosine(
+    step: int, total_steps: int, *, peak: float, final: float = 0.0, warmup_steps: int = 0, start: float = 0.0
+) -> float:
+    """Learning rate of a step: a line from `start` to `peak` over `warmup_steps`, then half a cosine to `final`.
+
+    The peak is reached at the last warm-up step, as in `cosine_scheduler` of facebookresearch/dino utils.py.
+
+    Args:
+        step: zero-based.
+        total_steps: of the whole training; `step` counts against it.
+        peak: highest value.
+        final: value that the cosine would reach at `total_steps`.
+        warmup_steps: how many steps the line takes.
+        start: value at step 0 of the line.
+    """
+    if step < warmup_steps:
+        return start + (peak - start) * step / max(1, warmup_steps - 1)
+    return cosine((step - warmup_steps) / max(1, total_steps - warmup_steps), peak, final)

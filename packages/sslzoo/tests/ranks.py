@@ -1,0 +1,100 @@
+"""A program for the tests: two training steps of every method, in one process and shared between two ranks.
+
+Argument: a folder, where it leaves the results as RANKS.RANK.pt.
+"""
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import jaxtyping
+import torch
+from torch import distributed, nn
+
+jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
+
+from sslzoo import create_backbone, gather, synchronise_batch_norm  # noqa: E402
+from sslzoo.methods import DINO, GenDINO, Interpolated, MoCoV2, SimSiam  # noqa: E402
+from sslzoo.methods.shuffle import shuffled_apply  # noqa: E402
+
+BATCH = 12
+DINO_OPTIONS = {"out_dim": 16, "hidden_dim": 16, "bottleneck_dim": 8}
+METHODS = {
+    "simsiam": lambda b: SimSiam(b, projection_dim=16, prediction_dim=8),
+    "moco_v2": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, momentum=0.9, shuffle=True),
+    "moco_v2_symmetric": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, symmetric=True, shuffle=False),
+    "dino": lambda b: DINO(b, head_batch_norm=True, **DINO_OPTIONS),
+    "gen_dino": lambda b: GenDINO(b, **DINO_OPTIONS),
+}
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def train(name: str, share, ranks: int) -> dict:
+    torch.manual_seed(0)
+    bare = METHODS[name](create_backbone("resnet10", cifar_stem=True, width=4)).double()
+    method = synchronise_batch_norm(bare)
+    wrapped = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    steps = []
+    for step in range(2):
+        views = [share(draw(10 * step + i, 3, 12, 12)) for i in range(2)]
+        if isinstance(method, DINO):
+            views.append(share(draw(10 * step + 2, 3, 8, 8)))
+        weights = share(draw(10 * step + 3).abs())
+        extra = [interpolated(step, share)] if name == "gen_dino" and step == 0 else []
+        loss = wrapped(views, weights, *extra)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+        optimizer.step()
+        method.after_step((step + 1) / 2)
+        buffers = {n: b.clone() for n, b in method.named_buffers()}
+        steps.append({"loss": loss.detach(), "gradients": gradients, "buffers": buffers})
+    return {"steps": steps, "parameters": {n: p.detach() for n, p in method.named_parameters()}}
+
+
+def interpolated(step: int, share) -> Interpolated:
+    return Interpolated(
+        view=share(draw(10 * step + 5, 3, 12, 12)),
+        partner=share(draw(10 * step + 6, 3, 12, 12)),
+        alpha=share(draw(10 * step + 7).sigmoid()),
+        exists=share(draw(10 * step + 8) > 0),
+    )
+
+
+def gathered_gradient(share) -> torch.Tensor:
+    """d/dx of the mean over ranks of mean_i sum_j (x_i . x_j)^2: needs the gradient through other ranks' rows."""
+    rows = share(draw(1, 4)).requires_grad_()
+    loss = (rows @ gather(rows).T).square().sum(1).mean()
+    loss.backward()
+    return rows.grad
+
+
+def work(rank: int, ranks: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if ranks > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
+
+    def share(rows: torch.Tensor) -> torch.Tensor:
+        return rows.chunk(ranks)[rank]
+
+    found = {name: train(name, share, ranks) for name in METHODS}
+    found["gather"] = gathered_gradient(share)
+    found["shuffled"] = shuffled_apply(nn.Flatten(), share(draw(1, 3, 4, 4)), seed=0, step=1)
+    torch.save(found, folder / f"{ranks}.{rank}.pt")
+    if ranks > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")  # the imports above are done once; no tensor has been touched yet
+    jobs = [fork.Process(target=work, args=(*place, Path(sys.argv[1]))) for place in [(0, 1), (0, 2), (1, 2)]]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    sys.exit(any(job.exitcode for job in jobs))

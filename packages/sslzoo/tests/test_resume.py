@@ -1,0 +1,119 @@
+import resource
+
+import pytest
+import torch
+
+from sslzoo import apply_schedule, build_optimizer, load_resume, save_resume, schedules
+
+RECIPE = {"lr": 0.1, "crops": [0.2, 1.0], "augment": {"flip": 0.5}}
+OPTIMIZERS = {"simsiam": "sgd", "moco_v2": "lars", "moco_v2_symmetric": "sgd", "dino": "adamw", "gen_dino": "adamw"}
+
+
+@pytest.fixture
+def start(build):
+    def start(name, seed):
+        method = build(name, seed)
+        return method, build_optimizer(OPTIMIZERS[name], method, lr=0.1, weight_decay=0.01)
+
+    return start
+
+
+@pytest.fixture
+def train(call):
+    def train(method, optimizer, steps):
+        for step in steps:
+            apply_schedule(optimizer, schedules.warmup_cosine(step, 6, peak=0.1, warmup_steps=2))
+            loss = call(method, step, torch.linspace(0.5, 1.5, 8))["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.after_step((step + 1) / 6)
+
+    return train
+
+
+def leaves(tree) -> list:
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
+    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, list | tuple) else [tree]
+
+
+def identical(first, second) -> bool:
+    pairs = list(zip(leaves(first), leaves(second), strict=True))
+    assert len(pairs) > 10
+    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
+
+
+def test_resumed_training_is_the_same_to_the_last_bit(method_name, start, train, tmp_path):
+    straight = start(method_name, 0)
+    train(*straight, range(6))
+    first = start(method_name, 0)
+    train(*first, range(3))
+    save_resume(tmp_path / "resume.pt", step=3, method=first[0], optimizer=first[1], recipe=RECIPE, extra={"seen": 24})
+    second = start(method_name, seed=1)
+    state = load_resume(tmp_path / "resume.pt", *second, RECIPE)
+    assert (state.step, state.extra) == (3, {"seen": 24})
+    train(*second, range(3, 6))
+    assert identical(straight[0].state_dict(), second[0].state_dict())
+    assert identical(straight[1].state_dict(), second[1].state_dict())
+    assert not identical(straight[0].state_dict(), first[0].state_dict())
+
+
+def test_no_file_is_no_state(start, tmp_path):
+    assert load_resume(tmp_path / "resume.pt", *start("simsiam", 0), RECIPE) is None
+
+
+def test_another_recipe_is_refused_by_field(start, tmp_path):
+    method, optimizer = start("simsiam", 0)
+    save_resume(tmp_path / "resume.pt", step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    other = {"lr": 0.2, "crops": (0.2, 1.0), "augment": {"flip": 0.5, "grey": 0.2}}
+    with pytest.raises(ValueError, match=r"augment\.grey: \"\(absent\)\", 0\.2; lr: 0\.1, 0\.2\.") as error:
+        load_resume(tmp_path / "resume.pt", method, optimizer, other)
+    assert "crops" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "text", "empty"])
+def test_a_damaged_file_gives_one_clear_line(damage, start, tmp_path):
+    method, optimizer = start("simsiam", 0)
+    path = tmp_path / "resume.pt"
+    save_resume(path, step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes({
+        "cut": whole[:middle],
+        "flip": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "text": b"hello",
+        "empty": b"",
+    }[damage])  # fmt: skip
+    with pytest.raises(ValueError, match="not a whole resume file") as error:
+        load_resume(path, method, optimizer, RECIPE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_leaves_the_old_file_whole(start, tmp_path):
+    """The limit on file sizes stands for the full disk: writing stops in the middle."""
+    method, optimizer = start("simsiam", 0)
+    path = tmp_path / "resume.pt"
+    save_resume(path, step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(ValueError, match=r"cannot write .*resume\.pt") as error:
+            save_resume(path, step=2, method=method, optimizer=optimizer, recipe=RECIPE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["resume.pt"]
+
+
+def test_the_count_of_shuffles_is_resumed(start, tmp_path):
+    """The permutation across ranks follows from it."""
+    method, optimizer = start("moco_v2", 0)
+    method.shuffles = 5
+    save_resume(tmp_path / "resume.pt", step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    fresh, optimizer = start("moco_v2", 1)
+    load_resume(tmp_path / "resume.pt", fresh, optimizer, RECIPE)
+    assert fresh.shuffles == 5

@@ -1,0 +1,67 @@
+"""Logs rewind to where a run resumes; files are whole or not there."""
+
+import json
+
+import pytest
+import torch
+
+from sslzoo import RunLog, log_steps, read_log, start_worker
+from sslzoo.atomic import write_atomically
+
+
+def test_a_resumed_log_holds_every_step_once(tmp_path):
+    log = RunLog(tmp_path)
+    for step in range(1, 6):
+        log.write(step, loss=float(step))
+    log.close()
+    with log.path.open("a") as file:
+        file.write('{"step": 6, "lo')  # a kill tore the last line
+    log = RunLog(tmp_path, resume_step=3)
+    log.write(4, loss=40.0)
+    log.close()
+    assert [(row["step"], row["loss"]) for row in read_log(log.path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
+def test_every_scalar_becomes_a_tensorboard_curve(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path)
+    log.write(1, loss=0.5, lr=0.1)
+    log.write(2, loss=0.25, lr=0.2)
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars("loss")] == [0.5, 0.25]
+    assert [event.step for event in events.Scalars("lr")] == [1, 2]
+
+
+def test_a_step_callback_rewinds_at_its_first_step_and_passes_on(tmp_path):
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps({"step": s, "loss": 0.0}) + "\n" for s in (1, 2, 3)))
+    seen = []
+    log = log_steps(tmp_path, lambda *call: seen.append(call))
+    log(2, 10, {"loss": 1.0})
+    assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2]
+    assert seen == [(2, 10, {"loss": 1.0})]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "state"
+    write_atomically(path, b"old")
+    with pytest.raises(ValueError, match="cannot write"):
+        write_atomically(tmp_path / "state" / "below-a-file", b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_job_of_one_needs_no_process_group():
+    worker = start_worker({}, "cpu")
+    assert worker.leads and worker.world_size == 1
+    assert worker.device == torch.device("cpu")
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_said_in_one_line():
+    with pytest.raises(ValueError, match="no CUDA device"):
+        start_worker({}, "cuda")
+    with pytest.raises(ValueError, match="one of auto, cpu, cuda"):
+        start_worker({}, "tpu")
