@@ -1,0 +1,140 @@
+"""Which synthetic views exist: the manifest of a views folder, read into flat arrays."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pairdata.packed import PackedStrings
+
+# The columns a loader needs, of the sixteen a manifest has; the last two may be missing.
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.large_string()),
+        ("k", pa.int32()),
+        ("path", pa.large_string()),
+        ("partner_key", pa.large_string()),
+        ("alpha", pa.float32()),
+    ]
+)
+_ROWS_AT_A_TIME = 65536
+
+
+class ViewsIndex:
+    """The views in a folder, found by the key of the image they were made from.
+
+    Reads `manifest.parquet` and the journals beside it (`journals/*.jsonl`), which hold what runs wrote since it was
+    folded; of two rows with the same key and k the later counts. A line torn by an interruption is left out.
+
+    Attributes:
+        root: the views folder.
+        keys: the images that have views, sorted by their bytes.
+        first: int64 [len(keys) + 1]; the rows of keys[i] are first[i] to first[i + 1], by rising k.
+        files: per row, the view's path relative to the root.
+        partners: per row, the key of the other image of an interpolated view, else "".
+        alpha: per row, float32, the weight of the row's own image in an interpolated view, else nan.
+    """
+
+    def __init__(self, root: str | Path, *, interpolated: bool = False):
+        """Read the manifest.
+
+        Args:
+            root: the views folder.
+            interpolated: take the rows with a partner (interpolated views) rather than those without.
+
+        Raises:
+            ValueError: no manifest, a damaged one, or none of its rows is of the wanted sort.
+        """
+        self.root = Path(root)
+        table = _latest_rows(_read(self.root))
+        table = table.filter(table["partner_key"].is_valid() if interpolated else table["partner_key"].is_null())
+        if not len(table):
+            sort = "interpolated views (rows with a partner_key)" if interpolated else "views without a partner"
+            raise ValueError(f"the manifest of {self.root} lists no {sort}: give another folder or generate some")
+        changes = _differs_from_next(table["key"])
+        self.first = np.concatenate([[0], np.flatnonzero(changes) + 1])
+        self.keys = PackedStrings.from_arrow(table["key"].filter(pa.array(changes)))
+        self.files = PackedStrings.from_arrow(table["path"])
+        self.partners = PackedStrings.from_arrow(table["partner_key"])
+        self.alpha = table["alpha"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def paths(self, key: str) -> list[str]:
+        """The files of an image's views relative to the root, by rising k; none for an unknown key."""
+        return [self.files[row] for row in self._rows(key)]
+
+    def mixtures(self, key: str) -> list[tuple[str, float]]:
+        """(partner_key, alpha) of each of an image's interpolated views, by rising k."""
+        return [(self.partners[row], float(self.alpha[row])) for row in self._rows(key)]
+
+    def align(self, keys: PackedStrings) -> tuple[np.ndarray, np.ndarray]:
+        """For each of many keys, its first row and its number of rows (0 for an unknown key), both int64."""
+        known = pc.SetLookupOptions(value_set=self.keys.to_arrow())
+        found = pc.call_function("index_in", [keys.to_arrow()], known).fill_null(-1).to_numpy()
+        counts = np.append(np.diff(self.first), 0)  # the last one serves the unknown, -1
+        return self.first[found], counts[found]
+
+    def _rows(self, key: str) -> range:
+        found = self.keys.find(key)
+        return range(self.first[found], self.first[found + 1]) if found >= 0 else range(0)
+
+
+def _read(root: Path) -> pa.Table:
+    """All rows, oldest first."""
+    manifest, journals = root / "manifest.parquet", sorted(root.glob("journals/*.jsonl"))
+    if not manifest.is_file() and not journals:
+        raise ValueError(f"no manifest of views in {root}: expected manifest.parquet or journals/*.jsonl there")
+    tables = [_read_parquet(manifest)] if manifest.is_file() else []
+    return pa.concat_tables([*tables, *(table for journal in journals for table in _read_journal(journal))])
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        names = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[name for name in _SCHEMA.names if name in names])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a readable manifest ({error}): fold the journals again") from error
+    if missing := [name for name in _SCHEMA.names[:3] if name not in names]:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is not a manifest of views")
+    for field in _SCHEMA:
+        if field.name not in names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def _read_journal(path: Path) -> Iterator[pa.Table]:
+    """The rows of a journal, a bounded number at a time (one table without rows at least)."""
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        rows = _parse(lines)
+        while chunk := list(islice(rows, _ROWS_AT_A_TIME)):
+            yield pa.Table.from_pylist(chunk, schema=_SCHEMA)
+    yield _SCHEMA.empty_table()
+
+
+def _parse(lines: Iterator[str]) -> Iterator[dict]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a run was stopped while it wrote this line; its view counts as missing
+        yield {name: row.get(name) for name in _SCHEMA.names}
+
+
+def _latest_rows(table: pa.Table) -> pa.Table:
+    """Sorted by key and k, the last of those that share both."""
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    table = table.sort_by([("key", "ascending"), ("k", "ascending"), ("row", "ascending")])
+    return table.filter(pa.array(_differs_from_next(table["key"]) | _differs_from_next(table["k"])))
+
+
+def _differs_from_next(column: pa.ChunkedArray) -> np.ndarray:
+    """Whether each value differs from the one after it; true for the last."""
+    changes = pc.call_function("not_equal", [column.slice(0, max(len(column) - 1, 0)), column.slice(1)])
+    return np.append(changes.to_numpy(), [True])[: len(column)].astype(bool)

@@ -1,0 +1,98 @@
+"""Which images a step reads: a seeded permutation of any length, computed and never stored, dealt out to the ranks."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the epochs of a run are dealt out.
+
+    Step s of rank r of R reads the piece [(s R + r) B, (s R + r + 1) B) of the epoch's order.
+
+    Attributes:
+        length: number of images.
+        batch_size: images a step, B, on each rank.
+        seed: of the order.
+        shuffle: whether to permute.
+        drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
+        rank: r.
+        world_size: R.
+    """
+
+    length: int
+    batch_size: int
+    seed: int
+    shuffle: bool
+    drop_last: bool
+    rank: int
+    world_size: int
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch of this rank."""
+        whole = self.length // (self.batch_size * self.world_size)
+        return whole + (not self.drop_last and len(self._piece(whole)) > 0)
+
+    def positions(self, epoch: int, step: int) -> np.ndarray:
+        """Which images this rank reads at a step, int64."""
+        piece = self._piece(step)
+        places = np.arange(piece.start, piece.stop)
+        return permute(places, self.length, self.seed, epoch) if self.shuffle else places
+
+    def _piece(self, step: int) -> range:
+        first = step * self.batch_size * self.world_size
+        count = min(self.batch_size * self.world_size, self.length - first)
+        start, stop = (first + count * r // self.world_size for r in (self.rank, self.rank + 1))
+        return range(start, stop)
+
+
+def permute(positions: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
+    """Where a permutation of range(length), seeded by (seed, epoch), sends each position.
+
+    A Feistel network is a bijection of the smallest power of two that holds `length`; values that fall outside the
+    range walk on through the network until they fall inside (Black and Rogaway,
+    https://web.cs.ucdavis.edu/~rogaway/papers/subset.pdf). Memory does not depend on `length`.
+
+    Args:
+        positions: int64 [n], each in [0, length).
+        length: the number of elements permuted.
+        seed: the run's seed.
+        epoch: the epoch.
+
+    Returns:
+        int64 [n], each in [0, length); distinct for distinct positions.
+    """
+    assert positions.size == 0 or 0 <= positions.min() <= positions.max() < length
+    bits = max(length - 1, 1).bit_length()
+    bits = max(bits + bits % 2, 4)  # two halves of equal width
+    keys = _round_keys(seed, epoch)
+    values = _feistel(positions.astype(np.uint64), bits // 2, keys)
+    while (outside := values >= length).any():
+        values[outside] = _feistel(values[outside], bits // 2, keys)
+    return values.astype(np.int64)
+
+
+def _round_keys(seed: int, epoch: int) -> np.ndarray:
+    digest = blake2b(f"order:{seed}:{epoch}".encode(), digest_size=8 * _ROUNDS).digest()
+    return np.frombuffer(digest, "<u8")
+
+
+def _feistel(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
+    """One bijection of [0, 4**half)."""
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Scramble 64 bits: the finalizer of SplitMix64 (https://doi.org/10.1145/2714064.2660195)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
