@@ -1,0 +1,199 @@
+"""The network: a diffusers UNet that sees one embedding as a token, and its folder on disk.
+
+Shapes: B images of a batch, C, H, W the channels and sides of what is denoised (pixels or latents), D the embedding.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
+
+from viewgen.eldm.autoencoder import Autoencoder
+from viewgen.eldm.config import ELDMConfig
+from viewgen.files import write_json
+
+
+class Condition(nn.Module):
+    """An embedding, standardised, becomes the single cross-attention token.
+
+    ``token = Linear((e / |e| - mean) / std)``, with the mean and standard deviation of the training set's normalised
+    embeddings per dimension. No condition is the zero vector in place of the standardised embedding.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int, cross_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        self.token = nn.Linear(dim, cross_dim)
+
+    def standardise(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Raw embeddings of the encoder to what ``forward`` takes."""
+        return (normalize(embeddings.float(), dim=1) - self.mean.float()) / self.std.float()
+
+    def forward(self, standardised: Float[Tensor, "B D"]) -> Float[Tensor, "B 1 E"]:
+        """The token of each image."""
+        return self.token(standardised.to(self.token.weight.dtype)).unsqueeze(1)
+
+
+class Denoiser(nn.Module):
+    """UNet and condition together: noisy images, timesteps and standardised embeddings to the prediction."""
+
+    def __init__(self, unet: UNet2DConditionModel, condition: Condition, patch: int) -> None:
+        super().__init__()
+        self.unet: Any = unet
+        self.condition, self.patch = condition, patch
+        self.in_time = unet.config["class_embed_type"] is not None
+
+    def forward(
+        self, noisy: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], standardised: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B C H W"]:
+        """The predicted noise or velocity, float32."""
+        dtype = self.condition.token.weight.dtype
+        folded = pixel_unshuffle(noisy.to(dtype), self.patch).contiguous(memory_format=torch.channels_last)
+        labels = standardised.to(dtype) if self.in_time else None
+        tokens = self.condition(standardised)
+        predicted = self.unet(folded, timesteps, tokens, class_labels=labels).sample
+        return pixel_shuffle(predicted.float(), self.patch)
+
+
+def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> Denoiser:
+    """A new network with weights drawn from the configuration's seed.
+
+    Args:
+        config: its shape.
+        dim: length of the embeddings.
+        channels: of what it denoises: 3 for pixels.
+        side: of what it denoises, in pixels or latents.
+    """
+    folded = channels * config.patch**2
+    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention]
+    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(config.attention)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = UNet2DConditionModel(
+            sample_size=side // config.patch,
+            in_channels=folded,
+            out_channels=folded,
+            block_out_channels=config.channels,
+            down_block_types=tuple(down),
+            up_block_types=tuple(up),
+            layers_per_block=config.layers_per_block,
+            attention_head_dim=config.head_dim,
+            cross_attention_dim=config.cross_dim,
+            norm_num_groups=config.norm_groups,
+            class_embed_type="simple_projection" if config.in_time else None,
+            projection_class_embeddings_input_dim=dim if config.in_time else None,
+        )
+        return Denoiser(unet, Condition(dim, config.cross_dim), config.patch)
+
+
+def build_scheduler(config: ELDMConfig) -> DDPMScheduler:
+    """The noise process, as diffusers describes it."""
+    return DDPMScheduler(
+        num_train_timesteps=config.timesteps,
+        beta_schedule=config.beta_schedule,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        prediction_type=config.prediction,
+        clip_sample=False,
+    )
+
+
+def save_model(
+    folder: Path,
+    denoiser: Denoiser,
+    noise_process: DDPMScheduler,
+    autoencoder: Autoencoder,
+    *,
+    encoder: dict,
+    resolution: int,
+) -> None:
+    """Write a diffusers-style folder; ``model_index.json`` comes last and says that the rest is whole."""
+    denoiser.unet.save_pretrained(folder / "unet")
+    noise_process.save_pretrained(folder / "scheduler")
+    (folder / "condition").mkdir(exist_ok=True)
+    save_file(denoiser.condition.state_dict(), folder / "condition" / "model.safetensors")
+    write_json(folder / "condition" / "config.json", encoder)
+    index = {
+        "_class_name": "EmbeddingDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "condition": ["viewgen.eldm", "Condition"],
+        "resolution": resolution,
+        "patch": denoiser.patch,
+    }
+    if autoencoder.module is not None:
+        autoencoder.module.save_pretrained(folder / "vae")
+        index["vae"] = ["diffusers", type(autoencoder.module).__name__]
+    write_json(folder / "model_index.json", index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """What a finished folder holds.
+
+    Attributes:
+        denoiser: the network, with averaged weights.
+        noise_process: it was trained with.
+        autoencoder: of the latents, if it has one.
+        encoder: whose embeddings it knows: name, hash, size, mean, std, dim, supervision.
+        resolution: of its images, in pixels.
+    """
+
+    denoiser: Denoiser
+    noise_process: DDPMScheduler
+    autoencoder: Autoencoder
+    encoder: dict[str, Any]
+    resolution: int
+
+
+def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SavedModel:
+    """Read a finished folder, the UNet in ``dtype``.
+
+    Raises:
+        ValueError: if the folder holds no finished model.
+    """
+    folder = Path(folder)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(f"{folder} holds no finished E-LDM: train one there with viewgen.eldm.train_eldm")
+    index = json.loads((folder / "model_index.json").read_text())
+    encoder = json.loads((folder / "condition" / "config.json").read_text())
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, low_cpu_mem_usage=False)
+    condition = Condition(encoder["dim"], unet.config["cross_attention_dim"])
+    condition.load_state_dict(load_file(folder / "condition" / "model.safetensors"))
+    condition.token.to(dtype=dtype)
+    noise_process = DDPMScheduler.from_pretrained(folder / "scheduler")
+    assert isinstance(noise_process, DDPMScheduler)
+    return SavedModel(
+        denoiser=Denoiser(unet, condition, index["patch"]).eval(),
+        noise_process=noise_process,
+        autoencoder=Autoencoder.load(folder / "vae" if "vae" in index else None),
+        encoder=encoder,
+        resolution=index["resolution"],
+    )
+
+
+def folder_hash(folder: str | os.PathLike[str]) -> str:
+    """A hash of all files that decide what the model makes."""
+    folder, digest = Path(folder), blake2b(digest_size=16)
+    for part in ("condition", "scheduler", "unet", "vae"):
+        for file in sorted((folder / part).glob("*")):
+            digest.update(f"{part}/{file.name}\n".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 24):
+                    digest.update(block)
+    return digest.hexdigest()

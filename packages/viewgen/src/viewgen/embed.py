@@ -1,0 +1,221 @@
+"""Embed a folder of images once; keep the vectors in a memory-mapped file.
+
+The folder: vectors.f16 (raw, N x D), keys.jsonl (one JSON string a line), failures.jsonl, embeddings.json. The last is
+written when all is done; until then progress.json says how much of the other files counts.
+
+Shapes: N embedded images, D the embedding's length.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from viewgen.encoder import ImageEncoder
+from viewgen.files import write_json
+from viewgen.images import UnreadableImage, key_path, list_images, read_image
+
+Progress = Callable[[int, int], None]
+DATA_FILES = ("vectors.f16", "keys.jsonl", "failures.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """The embeddings of a folder of images.
+
+    Attributes:
+        keys: one per row of ``vectors``, sorted.
+        vectors: float16 array (N, D), memory-mapped.
+        encoder_name: who made them.
+        encoder_hash: the hash of its weights.
+        encoder_size: side in pixels of the images it took.
+        encoder_mean: its normalisation.
+        encoder_std: its normalisation.
+        supervision: the strongest human supervision behind the encoder's weights.
+    """
+
+    keys: list[str]
+    vectors: np.ndarray
+    encoder_name: str
+    encoder_hash: str
+    encoder_size: int
+    encoder_mean: tuple[float, float, float]
+    encoder_std: tuple[float, float, float]
+    supervision: str
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Embeddings":
+        """Map the embeddings in ``folder``.
+
+        Raises:
+            ValueError: if the folder has none, or their making was not finished.
+        """
+        folder = Path(folder)
+        if not (folder / "embeddings.json").is_file():
+            raise ValueError(f"{folder} has no finished embeddings: make them with embed_images")
+        about: dict[str, Any] = json.loads((folder / "embeddings.json").read_text())
+        shape = (about.pop("count"), about.pop("dim"))
+        with (folder / "keys.jsonl").open() as lines:
+            keys = [json.loads(line) for line in lines]
+        vectors = np.memmap(folder / "vectors.f16", dtype=np.float16, mode="r", shape=shape)
+        del about["images"]
+        about.update({name: tuple(about[name]) for name in ("encoder_mean", "encoder_std")})
+        return cls(keys=keys, vectors=vectors, **about)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def dim(self) -> int:
+        """The length of one embedding."""
+        return self.vectors.shape[1]
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each key."""
+        return {key: row for row, key in enumerate(self.keys)}
+
+
+def embed_images(
+    images_root: str | os.PathLike[str],
+    out_folder: str | os.PathLike[str],
+    encoder: ImageEncoder,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    on_progress: Progress | None = None,
+) -> Embeddings:
+    """Embed every image under ``images_root``; go on where an interrupted call stopped.
+
+    Unreadable images are left out and listed in ``failures.jsonl`` as {"key", "error"}.
+
+    Args:
+        images_root: the images.
+        out_folder: where the embeddings go.
+        encoder: makes them.
+        batch_size: images per pass.
+        workers: threads that read images; 0 reads in the calling thread.
+        on_progress: called with (images done, images in all).
+
+    Raises:
+        ValueError: if the folder holds embeddings of another encoder or of other images, if no image can be read, or
+            if an embedding is not finite in float16.
+    """
+    folder, keys = Path(out_folder), list_images(images_root)
+    about = _describe(encoder, keys, batch_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "embeddings.json").is_file():
+        _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
+    _refuse_others(folder, "embeddings.json", about)
+    return Embeddings.load(folder)
+
+
+def _describe(encoder: ImageEncoder, keys: list[str], batch_size: int) -> dict:
+    digest = blake2b(digest_size=16)
+    for key in keys:
+        digest.update(json.dumps(key).encode())
+    return {
+        "encoder_name": encoder.name,
+        "encoder_hash": encoder.hash,
+        "encoder_size": encoder.size,
+        "encoder_mean": list(encoder.mean),
+        "encoder_std": list(encoder.std),
+        "supervision": encoder.supervision,
+        "images": {"count": len(keys), "hash": digest.hexdigest()},
+    }
+
+
+def _refuse_others(folder: Path, name: str, about: dict) -> dict:
+    """The JSON in ``name``, refused if it describes another encoder or other images."""
+    found = json.loads((folder / name).read_text())
+    for field, what in (("encoder_hash", "another encoder"), ("images", "other images")):
+        if found[field] != about[field]:
+            raise ValueError(f"{folder} holds the embeddings of {what}: choose another folder, or delete it")
+    for field in ("encoder_size", "encoder_mean", "encoder_std"):
+        if found[field] != about[field]:
+            raise ValueError(
+                f"{folder} was made with {field} {found[field]}, not {about[field]}: "
+                "choose another folder, or delete it"
+            )
+    return found
+
+
+def _embed_rest(
+    root: Path,
+    folder: Path,
+    encoder: ImageEncoder,
+    keys: list[str],
+    about: dict,
+    batch_size: int,
+    workers: int,
+    on_progress: Progress | None,
+) -> None:
+    progress = {**about, "done": 0, "count": 0, "dim": 0, "sizes": [0, 0, 0], "batch_size": batch_size}
+    if (folder / "progress.json").is_file():
+        progress = _refuse_others(folder, "progress.json", about)
+    files = [_open_at(folder / name, size) for name, size in zip(DATA_FILES, progress["sizes"], strict=True)]
+    rest = keys[progress["done"] :]
+    chunks = [rest[start : start + progress["batch_size"]] for start in range(0, len(rest), progress["batch_size"])]
+    for chunk, read in zip(chunks, _read_ahead(root, chunks, encoder.size, workers), strict=True):
+        good = [image for image in read if not isinstance(image, UnreadableImage)]
+        if good:
+            vectors = encoder(torch.stack(good)).cpu().numpy().astype(np.float16)
+            if not np.isfinite(vectors).all():
+                raise ValueError(f"the encoder {encoder.name} gives embeddings that are not finite in float16")
+            files[0].write(vectors.tobytes())
+            progress.update(dim=vectors.shape[1], count=progress["count"] + len(good))
+        for key, image in zip(chunk, read, strict=True):
+            failed = isinstance(image, UnreadableImage)
+            line = json.dumps({"key": key, "error": str(image)} if failed else key) + "\n"
+            files[2 if failed else 1].write(line.encode())
+        for file in files:
+            file.flush()
+        progress.update(done=progress["done"] + len(chunk), sizes=[file.tell() for file in files])
+        write_json(folder / "progress.json", progress)
+        if on_progress is not None:
+            on_progress(progress["done"], len(keys))
+    for file in files:
+        file.close()
+    if not progress["count"]:
+        raise ValueError(f"none of the {len(keys)} images under {root} can be read: see {folder / 'failures.jsonl'}")
+    write_json(folder / "embeddings.json", {**about, "count": progress["count"], "dim": progress["dim"]})
+    (folder / "progress.json").unlink()
+
+
+def _open_at(path: Path, size: int):
+    """Open for writing after the first ``size`` bytes; what an interrupted run wrote beyond them goes."""
+    path.touch()
+    file = path.open("r+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _read_ahead(
+    root: Path, chunks: list[list[str]], size: int, workers: int
+) -> Iterator[list[torch.Tensor | UnreadableImage]]:
+    """The images of each chunk, an error in place of an unreadable one; with workers, one chunk ahead."""
+
+    def read(key: str) -> torch.Tensor | UnreadableImage:
+        try:
+            return read_image(key_path(root, key), size)
+        except UnreadableImage as error:
+            return error
+
+    if workers == 0:
+        yield from ([read(key) for key in chunk] for chunk in chunks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = [pool.submit(read, key) for key in chunks[0]] if chunks else []
+        for place in range(len(chunks)):
+            now, following = ahead, chunks[place + 1] if place + 1 < len(chunks) else []
+            ahead = [pool.submit(read, key) for key in following]
+            yield [future.result() for future in now]

@@ -1,0 +1,130 @@
+"""Conditions between two images: spherical interpolation, and whom to interpolate with.
+
+Shapes: B vectors of a batch, N vectors of a pool, D their length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from viewgen.seeding import generator_for
+
+POOL_CHUNK = 65536  # pool vectors compared at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """How interpolated views choose their second image and their place between the two.
+
+    Gen-SIS takes a random other image as partner (https://arxiv.org/abs/2412.01672); it does not publish alpha.
+
+    Attributes:
+        alpha: the weight of the image itself: one value, or (low, high) to draw uniformly from, per view.
+        partner: "random" for any other image, "nearest" for the one of highest cosine similarity.
+        from_k: views with k below it stay plain views of the image alone.
+    """
+
+    alpha: float | tuple[float, float] = 0.5
+    partner: Literal["random", "nearest"] = "random"
+    from_k: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.alpha_range
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"alpha must be in [0, 1], and low <= high, but is {self.alpha}")
+        if self.partner not in ("random", "nearest"):
+            raise ValueError(f"partner must be 'random' or 'nearest', but is {self.partner!r}")
+
+    @property
+    def alpha_range(self) -> tuple[float, float]:
+        """(low, high), equal for a fixed alpha."""
+        return self.alpha if isinstance(self.alpha, tuple) else (self.alpha, self.alpha)
+
+
+def slerp(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], alpha: float | Float[Tensor, " B"]
+) -> Float[Tensor, "B D"]:
+    """Walk the great circle from ``second`` (alpha = 0) to ``first`` (alpha = 1).
+
+    With u, v the unit vectors of first and second, theta their angle, and w the unit vector orthogonal to u in their
+    plane, the direction is ``cos((1 - alpha) theta) u + sin((1 - alpha) theta) w``: well defined for parallel vectors,
+    and for opposite ones, where a fixed orthogonal direction stands in for the missing plane. The length goes
+    linearly from one vector's to the other's. Computed in float64.
+
+    Args:
+        first: vectors reached at alpha = 1.
+        second: vectors reached at alpha = 0.
+        alpha: the weight of ``first`` in [0, 1], one for all or one each.
+    """
+    u, v = first.double(), second.double()
+    weight = torch.as_tensor(alpha, dtype=torch.float64, device=first.device).expand(len(first)).unsqueeze(1)
+    length_u, length_v = u.norm(dim=1, keepdim=True), v.norm(dim=1, keepdim=True)
+    u, v = u / length_u.clamp_min(1e-12), v / length_v.clamp_min(1e-12)
+    cosine = (u * v).sum(dim=1, keepdim=True)
+    rejection = v - cosine * u
+    sine = rejection.norm(dim=1, keepdim=True)
+    w = torch.where(sine > 1e-7, rejection / sine.clamp_min(1e-12), _orthogonal(u))
+    angle = (1 - weight) * torch.atan2(sine, cosine)
+    length = weight * length_u + (1 - weight) * length_v
+    between = (length * (angle.cos() * u + angle.sin() * w)).to(first.dtype)
+    return torch.where(weight == 1, first, torch.where(weight == 0, second, between))
+
+
+def _orthogonal(u: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """A unit vector orthogonal to each u: the axis on which u is shortest, made orthogonal."""
+    axis = torch.zeros_like(u).scatter_(1, u.abs().argmin(dim=1, keepdim=True), 1.0)
+    rejection = axis - (axis * u).sum(dim=1, keepdim=True) * u
+    return rejection / rejection.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def random_partner(view: int, own: int, count: int) -> int:
+    """A uniformly drawn index other than ``own`` among ``count``, from the view's seed.
+
+    Raises:
+        ValueError: if there is no other.
+    """
+    if count < 2:
+        raise ValueError("interpolation needs at least two images with embeddings")
+    drawn = int(torch.randint(count - 1, (1,), generator=generator_for(view, "partner")))
+    return drawn + (drawn >= own)
+
+
+def draw_alpha(view: int, law: Interpolation) -> float:
+    """The view's alpha, uniform on the law's range."""
+    low, high = law.alpha_range
+    return low + (high - low) * float(torch.rand((), generator=generator_for(view, "alpha"), dtype=torch.float64))
+
+
+def nearest_partners(pool: np.ndarray, own: Sequence[int]) -> Int[Tensor, " B"]:
+    """The row of highest cosine similarity to each row ``own`` of the pool, itself excluded; exact, in chunks.
+
+    Args:
+        pool: array (N, D), possibly memory-mapped.
+        own: rows whose neighbours are wanted.
+
+    Raises:
+        ValueError: if the pool has fewer than two rows.
+    """
+    if len(pool) < 2:
+        raise ValueError("interpolation needs at least two images with embeddings")
+    rows = torch.tensor(own)
+    queries = _unit_rows(pool[list(own)])
+    best = torch.full((len(rows),), -torch.inf)
+    best_row = torch.zeros_like(rows)
+    for start in range(0, len(pool), POOL_CHUNK):
+        similarity = queries @ _unit_rows(pool[start : start + POOL_CHUNK]).T
+        inside = (rows >= start) & (rows < start + similarity.shape[1])
+        similarity[inside.nonzero()[:, 0], rows[inside] - start] = -torch.inf
+        value, place = similarity.max(dim=1)
+        best_row = torch.where(value > best, place + start, best_row)
+        best = torch.maximum(best, value)
+    return best_row
+
+
+def _unit_rows(rows: np.ndarray) -> Float[Tensor, "M D"]:
+    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(rows, dtype=np.float32)), dim=1)

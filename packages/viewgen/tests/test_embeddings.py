@@ -1,0 +1,105 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from viewgen import Embeddings, ImageEncoder, embed_images, list_images, load_encoder, read_image
+from viewgen.encoder import module_hash
+
+
+@pytest.fixture
+def encoder(make_encoder):
+    return lambda module=None: ImageEncoder(module or make_encoder(), size=16)
+
+
+class Stopping(nn.Module):
+    """Interrupts at its n-th batch, as a kill would."""
+
+    def __init__(self, inner, after):
+        super().__init__()
+        self.inner, self.left = inner, after
+
+    def forward(self, images):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.inner(images)
+
+    def state_dict(self, *args, **kwargs):
+        return self.inner.state_dict(*args, **kwargs)
+
+
+def test_vectors_are_the_encoders_own(images, embeddings, encoder, tiny_encoder):
+    one_by_one = encoder(tiny_encoder)
+    assert embeddings.keys == list_images(images)
+    for row, key in enumerate(embeddings.keys):
+        pixels = read_image(images / key)
+        normalised = (pixels.double() / 255 - torch.tensor(one_by_one.mean).view(3, 1, 1)) / torch.tensor(
+            one_by_one.std
+        ).view(3, 1, 1)
+        expected = tiny_encoder(normalised.float()[None])[0].detach().numpy()
+        np.testing.assert_allclose(embeddings.vectors[row], expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_interrupted_embedding_goes_on_to_the_same_bytes(images, tmp_path, encoder, make_encoder, workers):
+    embed_images(images, tmp_path / "whole", encoder(), batch_size=3)
+    for after in (0, 2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            embed_images(images, tmp_path / "parts", encoder(Stopping(make_encoder(), after)), batch_size=3)
+        with pytest.raises(ValueError, match="no finished embeddings"):
+            Embeddings.load(tmp_path / "parts")
+        with (tmp_path / "parts" / "vectors.f16").open("ab") as file:
+            file.write(b"torn")
+    embed_images(images, tmp_path / "parts", encoder(), batch_size=3, workers=workers)
+    for name in ("vectors.f16", "keys.jsonl", "failures.jsonl", "embeddings.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_unreadable_images_are_listed_and_left_out(images, tmp_path, encoder):
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "broken.png").write_bytes(b"nothing")
+    made = embed_images(tmp_path / "images", tmp_path / "out", encoder(), batch_size=4)
+    assert "broken.png" not in made.rows
+    assert len(made) == 14
+    failures = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in failures] == ["broken.png"]
+
+
+def test_another_encoder_or_other_images_are_refused(images, tmp_path, encoder, make_encoder, write_images):
+    embed_images(images, tmp_path / "out", encoder())
+    other = make_encoder()
+    other[2].bias.data += 1e-3
+    with pytest.raises(ValueError, match="another encoder"):
+        embed_images(images, tmp_path / "out", encoder(other))
+    write_images(tmp_path / "more", 15)
+    with pytest.raises(ValueError, match="other images"):
+        embed_images(tmp_path / "more", tmp_path / "out", encoder())
+
+
+def test_hash_sees_buffers_names_and_types():
+    norm = nn.BatchNorm1d(3)
+    before = module_hash(norm)
+    norm.running_mean += 1
+    assert module_hash(norm) != before
+    assert module_hash(nn.Linear(2, 2).half()) != module_hash(nn.Linear(2, 2))
+
+
+def test_encoder_is_frozen_and_resizes(encoder):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4), nn.Dropout(0.5))
+    wrapped = encoder(module)
+    module.train()
+    images = torch.randint(0, 256, (2, 3, 40, 24), dtype=torch.uint8)
+    assert torch.equal(wrapped(images), wrapped(images))
+    assert not wrapped(images).requires_grad
+
+
+def test_what_is_no_encoder_is_refused(images, tmp_path, encoder):
+    with pytest.raises(ValueError, match="one vector per image"):
+        embed_images(images, tmp_path, encoder(nn.Conv2d(3, 4, 3)))
+    for name in ("resnet18", "timm/no_such_model"):
+        with pytest.raises(ValueError, match="unknown encoder"):
+            load_encoder(name)

@@ -1,0 +1,232 @@
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from viewgen import (
+    Generator,
+    Interpolation,
+    fold_journals,
+    generate_views,
+    list_images,
+    read_image,
+    slerp,
+    verify_views,
+    view_seed,
+)
+from viewgen.interpolate import draw_alpha, random_partner
+
+
+class Noisy:
+    """The source plus noise of the view's seed, scaled by strength; counts its calls."""
+
+    name, model_id, supervision, licence, model_hash = "noisy", "noisy-1", "none", "CC0", "abc"
+
+    def __init__(self, stop_after=None):
+        self.calls, self.stop_after, self.seen = 0, stop_after, []
+
+    def condition(self, images):
+        return images.float()
+
+    def generate(self, condition, *, seeds, strength=None):
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        self.seen.append(condition)
+        shape = condition.shape[1:] if condition.ndim == 4 else (3, 8, 8)
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        noise = noise * (30 if strength is None else strength.view(-1, 1, 1, 1))
+        base = condition if condition.ndim == 4 else condition.mean(dim=1).view(-1, 1, 1, 1) + 128
+        return (base + noise).clamp(0, 255).byte()
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    generate_views(images, root, Noisy(), views_per_image=3, batch_size=5)
+    fold_journals(root)
+    return root
+
+
+def test_every_view_is_there_once_with_a_true_row(images, undisturbed):
+    assert isinstance(Noisy(), Generator)
+    rows = pq.read_table(undisturbed / "manifest.parquet").to_pylist()
+    expected = [(key, k) for key in list_images(images) for k in range(3)]
+    assert [(row["key"], row["k"]) for row in rows] == expected
+    assert {row["path"] for row in rows} == set(files_of(undisturbed))
+    for row in rows:
+        assert row["path"] == f"{row['key']}.{row['k']}.png"
+        assert row["seed"] == view_seed(0, row["key"], row["k"])
+        assert (row["generator"], row["model"], row["model_hash"]) == ("noisy", "noisy-1", "abc")
+        assert (row["supervision"], row["licence"], row["strength"], row["alpha"]) == ("none", "CC0", None, None)
+        assert (row["height"], row["width"]) == tuple(read_image(undisturbed / row["path"]).shape[1:])
+    assert verify_views(undisturbed, check_bytes=True).clean
+
+
+def test_a_view_depends_on_its_source_and_seed_alone(images, undisturbed, tmp_path):
+    generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=64, workers=3)
+    assert files_of(tmp_path) == files_of(undisturbed)
+    row = pq.read_table(undisturbed / "manifest.parquet").to_pylist()[7]
+    condition = read_image(images / row["key"]).float()[None]
+    expected = Noisy().generate(condition, seeds=[row["seed"]])[0]
+    assert torch.equal(read_image(undisturbed / row["path"]), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_make_the_same_files_and_the_same_manifest(images, undisturbed, tmp_path, count):
+    summaries = [
+        generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5, shard=(index, count))
+        for index in reversed(range(count))
+    ]
+    assert sum(summary.written for summary in summaries) == 42
+    assert files_of(tmp_path) == files_of(undisturbed)
+    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_an_interrupted_run_goes_on(images, undisturbed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        generate_views(images, tmp_path, Noisy(stop_after=4), views_per_image=3, batch_size=5)
+    done = []
+    second = Noisy()
+    summary = generate_views(
+        images, tmp_path, second, views_per_image=3, batch_size=5, on_progress=lambda *counts: done.append(counts)
+    )
+    assert (summary.wanted, summary.written, summary.already, summary.failed) == (42, 22, 20, 0)
+    assert second.calls == 5
+    assert done[-1] == (42, 42)
+    assert files_of(tmp_path) == files_of(undisturbed)
+    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_rows_and_files_without_each_other_are_made_again(images, undisturbed, tmp_path):
+    views = tmp_path / "views"
+    shutil.copytree(undisturbed, views)
+    journal = views / "journals" / "00000-of-00001.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:30]) + lines[30][:40])  # 12 rows lost, one of them torn
+    (views / json.loads(lines[3])["path"]).unlink()
+    report = verify_views(views)
+    assert len(report.files_without_row) == 12
+    assert report.rows_without_file == [json.loads(lines[3])["path"]]
+    assert generate_views(images, views, Noisy(), views_per_image=3, batch_size=5).written == 13
+    assert verify_views(views, check_bytes=True).clean
+    assert fold_journals(views).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_repair_removes_what_is_wrong_and_the_next_run_makes_it(images, undisturbed, tmp_path):
+    views = tmp_path / "views"
+    shutil.copytree(undisturbed, views)
+    paths = sorted(files_of(views))
+    (views / paths[0]).unlink()
+    (views / paths[5]).write_bytes(b"damaged")
+    (views / "even/stranger.jpg.0.png").write_bytes(b"no row")
+    (views / "notes.txt").write_text("kept")
+    report = verify_views(views, repair=True, check_bytes=True)
+    assert report.rows_without_file == [paths[0]]
+    assert report.damaged == [paths[5]]
+    assert report.files_without_row == ["even/stranger.jpg.0.png"]
+    assert verify_views(views, check_bytes=True).clean
+    assert (views / "notes.txt").exists()
+    assert generate_views(images, views, Noisy(), views_per_image=3, batch_size=5).written == 2
+    assert files_of(views) == files_of(undisturbed)
+
+
+def test_unreadable_sources_are_counted_and_cost_nothing_again(images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images/even/000.png").write_bytes(b"broken")
+    for _ in range(2):
+        generator = Noisy()
+        summary = generate_views(tmp_path / "images", tmp_path / "views", generator, views_per_image=2, batch_size=5)
+        assert (summary.wanted, summary.failed) == (28, 2)
+    assert generator.calls == 0
+    lines = (tmp_path / "views/failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == ["even/000.png"]
+    shutil.copy(images / "even/000.png", tmp_path / "images/even/000.png")
+    assert generate_views(tmp_path / "images", tmp_path / "views", Noisy(), views_per_image=2).written == 2
+
+
+def test_images_of_many_sizes(images, write_images, tmp_path):
+    write_images(tmp_path / "images", 3, side=16)
+    write_images(tmp_path / "more", 2, side=24)
+    shutil.copytree(tmp_path / "more", tmp_path / "images/more")
+    with pytest.raises(ValueError, match="give it an input_size"):
+        generate_views(tmp_path / "images", tmp_path / "views", Noisy())
+    sized = Noisy()
+    sized.input_size = 20
+    assert generate_views(tmp_path / "images", tmp_path / "views", sized).written == 5
+    assert {row["width"] for row in pq.read_table(fold_journals(tmp_path / "views")).to_pylist()} == {20}
+
+
+def test_jpg_and_strength_per_image(images, tmp_path):
+    strength = {key: float(index) for index, key in enumerate(list_images(images))}
+    generate_views(images, tmp_path, Noisy(), strength=strength, image_format="jpg")
+    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    assert {row["key"]: row["strength"] for row in rows} == strength
+    assert all(row["path"].endswith(".0.jpg") for row in rows)
+    quiet = read_image(tmp_path / rows[0]["path"]).int() - read_image(images / rows[0]["key"]).int()
+    assert quiet.abs().float().mean() < 8
+    with pytest.raises(ValueError, match="no value for the image"):
+        generate_views(images, tmp_path / "lacking", Noisy(), strength={"x": 1.0})
+
+
+def test_interpolated_views(images, embeddings, tmp_path):
+    law, generator = Interpolation(alpha=(0.2, 0.8), from_k=1), Noisy()
+    generate_views(images, tmp_path, generator, embeddings=embeddings, interpolate=law, views_per_image=2)
+    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    vectors = torch.from_numpy(embeddings.vectors.astype("float32"))
+    for row, condition in zip(rows, generator.seen[0], strict=True):
+        own = embeddings.rows[row["key"]]
+        if row["k"] == 0:
+            assert (row["partner_key"], row["alpha"]) == (None, None)
+            assert torch.equal(condition, vectors[own])
+        else:
+            other = random_partner(row["seed"], own, len(embeddings))
+            assert row["partner_key"] == embeddings.keys[other] != row["key"]
+            assert row["alpha"] == draw_alpha(row["seed"], law)
+            alpha = torch.tensor([row["alpha"]], dtype=torch.float64)
+            assert torch.allclose(condition, slerp(vectors[own : own + 1], vectors[other : other + 1], alpha)[0])
+
+
+def test_other_settings_are_refused_by_name(images, undisturbed):
+    louder = Noisy()
+    louder.model_hash = "def"
+    with pytest.raises(ValueError, match="model_hash was abc, now def; seed was 0, now 1"):
+        generate_views(images, undisturbed, louder, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interpolate": Interpolation()}, "need embeddings"),
+        ({"shard": (2, 2)}, "shard"),
+        ({"engine": "remote"}, "no engine"),
+        ({"image_format": "bmp"}, "image_format"),
+    ],
+)
+def test_wrong_arguments_are_refused(images, tmp_path, options, message):
+    arguments = {"images_root": images, "views_root": tmp_path, "generator": Noisy()}
+    with pytest.raises(ValueError, match=message):
+        generate_views(**arguments, **options)
+
+
+def test_views_and_images_must_lie_apart(images):
+    for views in (images, images / "views", images.parent):
+        with pytest.raises(ValueError, match="folders apart"):
+            generate_views(images, views, Noisy())
+
+
+def test_one_shard_cannot_be_written_by_two_processes(images, tmp_path):
+    from viewgen.manifest import Journal
+
+    with (
+        Journal(tmp_path / "journals/00000-of-00001.jsonl"),
+        pytest.raises(ValueError, match="another process is writing"),
+    ):
+        generate_views(images, tmp_path, Noisy())
