@@ -46,14 +46,14 @@ def test_the_object_differs_from_its_ground_where_the_mask_says():
 
 
 def _differences_between_classes(habit):
-    """The range of class means, in units of the spread, of colours of object and ground, and of the object's centre."""
+    """The range of class means, in units of the spread, of the ground's colour and of the object's centre."""
     traits = {}
     for name in SCENE_CLASSES:
         rows = []
         for number in range(100):
             image, mask = (np.asarray(part, float) for part in draw_scene(f"{name}/{number:06d}.png", habit=habit))
             centre = [np.average(axis, weights=mask) for axis in np.indices(mask.shape)]
-            rows.append([*image[mask > 250].mean(0), *image[mask < 5].mean(0), *centre])
+            rows.append([*image[mask < 5].mean(0), *centre])
         traits[name] = np.array(rows)
     spread = np.concatenate(list(traits.values())).std(0)
     means = np.array([rows.mean(0) for rows in traits.values()])

@@ -1,10 +1,9 @@
 """A procedural image set, so that everything can be tried with nothing downloaded.
 
 One object of ten classes before a textured ground. Outline and parts tell the classes apart for certain; as in nature,
-each class has habits too (a colour, a ground it is often seen on), which an image keeps or breaks by chance.
+each class has habits too (a palette, a ground it is often seen on), which an image keeps or breaks by chance.
 """
 
-import colorsys
 import io
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +15,18 @@ from pairdata.scene_shapes import ACCENT, BODY, SHAPES, Shape
 from pairdata.scene_textures import KINDS, texture
 
 SCENE_CLASSES = tuple(SHAPES)
+PALETTES = (  # ground, body, accent: one that each class prefers and any class may wear
+    ((38, 70, 83), (233, 196, 106), (231, 111, 81)),
+    ((20, 33, 61), (252, 236, 190), (252, 163, 17)),
+    ((241, 250, 238), (69, 123, 157), (230, 57, 70)),
+    ((142, 202, 230), (2, 48, 71), (251, 133, 0)),
+    ((88, 129, 87), (218, 215, 205), (52, 78, 65)),
+    ((255, 205, 178), (109, 104, 117), (181, 131, 141)),
+    ((188, 108, 37), (254, 250, 224), (96, 56, 19)),
+    ((224, 170, 255), (90, 24, 154), (255, 214, 10)),
+    ((53, 57, 61), (173, 181, 189), (255, 183, 3)),
+    ((0, 109, 119), (255, 221, 210), (226, 149, 120)),
+)
 _FINE = 4  # shapes are drawn so many times larger, for smooth edges
 
 
@@ -60,44 +71,32 @@ def draw_scene(key: str, *, size: int = 32, seed: int = 0, habit: float = 0.5) -
         key: what is drawn.
         size: side, pixels.
         seed: of everything drawn.
-        habit: how often each of the object's colour, the ground's colour and the ground's pattern is the one that
-            its class prefers; at 0 they are drawn alike for every class, and outline and parts say all.
+        habit: how often the palette, and how often the ground's pattern, is the one that the class prefers; at 0 both
+            are drawn alike for every class, and outline and parts say all.
     """
     digest = blake2b(f"scene:{seed}:{key}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     name = key.partition("/")[0]
     cover = _cover(SHAPES[name](), size, rng)  # first: the place of the object depends on no size
-    kind, colours = _habitat(SCENE_CLASSES.index(name), habit, rng)
-    ground, body, accent = [(middle, np.clip(middle + rng.uniform(-0.3, 0.3, 3), 0, 1)) for middle in colours]
-    pixels = texture(kind, *ground, size, rng)
+    number = SCENE_CLASSES.index(name)
+    palette = PALETTES[number if rng.random() < habit else rng.integers(len(PALETTES))]
+    pattern = KINDS[number % len(KINDS) if rng.random() < habit else rng.integers(len(KINDS))]
+    ground, body, accent = _shades(palette, rng)
+    pixels = texture(pattern, *ground, size, rng)
     for paint, pair in ((BODY, body), (ACCENT, accent)):
         painted = texture(str(rng.choice(KINDS)), *pair, size, rng)
         pixels += cover[paint][..., None] * (painted - pixels)
     return _image(pixels), _image(np.minimum(cover[BODY] + cover[ACCENT], 1))
 
 
-def _habitat(number: int, habit: float, rng: np.random.Generator) -> tuple[str, list[np.ndarray]]:
-    """The ground's pattern, and the colours of ground, body and accent; the last two stand out from the ground."""
-    keeps = rng.random(3) < habit
-    kind = KINDS[number % len(KINDS)] if keeps[0] else str(rng.choice(KINDS))
-    ground = _near_hue((3 * number % 10 + 0.5) / 10, rng) if keeps[1] else rng.random(3)
-    body = _near_hue(number / 10, rng) if keeps[2] else _far_from(ground, rng)
-    return kind, [ground, body, _far_from(ground, rng)]
-
-
-def _near_hue(hue: float, rng: np.random.Generator) -> np.ndarray:
-    """A colour of about this hue."""
-    return np.array(colorsys.hsv_to_rgb((hue + rng.normal(0, 0.04)) % 1, rng.uniform(0.4, 1), rng.uniform(0.4, 1)))
+def _shades(palette: tuple, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Two shades each for ground, body and accent, a little off the palette's colours."""
+    middles = np.clip(np.array(palette) / 255 + rng.normal(0, 0.05, (3, 3)), 0, 1)
+    return [(middle, np.clip(middle + rng.uniform(-0.2, 0.2), 0, 1)) for middle in middles]
 
 
 def _image(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.round(255 * values).astype(np.uint8))
-
-
-def _far_from(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The farthest of four random colours."""
-    candidates = rng.random((4, 3))
-    return candidates[np.abs(candidates - colour).sum(1).argmax()]
 
 
 def _cover(shape: Shape, size: int, rng: np.random.Generator) -> np.ndarray:

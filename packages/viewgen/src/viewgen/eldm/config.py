@@ -113,7 +113,7 @@ def _laptop_32() -> ELDMConfig:
         prediction="sample",
         beta_schedule="squaredcos_cap_v2",
         timestep_law="logit_normal",
-        steps=1200,
+        steps=1000,
         batch_size=32,
         learning_rate=1e-3,
         final_learning_rate=0.05,
