@@ -68,3 +68,17 @@ def test_apps_and_benchmarks_never_import_each_other():
         foreign |= {d.name for d in programs}
         for path in program.glob("*.py"):
             assert not _imports(path) & foreign, f"{path} imports another program's module"
+
+
+def test_every_library_gives_the_same_weights_the_same_hash():
+    """backbone.json, manifests and results name an encoder by it."""
+    import torch
+
+    import ssl_eval
+    import sslzoo
+    from viewgen.encoder import module_hash
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(
+        memory_format=torch.channels_last
+    )
+    assert sslzoo.backbone_hash(network) == ssl_eval.backbone_hash(network) == module_hash(network)

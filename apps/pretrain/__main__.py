@@ -1,0 +1,83 @@
+"""Train encoders.
+
+uv run apps/pretrain                                       # the whole loop on procedural scenes, on any machine
+uv run apps/pretrain loop --data TRAIN --test TEST         # the same on your own images
+uv run apps/pretrain RECIPE --data DIR [--views DIR]       # the real job
+uv run torchrun --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from loop import Loop, run_loop
+from recipes import RECIPES, Recipe
+from sslzoo import Progress, start_worker
+from training import Data, train_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """One encoder by one recipe."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: Annotated[Data, tyro.conf.arg(name="")]
+    out: Path
+    """Where the run goes: resume.pt, log.jsonl, TensorBoard events, backbone/."""
+    device: str = "auto"
+    checkpoint_seconds: float = 600.0
+
+
+def run_recipe(pretrain: Pretrain) -> None:
+    """Train with a progress bar, and say where the backbone is."""
+    worker = start_worker(os.environ, pretrain.device)
+    with Progress(shown=worker.leads) as progress:
+        backbone = train_encoder(
+            pretrain.recipe,
+            pretrain.data,
+            pretrain.out,
+            worker,
+            on_step=progress.stage(pretrain.recipe.name),
+            checkpoint_seconds=pretrain.checkpoint_seconds,
+        )
+        progress.console.print(f"backbone: {backbone}")
+
+
+def _subcommands() -> Any:
+    commands = [Annotated[Loop, tyro.conf.subcommand("loop")]]
+    for name, recipe in RECIPES.items():
+        default = Pretrain(recipe=recipe(), data=Data(images=tyro.MISSING), out=Path("runs") / name)
+        commands.append(Annotated[Pretrain, tyro.conf.subcommand(name, default=default, description=_summary(recipe))])
+    return Union[tuple(commands)]  # noqa: UP007 (made at run time)
+
+
+def _summary(documented: object) -> str:
+    """The first paragraph of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n\n")[0]
+
+
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line."""
+    quiet = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed)
+    about = "Train encoders; without arguments, the whole loop."
+    chosen = tyro.cli(_subcommands(), default=Loop(), description=about, config=quiet)
+    try:
+        if isinstance(chosen, Pretrain):
+            run_recipe(chosen)
+        elif isinstance(chosen, Loop):
+            run_loop(chosen, start_worker(os.environ, chosen.device))
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The training of one encoder: `training_step` is all that happens to a batch, `train_encoder` the loop around it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch.nn.parallel import DistributedDataParallel
+
+import sslzoo
+from pairdata import FolderLoader, PairBatch
+from recipes import METHODS, Recipe
+from sslzoo import schedules
+from sslzoo.methods import Method
+from views import make_interpolated, make_views
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the images are, and their synthetic views if there are any."""
+
+    images: Annotated[Path, tyro.conf.arg(name="data")]
+    views: Path | None = None
+    """Generative views: what `apps/generate` wrote."""
+    interpolated: Path | None = None
+    """Interpolated views with their partners: what `apps/generate --interpolate` wrote."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes in this one."""
+    cache_gb: float = 1.0
+    """Decoded images are kept in memory up to this size."""
+
+    def record(self, loader: FolderLoader) -> dict[str, Any]:
+        """What a resumed run must find again."""
+        synthetic = {"views": self.views is not None, "interpolated": self.interpolated is not None}
+        return {"images": len(loader.index), **synthetic}
+
+
+def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
+    """The images and views of this process."""
+    if recipe.batch_size % worker.world_size:
+        raise ValueError(f"batch size {recipe.batch_size} does not divide over {worker.world_size} processes")
+    return FolderLoader(
+        data.images,
+        batch_size=recipe.batch_size // worker.world_size,
+        size=recipe.stored_size,
+        views=data.views,
+        interpolated=data.interpolated,
+        seed=recipe.seed,
+        workers=data.workers,
+        device=str(worker.device),
+        rank=worker.rank,
+        world_size=worker.world_size,
+        cache_bytes=int(data.cache_gb * 2**30),
+    )
+
+
+def build_method(recipe: Recipe, worker: sslzoo.Worker) -> Method:
+    """The method on this process's device, the same weights on every process."""
+    torch.manual_seed(recipe.seed)
+    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
+    method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
+
+
+def training_step(
+    model: torch.nn.Module,
+    batch: PairBatch,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    steps_per_epoch: int,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Views, loss, gradient, update."""
+    total = recipe.epochs * steps_per_epoch
+    warmup = int(recipe.warmup_epochs * steps_per_epoch)
+    lr = schedules.warmup_cosine(step, total, peak=recipe.lr, final=recipe.final_lr, warmup_steps=warmup)
+    decay = None
+    if recipe.final_weight_decay is not None:
+        decay = schedules.cosine(step / total, recipe.weight_decay, recipe.final_weight_decay)
+    sslzoo.apply_schedule(optimizer, lr, decay)
+
+    views = [view.contiguous(memory_format=torch.channels_last) for view in make_views(batch, recipe, generator)]
+    extra = {"interpolated": make_interpolated(batch, recipe, generator)} if recipe.method == "gen-dino" else {}
+    with torch.autocast(batch.real.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        out = model(views, **extra)
+
+    optimizer.zero_grad(set_to_none=True)
+    out["loss"].backward()
+    if recipe.clip_norm is not None:
+        sslzoo.clip_gradients(_bare(model), recipe.clip_norm)
+    optimizer.step()
+    _bare(model).after_step((step + 1) / total)
+    return {name: value.detach() for name, value in out.items()}
+
+
+def train_encoder(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    worker: sslzoo.Worker,
+    *,
+    on_step: OnStep | None = None,
+    checkpoint_seconds: float = 30.0,
+    log_every: int = 10,
+) -> Path:
+    """Train until the last epoch, from wherever OUT/resume.pt stands, and export OUT/backbone.
+
+    Returns:
+        The backbone folder.
+
+    Raises:
+        ValueError: OUT holds another recipe's run, or the data cannot be used.
+        FloatingPointError: the loss became NaN.
+    """
+    if (out / "backbone" / "backbone.json").exists():
+        return out / "backbone"
+    loader = open_loader(recipe, data, worker)
+    method = build_method(recipe, worker)
+    optimizer = sslzoo.build_optimizer(recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    record = recipe.record() | data.record(loader)
+    resumed = sslzoo.load_resume(out / "resume.pt", method, optimizer, record)
+    step, total = resumed.step if resumed else 0, recipe.epochs * len(loader)
+    model = DistributedDataParallel(method, broadcast_buffers=False) if worker.world_size > 1 else method
+    log = sslzoo.RunLog(out, resume_step=step) if worker.leads else None
+    saved = time.monotonic()
+
+    while step < total:
+        epoch, start = divmod(step, len(loader))
+        for batch in loader.epoch(epoch, start=start):
+            generator = step_generator(recipe.seed, step, worker.rank)
+            metrics = training_step(
+                model, batch, recipe, optimizer, step=step, steps_per_epoch=len(loader), generator=generator
+            )
+            step += 1
+            if log and (step % log_every == 0 or step == total):
+                scalars = {name: float(value) for name, value in metrics.items()}
+                _stop_at_nan(metrics, step, out)
+                log.write(step, **scalars, lr=optimizer.param_groups[0]["lr"])
+                if on_step:
+                    on_step(step, total, scalars)
+            if worker.leads and time.monotonic() - saved > checkpoint_seconds:
+                _stop_at_nan(metrics, step, out)
+                sslzoo.save_resume(out / "resume.pt", step=step, method=method, optimizer=optimizer, recipe=record)
+                saved = time.monotonic()
+
+    if log:
+        log.close()
+        _export(recipe, method, data, out)
+    return out / "backbone"
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """The source of every random number of one step; torch's own is set from it, for drop path and dropout."""
+    digest = hashlib.blake2b(f"train/{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little") >> 1
+    torch.manual_seed(number)
+    return torch.Generator().manual_seed(number)
+
+
+def _bare(model: torch.nn.Module) -> Method:
+    return model.module if isinstance(model, DistributedDataParallel) else model  # pyright: ignore[reportReturnType]
+
+
+def _stop_at_nan(metrics: dict[str, torch.Tensor], step: int, out: Path) -> None:
+    loss = float(metrics["loss"])
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step}: {out / 'resume.pt'} holds the last good state; "
+            "try a lower --lr, a longer --warmup-epochs or --precision float32 in a new --out folder"
+        )
+
+
+def _export(recipe: Recipe, method: Method, data: Data, out: Path) -> None:
+    augment = recipe.augmentation.first
+    sslzoo.save_backbone(
+        out / "backbone",
+        method.backbone,
+        architecture=recipe.architecture,
+        method=recipe.method,
+        recipe={**recipe.record(), "image_size": recipe.image_size, "mean": augment.mean, "std": augment.std},
+        epoch=recipe.epochs,
+        data=str(data.images),
+    )

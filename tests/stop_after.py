@@ -1,0 +1,33 @@
+"""Run an app and kill it, as kill -9 does, right after its resume file was written for the Nth time.
+
+python tests/stop_after.py N APP ARGUMENTS...
+"""
+
+import os
+import runpy
+import signal
+import sys
+
+import sslzoo
+
+
+def main() -> None:
+    """Count the checkpoints of the app, and die."""
+    left = int(sys.argv[1])
+    save = sslzoo.save_resume
+
+    def save_and_count(*args, **kwargs):
+        nonlocal left
+        save(*args, **kwargs)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sslzoo.save_resume = save_and_count
+    sys.argv = sys.argv[2:]
+    sys.path.insert(0, sys.argv[0])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
