@@ -91,7 +91,7 @@ def backbone(device: str) -> nn.Module:
 
 
 def our_simsiam(device: str) -> nn.Module:
-    """SimSiam with three projector layers of 2048."""
+    """SimSiam, its projector 512-512-2048 as the official code makes it for a ResNet-18."""
     return Ours(SimSiam(backbone(device))).to(device)
 
 
@@ -106,7 +106,7 @@ class TheirSimSiam(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = SimSiamProjectionHead(512, 2048, 2048)
+        self.projection = SimSiamProjectionHead(512, 512, 2048)
         self.prediction = SimSiamPredictionHead(2048, 512, 2048)
         self.criterion = NegativeCosineSimilarity()
 
