@@ -11,8 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from viewgen import Embeddings, eldm, generate_views
 from viewgen.eldm.data import draw
+from viewgen.eldm.learner import denoising_loss
 from viewgen.eldm.model import build_scheduler
-from viewgen.eldm.train import denoising_loss
 
 
 def generate(root: Path) -> None:

@@ -8,8 +8,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler,
 from viewgen import eldm, list_images, load_generator, read_image, view_seed
 from viewgen.eldm import ELDMGenerator, preset, train_eldm
 from viewgen.eldm.data import EpochOrder, TrainingImages, draw
+from viewgen.eldm.learner import denoising_loss, learning_rate
 from viewgen.eldm.model import build_scheduler
-from viewgen.eldm.train import denoising_loss, learning_rate
 
 SEEDS = [view_seed(0, "k", k) for k in range(14)]
 

@@ -3,9 +3,10 @@
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig, preset
 from viewgen.eldm.generator import ELDMGenerator
+from viewgen.eldm.learner import denoising_loss
 from viewgen.eldm.model import Condition, Denoiser, build_denoiser, load_model
 from viewgen.eldm.sample import initial_noise, make_sampler, sample
-from viewgen.eldm.train import denoising_loss, train_eldm
+from viewgen.eldm.train import train_eldm
 
 __all__ = [
     "Autoencoder",

@@ -1,7 +1,6 @@
 """Train an embedding-conditioned diffusion model on a folder of images.
 
-Shapes: B images of this process's part of a batch, R the resolution, C, H, W the channels and
-sides of what is denoised, D the embedding.
+Shapes: B images of this process's part of a batch, R the resolution, D the embedding.
 """
 
 import itertools
@@ -10,23 +9,22 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.data import Draws, EpochOrder, TrainingImages, draw
-from viewgen.eldm.model import Condition, build_denoiser, build_scheduler, save_model
-from viewgen.eldm.state import STATE_FILE, Average, claim_folder, load_state, save_state
+from viewgen.eldm.learner import Learner
+from viewgen.eldm.model import save_model
+from viewgen.eldm.state import STATE_FILE, claim_folder, load_state, save_state
 from viewgen.embed import Embeddings
 
-SMALLEST_SIGMA = 0.1  # bounds the weight of nearly clean images
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
@@ -72,50 +70,34 @@ def train_eldm(
         claim_folder(folder, config, embeddings, None if autoencoder is None else Path(autoencoder))
     if (folder / "model_index.json").is_file():
         return folder
-    latents = Autoencoder.load(autoencoder).to(device)
-    shape = latents.latent_shape(config.resolution)
-    denoiser = build_denoiser(config, embeddings.dim, shape[0], shape[1])
-    fit_condition(denoiser.condition, embeddings, config.seed)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    denoiser = denoiser.to(device).to(memory_format=layout).train()
-    average = Average(denoiser, config.ema_decay)
-    optimizer = torch.optim.AdamW(
-        denoiser.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    noise_process = build_scheduler(config)
-    start = load_state(folder, denoiser, average, optimizer)
-    parallel = DistributedDataParallel(denoiser) if world > 1 else denoiser
-    batches = training_batches(Path(images_root), embeddings, config, shape, start, rank, world, workers)
+    learner = Learner(config, embeddings, Autoencoder.load(autoencoder), device)
+    start = load_state(folder, learner.denoiser, learner.average, learner.optimizer)
+    network = DistributedDataParallel(learner.denoiser) if world > 1 else learner.denoiser
+    batches = training_batches(Path(images_root), embeddings, config, learner.shape, start, rank, world, workers)
     saved = began = time.monotonic()
     for step, (pixels, vectors, draws) in enumerate(batches, start):
-        clean = latents.encode(pixels.to(device))
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bf16):
-            loss = denoising_loss(parallel, denoiser.condition, noise_process, clean, vectors.to(device), draws)
+        loss = learner.loss(network, pixels, vectors, draws)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(_not_finite(folder, step, value))
-        rate = learning_rate(config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss.backward()
-        nn.utils.clip_grad_norm_(denoiser.parameters(), config.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update(denoiser, step)
+        rate = learner.update(loss, step)
         if on_step is not None:
             speed = (step + 1 - start) * config.batch_size / (time.monotonic() - began)
             on_step(step + 1, config.steps, {"loss": value, "lr": rate, "images_per_second": speed})
         if rank == 0 and (time.monotonic() - saved >= checkpoint_seconds or step + 1 == config.steps):
-            save_state(folder, step + 1, denoiser, average, optimizer)
+            save_state(folder, step + 1, learner.denoiser, learner.average, learner.optimizer)
             saved = time.monotonic()
     if rank == 0:
-        average.copy_to(denoiser)
+        learner.average.copy_to(learner.denoiser)
         about = encoder_description(embeddings)
-        save_model(folder, denoiser, noise_process, latents, encoder=about, resolution=config.resolution)
+        save_model(
+            folder,
+            learner.denoiser,
+            learner.noise_process,
+            learner.autoencoder,
+            encoder=about,
+            resolution=config.resolution,
+        )
     if world > 1:
         dist.barrier()
     return folder
@@ -152,52 +134,6 @@ def training_batches(
         )
         pixels = torch.where(draws.flip[:, None, None, None], pixels.flip(3), pixels)
         yield pixels, torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), draws
-
-
-def denoising_loss(
-    network: Callable[..., Tensor],
-    condition: Condition,
-    noise_process: Any,
-    clean: Float[Tensor, "B C H W"],
-    embeddings: Float[Tensor, "B D"],
-    draws: Draws,
-) -> Float[Tensor, ""]:
-    """Mean squared error of the predicted noise, velocity, or clean image.
-
-    ``x_t = sqrt(a_t) x + sqrt(1 - a_t) n``; the target is n, or v = sqrt(a_t) n - sqrt(1 - a_t) x
-    (https://arxiv.org/abs/2006.11239, https://arxiv.org/abs/2202.00512), or x with the weight that makes it the error
-    of v, 1 / (1 - a_t), at most ``1 / SMALLEST_SIGMA**2`` (https://arxiv.org/abs/2511.13720).
-    """
-    device = clean.device
-    noise, timestep, keep = (part.to(device) for part in (draws.noise, draws.timestep, draws.keep))
-    noisy = noise_process.add_noise(clean, noise, timestep)
-    standardised = condition.standardise(embeddings) * keep.unsqueeze(1)
-    predicted = network(noisy, timestep, standardised)
-    match noise_process.config.prediction_type:
-        case "epsilon":
-            return (predicted - noise).square().mean()
-        case "v_prediction":
-            return (predicted - noise_process.get_velocity(clean, noise, timestep)).square().mean()
-        case _:
-            sigma = (1 - noise_process.alphas_cumprod.to(device)[timestep]).sqrt().clamp_min(SMALLEST_SIGMA)
-            return ((predicted - clean) / sigma.view(-1, 1, 1, 1)).square().mean()
-
-
-def learning_rate(config: ELDMConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to ``final_learning_rate`` of the peak."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
-    return config.learning_rate * warm * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
-
-
-def fit_condition(condition: Condition, embeddings: Embeddings, seed: int, most: int = 10_000) -> None:
-    """Set the mean and standard deviation from (at most ``most``) normalised embeddings."""
-    order = EpochOrder(len(embeddings), seed)
-    rows = sorted(order(place) for place in range(min(most, len(embeddings))))
-    vectors = nn.functional.normalize(torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), dim=1).double()
-    std = vectors.std(dim=0, unbiased=False)
-    condition.mean.copy_(vectors.mean(dim=0))
-    condition.std.copy_(std.clamp_min(1e-3 * std.mean().clamp_min(1e-6)))
 
 
 def encoder_description(embeddings: Embeddings) -> dict:
