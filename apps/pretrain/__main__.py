@@ -48,6 +48,8 @@ def run_recipe(pretrain: Pretrain) -> None:
             checkpoint_seconds=pretrain.checkpoint_seconds,
         )
         progress.console.print(f"backbone: {backbone}")
+        if (pretrain.out / "gaps.json").exists():
+            progress.console.print(f"some images or views were missing: see {pretrain.out / 'gaps.json'}")
 
 
 def _subcommands() -> Any:

@@ -123,7 +123,7 @@ def cifar10_dino() -> Recipe:
     return Recipe(
         name="cifar10-dino",
         method="dino",
-        method_options={"out_dim": 4096, "momentum": 0.996, "teacher_temperature_start": 0.04},
+        method_options={"out_dim": 4096},
         backbone_options={"cifar_stem": True},
         augmentation=_dino_cifar_views(),
         optimizer="adamw",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -156,6 +157,7 @@ def train_encoder(
 
     if log:
         log.close()
+        _note_gaps(loader, out)
         _export(recipe, method, data, out)
     return out / "backbone"
 
@@ -179,6 +181,13 @@ def _stop_at_nan(metrics: dict[str, torch.Tensor], step: int, out: Path) -> None
             f"the loss is {loss} at step {step}: {out / 'resume.pt'} holds the last good state; "
             "try a lower --lr, a longer --warmup-epochs or --precision float32 in a new --out folder"
         )
+
+
+def _note_gaps(loader: FolderLoader, out: Path) -> None:
+    """OUT/gaps.json: what was asked for and could not be read; others took the place of unreadable images."""
+    if loader.failures or loader.missing_views:
+        gaps = {"missing_views": loader.missing_views, "unreadable": loader.failures}
+        (out / "gaps.json").write_text(json.dumps(gaps, indent=2) + "\n")
 
 
 def _export(recipe: Recipe, method: Method, data: Data, out: Path) -> None:
