@@ -86,6 +86,14 @@ def test_a_run_that_was_stopped_after_two_steps_ends_like_one_that_was_not(scene
     assert steps == sorted(set(steps))
 
 
+def test_a_finished_folder_is_kept_for_its_own_recipe(scenes, backbone):
+    before = (backbone / "backbone.safetensors").read_bytes()
+    command = ["small-dino", "--data", scenes / "train/images", "--out", backbone.parent, *SMALL]
+    run("pretrain", *command, "--epochs", 2)
+    assert (backbone / "backbone.safetensors").read_bytes() == before
+    assert "epochs: 2, 3" in run("pretrain", *command, "--epochs", 3, expect=1)
+
+
 def test_a_generated_view_for_every_image(scenes, views):
     keys = {p.relative_to(scenes / "train/images").as_posix() for p in (scenes / "train/images").rglob("*.png")}
     for folder in views:

@@ -117,6 +117,8 @@ def train_encoder(
 ) -> Path:
     """Train until the last epoch, from wherever OUT/resume.pt stands, and export OUT/backbone.
 
+    A run that has ended is checked, not trained again.
+
     Returns:
         The backbone folder.
 
@@ -124,8 +126,6 @@ def train_encoder(
         ValueError: OUT holds another recipe's run, or the data cannot be used.
         FloatingPointError: the loss became NaN.
     """
-    if (out / "backbone" / "backbone.json").exists():
-        return out / "backbone"
     loader = open_loader(recipe, data, worker)
     method = build_method(recipe, worker)
     optimizer = sslzoo.build_optimizer(recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -150,7 +150,7 @@ def train_encoder(
                 log.write(step, **scalars, lr=optimizer.param_groups[0]["lr"])
                 if on_step:
                     on_step(step, total, scalars)
-            if worker.leads and time.monotonic() - saved > checkpoint_seconds:
+            if worker.leads and (time.monotonic() - saved > checkpoint_seconds or step == total):
                 _stop_at_nan(metrics, step, out)
                 sslzoo.save_resume(out / "resume.pt", step=step, method=method, optimizer=optimizer, recipe=record)
                 saved = time.monotonic()
@@ -177,8 +177,10 @@ def _bare(model: torch.nn.Module) -> Method:
 def _stop_at_nan(metrics: dict[str, torch.Tensor], step: int, out: Path) -> None:
     loss = float(metrics["loss"])
     if not math.isfinite(loss):
+        good = out / "resume.pt"
+        state = f"{good} holds the last good state" if good.exists() else "nothing was saved yet"
         raise FloatingPointError(
-            f"the loss is {loss} at step {step}: {out / 'resume.pt'} holds the last good state; "
+            f"the loss is {loss} at step {step}; {state}: "
             "try a lower --lr, a longer --warmup-epochs or --precision float32 in a new --out folder"
         )
 
