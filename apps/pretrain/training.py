@@ -132,7 +132,7 @@ def train_encoder(
     record = recipe.record() | data.record(loader)
     resumed = sslzoo.load_resume(out / "resume.pt", method, optimizer, record)
     step, total = resumed.step if resumed else 0, recipe.epochs * len(loader)
-    model = DistributedDataParallel(method, broadcast_buffers=False) if worker.world_size > 1 else method
+    model = sslzoo.distribute(method) if worker.world_size > 1 else method
     log = sslzoo.RunLog(out, resume_step=step) if worker.leads else None
     saved = time.monotonic()
 

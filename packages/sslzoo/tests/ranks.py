@@ -13,7 +13,7 @@ from torch import distributed, nn
 
 jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
 
-from sslzoo import create_backbone, gather, synchronise_batch_norm  # noqa: E402
+from sslzoo import create_backbone, distribute, gather, synchronise_batch_norm  # noqa: E402
 from sslzoo.methods import DINO, GenDINO, Interpolated, MoCoV2, SimSiam  # noqa: E402
 from sslzoo.methods.shuffle import shuffled_apply  # noqa: E402
 
@@ -36,7 +36,7 @@ def train(name: str, share, ranks: int) -> dict:
     torch.manual_seed(0)
     bare = METHODS[name](create_backbone("resnet10", cifar_stem=True, width=4)).double()
     method = synchronise_batch_norm(bare)
-    wrapped = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False) if ranks > 1 else method
+    wrapped = distribute(method) if ranks > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
     steps = []
     for step in range(2):

@@ -8,7 +8,7 @@ from sslzoo.checkpoint import ResumeState, load_resume, save_resume
 from sslzoo.gather import gather
 from sslzoo.lars import LARS
 from sslzoo.optim import apply_schedule, build_optimizer, clip_gradients, parameter_groups
-from sslzoo.process_group import Worker, start_worker, wait_for_all
+from sslzoo.process_group import Worker, distribute, start_worker, wait_for_all
 from sslzoo.progress import Progress
 from sslzoo.run_log import RunLog, log_steps, read_log
 
@@ -25,6 +25,7 @@ __all__ = [
     "build_optimizer",
     "clip_gradients",
     "create_backbone",
+    "distribute",
     "gather",
     "load_backbone",
     "load_resume",

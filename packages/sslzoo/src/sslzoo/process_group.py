@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +54,14 @@ def wait_for_all() -> None:
     """Block until every process of the job is here; nothing in a job of one."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def distribute(method: nn.Module) -> DistributedDataParallel:
+    """Wrap a method so that gradients are averaged over the ranks.
+
+    Buffers (queue, center, running statistics) are not copied from rank 0 before every step: `synchronise_batch_norm`
+    and the methods keep them equal. torch 2.15 gave the option for that a new name.
+    """
+    options = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    return DistributedDataParallel(method, **{name: False})
