@@ -145,13 +145,14 @@ def _evaluate(
 ) -> None:
     """kNN and linear probe of every encoder, and of one that has learned nothing."""
     path = loop.out / "results.jsonl"
-    known = {(result.recipe, result.seed) for result in ssl_eval.read_results(path)}
+    measured = {(result.backbone, result.seed, result.task) for result in ssl_eval.read_results(path)}
     update = progress.stage("evaluation")
     encoders = [(arm, seed, sslzoo.load_backbone(b)) for arm, found in arms.items() for seed, b in enumerate(found)]
     torch.manual_seed(0)
     encoders.append(("untrained", 0, sslzoo.create_backbone(**RECIPES[RECIPE_OF["vanilla"]]().architecture)))
     for done, (arm, seed, backbone) in enumerate(encoders):
-        if (arm, seed) not in known:
+        backbone_hash = sslzoo.backbone_hash(backbone)
+        if not {(backbone_hash, seed, "knn"), (backbone_hash, seed, "linear")} <= measured:
             train_features, test_features = (
                 ssl_eval.extract_features(
                     backbone,
@@ -160,7 +161,6 @@ def _evaluate(
                 )
                 for root in (images, test)
             )
-            backbone_hash = sslzoo.backbone_hash(backbone)
             for result in ssl_eval.evaluate_frozen(
                 train_features, test_features, backbone=backbone_hash, data=test.parent.name, recipe=arm, seed=seed
             ):
