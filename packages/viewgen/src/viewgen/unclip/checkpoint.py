@@ -1,0 +1,123 @@
+"""The files of a Stable unCLIP model, component by component, in the layout of diffusers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from viewgen.pretrained import first_line, load_part
+
+SchedulerName = Literal["checkpoint", "ddim", "dpm", "euler", "unipc"]
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+PARTS = (
+    "feature_extractor",
+    "image_encoder",
+    "image_noising_scheduler",
+    "image_normalizer",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "unet",
+    "vae",
+)
+WHERE = (
+    "give model= the folder or the hub id of a Stable unCLIP image variation model; the original, "
+    "stabilityai/stable-diffusion-2-1-unclip, was withdrawn from the hub in November 2025, "
+    "and copies stand under other names, for example radames/stable-diffusion-2-1-unclip-img2img"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The components of a Stable unCLIP image variation model, under their folders' names.
+
+    Attributes:
+        feature_extractor: CLIPImageProcessor.
+        image_encoder: CLIPVisionModelWithProjection.
+        image_noising_scheduler: the noise schedule of the embeddings.
+        image_normalizer: StableUnCLIPImageNormalizer, CLIP's mean and standard deviation.
+        scheduler: of the latents.
+        text_encoder: CLIPTextModel.
+        tokenizer: CLIPTokenizer.
+        unet: UNet2DConditionModel.
+        vae: AutoencoderKL.
+    """
+
+    feature_extractor: Any
+    image_encoder: Any
+    image_noising_scheduler: Any
+    image_normalizer: Any
+    scheduler: Any
+    text_encoder: Any
+    tokenizer: Any
+    unet: Any
+    vae: Any
+
+
+def load_checkpoint(folder: Path, *, dtype: str, variant: str | None = None) -> Checkpoint:
+    """Read every component, the normalizer in float32.
+
+    Raises:
+        ValueError: naming what is missing or does not fit.
+    """
+    lacking = [part for part in PARTS if not (folder / part).is_dir()]
+    if lacking:
+        raise ValueError(f"{folder} is no Stable unCLIP image variation model, it lacks {', '.join(lacking)}: {WHERE}")
+    networks = {
+        "image_encoder": CLIPVisionModelWithProjection,
+        "image_normalizer": StableUnCLIPImageNormalizer,
+        "text_encoder": CLIPTextModel,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
+    loaded: dict[str, Any] = {}
+    for part, kind in networks.items():
+        precision = "float32" if part == "image_normalizer" else dtype
+        loaded[part] = load_part(kind, folder / part, dtype=precision, variant=variant)
+    return Checkpoint(
+        **loaded,
+        feature_extractor=CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        image_noising_scheduler=_load_scheduler(folder / "image_noising_scheduler"),
+        scheduler=_load_scheduler(folder / "scheduler"),
+    )
+
+
+def _load_scheduler(folder: Path) -> Any:
+    """The scheduler that the folder's configuration names.
+
+    Raises:
+        ValueError: if diffusers' pipelines do not know it, or it draws one noise for a whole batch.
+    """
+    try:
+        kind = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"cannot read {folder}/scheduler_config.json: {first_line(error)}") from error
+    known = {scheduler.name for scheduler in KarrasDiffusionSchedulers} - {"DPMSolverSDEScheduler"}
+    if kind not in known:
+        raise ValueError(f"{folder} asks for the scheduler {kind!r}: give one of {', '.join(sorted(known))}")
+    return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
+
+
+def make_scheduler(own: Any, name: SchedulerName) -> Any:
+    """The checkpoint's own scheduler, or another with its noise schedule; nothing is clipped, as latents need.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name == "checkpoint":
+        return own
+    if name not in SCHEDULERS:
+        raise ValueError(f"scheduler must be one of checkpoint, {', '.join(SCHEDULERS)}, but is {name!r}")
+    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config, clip_sample=False, thresholding=False)
