@@ -1,0 +1,183 @@
+"""IC-GAN as a generator of views: GenCL's noise-based one (https://arxiv.org/abs/2109.05070).
+
+Shapes: B images of a batch; H, W their sides in pixels; Z noise; D features.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+from torch.special import ndtr, ndtri
+
+from viewgen.encoder import module_hash
+from viewgen.icgan.checkpoint import file_hash, find_weights, load_icgan
+from viewgen.icgan.features import FeatureExtractor
+from viewgen.seeding import generator_for
+
+Noise = Literal["truncated", "normal"]
+FLOAT32_STEP = 2.0**-24  # between the values of torch.rand
+
+
+class ICGANGenerator:
+    """Views that share the source's SwAV features, from noise; made without any label.
+
+    Args:
+        weights: an official ``G_ema_best*.pth`` of an icgan_* model without labels, or its experiment's folder.
+        features: SwAV's ``swav_800ep_pretrain.pth.tar``, or a folder with its ResNet-50 as safetensors. Only needed to
+            make conditions from images, not with cached ones.
+        truncation: of the noise where no strength is given: 0 gives always the same view, large values the full
+            variety. 0.7 is the official demo's.
+        noise: "truncated" is the demo's standard normal noise between -2 and 2 times the truncation; "normal" is the
+            whole normal distribution, as in the official evaluation, with the strength (1 if none is given) as its
+            standard deviation.
+        align_corners: how the features' input is enlarged to 224 px: True as in the official demo, False as where the
+            official code makes the features it trains with.
+        output_size: side of the views in pixels; without it the network's own.
+        device: where it runs.
+        dtype: of the network; noise and features are made in float32.
+        compile: compile the network with torch.compile.
+
+    Raises:
+        ValueError: if weights are missing, refused or do not fit, or an option is out of range.
+    """
+
+    name = "icgan"
+    licence = "CC-BY-NC 4.0"
+    supervision = "none"
+    strength_unit = "truncation"
+    input_size = None
+
+    def __init__(
+        self,
+        *,
+        weights: str | os.PathLike[str],
+        features: str | os.PathLike[str] | None = None,
+        truncation: float = 0.7,
+        noise: Noise = "truncated",
+        align_corners: bool = True,
+        output_size: int | None = None,
+        device: str = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        compile: bool = False,
+    ) -> None:
+        if noise not in get_args(Noise):
+            raise ValueError(f"noise must be 'truncated' or 'normal', but is {noise!r}")
+        if output_size is not None and output_size < 1:
+            raise ValueError(f"output_size must be at least 1 pixel, but is {output_size}")
+        path = find_weights(weights)
+        network = load_icgan(path).to(device, getattr(torch, dtype)).to(memory_format=torch.channels_last)
+        self.config = network.config
+        self.network = torch.compile(network) if compile else network
+        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
+        self.noise, self.output_size = noise, output_size
+        self.strength_unit = "truncation" if noise == "truncated" else "standard deviation"
+        self.default_strength = truncation if noise == "truncated" else 1.0
+        self.extractor = None
+        if features is not None:
+            side = self.config.resolution
+            self.extractor = FeatureExtractor(features, side=side, align_corners=align_corners, device=device)
+        self.encoder_hash = None if self.extractor is None else module_hash(self.extractor.network)
+        self.model_hash = file_hash(path)
+        self.model_id = f"icgan-{self.config.resolution}px-ch{self.config.channels[0] // 16}"
+        self.settings = {
+            "default_strength": self.default_strength,
+            "noise": noise,
+            "encoder_hash": self.encoder_hash,
+            "align_corners": align_corners,
+            "output_size": output_size,
+            "dtype": dtype,
+        }
+        _check_strength(torch.tensor([self.default_strength]), 1)
+
+    def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """The images' SwAV features, of length 1.
+
+        Raises:
+            ValueError: if the generator was made without ``features``.
+        """
+        return self._needed_extractor()(images)
+
+    def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 side side"]:
+        """The image as small as the generator's own: ``condition`` is ``encode`` of many of these."""
+        return self._needed_extractor().prepare(image)
+
+    def encode(self, prepared: UInt8[Tensor, "B 3 side side"]) -> Float[Tensor, "B D"]:
+        """The SwAV features of prepared images, of length 1."""
+        return self._needed_extractor().encode(prepared)
+
+    def _needed_extractor(self) -> FeatureExtractor:
+        if self.extractor is None:
+            raise ValueError("IC-GAN needs features=, SwAV's swav_800ep_pretrain.pth.tar, to make conditions of images")
+        return self.extractor
+
+    @torch.no_grad()
+    def generate(
+        self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
+    ) -> UInt8[Tensor, "B 3 H W"]:
+        """One view per row of features; their length as vectors does not matter.
+
+        Args:
+            condition: features, from ``condition``, a cache, or between two images.
+            seeds: one per view.
+            strength: one truncation (or standard deviation) per view.
+
+        Returns:
+            The network's images rounded to the nearest of the 256 levels (the official scripts round down).
+
+        Raises:
+            ValueError: if an argument has another length, or is not finite.
+        """
+        _check_features(condition, self.config.features, len(seeds))
+        if strength is None:
+            strength = torch.full((len(seeds),), self.default_strength)
+        _check_strength(strength, len(seeds))
+        draw = truncated_noise if self.noise == "truncated" else normal_noise
+        z = draw(seeds, strength.cpu(), self.config.dim_z)
+        features = normalize(condition.float())
+        images = self.network(*(part.to(self.device, self.dtype) for part in (z, features))).float()
+        if self.output_size not in (None, self.config.resolution):
+            images = interpolate(images, (self.output_size, self.output_size), mode="bicubic", antialias=True)
+        return images.add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def truncated_noise(seeds: Sequence[int], truncation: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
+    """Standard normal noise between -2 and 2 times each truncation, by the inverse of its distribution.
+
+    With one seed the noise grows smoothly with the truncation.
+
+    Args:
+        seeds: one per row.
+        truncation: at least 0, which gives zeros.
+        dim: the noise's length.
+    """
+    draws = torch.stack([torch.rand(dim, generator=generator_for(seed, "noise")) for seed in seeds])
+    uniform = draws.double() + FLOAT32_STEP / 2  # never 0 or 1
+    low = ndtr(-2 * truncation.double()).unsqueeze(1)
+    return ndtri(low + uniform * (1 - 2 * low)).float()
+
+
+def normal_noise(seeds: Sequence[int], deviation: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
+    """Normal noise with each standard deviation."""
+    rows = [torch.randn(dim, generator=generator_for(seed, "noise")) for seed in seeds]
+    return torch.stack(rows) * deviation.float().unsqueeze(1)
+
+
+def _check_features(features: Tensor, width: int, seeds: int) -> None:
+    if features.ndim != 2 or features.shape[1] != width:
+        raise ValueError(f"this IC-GAN takes rows of {width} SwAV features, not {tuple(features.shape)}")
+    if len(features) != seeds:
+        raise ValueError(f"{len(features)} conditions and {seeds} seeds were given: give one seed per condition")
+    norms = features.float().norm(dim=1)
+    if not bool((torch.isfinite(norms) & (norms > 0)).all()):
+        raise ValueError("a condition is zero or has values that are not finite: make its features again")
+
+
+def _check_strength(strength: Tensor, views: int) -> None:
+    if strength.shape != (views,):
+        raise ValueError(f"give one strength per view: {views} of them, not a tensor of shape {tuple(strength.shape)}")
+    if not bool((torch.isfinite(strength) & (strength >= 0)).all()):
+        raise ValueError(f"IC-GAN's strength must be a finite number of at least 0, but is {strength.tolist()[:3]}")
