@@ -1,0 +1,259 @@
+"""MaskGIT and MAGE as generators of views: part of an image's codes stays, the rest is painted anew (GenCL).
+
+Shapes: B images of a batch, S their side in pixels, G the side of the code grid, L = G * G cells, C what a condition
+holds per image: its class, then its codes, then (with the composite) its pixels.
+"""
+
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, Int16, UInt8
+from torch import Tensor
+
+from viewgen.encoder import module_hash
+from viewgen.generator import Supervision
+from viewgen.maskgit.checkpoint import load_predictor, load_tokenizer
+from viewgen.maskgit.composite import composite as compose
+from viewgen.maskgit.decoding import CHOICE_TEMPERATURE, STEPS, decode
+from viewgen.maskgit.labels import DRAWN_LATER, LabelSource, choose_labels
+from viewgen.maskgit.masks import GENCL_SHARE, MaskKind, MaskRule, mask_from_file
+from viewgen.seeding import generator_for
+
+PathLike = str | os.PathLike[str]
+LARGEST_TOKEN = 2**15 - 1  # of a condition's int16
+
+
+class MaskGITGenerator:
+    """Views that keep a part of the image's code grid and paint the rest.
+
+    With the official MaskGIT weights this is GenCL's mask-based view; they were trained on ImageNet's labels, so their
+    supervision is "labels" whatever the source of the class. MAGE's weights are accepted in the same place; they know
+    no labels (label="none"), and are the way to such views without human supervision.
+
+    Codes are chosen, so a rounding can change one where two were all but equally likely. The rounding depends on how
+    many images the networks see at once; ``group`` fixes that number, and a view then does not depend on its batch.
+
+    Args:
+        tokenizer: the VQGAN's weights: the official flax file, MAGE's tokenizer or whole checkpoint, or a converted
+            .safetensors.
+        transformer: the weights of MaskGIT's transformer (flax) or MAGE's (PyTorch), or a converted .safetensors.
+        label: where the class comes from: "given" (labels_file), "predicted" (classifier), "fixed" (class_id),
+            "random" (drawn per view), or "none" (MAGE only).
+        labels_file: JSON {key: class} or CSV key,class; only with label="given".
+        class_id: the class of all images; only with label="fixed".
+        classifier: a timm name or folder that knows the transformer's classes; only with label="predicted".
+        mask: what is painted: "ring" all but a ring along the border (GenCL), "square" a square at a random place,
+            "random" cells anywhere, "reverse_crop" the surroundings of the shrunk image, "file" mask_file.
+        mask_file: a picture, white where it is to be painted; only with mask="file".
+        masked_share: share of the cells that is painted, when no strength is given; 196/256 is GenCL's. Squares take
+            the nearest whole side.
+        steps: of the decoding schedule; GenCL and the official demo take 12.
+        start: the first step taken; the official editing demo starts at 2 of 12, GenCL does not say.
+        choice_temperature: randomness of which cells are kept first; 4.5 officially.
+        composite: lay the source's own pixels over what was not painted, along a blurred border (official demo).
+        group: images per call of the networks; a call with fewer is filled up. Without it 1 on a CPU, where more gain
+            nothing, and elsewhere the whole batch.
+        device: where the networks run.
+        dtype: of the transformer, whose logits stay float32; the decoder follows it to bfloat16, not to float16.
+        compile: compile transformer and decoder with torch.compile: a slow first batch, then faster ones.
+
+    Raises:
+        ValueError: if weights are missing, broken or do not fit each other, or if options do not fit.
+    """
+
+    name = "maskgit"
+    strength_unit: str
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PathLike,
+        transformer: PathLike,
+        label: LabelSource,
+        labels_file: PathLike | None = None,
+        class_id: int | None = None,
+        classifier: str | None = None,
+        mask: MaskKind = "ring",
+        mask_file: PathLike | None = None,
+        masked_share: float = GENCL_SHARE,
+        steps: int = STEPS,
+        start: int = 0,
+        choice_temperature: float = CHOICE_TEMPERATURE,
+        composite: bool = False,
+        group: int | None = None,
+        device: str = "cpu",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        compile: bool = False,
+    ) -> None:
+        if not 0 <= start < steps:
+            raise ValueError(f"start must be in 0..steps-1, but start is {start} and steps is {steps}")
+        if group is not None and group < 1:
+            raise ValueError(f"group is a number of images, at least 1, not {group}")
+        self.group = group
+        self.device = torch.device(device)
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.transformer = load_predictor(transformer, codes=self.tokenizer.sizes.codes)
+        hashes = module_hash(self.tokenizer) + module_hash(self.transformer)
+        self.model_hash = blake2b(hashes.encode(), digest_size=16).hexdigest()
+        self.grid = round(self.transformer.cells**0.5)
+        if self.grid**2 != self.transformer.cells or self.transformer.mask_id > LARGEST_TOKEN:
+            raise ValueError(
+                f"{transformer}: {self.transformer.cells} cells and {self.transformer.mask_id} tokens do not fit"
+            )
+        self.input_size: int | None = self.grid * self.tokenizer.patch
+        label_free = self.transformer.label_free
+        self.supervision: Supervision = "none" if label_free else "labels"
+        self.licence = "MIT (official MAGE)" if label_free else "Apache-2.0 (official MaskGIT)"
+        self.model_id = f"{'mage' if label_free else 'maskgit'}-{self.input_size}px"
+        self.labels = choose_labels(
+            label,
+            classes=self.transformer.classes,
+            label_free=label_free,
+            labels_file=labels_file,
+            class_id=class_id,
+            classifier=classifier,
+            device=self.device,
+        )
+        picture = None if mask_file is None else mask_from_file(mask_file, self.grid)
+        self.masks = MaskRule(kind=mask, grid=self.grid, share=masked_share, picture=picture)
+        if self.masks.takes_strength:
+            self.strength_unit = "share masked"
+        self.steps, self.start, self.choice_temperature = steps, start, choice_temperature
+        self.composite = composite
+        self.settings = {
+            "label": label,
+            **self.labels.settings,
+            **self.masks.settings,
+            "steps": steps,
+            "start": start,
+            "choice_temperature": choice_temperature,
+            "composite": composite,
+            "dtype": dtype,
+        }
+        self._place(getattr(torch, dtype), compile)
+
+    def _place(self, dtype: torch.dtype, compiled: bool) -> None:
+        """To the device; the encoder stays in float32, so that codes do not depend on ``dtype``."""
+        self.tokenizer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.tokenizer.to(self.device)
+        self.tokenizer.decoder.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+        self.transformer.to(self.device, dtype)
+        if compiled:
+            self.tokenizer.decoder.compile()
+            self.transformer.code_logits = torch.compile(self.transformer.code_logits)
+
+    def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Int16[Tensor, "B C"]:
+        """Each image's class and codes.
+
+        Raises:
+            ValueError: if the images are not of ``input_size``, or labels are given by key (see ``condition_for``).
+        """
+        return self._condition(images, None)
+
+    def condition_for(self, keys: Sequence[str], images: UInt8[Tensor, "B 3 H W"] | None) -> Int16[Tensor, "B C"]:
+        """Each image's class, by its key where labels are given, and codes.
+
+        Raises:
+            ValueError: if the images are missing or not of ``input_size``, or a key has no label.
+        """
+        if images is None:
+            raise ValueError("MaskGIT needs the images themselves: it keeps a part of them")
+        return self._condition(images, keys)
+
+    @torch.no_grad()
+    def _condition(self, images: Tensor, keys: Sequence[str] | None) -> Tensor:
+        size = self.input_size
+        if images.shape[-2:] != (size, size):
+            raise ValueError(
+                f"{self.model_id} takes {size} x {size} images, not {tuple(images.shape[-2:])}: resize them"
+            )
+        rows = [self.labels(images, keys)[:, None]]
+        values = self.masks.canvas(images.to(self.device).float() / 255)
+        codes = [self.tokenizer.encode(values[group])[:kept] for group, kept in self._groups(len(values))]
+        rows.append(torch.cat(codes).flatten(1).cpu())
+        if self.composite:
+            rows.append((values * 255).round().flatten(1).cpu())
+        return torch.cat([row.to(torch.int16) for row in rows], 1)
+
+    @torch.no_grad()
+    def generate(
+        self, condition: Tensor, *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
+    ) -> UInt8[Tensor, "B 3 S S"]:
+        """One view per condition.
+
+        Args:
+            condition: from ``condition`` or ``condition_for``, or a cached copy in any type.
+            seeds: one per view; the mask, the class and the painting are drawn from it where they are random.
+            strength: share of the cells to paint, in [0, 1].
+
+        Raises:
+            ValueError: if shapes or values do not fit.
+        """
+        condition = self._checked(condition, len(seeds))
+        masks = self._drawn_masks(seeds, strength)
+        labels = self._drawn(condition[:, :1], seeds)
+        tokens = torch.cat([labels + self.transformer.codes, condition[:, 1 : 1 + len(masks[0])]], 1).to(self.device)
+        pixels = condition[:, 1 + len(masks[0]) :]
+        views = []
+        for group, kept in self._groups(len(seeds)):
+            painted = self._paint(tokens[group], masks[group], [seeds[place] for place in group])[:kept]
+            if self.composite:
+                source = pixels[group[:kept]].view_as(painted).to(self.device) / 255
+                painted = compose(painted, source, masks[group[:kept]])
+            views.append((painted.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+        return torch.cat(views)
+
+    def _paint(self, tokens: Int[Tensor, "B N"], masks: Bool[Tensor, "B L"], seeds: Sequence[int]) -> Tensor:
+        codes = decode(
+            self.transformer,
+            tokens,
+            masks,
+            seeds=seeds,
+            steps=self.steps,
+            start=self.start,
+            choice_temperature=self.choice_temperature,
+        )
+        return self.tokenizer.decode(codes.unflatten(1, (self.grid, self.grid)))
+
+    def _groups(self, count: int) -> list[tuple[list[int], int]]:
+        """The places in a batch that go through the networks at once, and how many of them are no filling."""
+        size = self.group or (1 if self.device.type == "cpu" else count)
+        starts = range(0, count, size)
+        return [([min(start + step, count - 1) for step in range(size)], min(size, count - start)) for start in starts]
+
+    def _checked(self, condition: Tensor, count: int) -> Int[Tensor, "B C"]:
+        cells, size = self.transformer.cells, self.input_size or 0
+        width = 1 + cells + (3 * size * size if self.composite else 0)
+        if condition.shape != (count, width):
+            raise ValueError(
+                f"the condition must be {count} x {width} (seeds x class and codes{' and pixels' * self.composite}), "
+                f"not {tuple(condition.shape)}: take it from condition() of the same options"
+            )
+        whole = condition.cpu().long()
+        label, codes = whole[:, 0], whole[:, 1 : 1 + cells]
+        fits = (
+            (label >= DRAWN_LATER)
+            & (label < self.transformer.classes)
+            & ((codes >= 0) & (codes < self.transformer.codes)).all(1)
+        )
+        if not fits.all() or not torch.equal(whole.to(condition.dtype), condition.cpu()):
+            raise ValueError("the condition holds values that are no class or code: take it from condition()")
+        return whole
+
+    def _drawn(self, labels: Int[Tensor, "B 1"], seeds: Sequence[int]) -> Int[Tensor, "B 1"]:
+        """The labels, those to be drawn from the views' seeds now drawn."""
+        classes = self.transformer.classes
+        drawn = [torch.randint(classes, (1,), generator=generator_for(seed, "label")) for seed in seeds]
+        return torch.where(labels == DRAWN_LATER, torch.stack(drawn), labels)
+
+    def _drawn_masks(self, seeds: Sequence[int], strength: Float[Tensor, " B"] | None) -> Bool[Tensor, "B L"]:
+        if strength is None:
+            return torch.stack([self.masks.draw(seed) for seed in seeds])
+        if not self.masks.takes_strength:
+            raise ValueError(f'mask="{self.masks.kind}" decides what is painted and takes no strength: leave it None')
+        if strength.shape != (len(seeds),) or not ((strength >= 0) & (strength <= 1)).all():
+            raise ValueError(f"strength is a share of the cells in [0, 1], one per view, not {strength.tolist()}")
+        return torch.stack([self.masks.draw(*each) for each in zip(seeds, strength.tolist(), strict=True)])

@@ -1,0 +1,148 @@
+"""Which cells of the grid are painted, and reverse crop.
+
+Shapes: B images of a batch, L the cells of the square grid, row after row, H, W the sides in pixels.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from viewgen.images import read_image
+from viewgen.seeding import generator_for
+
+GENCL_SHARE = 196 / 256  # GenCL paints all but the outermost of 16 x 16 cells
+
+MaskKind = Literal["ring", "square", "random", "reverse_crop", "file"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRule:
+    """How the cells to paint are chosen for each view.
+
+    Attributes:
+        kind: "ring" paints the central square, "square" one anywhere, "random" cells anywhere, "reverse_crop" all
+            around the shrunk image, "file" the white of a picture.
+        grid: cells along a side.
+        share: of the cells that is painted, where a view's strength does not say it.
+        picture: the mask of kind "file".
+    """
+
+    kind: MaskKind
+    grid: int
+    share: float = GENCL_SHARE
+    picture: Bool[Tensor, " L"] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"masked_share is a share of the cells in [0, 1], not {self.share}")
+        if (self.picture is None) == (self.kind == "file"):
+            raise ValueError('mask="file" and mask_file belong together: give both or neither')
+
+    @property
+    def takes_strength(self) -> bool:
+        """Whether a view's strength is its masked share; the others are bound to the condition or the picture."""
+        return self.kind in ("ring", "square", "random")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the manifest says of it; a picture as hexadecimal digits."""
+        if self.picture is None:
+            return {"mask": self.kind, "masked_share": self.share}
+        bits = "".join(str(int(cell)) for cell in self.picture.tolist())
+        return {"mask": self.kind, "masked_cells": f"{int(bits, 2):x}"}
+
+    def draw(self, seed: int, share: float | None = None) -> Bool[Tensor, " L"]:
+        """The mask of one view, from its seed and its strength."""
+        share = self.share if share is None else share
+        if self.picture is not None:
+            return self.picture
+        if self.kind == "square":
+            return square_somewhere(self.grid, share, generator_for(seed, "mask"))
+        if self.kind == "random":
+            return random_cells(self.grid, share, generator_for(seed, "mask"))
+        return outside(self.grid, share) if self.kind == "reverse_crop" else ring_kept(self.grid, share)
+
+    def canvas(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """What the codes are taken from: the images, or smaller on a larger canvas for reverse crop."""
+        return shrink(images, self.grid, self.share) if self.kind == "reverse_crop" else images
+
+
+def side_of(grid: int, share: float) -> int:
+    """The side in cells of the square that is nearest to a share of the grid."""
+    return int(grid * share**0.5 + 0.5)
+
+
+def square(grid: int, top: int, left: int, side: int) -> Bool[Tensor, " L"]:
+    """True inside a square of cells."""
+    mask = torch.zeros(grid, grid, dtype=torch.bool)
+    mask[top : top + side, left : left + side] = True
+    return mask.flatten()
+
+
+def ring_kept(grid: int, share: float = GENCL_SHARE) -> Bool[Tensor, " L"]:
+    """The central square is painted, the ring around it stays: GenCL's mask.
+
+    Args:
+        grid: cells along a side.
+        share: of the cells that is painted; the nearest square is taken.
+    """
+    side = side_of(grid, share)
+    return square(grid, (grid - side) // 2, (grid - side) // 2, side)
+
+
+def square_somewhere(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
+    """A square at a random place is painted."""
+    side = side_of(grid, share)
+    top, left = torch.randint(grid - side + 1, (2,), generator=generator).tolist()
+    return square(grid, top, left, side)
+
+
+def random_cells(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
+    """Cells anywhere are painted, exactly the share rounded to whole cells."""
+    count = int(share * grid * grid + 0.5)
+    order = torch.rand(grid * grid, generator=generator).argsort()
+    return torch.zeros(grid * grid, dtype=torch.bool).index_fill_(0, order[:count], True)
+
+
+def outside(grid: int, share: float) -> Bool[Tensor, " L"]:
+    """All around the central square is painted: the mask of reverse crop.
+
+    Args:
+        grid: cells along a side.
+        share: of the cells that is painted; what remains becomes the nearest square.
+    """
+    return ~ring_kept(grid, 1 - share)
+
+
+def shrink(images: Float[Tensor, "B 3 H W"], grid: int, share: float) -> Float[Tensor, "B 3 H W"]:
+    """Reverse crop's canvas: the whole image, smaller, where ``outside`` paints nothing.
+
+    Its edges are repeated outwards, so that the codes along them do not see the border of an image.
+    """
+    height = images.shape[2]
+    cell = height // grid
+    side = side_of(grid, 1 - share)
+    before, after = (grid - side) // 2 * cell, (grid - side - (grid - side) // 2) * cell
+    small = interpolate(images, (side * cell, side * cell), mode="bicubic", antialias=True).clamp(0, 1)
+    return pad(small, (before, after, before, after), mode="replicate")
+
+
+def mask_from_file(path: str | os.PathLike[str], grid: int) -> Bool[Tensor, " L"]:
+    """A picture as a mask: cells whose mean is above mid-grey are painted.
+
+    Raises:
+        UnreadableImage: if it is not an image.
+        ValueError: if it would paint nothing.
+    """
+    picture = Image.fromarray(read_image(path).permute(1, 2, 0).numpy()).convert("L")
+    mask = torch.from_numpy(np.array(picture.resize((grid, grid), Image.Resampling.BOX))).flatten() > 127
+    if not mask.any():
+        raise ValueError(f"the mask {path} paints nothing: make white what is to be painted")
+    return mask
