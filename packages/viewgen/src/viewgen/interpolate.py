@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from viewgen.neighbours import ExactSearch
 from viewgen.seeding import generator_for
-
-POOL_CHUNK = 65536  # pool vectors compared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +111,5 @@ def nearest_partners(pool: np.ndarray, own: Sequence[int]) -> Int[Tensor, " B"]:
     """
     if len(pool) < 2:
         raise ValueError("interpolation needs at least two images with embeddings")
-    rows = torch.tensor(own)
-    queries = _unit_rows(pool[list(own)])
-    best = torch.full((len(rows),), -torch.inf)
-    best_row = torch.zeros_like(rows)
-    for start in range(0, len(pool), POOL_CHUNK):
-        similarity = queries @ _unit_rows(pool[start : start + POOL_CHUNK]).T
-        inside = (rows >= start) & (rows < start + similarity.shape[1])
-        similarity[inside.nonzero()[:, 0], rows[inside] - start] = -torch.inf
-        value, place = similarity.max(dim=1)
-        best_row = torch.where(value > best, place + start, best_row)
-        best = torch.maximum(best, value)
-    return best_row
-
-
-def _unit_rows(rows: np.ndarray) -> Float[Tensor, "M D"]:
-    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(rows, dtype=np.float32)), dim=1)
+    queries = torch.from_numpy(np.asarray(pool[list(own)], dtype=np.float32))
+    return ExactSearch(pool)(queries, torch.tensor(own), 1)[:, 0]

@@ -1,0 +1,156 @@
+"""The nearest other image of a pool as the view: what generated views have to beat.
+
+Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length, K neighbours of each image.
+"""
+
+import os
+from collections.abc import Sequence
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from viewgen.embed import Embeddings
+from viewgen.encoder import ImageEncoder, load_encoder
+from viewgen.generator import Supervision
+from viewgen.images import key_path, read_image
+from viewgen.neighbours import ExactSearch, IVFSearch
+from viewgen.seeding import generator_for
+
+
+class RetrievalGenerator:
+    """Views that are real images: the nearest of a pool by cosine similarity, or one of the nearest.
+
+    An image's condition is the rows of its nearest neighbours in the pool; itself is left out by its key.
+
+    Args:
+        pool: folder of the pool's embeddings, as embed_images writes it.
+        pool_images: folder of the pool's images.
+        encoder: for images that are not of the pool, a network whose weights are those that made the pool's
+            embeddings, or its name (timm/MODEL). Without it every image must be of the pool.
+        search: exact compares with every image of the pool; ivf with a few cells of it, through faiss.
+        neighbours: a view is drawn uniformly from this many nearest images, by its seed.
+        output_size: side of the views in pixels.
+        cells: of an ivf search; the square root of the pool's size if not given.
+        probes: cells of an ivf search looked into per image.
+        device: where an exact search and the encoder run.
+
+    Raises:
+        ValueError: if the pool has no finished embeddings or too few images, if its images are not there, or if the
+            encoder is another than the pool's.
+    """
+
+    name = "retrieval"
+    licence = "as the pool's images"
+
+    def __init__(
+        self,
+        *,
+        pool: str | os.PathLike[str],
+        pool_images: str | os.PathLike[str],
+        encoder: str | ImageEncoder | None = None,
+        search: Literal["exact", "ivf"] = "exact",
+        neighbours: int = 1,
+        output_size: int = 224,
+        cells: int | None = None,
+        probes: int = 32,
+        device: str = "cpu",
+    ) -> None:
+        if search not in ("exact", "ivf"):
+            raise ValueError(f"search must be 'exact' or 'ivf', but is {search!r}")
+        if not Path(pool_images).is_dir():
+            raise ValueError(f"{pool_images} is not a folder: give the folder that holds the pool's images")
+        self.pool, self.images = Embeddings.load(pool), Path(pool_images)
+        if not 0 < neighbours < len(self.pool):
+            raise ValueError(f"neighbours must be from 1 to {len(self.pool) - 1}, but is {neighbours}")
+        self.encoder = _checked(encoder, self.pool, device)
+        vectors = self.pool.vectors
+        self.search = IVFSearch(vectors, cells, probes) if search == "ivf" else ExactSearch(vectors, device)
+        self.neighbours, self.output_size = neighbours, output_size
+        self.supervision: Supervision = self.pool.supervision  # pyright: ignore[reportAttributeAccessIssue]
+        self.model_hash = _pool_hash(self.pool)
+        self.model_id = f"retrieval from {len(self.pool)} images by {self.pool.encoder_name}"
+        self.input_size = self.pool.encoder_size
+        self.settings = {"search": search, "neighbours": neighbours, "output_size": output_size}
+        if isinstance(self.search, IVFSearch):
+            self.settings |= {"cells": self.search.cells, "probes": probes}
+
+    def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Int[Tensor, "B K"]:
+        """The rows of the nearest images of the pool, the nearest first; nothing is left out."""
+        return self._nearest(self._embed(images), [-1] * len(images))
+
+    def condition_for(self, keys: Sequence[str], images: UInt8[Tensor, "B 3 H W"] | None) -> Int[Tensor, "B K"]:
+        """The rows of the nearest images of the pool, the nearest first, without the images of these keys themselves.
+
+        Args:
+            keys: of the images.
+            images: used if the generator has an encoder; without it the pool's own embeddings are.
+
+        Raises:
+            ValueError: if there is no encoder and a key is not of the pool.
+        """
+        rows = [self.pool.keys.row(key) for key in keys]
+        own = [-1 if row is None else row for row in rows]
+        if images is not None and self.encoder is not None:
+            return self._nearest(self._embed(images), own)
+        missing = [key for key, row in zip(keys, own, strict=True) if row < 0]
+        if missing:
+            raise ValueError(f"the image {missing[0]!r} is not of the pool: embed it there, or give encoder=")
+        return self._nearest(torch.from_numpy(self.pool.vectors[own].astype(np.float32)), own)
+
+    def generate(
+        self, condition: Int[Tensor, "B K"], *, seeds: Sequence[int], strength: Tensor | None = None
+    ) -> UInt8[Tensor, "B 3 S S"]:
+        """One of each image's neighbours, its central square at ``output_size``.
+
+        Raises:
+            ValueError: if a strength is given, or if an image of the pool cannot be read any more.
+        """
+        if strength is not None:
+            raise ValueError("retrieval takes no strength: leave it None, and choose how many neighbours")
+        keys = self.partner_keys(condition, seeds)
+        return torch.stack([read_image(key_path(self.images, key), self.output_size) for key in keys])
+
+    def partner_keys(self, condition: Int[Tensor, "B K"], seeds: Sequence[int]) -> list[str]:
+        """The key of the image that each view is.
+
+        Raises:
+            ValueError: if the conditions are not this generator's.
+        """
+        if condition.shape[1:] != (self.neighbours,) or condition.is_floating_point():
+            raise ValueError("retrieval needs its own conditions (rows of its pool), not embeddings: use condition_for")
+        drawn = [int(torch.randint(self.neighbours, (), generator=generator_for(seed, "neighbour"))) for seed in seeds]
+        return [self.pool.keys[int(rows[place])] for rows, place in zip(condition, drawn, strict=True)]
+
+    def _nearest(self, vectors: Float[Tensor, "B D"], own: list[int]) -> Int[Tensor, "B K"]:
+        return self.search(vectors, torch.tensor(own, dtype=torch.int64), self.neighbours)
+
+    def _embed(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        if self.encoder is None:
+            raise ValueError("images that are not of the pool need encoder=, the network that embedded the pool")
+        return self.encoder(images).cpu()
+
+
+def _checked(encoder: str | ImageEncoder | None, pool: Embeddings, device: str) -> ImageEncoder | None:
+    """The encoder, loaded if named; refused if it is not the pool's."""
+    if isinstance(encoder, str):
+        encoder = load_encoder(encoder, size=pool.encoder_size, device=device)
+    if encoder is not None and encoder.hash != pool.encoder_hash:
+        raise ValueError(
+            f"the pool was embedded by {pool.encoder_name} (hash {pool.encoder_hash}), but the encoder given has "
+            f"hash {encoder.hash}: give that encoder"
+        )
+    return encoder
+
+
+def _pool_hash(pool: Embeddings) -> str:
+    """A hash of the keys and vectors, which decide what is found."""
+    parts = []
+    for path in (pool.folder / "keys.jsonl", pool.folder / "vectors.f16"):
+        with path.open("rb") as file:
+            parts.append(file_digest(file, lambda: blake2b(digest_size=16)).hexdigest())
+    return blake2b("".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,228 @@
+"""How far each view may leave its source: one strength for all, a random one, or one by the image's foreground.
+
+GenView compares the three (Table 8 of https://arxiv.org/abs/2403.12003) in noise levels of Stable unCLIP; the same laws
+serve any generator, in its own unit.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol, overload, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from viewgen.ratios import ForegroundRatios
+from viewgen.seeding import generator_for
+
+RATIO_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the five bins; each holds its upper edge
+NOISE_LEVELS = (0.0, 100.0, 200.0, 300.0, 400.0)  # GenView's, one per bin
+
+
+@overload
+def noise_level(foreground_ratio: float) -> int: ...
+@overload
+def noise_level(foreground_ratio: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]: ...
+def noise_level(foreground_ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
+    """GenView's noise level for an image's share of foreground: little noise where the object is small.
+
+    ``level = 100 max(0, ceil(5 r) - 1)``: [0, 0.2] gives 0, (0.2, 0.4] gives 100, ..., (0.8, 1] gives 400
+    (https://arxiv.org/abs/2403.12003). The edges are compared in the ratio's own precision, so 0.2 is 0.2 in float32.
+
+    Raises:
+        ValueError: if a ratio is not a number in [0, 1].
+    """
+    return 100 * _bin(foreground_ratio)
+
+
+@overload
+def _bin(ratio: float) -> int: ...
+@overload
+def _bin(ratio: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]: ...
+def _bin(ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
+    """Which of the five bins, 0 to 4: ``numpy.digitize(ratio, RATIO_EDGES, right=True) - 1``, and 0 for 0."""
+    if isinstance(ratio, Tensor):
+        if not bool(((ratio >= 0) & (ratio <= 1)).all()):
+            raise ValueError("foreground ratios must be numbers in [0, 1]")
+        inner = torch.tensor(RATIO_EDGES[1:-1], dtype=ratio.dtype, device=ratio.device)
+        return (ratio.unsqueeze(-1) > inner).sum(dim=-1)
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"a foreground ratio must be a number in [0, 1], but is {ratio}")
+    return int(np.searchsorted(RATIO_EDGES[1:-1], float(ratio), side="left"))
+
+
+@runtime_checkable
+@runtime_checkable
+class Strength(Protocol):
+    """A law that gives every view its strength."""
+
+    def of(self, key: str, view_seed: int) -> tuple[float, float | None]:
+        """The strength of the view of the image ``key`` with that seed, and the image's foreground ratio if known."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """The law as JSON values: equal descriptions give equal strengths."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConstantStrength:
+    """The same for every view.
+
+    Attributes:
+        value: in the generator's unit.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_finite((self.value,))
+
+    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+        """See ``Strength``."""
+        return float(self.value), None
+
+    def description(self) -> dict[str, Any]:
+        """See ``Strength``."""
+        return {"law": "constant", "value": float(self.value)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStrength:
+    """One of several, drawn uniformly for each view from its seed.
+
+    Attributes:
+        levels: in the generator's unit; GenView's noise levels if not given.
+    """
+
+    levels: tuple[float, ...] = NOISE_LEVELS
+
+    def __post_init__(self) -> None:
+        _check_finite(self.levels)
+
+    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+        """See ``Strength``."""
+        drawn = torch.randint(len(self.levels), (), generator=generator_for(view_seed, "strength"))
+        return float(self.levels[int(drawn)]), None
+
+    def description(self) -> dict[str, Any]:
+        """See ``Strength``."""
+        return {"law": "random", "levels": [float(level) for level in self.levels]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveStrength:
+    """By the image's foreground ratio: the i-th of five levels for a ratio in the i-th fifth of [0, 1].
+
+    Attributes:
+        ratios: of all images.
+        levels: five, in the generator's unit; if not given, GenView's, and the law is ``noise_level``.
+    """
+
+    ratios: ForegroundRatios
+    levels: tuple[float, ...] = NOISE_LEVELS
+
+    def __post_init__(self) -> None:
+        _check_finite(self.levels)
+        if len(self.levels) != len(NOISE_LEVELS):
+            raise ValueError(f"adaptive strength needs {len(NOISE_LEVELS)} levels, but has {len(self.levels)}")
+
+    def of(self, key: str, view_seed: int) -> tuple[float, float]:
+        """See ``Strength``.
+
+        Raises:
+            ValueError: if the image has no foreground ratio.
+        """
+        ratio = self.ratios[key]
+        return float(self.levels[_bin(ratio)]), ratio
+
+    def description(self) -> dict[str, Any]:
+        """See ``Strength``."""
+        levels = [float(level) for level in self.levels]
+        return {"law": "adaptive", "levels": levels, "ratios": self.ratios.hash}
+
+
+def parse_strength(
+    text: str, ratios: ForegroundRatios | None = None, levels: tuple[float, ...] | None = NOISE_LEVELS
+) -> Strength:
+    """The law that a command line names.
+
+    Args:
+        text: "200" or "constant:200"; "random" or "random:0.5,0.7"; "adaptive" or "adaptive:0.4,0.5,0.6,0.7,0.8".
+        ratios: of the images, for "adaptive".
+        levels: that "random" and "adaptive" mean without numbers; None if the generator has none of its own.
+
+    Raises:
+        ValueError: if the text names no law, or the law and the ratios do not go together.
+    """
+    law, colon, values = text.partition(":")
+    if not colon and law not in ("random", "adaptive"):
+        law, values = "constant", text
+    if values or colon:
+        levels = _numbers(values, text)
+    if levels is None:
+        raise ValueError(f"the strength {text!r} needs levels in the generator's unit: write {law}:A,B,...")
+    if (law == "adaptive") != (ratios is not None):
+        raise ValueError(f"the strength {text!r}: foreground ratios go with 'adaptive', and 'adaptive' needs them")
+    if law == "constant" and len(levels) == 1:
+        return ConstantStrength(levels[0])
+    if law == "random":
+        return RandomStrength(levels=levels)
+    if law == "adaptive" and ratios is not None:
+        return AdaptiveStrength(ratios=ratios, levels=levels)
+    raise _not_a_strength(text)
+
+
+def _numbers(values: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values.split(","))
+    except ValueError:
+        raise _not_a_strength(text) from None
+
+
+def _not_a_strength(text: str) -> ValueError:
+    return ValueError(
+        f"the strength {text!r} is none: write a number, random, random:A,B,..., adaptive or adaptive:A,B,C,D,E"
+    )
+
+
+def _check_finite(levels: tuple[float, ...]) -> None:
+    if not levels or not all(math.isfinite(level) for level in levels):
+        raise ValueError(f"strengths must be finite numbers, at least one, but are {levels}")
+
+
+@dataclass(frozen=True)
+class GivenStrength:
+    """Each image's own.
+
+    Attributes:
+        by_key: in the generator's unit.
+    """
+
+    by_key: Mapping[str, float]
+
+    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+        """See ``Strength``.
+
+        Raises:
+            ValueError: if the image has none.
+        """
+        if key not in self.by_key:
+            raise ValueError(f"strength has no value for the image {key!r}: give one for every key")
+        return float(self.by_key[key]), None
+
+    def description(self) -> dict[str, Any]:
+        """See ``Strength``."""
+        listed = json.dumps(sorted((key, float(value)) for key, value in self.by_key.items()))
+        return {"law": "given", "hash": blake2b(listed.encode(), digest_size=16).hexdigest()}
+
+
+def strength_law(strength: float | Mapping[str, float] | Strength | None) -> Strength | None:
+    """The law of a number for all images, or of a number for each."""
+    if isinstance(strength, Mapping):
+        return GivenStrength(strength)
+    return ConstantStrength(float(strength)) if isinstance(strength, int | float) else strength
