@@ -1,7 +1,9 @@
 """Train a diffusion model of your own images on an encoder's embeddings (Gen-SIS's E-LDM).
 
 uv run apps/train_generator IMAGES --encoder runs/cifar10-dino/backbone --out runs/eldm --preset 32
-uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ... --preset 256
+uv run apps/train_generator IMAGES --encoder ... --out ... --preset 256                # trains an autoencoder first
+uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
+uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,7 +25,7 @@ from viewgen import eldm
 
 @dataclass(frozen=True, kw_only=True)
 class TrainGenerator:
-    """Embed the images, then train the diffusion model; started again, it goes on where it stopped."""
+    """Embed the images, train an autoencoder where one is needed, then the diffusion model; a repeated call goes on."""
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images; no labels are read."""
@@ -30,23 +33,27 @@ class TrainGenerator:
     """A backbone folder that apps/pretrain wrote, or timm/<model>."""
     out: Path
     """Becomes a diffusers-style folder; the embeddings go to OUT/embeddings."""
-    preset: str = "256"
-    """32-small, 32 or 256."""
-    autoencoder: Path | None = None
-    """Folder of a diffusers autoencoder, for latent diffusion."""
+    preset: Literal["32-small", "32", "64-small", "256"] = "256"
+    """The first two denoise pixels, the others an autoencoder's latents; "small" is for a laptop's CPU."""
+    autoencoder: str = "train"
+    """For latents: "train" one on the images first, in OUT/autoencoder, or the folder of a diffusers autoencoder."""
+    latents_cached: bool = True
+    """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
     steps: int | None = None
     batch_size: int | None = None
-    lr: float | None = None
+    learning_rate: Annotated[float | None, tyro.conf.arg(aliases=["--lr"])] = None
+    autoencoder_steps: int | None = None
+    autoencoder_batch_size: int | None = None
     seed: int | None = None
-    workers: int = 0
-    """Processes that decode images for the embeddings."""
+    workers: int = 4
+    """Threads that read images."""
     checkpoint_seconds: float = 600.0
     device: str = "auto"
 
 
 def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
-    """Wire encoder, embeddings and training, with bars and logs."""
-    given = {name: getattr(options, name) for name in ("steps", "batch_size", "lr", "seed")}
+    """Wire encoder, embeddings and trainings, with bars and logs."""
+    given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
     config = dataclasses.replace(eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None})
     with sslzoo.Progress(shown=worker.leads) as progress:
         if worker.leads:
@@ -58,17 +65,48 @@ def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
                 on_progress=progress.stage("embeddings"),
             )
         sslzoo.wait_for_all()
+        embeddings = viewgen.Embeddings.load(options.out / "embeddings")
+        autoencoder = open_autoencoder(options, embeddings.keys, worker, progress) if config.latents else None
         model = eldm.train_eldm(
             options.images,
-            viewgen.Embeddings.load(options.out / "embeddings"),
+            embeddings,
             options.out,
             config,
-            on_step=sslzoo.log_steps(options.out, progress.stage("diffusion model")) if worker.leads else None,
+            on_encoded=progress.stage("latents") if config.latents and options.latents_cached else None,
+            on_step=logged(options.out, "diffusion model", worker, progress),
             device=str(worker.device),
             checkpoint_seconds=options.checkpoint_seconds,
-            autoencoder=options.autoencoder,
+            autoencoder=autoencoder,
+            latents_cached=options.latents_cached,
+            workers=options.workers,
         )
         progress.console.print(f"diffusion model: {model}")
+
+
+def open_autoencoder(
+    options: TrainGenerator, keys: Sequence[str], worker: sslzoo.Worker, progress: sslzoo.Progress
+) -> Path:
+    """The folder given, or of an autoencoder trained on the images."""
+    if options.autoencoder != "train":
+        return Path(options.autoencoder)
+    config = eldm.autoencoder_preset(options.preset)
+    given = {"steps": options.autoencoder_steps, "batch_size": options.autoencoder_batch_size, "seed": options.seed}
+    folder = options.out / "autoencoder"
+    return eldm.train_autoencoder(
+        options.images,
+        folder,
+        dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
+        keys=keys,
+        on_step=logged(folder, "autoencoder", worker, progress),
+        device=str(worker.device),
+        checkpoint_seconds=options.checkpoint_seconds,
+        workers=options.workers,
+    )
+
+
+def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:
+    """A callback that logs and moves a bar, in the process that leads."""
+    return sslzoo.log_steps(folder, progress.stage(stage)) if worker.leads else None
 
 
 def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:

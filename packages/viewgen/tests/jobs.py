@@ -7,12 +7,31 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from conftest import TINY
-from torch.nn.parallel import DistributedDataParallel
 
 from viewgen import Embeddings, eldm, generate_views
-from viewgen.eldm.data import draw
-from viewgen.eldm.learner import denoising_loss
-from viewgen.eldm.model import build_scheduler
+from viewgen.eldm.coder_learner import CoderLearner, build_networks
+from viewgen.eldm.data import TrainingImages, batch_parts
+from viewgen.eldm.learner import Learner
+from viewgen.eldm.loop import OnStep
+from viewgen.eldm.train import training_batches
+from viewgen.eldm.train_autoencoder import coder_batches, save_autoencoder
+
+TINY_CODER = eldm.AutoencoderConfig(
+    resolution=16,
+    channels=(8, 16),
+    layers_per_block=1,
+    norm_groups=4,
+    adversarial_weight=0.5,
+    adversarial_start=8,
+    discriminator_channels=8,
+    discriminator_layers=2,
+    steps=20,
+    batch_size=4,
+    learning_rate=2e-3,
+    warmup_steps=2,
+    seed=3,
+)
+TINY_LATENTS = replace(TINY, latents=True, patch=1, steps=20)
 
 
 def generate(root: Path) -> None:
@@ -35,37 +54,56 @@ def train(root: Path) -> None:
     )
 
 
-def gradients(root: Path, rank: int, world: int) -> None:
-    """Save the first step's gradients, and a model trained for three steps by all ranks together."""
+def train_latents(root: Path, on_step: OnStep | None = None) -> None:
+    """An autoencoder of the images under ROOT and an E-LDM of its latents, saving their states after every step."""
+    coder = eldm.train_autoencoder(root / "images", root / "coder", TINY_CODER, checkpoint_seconds=0.0, on_step=on_step)
+    embeddings = Embeddings.load(root / "embedded")
+    options = {"autoencoder": coder, "checkpoint_seconds": 0.0, "on_step": on_step}
+    eldm.train_eldm(root / "images", embeddings, root / "eldm", TINY_LATENTS, **options)
+
+
+def save_untrained_coder(folder: Path) -> None:
+    """An autoencoder that every process can start from."""
+    folder.mkdir()
+    save_autoencoder(folder, build_networks(TINY_CODER)[0], 2.0)
+
+
+def share_work(root: Path, rank: int, world: int) -> None:
+    """The first gradients of both learners, and three steps of every training, by all ranks together."""
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=world)
     embeddings = Embeddings.load(root / "embedded")
-    denoiser = eldm.build_denoiser(TINY, embeddings.dim, 3, 16)
-    network = DistributedDataParallel(denoiser) if world > 1 else denoiser
-    share = 8 // world
-    places = range(rank * share, (rank + 1) * share)
-    draws = draw(
-        places,
-        seed=0,
-        step=0,
-        batch_size=8,
-        shape=(3, 16, 16),
-        timesteps=1000,
-        timestep_law="uniform",
-        flip=True,
-        dropout=0.2,
-    )
-    clean = torch.stack([torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in places])
-    vectors = torch.from_numpy(embeddings.vectors[list(places)].astype("float32"))
-    denoising_loss(network, denoiser.condition, build_scheduler(TINY), clean, vectors, draws).backward()
-    if rank == 0:
-        torch.save({name: value.grad for name, value in denoiser.named_parameters()}, root / f"gradients-{world}.pt")
-    eldm.train_eldm(root / "images", embeddings, root / f"eldm-{world}", replace(TINY, steps=3))
+    save_gradients(root, embeddings, rank, world)
+    out = root / f"by-{world}"
+    eldm.train_eldm(root / "images", embeddings, out / "pixels", replace(TINY, steps=3))
+    eldm.train_autoencoder(root / "images", out / "coder", replace(TINY_CODER, steps=3, adversarial_start=1))
+    config = replace(TINY_LATENTS, steps=3)
+    eldm.train_eldm(root / "images", embeddings, out / "latents", config, autoencoder=root / "untrained")
+    coder = eldm.Autoencoder.load(root / "untrained")
+    eldm.cache_latents(root / "images", embeddings.keys, out / "cache", coder, resolution=16, shard_rows=4)
     if world > 1:
         dist.destroy_process_group()
 
 
+def save_gradients(root: Path, embeddings: Embeddings, rank: int, world: int) -> None:
+    """Of the denoiser, the autoencoder and its discriminator."""
+    images = TrainingImages(root / "images", embeddings.keys, 16)
+    config = replace(TINY, batch_size=8)
+    denoiser = Learner(config, embeddings, eldm.Autoencoder(None), "cpu", world)
+    parts = batch_parts(config, 14, 0, rank, world)
+    denoiser.loss(next(training_batches(images, embeddings, config, denoiser.shape, parts, 1)))[0].backward()
+    config = replace(TINY_CODER, batch_size=8, adversarial_start=0)
+    coder = CoderLearner(config, "cpu", world)
+    coder.loss(next(coder_batches(images, config, batch_parts(config, 14, 0, rank, world), 1)))[0].backward()
+    modules = (denoiser.weights.module, coder.weights.module)
+    if rank == 0:
+        gradients = [{name: value.grad for name, value in module.named_parameters()} for module in modules]
+        torch.save(gradients, root / f"gradients-{world}.pt")
+
+
+JOBS = {"generate": generate, "train": train, "train_latents": train_latents, "share_work": share_work}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     job, root, *ranks = sys.argv[1:]
-    {"generate": generate, "train": train, "gradients": gradients}[job](Path(root), *map(int, ranks))
+    JOBS[job](Path(root), *map(int, ranks))

@@ -88,29 +88,52 @@ def test_killed_training_ends_with_the_same_weights(root, jobs):
     jobs.train(whole)
     state = killed / "eldm" / "training_state.pt"
     moments = random.Random(1)
-
-    def saved_since(before: int):
-        return lambda: state.exists() and state.stat().st_mtime_ns > before
-
     for _ in range(2):
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        kill_when(start("train", killed), saved_since(before), moments.uniform(0, 0.3))
+        kill_when(start("train", killed), saved_again(state), moments.uniform(0, 0.3))
     jobs.train(killed)
     expected = content(whole / "eldm", ".safetensors", ".json")
     assert {"unet/diffusion_pytorch_model.safetensors", "condition/model.safetensors"} < expected.keys()
     assert content(killed / "eldm", ".safetensors", ".json") == expected
 
 
+def test_killed_training_on_latents_ends_with_the_same_files(root, jobs):
+    """Killed once while the autoencoder learns, once while the diffusion model does."""
+    whole, killed = root("whole"), root("killed")
+    jobs.train_latents(whole)
+    moments = random.Random(2)
+    for part in ("coder", "eldm"):
+        state = killed / part / "training_state.pt"
+        kill_when(start("train_latents", killed), saved_again(state), moments.uniform(0, 0.2))
+        assert not (killed / part / "model_index.json").exists()
+    jobs.train_latents(killed)
+    for part in ("coder", "eldm"):
+        expected = content(whole / part, ".safetensors", ".json", ".npy")
+        assert content(killed / part, ".safetensors", ".json", ".npy") == expected
+    assert {Path(name).name for name in expected} > {"about.json", "000000000000.npy", "model_index.json"}
+
+
+def saved_again(state: Path):
+    """Whether the state was written since this call."""
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    return lambda: state.exists() and state.stat().st_mtime_ns > before
+
+
 def test_two_processes_are_one(root, jobs):
     folder = root("ranks")
-    processes = [start("gradients", folder, rank, 2) for rank in range(2)]
-    jobs.gradients(folder, 0, 1)
+    jobs.save_untrained_coder(folder / "untrained")
+    processes = [start("share_work", folder, rank, 2) for rank in range(2)]
+    jobs.share_work(folder, 0, 1)
     for process in processes:
         assert process.wait(timeout=180) == 0
-    one, two = (torch.load(folder / f"gradients-{world}.pt", weights_only=True) for world in (1, 2))
-    assert max(value.abs().max() for value in one.values()) > 1e-2
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-    weights = [load_file(folder / f"eldm-{world}/unet/diffusion_pytorch_model.safetensors") for world in (1, 2)]
-    drift = max((weights[0][name] - weights[1][name]).abs().max() for name in weights[0])
-    assert drift < 1e-3
+    for one, two in zip(*(torch.load(folder / f"gradients-{world}.pt") for world in (1, 2)), strict=True):
+        assert max(value.abs().max() for value in one.values()) > 1e-2
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+    alone, shared = folder / "by-1", folder / "by-2"
+    network = "diffusion_pytorch_model.safetensors"
+    for name in (f"pixels/unet/{network}", f"coder/{network}", f"latents/unet/{network}"):
+        weights = [load_file(by / name) for by in (alone, shared)]
+        assert max((weights[0][key] - weights[1][key]).abs().max() for key in weights[0]) < 1e-3
+    shards = content(alone / "cache", ".npy")
+    assert len(shards) == 4
+    assert content(shared / "cache", ".npy") == shards

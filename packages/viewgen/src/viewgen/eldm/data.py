@@ -1,6 +1,6 @@
 """Training batches whose every draw depends on (seed, step, place in the batch) alone.
 
-Shapes: B images of this process's part of a batch, R the resolution in pixels.
+Shapes: B images of this process's part of a batch, R the resolution in pixels, C, h, w the channels and sides of noise.
 """
 
 from collections import deque
@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from viewgen.eldm.config import TrainingConfig
 from viewgen.images import key_path, read_image
 from viewgen.seeding import generator_for
 
@@ -37,88 +39,85 @@ class EpochOrder:
         return int(self._order[offset])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One process's part of one step's batch.
+
+    Attributes:
+        step: the step.
+        places: in the whole batch.
+        rows: the image at each place.
+    """
+
+    step: int
+    places: range
+    rows: list[int]
+
+
+def batch_parts(config: TrainingConfig, count: int, start: int, rank: int = 0, world: int = 1) -> Iterator[Part]:
+    """The parts of process ``rank`` of ``world``, from step ``start`` on, of batches from ``count`` images."""
+    order, share = EpochOrder(count, config.seed), config.batch_size // world
+    places = range(rank * share, (rank + 1) * share)
+    for step in range(start, config.steps):
+        yield Part(step=step, places=places, rows=[order(step * config.batch_size + place) for place in places])
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the images of a training come from: their files, or what an autoencoder made of them."""
+
+    def read(self, row: int, mirrored: bool) -> Tensor:
+        """One image."""
+        ...
+
+
 class TrainingImages:
-    """Decoded images by index: from memory for a small set, otherwise read again, some batches ahead.
+    """Decoded images by row: from memory for a small set, otherwise read again each time.
 
     Args:
         root: their folder.
         keys: which of them.
         resolution: R.
-        workers: threads that read.
+        workers: threads that read a set that is kept.
         memory_bytes: the most a set may take to be kept.
     """
 
     def __init__(
         self, root: Path, keys: Sequence[str], resolution: int, *, workers: int = 4, memory_bytes: int = MEMORY_BYTES
     ) -> None:
-        self.root, self.keys, self.resolution, self.workers = root, keys, resolution, workers
+        self.root, self.keys, self.resolution = root, keys, resolution
         self._kept = None
         if len(keys) * 3 * resolution**2 <= memory_bytes:
             with ThreadPoolExecutor(workers) as pool:
-                self._kept = torch.stack(list(pool.map(self._read, range(len(keys)))))
+                self._kept = torch.stack(list(pool.map(self._decode, range(len(keys)))))
 
-    def _read(self, index: int) -> UInt8[Tensor, "3 R R"]:
-        return read_image(key_path(self.root, self.keys[index]), self.resolution)
+    def read(self, row: int, mirrored: bool) -> UInt8[Tensor, "3 R R"]:
+        """One image."""
+        image = self._decode(row) if self._kept is None else self._kept[row]
+        return image.flip(2) if mirrored else image
 
-    def batches(self, indices: Iterator[list[int]], ahead: int = 2) -> Iterator[UInt8[Tensor, "B 3 R R"]]:
-        """The images of each list of indices, in order."""
-        if self._kept is not None:
-            yield from (self._kept[wanted] for wanted in indices)
-            return
-        with ThreadPoolExecutor(self.workers) as pool:
-            pending: deque[list[Future]] = deque()
-            for wanted in indices:
-                pending.append([pool.submit(self._read, index) for index in wanted])
-                if len(pending) > ahead:
-                    yield torch.stack([future.result() for future in pending.popleft()])
-            while pending:
+    def _decode(self, row: int) -> UInt8[Tensor, "3 R R"]:
+        return read_image(key_path(self.root, self.keys[row]), self.resolution)
+
+
+def read_ahead(
+    source: Source, wanted: Iterator[tuple[list[int], list[bool]]], *, workers: int = 4, ahead: int = 2
+) -> Iterator[Tensor]:
+    """The stacked images of each batch of (rows, which are mirrored), in order, read some batches ahead."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[list[Future]] = deque()
+        for rows, mirrored in wanted:
+            pending.append([pool.submit(source.read, *pair) for pair in zip(rows, mirrored, strict=True)])
+            if len(pending) > ahead:
                 yield torch.stack([future.result() for future in pending.popleft()])
+        while pending:
+            yield torch.stack([future.result() for future in pending.popleft()])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draws:
-    """The random part of a batch.
-
-    Attributes:
-        flip: which images are mirrored.
-        keep: which images keep their condition.
-        timestep: of the noise process.
-        noise: standard normal.
-    """
-
-    flip: Bool[Tensor, " B"]
-    keep: Bool[Tensor, " B"]
-    timestep: Int[Tensor, " B"]
-    noise: Float[Tensor, "B C H W"]
-
-
-def draw(
-    places: range,
-    *,
-    seed: int,
-    step: int,
-    batch_size: int,
-    shape: tuple[int, int, int],
-    timesteps: int,
-    timestep_law: str,
-    flip: bool,
-    dropout: float,
-) -> Draws:
-    """The draws of these places of step ``step``'s batch; the same whichever process asks.
-
-    The timesteps of a batch are evenly spread from a common random offset, which lowers the variance of the loss
-    (https://arxiv.org/abs/2107.00630, appendix I). The logit-normal law is the logistic function of a standard normal
-    (https://arxiv.org/abs/2403.03206, section 3.1).
-    """
-    offset = torch.rand((), generator=generator_for(seed, "timestep", step), dtype=torch.float64)
-    spread = (offset + torch.tensor(list(places), dtype=torch.float64) / batch_size) % 1
-    if timestep_law == "logit_normal":
-        spread = torch.special.ndtri(spread).sigmoid()
-    generators = [generator_for(seed, "sample", step, place) for place in places]
+def draw_images(
+    part: Part, seed: int, shape: tuple[int, int, int]
+) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B C h w"]]:
+    """Uniform numbers and standard normal noise for the places of a part, whichever process asks."""
+    generators = [generator_for(seed, "sample", part.step, place) for place in part.places]
     uniform = torch.stack([torch.rand(2, generator=generator) for generator in generators])
-    return Draws(
-        flip=(uniform[:, 0] < 0.5) & flip,
-        keep=uniform[:, 1] >= dropout,
-        timestep=(spread * timesteps).long().clamp_max(timesteps - 1),
-        noise=torch.stack([torch.randn(shape, generator=generator) for generator in generators]),
-    )
+    return uniform, torch.stack([torch.randn(shape, generator=generator) for generator in generators])

@@ -5,6 +5,7 @@ Shapes: B images of a batch, H, W their sides in pixels, D the embedding's lengt
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from viewgen.eldm.model import folder_hash, load_model
 from viewgen.eldm.sample import Sampler, initial_noise, make_sampler, sample
-from viewgen.encoder import ImageEncoder
+from viewgen.encoder import ImageEncoder, load_encoder
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class ELDMGenerator:
@@ -20,12 +23,13 @@ class ELDMGenerator:
 
     Args:
         folder: what ``train_eldm`` wrote.
-        encoder: the encoder it was trained with, needed by ``condition`` only.
+        encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
         steps: network evaluations per view.
         guidance: of the condition; 1 is none.
         sampler: "dpm" or "ddim".
-        device: where it runs.
-        dtype: of the UNet; noise, guidance and sampler stay in float32.
+        device: where it runs, for example "cuda:0".
+        dtype: of the UNet; noise, guidance and sampler stay in float32. "bfloat16" is the decoder's too.
+        compile: compile the UNet; the first batch takes a minute or more.
 
     Raises:
         ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings.
@@ -37,18 +41,23 @@ class ELDMGenerator:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        encoder: nn.Module | ImageEncoder | None = None,
+        encoder: str | ImageEncoder | nn.Module | None = None,
         *,
         steps: int = 12,
         guidance: float = 2.0,
         sampler: Sampler = "dpm",
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: Precision | torch.dtype = "float32",
+        compile: bool = False,
     ) -> None:
-        model = load_model(folder, dtype)
+        precision: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        model = load_model(folder, precision)
         self.device = torch.device(device)
         self.denoiser = model.denoiser.to(self.device).to(memory_format=torch.channels_last)
+        if compile:
+            self.denoiser.unet.compile()
         self.noise_process, self.autoencoder = model.noise_process, model.autoencoder.to(self.device)
+        self.autoencoder.bf16 = precision is torch.bfloat16
         self.steps, self.guidance = steps, guidance
         self.sampler: Sampler = sampler
         self.resolution, about = model.resolution, model.encoder
@@ -57,9 +66,9 @@ class ELDMGenerator:
         self.model_hash = folder_hash(folder)
         self.model_id = f"eldm-{self.resolution}px"
         self.input_size: int = about["encoder_size"]
-        self.settings = {"steps": steps, "guidance": guidance, "sampler": sampler, "dtype": str(dtype)}
+        self.settings = {"steps": steps, "guidance": guidance, "sampler": sampler, "dtype": str(precision)}
         self.encoder = _checked(encoder, about, self.device)
-        make_sampler(self.noise_process, sampler, clip=True)
+        make_sampler(self.noise_process, sampler)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """The images' embeddings.
@@ -86,14 +95,17 @@ class ELDMGenerator:
         if condition.shape[1] != dim:
             raise ValueError(f"this E-LDM was trained on embeddings of length {dim}, not {condition.shape[1]}")
         noise = initial_noise(seeds, self.autoencoder.latent_shape(self.resolution)).to(self.device)
-        scheduler = make_sampler(self.noise_process, self.sampler, clip=self.autoencoder.module is None)
+        scheduler = make_sampler(self.noise_process, self.sampler)
         standardised = self.denoiser.condition.standardise(condition.to(self.device))
-        latents = sample(self.denoiser, scheduler, standardised, noise, steps=self.steps, guidance=self.guidance)
+        options = {"steps": self.steps, "guidance": self.guidance, "clip": self.autoencoder.module is None}
+        latents = sample(self.denoiser, scheduler, standardised, noise, **options)
         return self.autoencoder.decode(latents).cpu()
 
 
-def _checked(encoder: nn.Module | ImageEncoder | None, about: dict, device: torch.device) -> ImageEncoder | None:
+def _checked(encoder: str | ImageEncoder | nn.Module | None, about: dict, device: torch.device) -> ImageEncoder | None:
     """The encoder, wrapped as at training, and its weights compared with those of training."""
+    if isinstance(encoder, str):
+        encoder = load_encoder(encoder, size=about["encoder_size"], supervision=about["supervision"], device=device)
     if isinstance(encoder, nn.Module):
         encoder = ImageEncoder(
             encoder,

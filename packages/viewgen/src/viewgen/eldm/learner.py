@@ -1,39 +1,47 @@
-"""What the training of an embedding-conditioned diffusion model changes, and how one batch changes it.
+"""What the training of an embedding-conditioned diffusion model changes, and what one batch tells it.
 
 Shapes: B images of this process's part of a batch, C, H, W the channels and sides of what is denoised, D the embedding.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
-from viewgen.eldm.data import Draws, EpochOrder
+from viewgen.eldm.data import EpochOrder
+from viewgen.eldm.draws import Draws
 from viewgen.eldm.model import Condition, build_denoiser, build_scheduler
-from viewgen.eldm.state import Average
+from viewgen.eldm.weights import Weights
 from viewgen.embed import Embeddings
 
 SMALLEST_SIGMA = 0.1  # bounds the weight of nearly clean images
+Batch = tuple[UInt8[Tensor, "B 3 R R"] | Float16[Tensor, "B C H W"], Float[Tensor, "B D"], Draws]
 
 
 class Learner:
-    """The network, its average, its optimizer, and the noise it learns to remove.
+    """The network and the noise it learns to remove.
 
     Args:
         config: of network, noise and training.
         embeddings: what the condition is standardised by.
         autoencoder: of the latents; without a module in it, pixels are denoised.
         device: where it learns.
+        world: processes that learn together.
     """
 
     def __init__(
-        self, config: ELDMConfig, embeddings: Embeddings, autoencoder: Autoencoder, device: str | torch.device
+        self,
+        config: ELDMConfig,
+        embeddings: Embeddings,
+        autoencoder: Autoencoder,
+        device: str | torch.device,
+        world: int = 1,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.autoencoder = autoencoder.to(device)
@@ -42,40 +50,17 @@ class Learner:
         fit_condition(denoiser.condition, embeddings, config.seed)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout).train()
-        self.average = Average(self.denoiser, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.weights = Weights(self.denoiser, config)
+        self.network = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
         self.noise_process = build_scheduler(config)
 
-    def loss(
-        self,
-        network: Callable[..., Tensor],
-        pixels: UInt8[Tensor, "B 3 R R"],
-        embeddings: Float[Tensor, "B D"],
-        draws: Draws,
-    ) -> Float[Tensor, ""]:
-        """The loss of one batch; `network` is the denoiser or its wrapper for several processes."""
-        clean = self.autoencoder.encode(pixels.to(self.device))
+    def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of one batch: images or their latents, embeddings and draws."""
+        images, embeddings, draws = batch
+        clean = self.autoencoder.encode(images) if images.dtype == torch.uint8 else images.to(self.device).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            condition = self.denoiser.condition
-            return denoising_loss(network, condition, self.noise_process, clean, embeddings.to(self.device), draws)
-
-    def update(self, loss: Float[Tensor, ""], step: int) -> float:
-        """One step of optimizer and average; the learning rate it was made with."""
-        rate = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update(self.denoiser, step)
-        return rate
+            condition, vectors = self.denoiser.condition, embeddings.to(self.device)
+            return denoising_loss(self.network, condition, self.noise_process, clean, vectors, draws), {}
 
 
 def denoising_loss(
@@ -105,13 +90,6 @@ def denoising_loss(
         case _:
             sigma = (1 - noise_process.alphas_cumprod.to(device)[timestep]).sqrt().clamp_min(SMALLEST_SIGMA)
             return ((predicted - clean) / sigma.view(-1, 1, 1, 1)).square().mean()
-
-
-def learning_rate(config: ELDMConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to ``final_learning_rate`` of the peak."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
-    return config.learning_rate * warm * (config.final_learning_rate + (1 - config.final_learning_rate) * cosine)
 
 
 def fit_condition(condition: Condition, embeddings: Embeddings, seed: int, most: int = 10_000) -> None:

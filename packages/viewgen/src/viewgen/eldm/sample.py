@@ -22,22 +22,19 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Float[Te
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def make_sampler(
-    noise_process: DDPMScheduler, sampler: Sampler, *, clip: bool
-) -> DDIMScheduler | DPMSolverMultistepScheduler:
+def make_sampler(noise_process: DDPMScheduler, sampler: Sampler) -> DDIMScheduler | DPMSolverMultistepScheduler:
     """A deterministic sampler of the noise process the model was trained with.
 
     Args:
         noise_process: from the model's folder.
         sampler: "ddim" (https://arxiv.org/abs/2010.02502, eta = 0) or "dpm" (DPM-Solver++ of second order,
-            https://arxiv.org/abs/2211.01095).
-        clip: keep the predicted clean image in [-1, 1]; right for pixels, wrong for latents.
+            https://arxiv.org/abs/2211.01095). Neither clips: see ``sample``.
     """
     config = {**noise_process.config, "timestep_spacing": "trailing"}
     if sampler == "ddim":
-        return DDIMScheduler(**{name: config[name] for name in SHARED}, clip_sample=clip)
+        return DDIMScheduler(**{name: config[name] for name in SHARED}, clip_sample=False)
     if sampler == "dpm":
-        return DPMSolverMultistepScheduler(**{name: config[name] for name in SHARED}, thresholding=clip)
+        return DPMSolverMultistepScheduler(**{name: config[name] for name in SHARED})
     raise ValueError(f"sampler must be 'dpm' or 'ddim', but is {sampler!r}")
 
 
@@ -50,6 +47,7 @@ def sample(
     *,
     steps: int,
     guidance: float,
+    clip: bool,
 ) -> Float[Tensor, "B C H W"]:
     """Denoise; the guided prediction is ``none + guidance * (conditioned - none)``.
 
@@ -60,6 +58,7 @@ def sample(
         noise: from ``initial_noise``.
         steps: network evaluations (each of two halves if guided).
         guidance: 1 uses the conditioned prediction alone (https://arxiv.org/abs/2207.12598, their w + 1).
+        clip: keep the clean image that each prediction implies in [-1, 1]; right for pixels, wrong for latents.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     guided = guidance != 1
@@ -71,5 +70,26 @@ def sample(
         if guided:
             conditioned, none = predicted.chunk(2)
             predicted = none + guidance * (conditioned - none)
+        if clip:
+            predicted = clipped(scheduler, predicted, timestep, images)
         images = scheduler.step(predicted, timestep, images, return_dict=False)[0]
     return images
+
+
+def clipped(
+    scheduler: Any, predicted: Float[Tensor, "B C H W"], timestep: Tensor, noisy: Float[Tensor, "B C H W"]
+) -> Float[Tensor, "B C H W"]:
+    """The prediction whose clean image is the predicted one's, kept in [-1, 1].
+
+    Noise and clean image stay two readings of one prediction, so that every sampler goes to the same limit. With the
+    clipping of diffusers' schedulers (the clean image alone, or rescaled) they do not.
+    """
+    signal = scheduler.alphas_cumprod.to(noisy.device)[timestep].sqrt()
+    sigma = (1 - signal**2).sqrt()
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return (noisy - signal * ((noisy - sigma * predicted) / signal).clamp(-1, 1)) / sigma
+        case "v_prediction":
+            return (signal * noisy - (signal * noisy - sigma * predicted).clamp(-1, 1)) / sigma
+        case _:
+            return predicted.clamp(-1, 1)

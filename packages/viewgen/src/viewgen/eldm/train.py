@@ -1,31 +1,28 @@
 """Train an embedding-conditioned diffusion model on a folder of images.
 
-Shapes: B images of this process's part of a batch, R the resolution, D the embedding.
+Shapes: B images of this process's part of a batch, R the resolution, C, h, w of an image's latents, D the embedding.
 """
 
 import itertools
-import math
 import os
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, UInt8
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
-from viewgen.eldm.data import Draws, EpochOrder, TrainingImages, draw
-from viewgen.eldm.learner import Learner
+from viewgen.eldm.data import Part, Source, TrainingImages, batch_parts, read_ahead
+from viewgen.eldm.draws import draw
+from viewgen.eldm.latents import cache_latents
+from viewgen.eldm.learner import Batch, Learner
+from viewgen.eldm.loop import OnStep, ranks, train
 from viewgen.eldm.model import save_model
-from viewgen.eldm.state import STATE_FILE, claim_folder, load_state, save_state
+from viewgen.eldm.state import claim_folder, keys_hash, load_state
 from viewgen.embed import Embeddings
-
-OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 def train_eldm(
@@ -35,9 +32,11 @@ def train_eldm(
     config: ELDMConfig,
     *,
     on_step: OnStep | None = None,
+    on_encoded: Callable[[int, int], None] | None = None,
     device: str | torch.device = "cpu",
     checkpoint_seconds: float = 60.0,
     autoencoder: str | os.PathLike[str] | None = None,
+    latents_cached: bool = True,
     workers: int = 4,
 ) -> Path:
     """Learn to paint each image from its embedding; go on where an interrupted call stopped.
@@ -50,90 +49,66 @@ def train_eldm(
         out_folder: where the model goes. A finished model there is not trained again.
         config: of network, noise and training.
         on_step: called with (steps made, steps in all, {"loss", "lr", "images_per_second"}).
+        on_encoded: called with (images encoded, images to encode) of this process, before the training.
         device: where it runs.
         checkpoint_seconds: time between two saves of the state.
-        autoencoder: folder of a diffusers AutoencoderKL or VQModel; without it the model works on pixels.
+        autoencoder: folder of a diffusers AutoencoderKL or VQModel, where ``config.latents``.
+        latents_cached: encode every image once and keep it in out_folder/latents (16 KiB for an image of 256 px and its
+            mirror image; of no use once the training is done); otherwise every batch is encoded anew.
         workers: threads that read images.
 
     Returns:
         ``out_folder``.
 
     Raises:
-        ValueError: if the folder holds an E-LDM of another configuration, or the batch cannot be shared evenly.
+        ValueError: if the folder holds an E-LDM of another configuration, the batch cannot be shared evenly, an
+            autoencoder is missing or not wanted, or the disk is too small for the latents.
         FloatingPointError: if the loss is not finite, naming the last good state.
     """
-    folder = Path(out_folder)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if config.batch_size % world:
-        raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {world} processes")
+    folder, root = Path(out_folder), Path(images_root)
+    rank, world = ranks(config.batch_size)
+    if config.latents != (autoencoder is not None):
+        wish = "give the folder of one as autoencoder" if config.latents else "leave autoencoder out"
+        raise ValueError(f"this configuration denoises {'latents' if config.latents else 'pixels'}: {wish}")
+    coder = Autoencoder.load(autoencoder, bf16=config.bf16).to(device)
     if rank == 0:
-        claim_folder(folder, config, embeddings, None if autoencoder is None else Path(autoencoder))
+        described = {"encoder_hash": embeddings.encoder_hash, "images": keys_hash(embeddings.keys)}
+        claim_folder(folder, "an E-LDM", {**asdict(config), **described, "autoencoder": coder.hash})
     if (folder / "model_index.json").is_file():
         return folder
-    learner = Learner(config, embeddings, Autoencoder.load(autoencoder), device)
-    start = load_state(folder, learner.denoiser, learner.average, learner.optimizer)
-    network = DistributedDataParallel(learner.denoiser) if world > 1 else learner.denoiser
-    batches = training_batches(Path(images_root), embeddings, config, learner.shape, start, rank, world, workers)
-    saved = began = time.monotonic()
-    for step, (pixels, vectors, draws) in enumerate(batches, start):
-        loss = learner.loss(network, pixels, vectors, draws)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(_not_finite(folder, step, value))
-        rate = learner.update(loss, step)
-        if on_step is not None:
-            speed = (step + 1 - start) * config.batch_size / (time.monotonic() - began)
-            on_step(step + 1, config.steps, {"loss": value, "lr": rate, "images_per_second": speed})
-        if rank == 0 and (time.monotonic() - saved >= checkpoint_seconds or step + 1 == config.steps):
-            save_state(folder, step + 1, learner.denoiser, learner.average, learner.optimizer)
-            saved = time.monotonic()
+    if config.latents and latents_cached:
+        options = {"resolution": config.resolution, "flip": config.flip, "workers": workers, "on_progress": on_encoded}
+        source: Source = cache_latents(root, embeddings.keys, folder / "latents", coder, **options)
+    else:
+        source = TrainingImages(root, embeddings.keys, config.resolution, workers=workers)
+    learner = Learner(config, embeddings, coder, device, world)
+    start = load_state(folder, learner.weights)
+    parts = batch_parts(config, len(embeddings), start, rank, world)
+    batches = training_batches(source, embeddings, config, learner.shape, parts, workers)
+    train(learner, batches, folder, start, leads=rank == 0, on_step=on_step, checkpoint_seconds=checkpoint_seconds)
     if rank == 0:
-        learner.average.copy_to(learner.denoiser)
+        learner.weights.average.copy_to(learner.denoiser)
         about = encoder_description(embeddings)
-        save_model(
-            folder,
-            learner.denoiser,
-            learner.noise_process,
-            learner.autoencoder,
-            encoder=about,
-            resolution=config.resolution,
-        )
+        save_model(folder, learner.denoiser, learner.noise_process, coder, encoder=about, resolution=config.resolution)
     if world > 1:
         dist.barrier()
     return folder
 
 
 def training_batches(
-    images_root: Path,
+    source: Source,
     embeddings: Embeddings,
     config: ELDMConfig,
     shape: tuple[int, int, int],
-    start: int,
-    rank: int,
-    world: int,
+    parts: Iterator[Part],
     workers: int,
-) -> Iterator[tuple[UInt8[Tensor, "B 3 R R"], Float[Tensor, "B D"], Draws]]:
-    """Images (some mirrored), embeddings and draws of one process's part of each batch, from step ``start`` on."""
-    images = TrainingImages(images_root, embeddings.keys, config.resolution, workers=workers)
-    order = EpochOrder(len(embeddings), config.seed)
-    share = config.batch_size // world
-    places = range(rank * share, (rank + 1) * share)
-    wanted = ([order(step * config.batch_size + place) for place in places] for step in range(start, config.steps))
-    for_images, for_vectors = itertools.tee(wanted)
-    for step, pixels, rows in zip(range(start, config.steps), images.batches(for_images), for_vectors, strict=True):
-        draws = draw(
-            places,
-            seed=config.seed,
-            step=step,
-            batch_size=config.batch_size,
-            shape=shape,
-            timesteps=config.timesteps,
-            timestep_law=config.timestep_law,
-            flip=config.flip,
-            dropout=config.condition_dropout,
-        )
-        pixels = torch.where(draws.flip[:, None, None, None], pixels.flip(3), pixels)
-        yield pixels, torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), draws
+) -> Iterator[Batch]:
+    """Images or latents (some mirrored), embeddings and draws of one process's part of each batch."""
+    drawn = ((part.rows, draw(part, config, shape)) for part in parts)
+    for_images, for_rest = itertools.tee(drawn)
+    wanted = ((rows, draws.flip.tolist()) for rows, draws in for_images)
+    for images, (rows, draws) in zip(read_ahead(source, wanted, workers=workers), for_rest, strict=True):
+        yield images, torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), draws
 
 
 def encoder_description(embeddings: Embeddings) -> dict:
@@ -147,9 +122,3 @@ def encoder_description(embeddings: Embeddings) -> dict:
         "supervision": embeddings.supervision,
         "dim": embeddings.dim,
     }
-
-
-def _not_finite(folder: Path, step: int, value: float) -> str:
-    good = folder / STATE_FILE
-    state = f"the last good state is {good}" if good.is_file() else "no state was saved yet"
-    return f"the loss became {value} at step {step + 1}; {state}. Train again with a lower learning_rate or bf16=False"

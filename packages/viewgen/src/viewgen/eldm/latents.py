@@ -1,0 +1,153 @@
+"""Every image encoded once, so that a training step need not: float16 latents in memory-mapped shards.
+
+The folder: 000000000000.npy, 000000004096.npy, ... of shape (rows, V, C, h, w), V = 2 where mirrored images are there
+too, and about.json. A shard is whole or not there, whichever process made it.
+
+Shapes: C, h, w the channels and sides of an image's latents.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float16
+from torch import Tensor
+
+from viewgen.eldm.autoencoder import Autoencoder
+from viewgen.eldm.data import TrainingImages, read_ahead
+from viewgen.eldm.state import keys_hash
+from viewgen.files import write_json
+
+SHARD_ROWS = 4096  # of 4 x 32 x 32 and mirrored: 64 MiB
+BATCH = 32  # fixed, so that a shard's bytes do not depend on who made it
+OPEN_SHARDS = 4096
+
+
+class Latents:
+    """The latents of images by row, scaled, on the CPU.
+
+    Args:
+        folder: of the shards.
+        shard_rows: images in each.
+    """
+
+    def __init__(self, folder: Path, shard_rows: int) -> None:
+        self.folder, self.shard_rows = folder, shard_rows
+        self._shard = lru_cache(maxsize=OPEN_SHARDS)(lambda start: np.load(shard_path(folder, start), mmap_mode="r"))
+
+    def read(self, row: int, mirrored: bool) -> Float16[Tensor, "C h w"]:
+        """One image's."""
+        offset = row % self.shard_rows
+        return torch.from_numpy(np.array(self._shard(row - offset)[offset, int(mirrored)]))
+
+
+def cache_latents(
+    images_root: str | os.PathLike[str],
+    keys: Sequence[str],
+    folder: str | os.PathLike[str],
+    autoencoder: Autoencoder,
+    *,
+    resolution: int,
+    flip: bool = True,
+    workers: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
+    shard_rows: int = SHARD_ROWS,
+) -> Latents:
+    """Encode what an interrupted call left; under torch.distributed every process calls this and takes its share.
+
+    Args:
+        images_root: the images.
+        keys: which of them; the row of an image is its place among these.
+        folder: gets one folder for each combination of autoencoder, resolution, flip and keys.
+        autoencoder: makes the latents.
+        resolution: side of the square images, in pixels.
+        flip: encode every image's mirror image too.
+        workers: threads that read images.
+        on_progress: called with (images encoded, images to encode) of this process.
+        shard_rows: images per file, and the most that are held in memory.
+
+    Raises:
+        ValueError: if the disk has no room for them, or a latent is not finite in float16.
+    """
+    shape = (1 + flip, *autoencoder.latent_shape(resolution))
+    about = {
+        "autoencoder": autoencoder.hash,
+        "bf16": autoencoder.bf16,
+        "images": keys_hash(keys),
+        "resolution": resolution,
+        "shard_rows": shard_rows,
+        "shape": shape,
+    }
+    own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
+    own.mkdir(parents=True, exist_ok=True)
+    shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]
+    missing = _agreed([rows for rows in shards if not shard_path(own, rows.start).exists()], autoencoder.device)
+    _check_room(own, sum(map(len, missing)) * 2 * math.prod(shape))
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if rank == 0:
+        write_json(own / "about.json", about)
+    images, mine = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0), missing[rank::world]
+    done, total = 0, sum(map(len, mine))
+    for rows in mine:
+        shard = np.empty((len(rows), *shape), np.float16)
+        for offset, latents in _encode(images, rows, autoencoder, flip, workers):
+            shard[offset : offset + len(latents)] = latents
+            done += len(latents)
+            if on_progress is not None:
+                on_progress(done, total)
+        _write_shard(shard_path(own, rows.start), shard, keys)
+    if world > 1:
+        dist.barrier()
+    return Latents(own, shard_rows)
+
+
+def shard_path(folder: Path, start: int) -> Path:
+    """The file of the rows from ``start`` on."""
+    return folder / f"{start:012d}.npy"
+
+
+def _encode(
+    images: TrainingImages, rows: range, autoencoder: Autoencoder, flip: bool, workers: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The latents of batches of rows, each with its place in the shard."""
+    batches = [list(rows[offset : offset + BATCH]) for offset in range(0, len(rows), BATCH)]
+    wanted = ((batch, [False] * len(batch)) for batch in batches)
+    for number, pixels in enumerate(read_ahead(images, wanted, workers=workers)):
+        variants = (pixels, pixels.flip(3)) if flip else (pixels,)
+        encoded = torch.stack([autoencoder.encode(variant) for variant in variants], dim=1)
+        yield number * BATCH, encoded.half().cpu().numpy()
+
+
+def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
+    finite = np.isfinite(shard).all(axis=(1, 2, 3, 4))
+    if not finite.all():
+        key = keys[int(path.stem) + int(finite.argmin())]
+        raise ValueError(f"the latents of {key!r} are not finite in float16: train the autoencoder longer, or anew")
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, shard)
+    temporary.replace(path)
+
+
+def _agreed(missing: list[range], device: torch.device) -> list[range]:
+    """The first process's list, for all."""
+    told = [missing]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told, device=device)
+    return told[0]
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"the latents take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: make room, or train "
+            "without keeping them (latents_cached=False), which encodes every batch anew"
+        )
