@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from viewgen import Embeddings, ImageEncoder, embed_images, list_images, load_encoder, read_image
+from viewgen import (
+    ConditionEncoder,
+    Embeddings,
+    ImageEncoder,
+    embed_images,
+    generate_views,
+    list_images,
+    load_encoder,
+    read_image,
+)
 from viewgen.encoder import module_hash
 
 
@@ -63,7 +72,7 @@ def test_unreadable_images_are_listed_and_left_out(images, tmp_path, encoder):
     shutil.copytree(images, tmp_path / "images")
     (tmp_path / "images" / "broken.png").write_bytes(b"nothing")
     made = embed_images(tmp_path / "images", tmp_path / "out", encoder(), batch_size=4)
-    assert "broken.png" not in made.rows
+    assert made.keys.row("broken.png") is None
     assert len(made) == 14
     failures = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in failures] == ["broken.png"]
@@ -103,3 +112,39 @@ def test_what_is_no_encoder_is_refused(images, tmp_path, encoder):
     for name in ("resnet18", "timm/no_such_model"):
         with pytest.raises(ValueError, match="unknown encoder"):
             load_encoder(name)
+
+
+class Colours:
+    """A generator whose condition is an image's mean colour, of images cut to eight pixels."""
+
+    name = model_id = "colours"
+    supervision, licence, model_hash = "none", "CC0", "abc"
+
+    def prepare(self, image):
+        return image[:, :8, :8]
+
+    def encode(self, prepared):
+        return prepared.float().mean(dim=(2, 3))
+
+    def condition(self, images):
+        return self.encode(torch.stack([self.prepare(image) for image in images]))
+
+    def generate(self, condition, *, seeds, strength=None):
+        return condition.round().byte().view(-1, 3, 1, 1).expand(-1, 3, 4, 4)
+
+
+def test_conditions_of_a_generator_are_kept_and_used_again(images, tmp_path):
+    kept = embed_images(images, tmp_path / "kept", ConditionEncoder(Colours()), batch_size=4, workers=2)
+    assert (kept.encoder_hash, kept.encoder_size, kept.dim) == ("abc", None, 3)
+    generate_views(images, tmp_path / "direct", Colours())
+    generate_views(images, tmp_path / "from-kept", Colours(), embeddings=kept)
+    for key in list_images(images):
+        direct, from_kept = (read_image(tmp_path / views / f"{key}.0.png") for views in ("direct", "from-kept"))
+        assert (direct.int() - from_kept.int()).abs().max() <= 1  # kept in float16
+
+
+def test_conditions_that_are_no_vectors_are_not_kept(images, tmp_path):
+    tokens = Colours()
+    tokens.encode = lambda prepared: prepared.long().flatten(1)
+    with pytest.raises(ValueError, match="are no vectors"):
+        embed_images(images, tmp_path, ConditionEncoder(tokens))

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from viewgen import (
+    AdaptiveStrength,
+    ForegroundRatios,
     Generator,
     Interpolation,
+    UnwritableOutput,
     fold_journals,
     generate_views,
     list_images,
+    noise_level,
     read_image,
     slerp,
     verify_views,
@@ -181,8 +185,8 @@ def test_interpolated_views(images, embeddings, tmp_path):
     generate_views(images, tmp_path, generator, embeddings=embeddings, interpolate=law, views_per_image=2)
     rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
     vectors = torch.from_numpy(embeddings.vectors.astype("float32"))
-    for row, condition in zip(rows, generator.seen[0], strict=True):
-        own = embeddings.rows[row["key"]]
+    for row, condition in zip(rows, generator.seen[0][: len(rows)], strict=True):  # the rest fills the batch up
+        own = embeddings.keys.row(row["key"])
         if row["k"] == 0:
             assert (row["partner_key"], row["alpha"]) == (None, None)
             assert torch.equal(condition, vectors[own])
@@ -230,3 +234,107 @@ def test_one_shard_cannot_be_written_by_two_processes(images, tmp_path):
         pytest.raises(ValueError, match="another process is writing"),
     ):
         generate_views(images, tmp_path, Noisy())
+
+
+def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, undisturbed, tmp_path, monkeypatch):
+    written, write = [], Path.write_bytes
+
+    def fill_up(path: Path, data: bytes) -> int:
+        if path.parent.name != "journals":
+            return write(path, data)
+        if len(written) == 7:
+            return write(Path("/dev/full"), data)
+        written.append(path)
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(UnwritableOutput, match=r"is full: free some space and run again"):
+        generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
+    monkeypatch.undo()
+    assert len(files_of(tmp_path)) == 7
+    generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
+    assert files_of(tmp_path) == files_of(undisturbed)
+    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_an_output_that_cannot_be_written_is_told_in_one_line(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableOutput, match="choose another folder"):
+        generate_views(images, tmp_path / "file" / "views", Noisy())
+
+
+def test_a_bad_source_changes_no_other_view(images, tmp_path):
+    """Every batch has one size, and every image its place in it, whatever else can be read."""
+
+    class Batchwise(Noisy):
+        input_size = 16
+
+        def condition(self, images):
+            return super().condition(images) + torch.arange(len(images)).view(-1, 1, 1, 1) + 10 * len(images)
+
+        def generate(self, condition, *, seeds, strength=None):
+            places = torch.arange(len(condition)).view(-1, 1, 1, 1) + 10 * len(condition)
+            return super().generate(condition + places, seeds=seeds, strength=strength)
+
+    shutil.copytree(images, tmp_path / "images")
+    for number, views in enumerate(("whole", "lacking")):
+        if number:
+            (tmp_path / "images/even/002.png").write_bytes(b"broken")
+        generate_views(tmp_path / "images", tmp_path / views, Batchwise(), views_per_image=2, batch_size=5)
+    whole, lacking = files_of(tmp_path / "whole"), files_of(tmp_path / "lacking")
+    assert whole.keys() - lacking.keys() == {"even/002.png.0.png", "even/002.png.1.png"}
+    assert all(whole[name] == data for name, data in lacking.items())
+
+
+def test_prepared_images_of_any_size(images, write_images, tmp_path):
+    class Prepared(Noisy):
+        def prepare(self, image):
+            return image[:, :9, :7].float()
+
+        def encode(self, prepared):
+            return prepared
+
+    write_images(tmp_path / "images", 3, side=16)
+    write_images(tmp_path / "images/more", 2, side=24)
+    assert generate_views(tmp_path / "images", tmp_path / "views", Prepared(), workers=2).written == 5
+    assert {row["width"] for row in pq.read_table(fold_journals(tmp_path / "views")).to_pylist()} == {7}
+
+
+def test_keys_and_partners_of_generators_that_know_them(images, tmp_path):
+    class Keyed(Noisy):
+        def condition_for(self, keys, images):
+            return torch.tensor([[float(len(key))] for key in keys])
+
+        def partner_keys(self, condition, seeds):
+            return [f"partner-{int(length)}" for length in condition[:, 0]]
+
+    generate_views(images, tmp_path, Keyed(), batch_size=4)
+    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    assert [row["partner_key"] for row in rows] == [f"partner-{len(row['key'])}" for row in rows]
+
+
+def test_names_that_no_manifest_can_hold_are_failures(images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    odd = {"with space.png", "ünï\ncode 日本.png", "50%.png"}
+    for name in odd:
+        shutil.copy(images / "even/000.png", tmp_path / "images" / name)
+    shutil.copy(images / "even/000.png", bytes(tmp_path / "images") + b"/not-\xff-utf8.png")
+    summary = generate_views(tmp_path / "images", tmp_path / "views", Noisy())
+    assert (summary.wanted, summary.failed) == (18, 1)
+    assert "not UTF-8" in (tmp_path / "views/failures.jsonl").read_text()
+    keys = set(pq.read_table(fold_journals(tmp_path / "views")).column("key").to_pylist())
+    assert odd < keys
+    assert verify_views(tmp_path / "views", check_bytes=True).clean
+
+
+def test_laws_of_strength_reach_generator_and_manifest(images, tmp_path):
+    ratios = tmp_path / "ratios.csv"
+    keys = list_images(images)
+    ratios.write_text("key,foreground_ratio\n" + "".join(f"{key},{place / 20}\n" for place, key in enumerate(keys)))
+    law = AdaptiveStrength(ratios=ForegroundRatios.read(ratios))
+    generate_views(images, tmp_path / "views", Noisy(), strength=law, batch_size=5)
+    for place, row in enumerate(pq.read_table(fold_journals(tmp_path / "views")).to_pylist()):
+        assert row["foreground_ratio"] == place / 20
+        assert row["strength"] == noise_level(place / 20)
+    with pytest.raises(ValueError, match="strength was"):
+        generate_views(images, tmp_path / "views", Noisy(), strength=100.0)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from viewgen.condition_encoder import ConditionEncoder
 from viewgen.encoder import ImageEncoder
 from viewgen.files import write_json
 from viewgen.images import UnreadableImage, key_path, list_images, read_image
+from viewgen.keys import KeyFile
 
 Progress = Callable[[int, int], None]
 DATA_FILES = ("vectors.f16", "keys.jsonl", "failures.jsonl")
@@ -32,21 +33,23 @@ class Embeddings:
     """The embeddings of a folder of images.
 
     Attributes:
+        folder: where they are.
         keys: one per row of ``vectors``, sorted.
         vectors: float16 array (N, D), memory-mapped.
         encoder_name: who made them.
         encoder_hash: the hash of its weights.
-        encoder_size: side in pixels of the images it took.
+        encoder_size: side in pixels of the images it took; None if it cuts them itself.
         encoder_mean: its normalisation.
         encoder_std: its normalisation.
         supervision: the strongest human supervision behind the encoder's weights.
     """
 
-    keys: list[str]
+    folder: Path
+    keys: KeyFile
     vectors: np.ndarray
     encoder_name: str
     encoder_hash: str
-    encoder_size: int
+    encoder_size: int | None
     encoder_mean: tuple[float, float, float]
     encoder_std: tuple[float, float, float]
     supervision: str
@@ -63,12 +66,11 @@ class Embeddings:
             raise ValueError(f"{folder} has no finished embeddings: make them with embed_images")
         about: dict[str, Any] = json.loads((folder / "embeddings.json").read_text())
         shape = (about.pop("count"), about.pop("dim"))
-        with (folder / "keys.jsonl").open() as lines:
-            keys = [json.loads(line) for line in lines]
+        keys = KeyFile(folder / "keys.jsonl")
         vectors = np.memmap(folder / "vectors.f16", dtype=np.float16, mode="r", shape=shape)
         del about["images"]
         about.update({name: tuple(about[name]) for name in ("encoder_mean", "encoder_std")})
-        return cls(keys=keys, vectors=vectors, **about)
+        return cls(folder=folder, keys=keys, vectors=vectors, **about)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,16 +80,11 @@ class Embeddings:
         """The length of one embedding."""
         return self.vectors.shape[1]
 
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """The row of each key."""
-        return {key: row for row, key in enumerate(self.keys)}
-
 
 def embed_images(
     images_root: str | os.PathLike[str],
     out_folder: str | os.PathLike[str],
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | ConditionEncoder,
     *,
     batch_size: int = 256,
     workers: int = 0,
@@ -100,7 +97,7 @@ def embed_images(
     Args:
         images_root: the images.
         out_folder: where the embeddings go.
-        encoder: makes them.
+        encoder: makes them; a ``ConditionEncoder`` makes the conditions of a generator.
         batch_size: images per pass.
         workers: threads that read images; 0 reads in the calling thread.
         on_progress: called with (images done, images in all).
@@ -118,7 +115,7 @@ def embed_images(
     return Embeddings.load(folder)
 
 
-def _describe(encoder: ImageEncoder, keys: list[str], batch_size: int) -> dict:
+def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_size: int) -> dict:
     digest = blake2b(digest_size=16)
     for key in keys:
         digest.update(json.dumps(key).encode())
@@ -151,7 +148,7 @@ def _refuse_others(folder: Path, name: str, about: dict) -> dict:
 def _embed_rest(
     root: Path,
     folder: Path,
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | ConditionEncoder,
     keys: list[str],
     about: dict,
     batch_size: int,
@@ -164,7 +161,7 @@ def _embed_rest(
     files = [_open_at(folder / name, size) for name, size in zip(DATA_FILES, progress["sizes"], strict=True)]
     rest = keys[progress["done"] :]
     chunks = [rest[start : start + progress["batch_size"]] for start in range(0, len(rest), progress["batch_size"])]
-    for chunk, read in zip(chunks, _read_ahead(root, chunks, encoder.size, workers), strict=True):
+    for chunk, read in zip(chunks, _read_ahead(root, chunks, encoder, workers), strict=True):
         good = [image for image in read if not isinstance(image, UnreadableImage)]
         if good:
             vectors = encoder(torch.stack(good)).cpu().numpy().astype(np.float16)
@@ -200,15 +197,16 @@ def _open_at(path: Path, size: int):
 
 
 def _read_ahead(
-    root: Path, chunks: list[list[str]], size: int, workers: int
+    root: Path, chunks: list[list[str]], encoder: ImageEncoder | ConditionEncoder, workers: int
 ) -> Iterator[list[torch.Tensor | UnreadableImage]]:
     """The images of each chunk, an error in place of an unreadable one; with workers, one chunk ahead."""
 
     def read(key: str) -> torch.Tensor | UnreadableImage:
         try:
-            return read_image(key_path(root, key), size)
+            image = read_image(key_path(root, key), encoder.size)
         except UnreadableImage as error:
             return error
+        return encoder.prepare(image) if isinstance(encoder, ConditionEncoder) and encoder.prepare else image
 
     if workers == 0:
         yield from ([read(key) for key in chunk] for chunk in chunks)

@@ -98,8 +98,8 @@ def load_encoder(
     return ImageEncoder(
         module,
         size=size or data["input_size"][-1],
-        mean=data["mean"],
-        std=data["std"],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
         name=name,
         supervision=supervision,
         device=device,

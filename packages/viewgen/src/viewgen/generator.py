@@ -4,7 +4,8 @@ Shapes: B images of a batch, H and W their height and width in pixels.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
@@ -17,9 +18,16 @@ Supervision = Literal["none", "labels", "captions"]
 class Generator(Protocol):
     """Makes synthetic views of images in two steps, so that the first can be cached.
 
-    A generator may also have ``name``, ``model_id`` and ``settings`` (what the manifest and settings.json say of it),
-    ``input_size`` (the side in pixels of the square images it wants), and ``encoder_hash`` (whose embeddings it
-    accepts as conditions).
+    A generator may also have
+
+    - ``name``, ``model_id`` and ``settings``: what the manifest and settings.json say of it;
+    - ``input_size``: the side in pixels of the square images it wants;
+    - ``prepare(image: UInt8[3, H, W]) -> Tensor`` and ``encode(prepared: Tensor[B, ...]) -> Tensor``, if it takes
+      images of any size: ``condition`` is the second after the first, and many threads prepare while it works;
+    - ``condition_for(keys, images)`` in place of ``condition``, if an image's key matters;
+    - ``partner_keys(condition, seeds)``: the second image behind each view;
+    - ``encoder_hash``: whose embeddings it accepts as conditions;
+    - ``strength_unit``: what its strength is, and ``strength_levels``, five of them from weak to strong.
 
     Attributes:
         supervision: the strongest human supervision behind its weights.
@@ -49,7 +57,43 @@ class Generator(Protocol):
 
 
 # Module and class of each; a module is imported when it is asked for.
-GENERATORS = {"eldm": ("viewgen.eldm.generator", "ELDMGenerator")}
+GENERATORS = {
+    "caption": ("viewgen.caption", "CaptionGenerator"),
+    "eldm": ("viewgen.eldm.generator", "ELDMGenerator"),
+    "icgan": ("viewgen.icgan.generator", "ICGANGenerator"),
+    "maskgit": ("viewgen.maskgit.generator", "MaskGITGenerator"),
+    "retrieval": ("viewgen.retrieval", "RetrievalGenerator"),
+    "unclip": ("viewgen.unclip", "UnCLIPGenerator"),
+}
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """A generator by name and options, for workers that load it themselves, each on its own device.
+
+    Attributes:
+        name: a key of ``GENERATORS``.
+        options: what its class takes, but for ``device``.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, device: str) -> Generator:
+        """The generator on ``device``."""
+        return load_generator(self.name, **self.options, device=device)
+
+
+def generator_class(name: str) -> type:
+    """The class of the generators of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in GENERATORS:
+        raise ValueError(f"there is no generator {name!r}; there is: {', '.join(GENERATORS)}")
+    module, kind = GENERATORS[name]
+    return getattr(importlib.import_module(module), kind)
 
 
 def load_generator(name: str, **options: Any) -> Generator:
@@ -62,7 +106,4 @@ def load_generator(name: str, **options: Any) -> Generator:
     Raises:
         ValueError: if there is none of that name.
     """
-    if name not in GENERATORS:
-        raise ValueError(f"there is no generator {name!r}; there is: {', '.join(sorted(GENERATORS))}")
-    module, kind = GENERATORS[name]
-    return getattr(importlib.import_module(module), kind)(**options)
+    return generator_class(name)(**options)

@@ -1,14 +1,12 @@
-"""From a tensor of views to the bytes of their files.
+"""From a view to the bytes of its file.
 
-Shapes: B views of a batch, H and W their sides in pixels.
+Shapes: H and W are the sides in pixels.
 """
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import NamedTuple
 
-import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
@@ -25,14 +23,9 @@ class EncodedView(NamedTuple):
     sha256: str
 
 
-def encode_views(images: UInt8[Tensor, "B 3 H W"], image_format: str, workers: int) -> list[EncodedView]:
-    """Encode a batch, on ``workers`` threads if there are more than one."""
-    arrays = list(images.permute(0, 2, 3, 1).cpu().numpy())
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(pool.map(lambda array: _encode(array, image_format), arrays))
-
-
-def _encode(array: np.ndarray, image_format: str) -> EncodedView:
+def encode_view(image: UInt8[Tensor, "3 H W"], image_format: str) -> EncodedView:
+    """The file of one view, "png" or "jpg"."""
+    array = image.permute(1, 2, 0).contiguous().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, **SAVE_OPTIONS[image_format])
     data = buffer.getvalue()

@@ -1,15 +1,16 @@
-"""The record of every view: rows, the journals they are appended to, and the Parquet file they are folded into."""
+"""The record of every view: its row, and the journals the rows are appended to."""
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.json
 
 SCHEMA = pa.schema(
     [
@@ -31,7 +32,7 @@ SCHEMA = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
     ]
 )
-FOLD_ROWS = 100_000  # rows per Parquet row group
+READ_BYTES = 1 << 24  # of a journal at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Row:
 
 
 class Journal:
-    """The rows of one shard, appended one by one; what a kill tore off the last line is cut at opening.
+    """The rows of one worker, appended as its views are whole; what a kill tore off the last line is cut at opening.
 
     Args:
         path: the file; made if it is missing.
@@ -69,6 +70,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        self.name = path.stem
         self._file: BinaryIO = path.open("r+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,9 +79,9 @@ class Journal:
             raise ValueError(f"another process is writing {path}: give each process its own shard") from None
         cut_torn_line(self._file)
 
-    def append(self, row: Row) -> None:
-        """Write a row and hand it to the operating system."""
-        self._file.write((json.dumps(asdict(row)) + "\n").encode())
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write rows and hand them to the operating system."""
+        self._file.write("".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
         self._file.flush()
 
     def __enter__(self) -> "Journal":
@@ -106,39 +108,40 @@ def cut_torn_line(file: BinaryIO) -> None:
 
 
 def journal_paths(views_root: Path) -> list[Path]:
-    """All journals, sorted."""
-    return sorted((views_root / "journals").glob("*-of-*.jsonl"))
+    """All journals, sorted.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    paths = sorted((views_root / "journals").glob("*.jsonl"))
+    if not paths:
+        raise ValueError(f"{views_root} has no journals: make views there with generate_views")
+    return paths
 
 
-def journal_rows(path: Path) -> Iterator[dict]:
-    """The whole rows of one journal; a torn last line is passed over."""
+def journal_lines(path: Path) -> Iterator[bytes]:
+    """The whole lines of one journal; a torn last line is passed over."""
     with path.open("rb") as lines:
         for line in lines:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                yield line
 
 
-def fold_journals(views_root: str | os.PathLike[str]) -> Path:
-    """Write all journals as ``manifest.parquet``, sorted by key and k, one row per view.
+def journal_tables(path: Path, columns: Sequence[str] = tuple(SCHEMA.names)) -> Iterator[pa.Table]:
+    """The whole rows of one journal, some megabytes at a time."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    rest = b""
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                read = pyarrow.json.ReadOptions(block_size=len(whole) + 1)
+                yield pyarrow.json.read_json(BytesIO(whole + newline), read, options).cast(schema)
 
-    The same views give the same bytes, whatever the shards and interruptions.
 
-    Returns:
-        The file's path.
-
-    Raises:
-        ValueError: if there is no journal.
-    """
-    root = Path(views_root)
-    paths = journal_paths(root)
-    if not paths:
-        raise ValueError(f"{root} has no journals: make views there with generate_views")
-    rows = {row["path"]: row for path in paths for row in journal_rows(path)}
-    ordered = sorted(rows.values(), key=lambda row: (row["key"], row["k"]))
-    target = root / "manifest.parquet"
-    temporary = root / "manifest.parquet.tmp"
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-        for start in range(0, len(ordered), FOLD_ROWS):
-            writer.write_table(pa.Table.from_pylist(ordered[start : start + FOLD_ROWS], SCHEMA))
-    temporary.replace(target)
-    return target
+def recorded_paths(views_root: Path) -> Iterator[str]:
+    """The paths of all rows of all journals, some perhaps more than once."""
+    for journal in journal_paths(views_root):
+        for table in journal_tables(journal, ["path"]):
+            yield from table.column("path").to_pylist()

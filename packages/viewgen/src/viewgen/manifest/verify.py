@@ -1,6 +1,5 @@
 """Do the views on disk and their rows agree? Find and repair what does not."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -8,8 +7,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from viewgen.files import replace_bytes
-from viewgen.manifest import fold_journals, journal_paths, journal_rows
+from viewgen.files import writing
+from viewgen.manifest.fold import fold_journals, sorted_rows
+from viewgen.manifest.journal import journal_lines, journal_paths, journal_tables, recorded_paths
+from viewgen.path_set import PathSet
 
 VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
 
@@ -19,11 +20,13 @@ class VerifyReport:
     """What is wrong with a folder of views; sorted paths relative to it.
 
     Attributes:
+        views: recorded ones, whole or not.
         rows_without_file: recorded, but not there.
         files_without_row: there, but not recorded.
         damaged: their bytes are not those recorded (looked for with ``check_bytes`` only).
     """
 
+    views: int
     rows_without_file: list[str]
     files_without_row: list[str]
     damaged: list[str]
@@ -49,18 +52,25 @@ def verify_views(
         ValueError: if the folder has no journals.
     """
     root = Path(views_root)
-    if not journal_paths(root):
-        raise ValueError(f"{root} has no journals: make views there with generate_views")
-    recorded = {row["path"]: row["sha256"] for path in journal_paths(root) for row in journal_rows(path)}
-    files = set(view_files(root))
-    both = sorted(recorded.keys() & files)
+    recorded, files = PathSet(recorded_paths(root)), PathSet(view_files(root))
+    views, without_file, damaged = 0, [], []
+    for table in sorted_rows(root):
+        paths = table.column("path").to_pylist()
+        there = files.holds(paths)
+        views += len(paths)
+        without_file += [path for path, is_there in zip(paths, there, strict=True) if not is_there]
+        if check_bytes:
+            sums = zip(paths, table.column("sha256").to_pylist(), there, strict=True)
+            damaged += [path for path, digest, is_there in sums if is_there and _sha256(root / path) != digest]
     report = VerifyReport(
-        rows_without_file=sorted(recorded.keys() - files),
-        files_without_row=sorted(files - recorded.keys()),
-        damaged=[path for path in both if check_bytes and _sha256(root / path) != recorded[path]],
+        views=views,
+        rows_without_file=sorted(without_file),
+        files_without_row=sorted(path for path in view_files(root) if path not in recorded),
+        damaged=sorted(damaged),
     )
-    if repair:
-        _repair(root, report)
+    if repair and not report.clean:
+        with writing(root):
+            _repair(root, report)
     return report
 
 
@@ -76,10 +86,15 @@ def view_files(views_root: Path) -> Iterator[str]:
 def _repair(root: Path, report: VerifyReport) -> None:
     for path in (*report.files_without_row, *report.damaged):
         (root / path).unlink()
-    gone = {*report.rows_without_file, *report.damaged}
+    gone = PathSet([*report.rows_without_file, *report.damaged])
     for journal in journal_paths(root):
-        rows = [row for row in journal_rows(journal) if row["path"] not in gone]
-        replace_bytes(journal, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        kept = journal.with_suffix(".tmp")
+        with kept.open("wb") as file:
+            lines = journal_lines(journal)
+            for table in journal_tables(journal, ["path"]):
+                dropped = gone.holds(table.column("path").to_pylist())
+                file.writelines(line for drop, line in zip(dropped, lines) if not drop)  # noqa: B905 (lines go on)
+        kept.replace(journal)
     fold_journals(root)
 
 

@@ -1,0 +1,273 @@
+"""The command ``viewgen``: make, embed, index, verify and show views.
+
+viewgen generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength random
+
+viewgen embed IMAGES --out EMBEDDINGS --encoder timm/resnet50.a1_in1k
+
+viewgen index VIEWS
+
+viewgen verify VIEWS --repair
+
+viewgen show IMAGES VIEWS --out sheet.png
+"""
+
+import inspect
+import os
+import sys
+from dataclasses import dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import torch
+import tyro
+
+import viewgen
+from viewgen.condition_encoder import ConditionEncoder
+from viewgen.contact_sheet import contact_sheet
+from viewgen.failures import read_failures
+from viewgen.generator import GENERATORS, generator_class
+from viewgen.key_list import read_key_list
+from viewgen.options import options_type
+from viewgen.progress import progress_bar
+
+FAILED = 3  # exit code of a run that could not make some views
+UNCLEAN = 4  # exit code of a verification that found something
+GENERATOR = tyro.conf.arg(help=f"One of {', '.join(GENERATORS)}; with --help after it, shows its options.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Embed every image once: the pool of retrieval, or the conditions of a generator."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images."""
+    out: Path
+    """Folder for the embeddings."""
+    encoder: str | None = None
+    """timm/<model>; or give --generator."""
+    supervision: Literal["none", "labels", "captions"] = "labels"
+    """What a timm encoder's weights were trained with."""
+    batch_size: int = 256
+    workers: int = 4
+    """Threads that read images."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Fold the journals into VIEWS/manifest.parquet."""
+
+    views: Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Compare rows and files."""
+
+    views: Annotated[Path, tyro.conf.Positional]
+    repair: bool = False
+    """Remove what does not fit; `viewgen generate` makes it again."""
+    check_bytes: bool = False
+    """Read every file and compare its SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Draw a contact sheet: sources above, their views below."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    views: Annotated[Path, tyro.conf.Positional]
+    out: Path = Path("views.png")
+    count: int = 8
+    """Images shown."""
+    seed: int = 0
+    """Of the choice of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; started again, only what is missing is made."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images."""
+    out: Path
+    """Folder for the views."""
+    views_per_image: int = 1
+    seed: int = 0
+    strength: str | None = None
+    """A number, random:A,B,..., or adaptive:A,B,C,D,E; unclip has GenView's levels for random and adaptive alone."""
+    ratios: Path | None = None
+    """Foreground ratios for adaptive strength (.parquet, .csv, .jsonl with key and foreground_ratio)."""
+    list: Path | None = None
+    """File with the keys of the images wanted, one a line; all images without."""
+    embeddings: Path | None = None
+    """What `viewgen embed` wrote, as conditions."""
+    interpolate: bool = False
+    """Condition on a mixture with another image; needs --embeddings."""
+    alpha: tuple[float, float] = (0.5, 0.5)
+    """The mixture's weight of the image itself is drawn between these."""
+    partner: Literal["random", "nearest"] = "random"
+    batch_size: int = 64
+    image_format: Literal["png", "jpg"] = "png"
+    engine: Literal["local", "ray"] = "local"
+    devices: tuple[str, ...] | None = None
+    """A process on each, such as cuda:0 cuda:1; without it every GPU, or one process a CPU core."""
+    actors: int | None = None
+    """Of engine ray; one a GPU or CPU core without."""
+    shard: tuple[int, int] = (0, 1)
+    """Which part of how many, for schedulers that start processes themselves."""
+    workers: int = 4
+    """Threads of each process that read sources and write views."""
+
+
+def main() -> None:
+    """Run one of the commands; a user's mistake ends in one line."""
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code.
+
+    Raises:
+        ValueError: for a user's mistake.
+    """
+    generate, embed = (_with_generator(kind, arguments) for kind in (Generate, Embed))
+    named = {"generate": generate, "embed": embed, "index": Index, "verify": Verify, "show": Show}
+    shown = [
+        Annotated[kind, tyro.conf.subcommand(name, description=inspect.getdoc(kind))] for name, kind in named.items()
+    ]
+    commands: Any = Union[tuple(shown)]  # noqa: UP007
+    chosen = tyro.cli(commands, prog="viewgen", args=arguments, description=__doc__)
+    return next(command for kind, command in COMMANDS.items() if isinstance(chosen, kind))(chosen)
+
+
+def _with_generator(kind: type, arguments: list[str]) -> type:
+    """A command with the options of the generator that the command line names, if it names one."""
+    spread = [part for argument in arguments for part in argument.split("=", 1)]
+    name = spread[spread.index("--generator") + 1] if "--generator" in spread[:-1] else None
+    if name in GENERATORS:
+        options = options_type(generator_class(name), without={"device"})
+        added = [
+            ("generator", Annotated[Literal[name], GENERATOR]),
+            ("options", Annotated[options, tyro.conf.arg(name="")]),
+        ]
+    elif kind is Embed:
+        added = []
+    else:
+        added = [("generator", Annotated[Literal[tuple(GENERATORS)], GENERATOR])]
+    made = make_dataclass(kind.__name__, added, bases=(kind,), frozen=True, kw_only=True)
+    made.__doc__ = kind.__doc__
+    return made
+
+
+def _spec(command: Any) -> viewgen.GeneratorSpec:
+    chosen = {item.name: getattr(command.options, item.name) for item in fields(command.options)}
+    return viewgen.GeneratorSpec(command.generator, chosen)
+
+
+def _generate(command: Any) -> int:
+    ratios = None if command.ratios is None else viewgen.ForegroundRatios.read(command.ratios)
+    levels = getattr(generator_class(command.generator), "strength_levels", None)
+    interpolate = viewgen.Interpolation(alpha=command.alpha, partner=command.partner) if command.interpolate else None
+    with progress_bar("views") as update:
+        summary = viewgen.generate_views(
+            command.images,
+            command.out,
+            _spec(command),
+            views_per_image=command.views_per_image,
+            seed=command.seed,
+            strength=None if command.strength is None else viewgen.parse_strength(command.strength, ratios, levels),
+            engine=command.engine,
+            batch_size=command.batch_size,
+            image_format=command.image_format,
+            embeddings=None if command.embeddings is None else viewgen.Embeddings.load(command.embeddings),
+            interpolate=interpolate,
+            keys=None if command.list is None else _listed(command),
+            shard=command.shard,
+            devices=_devices(command),
+            actors=command.actors,
+            workers=command.workers,
+            on_progress=update,
+        )
+    print(f"{summary.written} views written, {summary.already} already there, {summary.failed} failed")
+    if command.shard == (0, 1):
+        print(f"manifest: {viewgen.fold_journals(command.out)}")
+    return _told_failures(command.out, summary.failed)
+
+
+def _listed(command: Generate) -> list[str]:
+    """The keys of the list, bad ones too: the run writes them down as failures."""
+    assert command.list is not None
+    keys, refused = read_key_list(command.list, command.images)
+    return [*keys, *refused]
+
+
+def _devices(command: Generate) -> list[str] | None:
+    """Every GPU of this machine, or a process for each core."""
+    if command.engine == "ray":
+        return None
+    if command.devices:
+        return list(command.devices)
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return gpus or ["cpu"] * len(os.sched_getaffinity(0))
+
+
+def _embed(command: Any) -> int:
+    by_generator = hasattr(command, "options")
+    if by_generator == (command.encoder is not None):
+        raise ValueError("say who embeds: --encoder timm/<model>, or --generator NAME with its options")
+    if by_generator:
+        encoder: Any = ConditionEncoder(_spec(command).load(command.device))
+    else:
+        encoder = viewgen.load_encoder(command.encoder, supervision=command.supervision, device=command.device)
+    with progress_bar("embeddings") as update:
+        made = viewgen.embed_images(
+            command.images,
+            command.out,
+            encoder,
+            batch_size=command.batch_size,
+            workers=command.workers,
+            on_progress=update,
+        )
+    failed = sum(1 for _ in read_failures(command.out / "failures.jsonl"))
+    print(f"{len(made)} embeddings of length {made.dim} in {command.out}")
+    return _told_failures(command.out, failed)
+
+
+def _told_failures(folder: Path, failed: int) -> int:
+    if failed:
+        print(f"some images could not be used: see {folder / 'failures.jsonl'}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def _index(command: Index) -> int:
+    print(viewgen.fold_journals(command.views))
+    return 0
+
+
+def _verify(command: Verify) -> int:
+    report = viewgen.verify_views(command.views, command.repair, check_bytes=command.check_bytes)
+    wrong = {
+        "row without file": report.rows_without_file,
+        "file without row": report.files_without_row,
+        "damaged": report.damaged,
+    }
+    for what, paths in wrong.items():
+        for path in paths:
+            print(f"{what}: {path}")
+    counts = ", ".join(f"{len(paths)} x {what}" for what, paths in wrong.items())
+    print(f"{report.views} views: {counts}{'; repaired' if command.repair and not report.clean else ''}")
+    return 0 if report.clean or command.repair else UNCLEAN
+
+
+def _show(command: Show) -> int:
+    print(contact_sheet(command.images, command.views, command.out, count=command.count, seed=command.seed))
+    return 0
+
+
+COMMANDS = {Generate: _generate, Embed: _embed, Index: _index, Verify: _verify, Show: _show}

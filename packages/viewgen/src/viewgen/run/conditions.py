@@ -1,0 +1,135 @@
+"""Where the conditions of a chunk of views come from: the images, cached embeddings, or between two of these.
+
+Shapes: B views of a chunk, N images of a chunk.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from viewgen.embed import Embeddings
+from viewgen.generator import Generator
+from viewgen.images import UnreadableImage, key_path, read_image
+from viewgen.interpolate import Interpolation, draw_alpha, nearest_partners, random_partner, slerp
+from viewgen.run.plan import WantedView
+
+
+class Partner(NamedTuple):
+    """The second image behind a view, and the weight of the first if the two were interpolated."""
+
+    key: str
+    alpha: float | None
+
+
+class Conditions(NamedTuple):
+    """What ``generate`` takes, and the partners of views that have one, by their place in the chunk."""
+
+    values: Tensor
+    partners: Mapping[int, Partner]
+
+
+@runtime_checkable
+class ConditionSource(Protocol):
+    """First reads the sources of a chunk (in threads), then makes the conditions (the generator's turn)."""
+
+    def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
+        """The source of each key, or a text that says why it cannot be had."""
+        ...
+
+    def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
+        """The condition of each view; where the source cannot be had, that of a view whose source can."""
+        ...
+
+
+class FromImages:
+    """Conditions that the generator makes from the images.
+
+    Images of one size are put through ``condition`` together, always ``most`` at a time and each at its own place
+    (repeats of a good one fill up), so that a condition does not depend on which images of a chunk are good.
+    """
+
+    def __init__(self, generator: Generator, images_root: Path, most: int) -> None:
+        self._generator: Any = generator
+        self._root, self._most = images_root, most
+        self._size: int | None = getattr(generator, "input_size", None)
+        self._prepares = hasattr(generator, "prepare")
+        self._keyed = hasattr(generator, "condition_for")
+
+    def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
+        """See ``ConditionSource``."""
+        keys = list(dict.fromkeys(view.key for view in views))
+        return dict(zip(keys, map_many(self._read_one, keys), strict=True))
+
+    def _read_one(self, key: str) -> Tensor | str:
+        try:
+            image = read_image(key_path(self._root, key), self._size)
+        except UnreadableImage as error:
+            return str(error)
+        return self._generator.prepare(image) if self._prepares else image
+
+    def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
+        """See ``ConditionSource``."""
+        places = {key: place for place, key in enumerate(dict.fromkeys(view.key for view in views))}
+        spare = next(key for key in places if not isinstance(sources[key], str))
+        keys = [spare if isinstance(sources[key], str) else key for key in places]
+        made = self._together(keys, sources) if self._size or self._prepares else self._one_by_one(keys, sources)
+        return Conditions(made[[places[view.key] for view in views]], {})
+
+    def _together(self, keys: list[str], sources: Mapping[str, Any]) -> Tensor:
+        filled = keys + keys[:1] * (self._most - len(keys))
+        return self._condition(filled, torch.stack([sources[key] for key in filled]))[: len(keys)]
+
+    def _one_by_one(self, keys: list[str], sources: Mapping[str, Any]) -> Tensor:
+        made = [self._condition([key], sources[key].unsqueeze(0)) for key in keys]
+        if len({one.shape for one in made}) > 1:
+            raise ValueError(
+                "the images have different sizes, and the generator's conditions too: give it an input_size"
+            )
+        return torch.cat(made)
+
+    def _condition(self, keys: list[str], images: Tensor) -> Tensor:
+        if self._keyed:
+            return self._generator.condition_for(keys, images)
+        return self._generator.encode(images) if self._prepares else self._generator.condition(images)
+
+
+class FromEmbeddings:
+    """Cached embeddings as conditions: an image's own, or one between it and a partner's."""
+
+    def __init__(self, embeddings: Embeddings, interpolate: Interpolation | None) -> None:
+        self._embeddings, self._law = embeddings, interpolate
+
+    def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
+        """See ``ConditionSource``; a source is a row of the embeddings."""
+        rows = {key: self._embeddings.keys.row(key) for key in {view.key for view in views}}
+        return {key: "has no embedding" if row is None else row for key, row in rows.items()}
+
+    def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
+        """See ``ConditionSource``."""
+        spare = next(view for view in views if not isinstance(sources[view.key], str))
+        views = [spare if isinstance(sources[view.key], str) else view for view in views]
+        rows = [sources[view.key] for view in views]
+        own = _vectors(self._embeddings, rows)
+        if self._law is None:
+            return Conditions(own, {})
+        mixed = [place for place, view in enumerate(views) if view.k >= self._law.from_k]
+        if not mixed:
+            return Conditions(own, {})
+        others = self._partner_rows([views[place] for place in mixed], [rows[place] for place in mixed], self._law)
+        alphas = [draw_alpha(views[place].seed, self._law) for place in mixed]
+        own[mixed] = slerp(own[mixed], _vectors(self._embeddings, others), torch.tensor(alphas, dtype=torch.float64))
+        pairs = zip(mixed, others, alphas, strict=True)
+        return Conditions(own, {place: Partner(self._embeddings.keys[row], alpha) for place, row, alpha in pairs})
+
+    def _partner_rows(self, views: Sequence[WantedView], own: list[int], law: Interpolation) -> list[int]:
+        if law.partner == "nearest":
+            return nearest_partners(self._embeddings.vectors, own).tolist()
+        return [random_partner(view.seed, row, len(self._embeddings)) for view, row in zip(views, own, strict=True)]
+
+
+def _vectors(embeddings: Embeddings, rows: list[int]) -> Tensor:
+    return torch.from_numpy(embeddings.vectors[rows].astype(np.float32))

@@ -1,0 +1,196 @@
+"""Make the views of a folder of images: resumable, on many devices and machines, each view whole or absent."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from viewgen.embed import Embeddings
+from viewgen.failures import Failures
+from viewgen.files import writing
+from viewgen.generator import Generator, GeneratorSpec
+from viewgen.images import iter_images, key_path
+from viewgen.interpolate import Interpolation
+from viewgen.manifest.journal import Journal, recorded_paths
+from viewgen.manifest.verify import view_files
+from viewgen.path_set import PathSet
+from viewgen.run.local_engine import run_here, run_processes
+from viewgen.run.maker import ChunkResult, Job
+from viewgen.run.plan import Plan
+from viewgen.strength import Strength, strength_law
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """Counts of views in this call's shard.
+
+    Attributes:
+        wanted: images times views per image.
+        written: made now.
+        already: found whole.
+        failed: not made, because their source cannot be read or has no embedding.
+    """
+
+    wanted: int
+    written: int
+    already: int
+    failed: int
+
+
+def generate_views(
+    images_root: str | os.PathLike[str],
+    views_root: str | os.PathLike[str],
+    generator: Generator | GeneratorSpec,
+    *,
+    views_per_image: int = 1,
+    seed: int = 0,
+    strength: float | Mapping[str, float] | Strength | None = None,
+    engine: str = "local",
+    batch_size: int = 64,
+    image_format: str = "png",
+    embeddings: Embeddings | None = None,
+    interpolate: Interpolation | None = None,
+    keys: Iterable[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
+    devices: Sequence[str] | None = None,
+    actors: int | None = None,
+    workers: int = 0,
+    on_progress: Progress | None = None,
+) -> RunSummary:
+    """Write ``views_per_image`` views of every image; go on where an interrupted call stopped.
+
+    A view is the file ``<key>.<k>.<format>`` under ``views_root`` and a row in a worker's journal. A file without a
+    row is made again, a row without a file as well. Images that cannot be read are listed in ``failures.jsonl``.
+    The same views come out, byte for byte, for any number of workers and any interruption.
+
+    Args:
+        images_root: the images.
+        views_root: where the views go; not inside ``images_root``, nor around it.
+        generator: makes them; for several devices, machines or processes a ``GeneratorSpec``, loaded by each worker.
+        views_per_image: K; views k = 0..K-1.
+        seed: of every draw, with key and k.
+        strength: in the generator's unit: one for all, one per key, or a law (``viewgen.strength``).
+        engine: "local" works on this machine, "ray" with Ray Data on the cluster of ``ray.init`` (extra ``ray``).
+        batch_size: views computed together. Another size may change a view by rounding.
+        image_format: "png", or "jpg" at quality 95.
+        embeddings: cached conditions; without them the generator makes the conditions from the images.
+        interpolate: make interpolated views; needs ``embeddings``.
+        keys: of the images wanted; without them all under ``images_root``.
+        shard: (which, of how many): this call's part of the chunks, for schedulers that start processes themselves.
+        devices: "local" starts a process on each, such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); a CPU process
+            computes on one thread. Without it, all happens in this process: a ``GeneratorSpec`` on the first GPU if
+            there is one, and a generator where it is.
+        actors: of engine "ray"; without it one a GPU, or one a CPU core where there is no GPU.
+        workers: threads of each process that read sources and write views; 0 does so between computing.
+        on_progress: called with (views settled, views in all) of this shard.
+
+    Raises:
+        ValueError: if the folder holds views of other settings, if an argument does not fit, if the generator does
+            not know the embeddings' encoder, or if the disk is full (``viewgen.files.UnwritableOutput``).
+    """
+    images, views = Path(images_root).resolve(), Path(views_root).resolve()
+    _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
+    name = f"{shard[0]:05d}-of-{shard[1]:05d}"
+    with writing(views):
+        (views / "journals").mkdir(parents=True, exist_ok=True)
+    with Journal(views / "journals" / f"{name}.jsonl") as journal, _folder(views / f".plan-{name}") as folder:
+        for left in (views / "journals").glob(f"{name}*.tmp"):
+            left.unlink()
+        failures = Failures(views / "failures.jsonl")
+        refused = [] if keys is None else _refuse(images, keys := list(keys), failures)
+        plan = Plan.make(
+            folder,
+            iter_images(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
+            PathSet(recorded_paths(views)) & PathSet(view_files(views)),
+            views_per_image=views_per_image,
+            batch_size=batch_size,
+            seed=seed,
+            image_format=image_format,
+            shard=shard,
+        )
+        job = Job(
+            images=images,
+            views=views,
+            plan=folder,
+            generator=generator,
+            embeddings=None if embeddings is None else embeddings.folder.resolve(),
+            interpolate=interpolate,
+            strength=strength_law(strength),
+            image_format=image_format,
+            seed=seed,
+            shard=name,
+            threads=workers,
+        )
+        if engine == "ray":
+            from viewgen.ray_engine import run_ray  # an extra
+
+            results = run_ray(job, plan, actors)
+        elif devices is not None:
+            results = run_processes(job, plan, devices)
+        else:
+            results = run_here(job, plan, journal)
+        return _settle(results, plan, len(refused) * views_per_image if shard[0] == 0 else 0, on_progress)
+
+
+def _settle(results: Iterable[ChunkResult], plan: Plan, refused: int, on_progress: Progress | None) -> RunSummary:
+    """Count what becomes of the chunks; ``refused`` views failed before."""
+    wanted, already = plan.wanted + refused, plan.wanted - plan.missing
+    written, failed = 0, refused
+    for result in results:
+        written, failed = written + result.written, failed + result.failed
+        if on_progress is not None:
+            on_progress(already + written + failed, wanted)
+    return RunSummary(wanted=wanted, written=written, already=already, failed=failed)
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """A folder that is empty at first and gone at last."""
+    shutil.rmtree(path, ignore_errors=True)
+    with writing(path.parent):
+        path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse(images: Path, keys: Iterable[str], failures: Failures) -> list[str]:
+    """The keys that would leave the folder: these are failures."""
+    refused = []
+    for key in keys:
+        try:
+            key_path(images, key)
+        except ValueError as error:
+            failures.add(key, str(error))
+            refused.append(key)
+    return refused
+
+
+def _check(
+    images: Path,
+    views: Path,
+    generator: Generator | GeneratorSpec,
+    engine: str,
+    image_format: str,
+    embeddings: Embeddings | None,
+    interpolate: Interpolation | None,
+    shard: tuple[int, int],
+    devices: Sequence[str] | None,
+) -> None:
+    if images == views or images in views.parents or views in images.parents:
+        raise ValueError(f"the views {views} and the images {images} must be folders apart, neither inside the other")
+    if engine not in ("local", "ray"):
+        raise ValueError(f"there is no engine {engine!r}; there is: local, ray")
+    if image_format not in ("png", "jpg"):
+        raise ValueError(f"image_format must be 'png' or 'jpg', but is {image_format!r}")
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (which, of how many) with 0 <= which < how many, but is {shard}")
+    if interpolate is not None and embeddings is None:
+        raise ValueError("interpolated views need embeddings=: make them with embed_images")
+    if devices is not None and not isinstance(generator, GeneratorSpec):
+        raise ValueError("devices= start processes that load the generator themselves: give a viewgen.GeneratorSpec")

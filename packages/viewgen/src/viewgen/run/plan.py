@@ -1,0 +1,126 @@
+"""Which views a run wants and which it lacks, cut into chunks that any worker can make.
+
+The views wanted are the sorted list of (key, k), cut into chunks of fixed size. A chunk is always computed whole, so a
+view's bytes do not depend on what was interrupted or on who makes which chunk. A plan is a folder: workers read their
+chunks from it by number, however many images there are.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from viewgen.files import write_json
+from viewgen.keys import KeyFile
+from viewgen.path_set import PathSet
+from viewgen.seeding import view_seed
+
+HASHED = 100_000  # paths looked up at a time
+
+
+class WantedView(NamedTuple):
+    """View ``k`` of the image ``key``: its path under the views' root, and its seed."""
+
+    key: str
+    k: int
+    path: str
+    seed: int
+
+
+class Chunk(NamedTuple):
+    """Views that are computed together, and the places among them of those that are lacking."""
+
+    views: list[WantedView]
+    missing: list[int]
+
+
+class Plan:
+    """The chunks of a shard.
+
+    Args:
+        folder: what ``Plan.make`` wrote.
+
+    Attributes:
+        wanted: views of this shard.
+        missing: those not there yet.
+        chunks: the numbers of the chunks that lack a view, ascending.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        about = json.loads((folder / "plan.json").read_text())
+        self._folder = folder
+        self.views_per_image: int = about["views_per_image"]
+        self.batch_size: int = about["batch_size"]
+        self._seed, self._format = about["seed"], about["image_format"]
+        self.wanted, self.missing = about["wanted"], about["missing"]
+        self._keys = KeyFile(folder / "keys.jsonl")
+        self._lacks = np.load(folder / "lacks.npy", mmap_mode="r")
+        self.chunks: np.ndarray = np.load(folder / "chunks.npy", mmap_mode="r")
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        keys: Iterable[str],
+        whole: PathSet,
+        *,
+        views_per_image: int,
+        batch_size: int,
+        seed: int,
+        image_format: str,
+        shard: tuple[int, int],
+    ) -> "Plan":
+        """Write a plan to ``folder``.
+
+        Args:
+            folder: where; made if it is missing.
+            keys: of the images, ascending.
+            whole: the paths of views that are there and recorded.
+            views_per_image: K.
+            batch_size: views in a chunk.
+            seed: of the run.
+            image_format: the views' suffix.
+            shard: (which, of how many); a shard has every so-many-th chunk.
+
+        Raises:
+            ValueError: if there is no key.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        listed = KeyFile.write(folder / "keys.jsonl", keys)
+        if not listed:
+            raise ValueError("there is no image to make views of: give a folder with images, or a list of their keys")
+        count = len(listed) * views_per_image
+        numbers = np.arange(shard[0], -(-count // batch_size), shard[1])
+        lacks = np.zeros(count, dtype=bool)
+        own = np.zeros(count, dtype=bool)
+        for number in numbers:
+            own[number * batch_size : (number + 1) * batch_size] = True
+        for start in range(0, count, HASHED):
+            places = start + np.flatnonzero(own[start : start + HASHED])
+            lacks[places] = ~whole.holds(_paths(listed, places, views_per_image, image_format))
+        lacking = [number for number in numbers if lacks[number * batch_size : (number + 1) * batch_size].any()]
+        np.save(folder / "lacks.npy", np.packbits(lacks))
+        np.save(folder / "chunks.npy", np.array(lacking, dtype=np.int64))
+        about = {"views_per_image": views_per_image, "batch_size": batch_size, "seed": seed}
+        counts = {"wanted": int(own.sum()), "missing": int(lacks.sum())}
+        write_json(folder / "plan.json", {**about, "image_format": image_format, **counts})
+        return cls(folder)
+
+    def chunk(self, number: int) -> Chunk:
+        """The chunk of that number."""
+        first = number * self.batch_size
+        places = np.arange(first, min(first + self.batch_size, len(self._keys) * self.views_per_image))
+        bits = self._lacks[places // 8] >> (7 - places % 8) & 1
+        views = []
+        for place in places.tolist():
+            row, k = divmod(place, self.views_per_image)
+            key = self._keys[row]
+            views.append(WantedView(key, k, f"{key}.{k}.{self._format}", view_seed(self._seed, key, k)))
+        return Chunk(views, np.flatnonzero(bits).tolist())
+
+
+def _paths(keys: KeyFile, places: np.ndarray, views_per_image: int, image_format: str) -> list[str]:
+    split = (divmod(place, views_per_image) for place in places.tolist())
+    return [f"{keys[row]}.{k}.{image_format}" for row, k in split]

@@ -1,0 +1,79 @@
+"""Folding in bounded memory, held against sorting everything at once."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from viewgen import fold_journals, verify_views
+
+
+def row(key: str, k: int, mark: int) -> dict:
+    about = {"generator": "g", "model": "m", "model_hash": "h", "supervision": "none", "licence": "l"}
+    path = f"{key}.{k}.png"
+    optional = {"strength": None, "foreground_ratio": 0.5, "partner_key": None, "alpha": None}
+    return {
+        **about,
+        **optional,
+        "key": key,
+        "k": k,
+        "path": path,
+        "seed": 2**62 + mark,
+        "width": 1,
+        "height": 1,
+        "sha256": str(mark),
+    }
+
+
+@pytest.fixture
+def journals(tmp_path) -> tuple[Path, list[dict]]:
+    """300 views in four journals, in any order; some twice, the later one true; a torn last line."""
+    draws = random.Random(0)
+    keys = [f"{draws.choice(['a', 'a/b', 'ä', 'Z', 'a b', 'a-', '日本'])}/{index:03d}.jpg" for index in range(100)]
+    rows = [row(key, k, 0) for key in keys for k in range(3)]
+    draws.shuffle(rows)
+    again = [{**old, "sha256": "later"} for old in rows[:40]]
+    (tmp_path / "journals").mkdir()
+    written = rows + again
+    for index in range(4):
+        lines = [json.dumps(line) + "\n" for line in written[index * 85 : (index + 1) * 85]]
+        (tmp_path / "journals" / f"{index:05d}-of-00004.jsonl").write_text("".join(lines) + '{"key": "torn')
+    final = {line["path"]: line for line in written}
+    return tmp_path, sorted(final.values(), key=lambda line: (line["key"], line["k"]))
+
+
+@pytest.mark.parametrize(("run", "run_group", "group"), [(10**6, 10**6, 10**6), (37, 5, 70), (9, 2, 1)])
+def test_runs_and_ranges_change_nothing(journals, monkeypatch, run, run_group, group):
+    root, expected = journals
+    monkeypatch.setattr("viewgen.manifest.fold.RUN_ROWS", run)
+    monkeypatch.setattr("viewgen.manifest.fold.RUN_GROUP_ROWS", run_group)
+    monkeypatch.setattr("viewgen.manifest.fold.GROUP_ROWS", group)
+    table = pq.read_table(fold_journals(root))
+    assert table.to_pylist() == [{name: line[name] for name in table.column_names} for line in expected]
+    assert pq.ParquetFile(root / "manifest.parquet").num_row_groups == -(-300 // group)
+    assert sorted(path.name for path in root.iterdir()) == ["journals", "manifest.parquet"]
+
+
+def test_a_line_longer_than_a_read_is_whole(journals, monkeypatch):
+    root, expected = journals
+    monkeypatch.setattr("viewgen.manifest.journal.READ_BYTES", 50)
+    assert pq.read_table(fold_journals(root)).column("path").to_pylist() == [line["path"] for line in expected]
+
+
+def test_verify_sees_all_of_many_rows(journals):
+    root, expected = journals
+    for line in expected[1:]:
+        (root / line["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (root / line["path"]).touch()
+    report = verify_views(root)
+    assert (report.views, report.rows_without_file) == (300, [expected[0]["path"]])
+    assert verify_views(root, repair=True).views == 300
+    assert verify_views(root).clean
+
+
+def test_a_folder_without_views_is_told_so(tmp_path):
+    for call in (fold_journals, verify_views):
+        with pytest.raises(ValueError, match="has no journals"):
+            call(tmp_path)
