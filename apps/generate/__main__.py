@@ -57,7 +57,7 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
     )
     with sslzoo.Progress(shown=worker.leads) as progress:
         if worker.leads and options.encoder is not None:
-            encoder = open_encoder(options.encoder, str(worker.device))
+            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
             update = progress.stage("embeddings")
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
@@ -83,13 +83,6 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
         if worker.leads:
             progress.console.print(f"manifest: {viewgen.fold_journals(options.out)}")
     return summary
-
-
-def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
-    """A timm model by name, or a backbone folder."""
-    if name.startswith("timm/"):
-        return viewgen.load_encoder(name, device=device)
-    return viewgen.ImageEncoder(sslzoo.load_backbone(name), name=name, device=device, **sslzoo.backbone_input(name))
 
 
 def main() -> None:

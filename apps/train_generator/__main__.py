@@ -60,7 +60,7 @@ def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
             viewgen.embed_images(
                 options.images,
                 options.out / "embeddings",
-                open_encoder(options.encoder, str(worker.device)),
+                viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device)),
                 workers=options.workers,
                 on_progress=progress.stage("embeddings"),
             )
@@ -107,13 +107,6 @@ def open_autoencoder(
 def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
     return sslzoo.log_steps(folder, progress.stage(stage)) if worker.leads else None
-
-
-def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
-    """A timm model by name, or a backbone folder."""
-    if name.startswith("timm/"):
-        return viewgen.load_encoder(name, device=device)
-    return viewgen.ImageEncoder(sslzoo.load_backbone(name), name=name, device=device, **sslzoo.backbone_input(name))
 
 
 def main() -> None:

@@ -67,6 +67,7 @@ def content(folder: Path, *suffixes: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_killed_generation_ends_with_the_same_bytes(root, jobs):
     whole, killed = root("whole"), root("killed")
     jobs.generate(whole)
@@ -83,6 +84,7 @@ def test_killed_generation_ends_with_the_same_bytes(root, jobs):
     assert not list((killed / "views").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_killed_training_ends_with_the_same_weights(root, jobs):
     whole, killed = root("whole"), root("killed")
     jobs.train(whole)
@@ -96,6 +98,7 @@ def test_killed_training_ends_with_the_same_weights(root, jobs):
     assert content(killed / "eldm", ".safetensors", ".json") == expected
 
 
+@pytest.mark.slow
 def test_killed_training_on_latents_ends_with_the_same_files(root, jobs):
     """Killed once while the autoencoder learns, once while the diffusion model does."""
     whole, killed = root("whole"), root("killed")
@@ -118,6 +121,7 @@ def saved_again(state: Path):
     return lambda: state.exists() and state.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(root, jobs):
     folder = root("ranks")
     jobs.save_untrained_coder(folder / "untrained")

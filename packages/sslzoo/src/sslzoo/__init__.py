@@ -1,7 +1,7 @@
 """Self-supervised methods that take any views and per-pair weights."""
 
 from sslzoo import losses, methods, schedules
-from sslzoo.backbone_file import backbone_hash, backbone_input, load_backbone, save_backbone
+from sslzoo.backbone_file import backbone_hash, backbone_input, load_backbone, open_backbone, save_backbone
 from sslzoo.backbones import create_backbone
 from sslzoo.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from sslzoo.checkpoint import ResumeState, load_resume, save_resume
@@ -32,6 +32,7 @@ __all__ = [
     "log_steps",
     "losses",
     "methods",
+    "open_backbone",
     "parameter_groups",
     "read_log",
     "save_backbone",

@@ -119,3 +119,12 @@ def backbone_input(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is no backbone folder: {DESCRIPTION} is missing.") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not say image_size, mean and std in its recipe ({error}).") from error
+
+
+def open_backbone(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """``load_backbone`` and ``backbone_input``, for libraries that take any network and want to know its images.
+
+    Raises:
+        ValueError: as both do.
+    """
+    return load_backbone(folder), backbone_input(folder)

@@ -3,8 +3,9 @@
 Shapes: B images of a batch, H and W their height and width in pixels, D the embedding's length.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -75,14 +76,17 @@ def load_encoder(
     size: int | None = None,
     supervision: Literal["none", "labels", "captions"] = "labels",
     device: str | torch.device = "cpu",
+    other: Callable[[str], tuple[nn.Module, dict[str, Any]]] | None = None,
 ) -> ImageEncoder:
     """A pretrained encoder by name, its pooled features as the embedding.
 
     Args:
-        name: "timm/<model>", for example "timm/resnet50.a1_in1k".
+        name: "timm/<model>", for example "timm/resnet50.a1_in1k"; or what ``other`` knows.
         size: the side of its inputs; without it the model's own.
         supervision: what its weights were trained with; timm does not say, so say "none" for self-supervised ones.
         device: where it runs.
+        other: opens what does not begin with "timm/", as ``sslzoo.open_backbone`` does its folders: the network, and
+            what ``ImageEncoder`` is to know of it (size, mean, std). Such encoders count as self-supervised.
 
     Raises:
         ValueError: if the name does not begin with "timm/" or timm does not know it.
@@ -91,6 +95,9 @@ def load_encoder(
     from timm.data.config import resolve_model_data_config
 
     library, _, model = name.partition("/")
+    if other is not None and library != "timm":
+        module, about = other(name)
+        return ImageEncoder(module, name=name, device=device, **(about if size is None else {**about, "size": size}))
     if library != "timm" or not timm.is_model(model):
         raise ValueError(f"unknown encoder {name!r}: write timm/<model>, with a model that timm.list_models() names")
     module = timm.create_model(model, pretrained=True, num_classes=0)

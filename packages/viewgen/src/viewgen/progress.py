@@ -22,16 +22,16 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]:.1f}/s  left"),
         TimeRemainingColumn(),
     )
-    began = said = time.monotonic()
-    first: int | None = None
+    began: tuple[float, int] | None = None  # when the first was done, and how many were then
+    said = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=None, rate=0.0)
 
         def update(done: int, total: int) -> None:
-            nonlocal said, first
+            nonlocal said, began
             now = time.monotonic()
-            first = done if first is None else first
-            rate = (done - first) / max(now - began, 1e-9)
+            began = began or (now, done)
+            rate = (done - began[1]) / max(now - began[0], 1e-9)
             bars.update(task, completed=done, total=total, rate=rate)
             if not console.is_terminal and (done >= total or now - said > PLAIN_SECONDS):
                 said = now

@@ -9,7 +9,9 @@ def preset(name: str) -> ELDMConfig:
     - "32-small": 32 px pixels on a laptop's CPU. On one core of an AMD EPYC with AVX-512 bf16: 175 images/s of training
       (219 s of that core in all), 27 guided views/s at 12 steps.
     - "32": 32 px pixels on one GPU. Not yet run.
-    - "64-small": latents of 64 px images on a laptop's CPU, under the autoencoder of the same name (4 x 16 x 16).
+    - "64-small": latents of 64 px images on a laptop's CPU, under the autoencoder of the same name (4 x 16 x 16). A
+      trial of the whole path: on 300 photographs it learned their colours (the mean lies 15 levels from the source's,
+      72 from another image's) and coarse layout, no objects.
     - "256": latents of 256 px images under an 8-fold autoencoder (4 x 32 x 32); UNet and betas as RCG's
       (https://github.com/LTH14/rcg, config/ldm/cin-ldm-vq-f8-repcond.yaml). Not yet run.
 
@@ -25,7 +27,8 @@ def preset(name: str) -> ELDMConfig:
 def autoencoder_preset(name: str) -> AutoencoderConfig:
     """An autoencoder's configuration, for the diffusion model of the same name.
 
-    - "64-small": 64 px to 4 x 16 x 16 on a laptop's CPU, without a discriminator.
+    - "64-small": 64 px to 4 x 16 x 16 on a laptop's CPU, without a discriminator. On the 300 photographs it learned
+      from, 24.0 dB; the best linear map of 4 x 4 pixels to four numbers has 22.4 dB there.
     - "256": 256 px to 4 x 32 x 32, the network of LDM's and Stable Diffusion's 8-fold autoencoder and LDM's
       discriminator (https://github.com/CompVis/latent-diffusion, configs/autoencoder/autoencoder_kl_32x32x4.yaml); in
       place of LPIPS, whose weights were trained with labels, a Laplacian pyramid. Not yet run.
