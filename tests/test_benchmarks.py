@@ -1,10 +1,13 @@
 """The throughput benchmark runs, at a size that says nothing about speed; and what it compares is the same work."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.transforms.functional import pil_to_tensor
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmarks" / "throughput"
 
@@ -37,3 +40,89 @@ def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
 
     for ours, theirs in ((step.our_simsiam, step.their_simsiam), (step.our_moco, step.their_moco)):
         assert trained(ours("cpu")) == pytest.approx(trained(theirs("cpu")), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_views_are_timed_beside_the_pipeline():
+    options = ("--scale", "tiny", "--rounds", "1", "--largest-batch", "2")
+    printed = run("views", "--generators", "unclip", *options)
+    assert "diffusers' pipeline" in printed and printed.count("x the pipeline") == 2 and "% time" in printed
+
+
+@pytest.mark.slow
+def test_the_other_generators_are_timed_alone(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    import views
+
+    options = views.ViewsBenchmark(generators=("maskgit",), scale="tiny", rounds=1, largest_batch=2)
+    rows = views.measure_views(options)
+    assert [row[1] for row in rows if row[2] == "1"] == ["from images", "from conditions"]
+    assert all(row[0] == "maskgit, tiny, float32" for row in rows)
+    assert all(float(row[3]) == pytest.approx(1000 / float(row[4]), rel=0.01) for row in rows)
+
+
+@pytest.mark.parametrize(("name", "work"), [("icgan", "from images"), ("eldm", "from conditions")])
+def test_random_weights_are_read_as_official_ones(monkeypatch, tmp_path, name, work):
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    import views
+
+    made = views.Ours(name=name, **views.save_random(name, "tiny", tmp_path)).prepare(work, 2)()
+    assert len(made) == 2 and made.float().std() > 10
+
+
+@pytest.mark.slow
+def test_both_sides_of_unclip_make_the_same_views(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    import views
+
+    options = {**views.save_random("unclip", "tiny", tmp_path), "noise_level": 200, "steps": 4, "guidance": 10.0}
+    ours = views.Ours(name="unclip", **options).prepare("from images", 2)()
+    theirs = views.Pipeline(**options, device="cpu", dtype="float32").prepare("from images", 2)()
+    drawn = torch.stack([pil_to_tensor(view) for view in theirs])
+    assert (ours.int() - drawn.int()).abs().max() <= 1
+    assert (ours[0].int() - ours[1].int()).abs().max() > 10
+
+
+def test_the_real_scale_is_the_official_size(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    import random_models
+
+    def parameters(shapes):
+        return sum(math.prod(shape) for shape in shapes.values())
+
+    # google-research/maskgit's checkpoints at 256 px, counted
+    assert parameters(random_models.transformer_shapes(random_models.TransformerSizes())) == 172_457_193
+    assert parameters(random_models.tokenizer_shapes(random_models.TokenizerSizes())) == 54_515_587
+
+
+HUNGRY = """
+import os, signal, time
+
+
+class Hungry:
+    def __init__(self, *, device):
+        assert device == "cpu"
+
+    def prepare(self, work, batch):
+        return lambda: time.sleep(0.05) or (b"x" * batch * 10**8 if batch < 4 else os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_batches_grow_until_the_memory_runs_out(monkeypatch, tmp_path):
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    monkeypatch.syspath_prepend(str(BENCHMARK))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from hungry import Hungry
+
+    import views
+
+    with views.OwnProcess(Hungry, {"device": "cpu"}) as held:
+        tried, best = views.try_batches(held, "eat", views.ViewsBenchmark(rounds=2))
+        held.call("eat", best)  # in a new process
+    assert best == 2 and list(tried) == [1, 2]
+    assert [measured.peak for measured in tried.values()] == pytest.approx([0.1, 0.2], abs=0.03)
+
+
+def test_keys_are_counted():
+    printed = run("keys", "--count", "2000")
+    assert all(step in printed for step in ("list", "resume", "index", "verify"))

@@ -1,48 +1,91 @@
-"""How fast we are beside the others: every figure is a ratio from one run, on the same work and the same cores.
+"""How fast we are beside the others: every ratio is from one run, on the same work and the same cores.
 
 uv run --group rivals benchmarks/throughput step            # a whole training step beside lightly's modules
 uv run --group rivals benchmarks/throughput augmentation    # a batch of augmentations beside torchvision and kornia
+uv run benchmarks/throughput views                          # every generator, unCLIP beside diffusers' own pipeline
+uv run benchmarks/throughput keys                           # what a million images cost before and after their views
 """
 
 from __future__ import annotations
 
 import platform
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from augmentation import AugmentationBenchmark, measure_augmentation
-from step import StepBenchmark, measure_steps
+Row = tuple[str, ...]
 
 COLUMNS = {
-    StepBenchmark: ("method", "precision", "ours, pairs/s", "lightly, pairs/s", "ratio", "to lightly's default"),
-    AugmentationBenchmark: (
-        "px",
-        "ours, images/s",
-        "torchvision PIL",
-        "torchvision tensor",
-        "kornia",
-        "to torchvision",
-    ),
+    "step": ("method", "precision", "ours, pairs/s", "lightly, pairs/s", "ratio", "to lightly's default"),
+    "augmentation": ("px", "ours, images/s", "torchvision PIL", "torchvision tensor", "kornia", "to torchvision"),
+    "views": ("generator", "work", "batch", "images/s", "ms an image", "peak, GB", "beside"),
+    "keys": ("step", "seconds", "MB"),
 }
 
 
 def main() -> None:
     """Measure what is asked for and print the table."""
-    chosen = tyro.cli(
-        Annotated[StepBenchmark, tyro.conf.subcommand("step")]
-        | Annotated[AugmentationBenchmark, tyro.conf.subcommand("augmentation")],
-        description=__doc__,
-    )
-    rows = measure_steps(chosen) if isinstance(chosen, StepBenchmark) else measure_augmentation(chosen)
-    device = torch.cuda.get_device_name() if chosen.device != "cpu" else f"{torch.get_num_threads()} CPU threads"
-    table = Table(*COLUMNS[type(chosen)], title=f"{device}, {platform.machine()}, torch {torch.__version__}")
+    measures = {"step": step, "augmentation": augmentation, "views": views, "keys": keys}
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in measures:
+        raise SystemExit(__doc__)
+    device, rows = measures[name](arguments)
+    machine = torch.cuda.get_device_name() if device != "cpu" else f"{torch.get_num_threads()} CPU threads"
+    table = Table(*COLUMNS[name], title=f"{machine}, {platform.machine()}, torch {torch.__version__}")
     for row in rows:
         table.add_row(*row)
     Console(width=140).print(table)
+
+
+# Each imports what it needs alone: two of them need rivals that the others do without.
+
+
+def step(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a method and precision."""
+    from step import StepBenchmark, measure_steps
+
+    options = tyro.cli(StepBenchmark, args=arguments, prog="step")
+    return options.device, measure_steps(options)
+
+
+def augmentation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a size."""
+    from augmentation import AugmentationBenchmark, measure_augmentation
+
+    options = tyro.cli(AugmentationBenchmark, args=arguments, prog="augmentation")
+    return options.device, measure_augmentation(options)
+
+
+def views(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a generator, work and batch."""
+    from views import ViewsBenchmark, measure_views
+
+    options = tyro.cli(ViewsBenchmark, args=arguments, prog="views")
+    return options.device, measure_views(options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysBenchmark:
+    """Seconds and memory of listing images, resuming a finished run, folding its journal, and verifying.
+
+    Attributes:
+        count: of images, each with one view.
+    """
+
+    count: int = 1_000_000
+
+
+def keys(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a step."""
+    from keys import measure_keys
+
+    measured = measure_keys(tyro.cli(KeysBenchmark, args=arguments, prog="keys").count)
+    return "cpu", [(each.step, f"{each.seconds:.1f}", f"{each.megabytes:.0f}") for each in measured]
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
     folded = channels * config.patch**2
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(config.attention)]
+    heads: Any = tuple(width // config.head_dim for width in config.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         unet = UNet2DConditionModel(
@@ -91,7 +92,7 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
             down_block_types=tuple(down),
             up_block_types=tuple(up),
             layers_per_block=config.layers_per_block,
-            attention_head_dim=config.head_dim,
+            attention_head_dim=heads,  # diffusers' name for the number of heads
             cross_attention_dim=config.cross_dim,
             norm_num_groups=config.norm_groups,
             class_embed_type="simple_projection" if config.in_time else None,

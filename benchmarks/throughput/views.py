@@ -1,0 +1,180 @@
+"""Images per second and memory of each generator, unCLIP beside diffusers' own pipeline on the same weights.
+
+A view is timed from a decoded image to 8-bit pixels on the CPU, or from the image's cached condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from diffusers import StableUnCLIPImg2ImgPipeline
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+import viewgen
+from own_process import OUT_OF_MEMORY, Measured, OwnProcess
+from random_models import EMBEDDING, Scale, save_random
+from timing import rates
+
+Options = dict[str, Any]
+Row = tuple[str, ...]
+GENCL = {"icgan": "GenCL: 19.82 ms, its machine", "maskgit": "GenCL: 98.93 ms, its machine"}  # its table, batch 1
+LEVELS = (0, 100, 200, 300, 400)  # GenView's
+STEPS, GUIDANCE, LEVEL = 20, 10.0, 200
+SOURCE_SIDE = 512  # pixels of the images, where a generator takes any
+GROWTH = 1.05  # in images/s, from which a doubled batch counts as better
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsBenchmark:
+    """Images per second and peak memory of the generators, with random weights in the official formats.
+
+    Attributes:
+        generators: which ones.
+        scale: "real" is the published size and the default on a GPU; "small", the default on a CPU, is narrower
+            (IC-GAN as it is); "tiny" says nothing about speed.
+        dtype: of the networks; without it float16 on a GPU and float32 on a CPU.
+        compile: our networks, never the pipeline's.
+        largest_batch: batches are doubled up to it, while that gives 5% more images/s and the memory suffices.
+        rounds: timed, after one that is not.
+        device: where they run.
+    """
+
+    generators: tuple[Literal["unclip", "icgan", "maskgit", "eldm"], ...] = ("unclip", "icgan", "maskgit", "eldm")
+    scale: Scale | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    compile: bool = False
+    largest_batch: int = 256
+    rounds: int = 5
+    device: str = "cpu"
+
+
+def measure_views(options: ViewsBenchmark) -> list[Row]:
+    """One row a way and batch: images/s, ms an image, peak memory in GB, weights included, and what to compare with."""
+    on_cpu = options.device == "cpu"
+    scale: Scale = options.scale or ("small" if on_cpu else "real")
+    dtype = options.dtype or ("float32" if on_cpu else "float16")
+    rows: list[Row] = []
+    for name in options.generators:
+        with TemporaryDirectory() as folder:
+            settings = {**save_random(name, scale, Path(folder)), "device": options.device, "dtype": dtype}
+            cells = _unclip(settings, options) if name == "unclip" else _alone(name, settings, options)
+        rows += [(f"{name}, {scale}, {dtype}", *row) for row in cells]
+    return rows
+
+
+def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
+    """The pipeline, ours one by one and at the best batch, and five noise levels in that batch: all in turn."""
+    settings = {**settings, "noise_level": LEVEL, "steps": STEPS, "guidance": GUIDANCE}
+    with (
+        OwnProcess(Pipeline, settings) as pipeline,
+        OwnProcess(Ours, {**settings, "name": "unclip", "compile": options.compile}) as ours,
+    ):
+        peak = pipeline.measure("from images", 1, rounds=1).peak
+        tried, best = try_batches(ours, "from images", options)
+        batch = best if best > 1 else max(tried)  # one image has but one level
+        calls = {
+            "pipeline": partial(pipeline.call, "from images", 1),
+            "one": partial(ours.call, "from images", 1),
+            "batch": partial(ours.call, "from images", batch),
+            "levels": partial(ours.call, "five levels", batch),
+        }
+        a_second = rates(calls, items=1, rounds=options.rounds, warmup=1)
+        mixed = ours.measure("five levels", batch, rounds=1).peak
+    theirs, one, many = a_second["pipeline"], a_second["one"], batch * a_second["batch"]
+    longer = 100 * (a_second["batch"] / a_second["levels"] - 1)
+    return [
+        _row("diffusers' pipeline", 1, Measured(theirs, peak)),
+        _row("from images", 1, Measured(one, tried[1].peak), f"{one / theirs:.2f}x the pipeline"),
+        _row("from images", batch, Measured(many, tried[batch].peak), f"{many / theirs:.2f}x the pipeline"),
+        _row("five levels", batch, Measured(batch * a_second["levels"], mixed), f"{longer:+.1f}% time"),
+    ]
+
+
+def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
+    """One by one and at the best batch."""
+    rows = []
+    with OwnProcess(Ours, {**settings, "name": name, "compile": options.compile}) as ours:
+        for work in ("from conditions",) if name == "eldm" else ("from images", "from conditions"):
+            tried, best = try_batches(ours, work, options)
+            rows.append(_row(work, 1, tried[1], GENCL.get(name, "")))
+            if best > 1:
+                rows.append(_row(work, best, tried[best]))
+    return rows
+
+
+def try_batches(ours: OwnProcess, work: str, options: ViewsBenchmark) -> tuple[dict[int, Measured], int]:
+    """What each batch gives, and the best."""
+    tried, best = {1: ours.measure(work, 1, rounds=options.rounds)}, 1
+    while 2 * best <= options.largest_batch:
+        try:
+            tried[2 * best] = ours.measure(work, 2 * best, rounds=options.rounds)
+        except OUT_OF_MEMORY:
+            ours.restart()
+            break
+        if tried[2 * best].rate < GROWTH * tried[best].rate:
+            break
+        best *= 2
+    return tried, best
+
+
+def _row(work: str, batch: int, measured: Measured, beside: str = "") -> Row:
+    return work, str(batch), f"{measured.rate:.3g}", f"{1000 / measured.rate:.4g}", f"{measured.peak:.2f}", beside
+
+
+class Ours:
+    """A generator of viewgen, and images for it."""
+
+    def __init__(self, *, name: str, **options: Any) -> None:
+        self.generator: Any = viewgen.load_generator(name, **options)
+        self.embedded = name == "eldm"  # by an encoder of the user's; any vectors take as long
+
+    def prepare(self, work: str, batch: int) -> Callable[[], Tensor]:
+        """Views of as many images, of their conditions, or of images with a noise level each."""
+        make, seeds, levels = self.generator, range(batch), None
+        if work == "from conditions":
+            condition = torch.randn(batch, EMBEDDING) if self.embedded else make.condition(self._images(batch))
+            return lambda: make.generate(condition, seeds=seeds)
+        if work == "five levels":
+            levels = torch.tensor([float(LEVELS[index % len(LEVELS)]) for index in seeds])
+        images = self._images(batch)
+        return lambda: make.generate(make.condition(images), seeds=seeds, strength=levels)
+
+    def _images(self, batch: int) -> Tensor:
+        return random_images(batch, self.generator.input_size or SOURCE_SIDE)
+
+
+class Pipeline:
+    """diffusers' pipeline, an image a call, as in GenView's script; but seeded, so that its views are also ours."""
+
+    def __init__(
+        self, *, model: str, steps: int, guidance: float, noise_level: int, output_size: int, device: str, dtype: str
+    ) -> None:
+        number = getattr(torch, dtype)
+        loaded = StableUnCLIPImg2ImgPipeline.from_pretrained(model, torch_dtype=number, low_cpu_mem_usage=False)
+        self.pipeline: Any = loaded.to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.options = {"num_inference_steps": steps, "guidance_scale": guidance, "noise_level": noise_level}
+        self.size = (output_size, output_size)
+
+    def prepare(self, work: str, batch: int) -> Callable[[], list[Image.Image]]:
+        """Views of as many images."""
+        assert work == "from images"
+        pictures = [to_pil_image(image) for image in random_images(batch, SOURCE_SIDE)]
+        return lambda: [self._view(picture, seed) for seed, picture in enumerate(pictures)]
+
+    def _view(self, picture: Image.Image, seed: int) -> Image.Image:
+        generator = torch.Generator().manual_seed(seed)
+        return self.pipeline(picture, prompt="", generator=generator, **self.options).images[0].resize(self.size)
+
+
+def random_images(count: int, side: int) -> Tensor:
+    """The same on every call."""
+    return torch.randint(256, (count, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
