@@ -1,10 +1,13 @@
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
-from pairquality import ForegroundPCA, fit_pca, foreground_maps, foreground_ratio
+from pairquality import FeatureEncoder, ForegroundPCA, fit_pca, foreground_maps, foreground_ratio
 from pairquality.sample import UniformSample
 
 # PCA() of tools/clip_pca/extract_features_pca.py in xiaojieli0903/genview (38a6a78) on the tokens of `images()`,
@@ -140,3 +143,60 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "text").write_text("x")
     with pytest.raises(ValueError, match="does not hold"):
         ForegroundPCA.load(tmp_path / "text")
+
+
+def fit_of_one_rank(rank: int, path: str) -> None:
+    """Two thirds of the images, a third, and, in the third case, none."""
+    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
+    mine = images()[:26] if rank == 0 else images()[26:]
+    together = fit_pca(mine.split(7), 0.4, group=dist.group.WORLD)
+    sampled = fit_pca(mine.split(7), 0.4, sample_bytes=600 * 16 * 4, group=dist.group.WORLD)
+    alone = fit_pca(images().split(7) if rank == 1 else [], 0.4, group=dist.group.WORLD)
+    for name, pca in (("together", together), ("sampled", sampled), ("alone", alone)):
+        pca.save(f"{path}/{name}{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_fit_as_one(tmp_path):
+    workers = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
+    expected = fit_pca(images().split(7), 0.4)
+    for name in ("together", "alone", "sampled"):
+        first, second = (ForegroundPCA.load(tmp_path / f"{name}{rank}") for rank in range(2))
+        assert first.hash == second.hash
+        torch.testing.assert_close(first.direction, expected.direction, rtol=0, atol=1e-6)
+        torch.testing.assert_close(first.mean, expected.mean, rtol=0, atol=1e-6)
+        if name == "sampled":  # 600 of 1960 tokens: one standard deviation of the share is 0.02
+            assert 0 < abs(float(foreground_ratio(first, images()).mean()) - 0.4) < 0.06
+        else:
+            assert first.threshold == pytest.approx(expected.threshold, abs=1e-5)
+            assert first.margin == pytest.approx(expected.margin, abs=1e-6)
+
+
+def test_a_pca_belongs_to_its_encoder_and_a_changed_file_is_refused(tmp_path):
+    encoder, other = (FeatureEncoder(torch.nn.Conv2d(3, 16, 4, 4), 28, name=name) for name in ("mine", "theirs"))
+    found = fit_pca([images()], encoder=encoder, data="forty grids")
+    path = tmp_path / "pca.safetensors"
+    found.save(path)
+    again = ForegroundPCA.load(path, encoder)
+    assert again.fitted_on == found.fitted_on and again.hash == found.hash
+    assert again.fitted_on is not None and (again.fitted_on.data, again.fitted_on.images) == ("forty grids", 40)
+    with pytest.raises(ValueError, match=r"fitted on the encoder mine .* not on theirs"):
+        ForegroundPCA.load(path, other)
+    with pytest.raises(ValueError, match="does not say which encoder"):
+        fit_pca([images()]).require(encoder)
+    with pytest.raises(ValueError, match="12 wide, but the PCA was fitted on 16"):
+        found.project(images()[:, :, :12])
+    data = path.read_bytes()
+    for old, new in ((b"forty", b"fifty"), (b'\\"centred\\": true', b'\\"centred\\": null')):
+        assert data.count(old) == 1
+        path.write_bytes(data.replace(old, new))
+        with pytest.raises(ValueError, match="was changed after it was saved"):
+            ForegroundPCA.load(path)
+    path.write_bytes(data[:-4])
+    with pytest.raises(ValueError, match="does not hold"):
+        ForegroundPCA.load(path)
+
+
+if __name__ == "__main__":
+    fit_of_one_rank(int(sys.argv[1]), sys.argv[2])

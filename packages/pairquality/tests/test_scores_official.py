@@ -104,6 +104,18 @@ def test_flat_images_give_finite_numbers(dtype):
     assert torch.equal(ones.background, torch.zeros(6))
 
 
+def test_autocast_and_gradients_do_not_reach_scores_and_weights():
+    first, second = (tokens.requires_grad_() for tokens in views())
+
+    def scored() -> torch.Tensor:
+        maps = foreground_maps(pca(True), first), foreground_maps(pca(True), second)
+        return pair_weights(pair_scores(first, second, *maps).quality)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = scored()
+    assert torch.equal(rough, scored()) and not rough.requires_grad and first.grad is None
+
+
 def test_the_ratio_counts_tokens_above_the_threshold():
     first, _ = views()
     projections = (first.double() - 3.0) @ pca().direction.double()

@@ -1,4 +1,4 @@
-"""Fitting the foreground direction in one pass over any number of images.
+"""Fitting the foreground direction in one pass over any number of images, by one process or several.
 
 Shapes: n images of a batch (_ in a stream of batches), l tokens of an image (a grid of rows x columns), d token width.
 """
@@ -7,12 +7,16 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int
+import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 
-from pairquality.pca import ForegroundPCA
+from pairquality.encoder import FeatureEncoder
+from pairquality.moments import TokenMoments, merged
+from pairquality.pca import FittedOn, ForegroundPCA
 from pairquality.sample import UniformSample
 from pairquality.threshold import ThresholdRule, threshold_at
 
@@ -31,6 +35,9 @@ def fit_pca(
     threshold_rule: ThresholdRule = "quantile",
     sample_bytes: int = 2**30,
     seed: int = 0,
+    encoder: FeatureEncoder | None = None,
+    data: str = "",
+    group: dist.ProcessGroup | None = None,
 ) -> ForegroundPCA:
     """First principal component of all tokens, turned so that the centre of the images is high, and its threshold.
 
@@ -49,8 +56,11 @@ def fit_pca(
         skip_border: rings of outermost tokens left out of the direction and of its sign, where zero padding marks them;
             the threshold counts all tokens.
         threshold_rule: "quantile", or "histogram" as in GenView's code (there with a share of 0.35).
-        sample_bytes: memory for the threshold's sample.
+        sample_bytes: memory of each process for the threshold's sample.
         seed: of that sample.
+        encoder: made the features; written down, and other encoders are refused later.
+        data: which images, in words; written down.
+        group: processes that read a part of the images each and fit one PCA together, the same on all; all must call.
 
     Raises:
         ValueError: no tokens, tokens of changing or unfit shape, NaN or constant tokens, share outside (0, 1).
@@ -63,12 +73,15 @@ def fit_pca(
     moments, sample = None, None
     for batch in features:
         if moments is None or sample is None:
-            moments = _TokenMoments(batch, grid, skip_border)
-            sample = UniformSample(max(2, sample_bytes // (4 * batch.shape[2])), batch.shape[2], seed)
+            moments = TokenMoments(batch, grid, skip_border)
+            rank = 0 if group is None else group.rank()
+            sample = UniformSample(max(2, sample_bytes // (4 * batch.shape[2])), batch.shape[2], seed, stream=rank)
         moments.add(batch)
         sample.add(batch.flatten(0, 1))
-    if moments is None or sample is None:
-        raise ValueError("No features to fit: the iterable gave no batch.")
+    if group is not None:
+        moments = _joined(moments, group)
+    if moments is None or not moments.sums.count:
+        raise ValueError("No features to fit: the iterable gave no batch, or no image can be read.")
     direction, margin = moments.first_component()
     if abs(margin) < SMALL_MARGIN:
         warnings.warn(
@@ -78,74 +91,54 @@ def fit_pca(
         )
     pca = ForegroundPCA(
         direction=(direction if margin >= 0 else -direction).float(),
-        mean=moments.mean.cpu().float(),
+        mean=moments.sums.mean.cpu().float(),
         threshold=math.nan,
         margin=abs(margin),
         centred=centred,
         share_foreground=share_foreground,
+        fitted_on=None if encoder is None else _fitted_on(encoder, data, moments.sums.images),
     )
-    projections = pca.project(sample.rows[None])[0]
+    projections = _sampled_projections(pca, sample, group)
     return replace(pca, threshold=threshold_at(projections, share_foreground, threshold_rule))
 
 
-def token_rings(tokens: int, grid: tuple[int, int] | None) -> Int[Tensor, " l"]:
-    """How far each token of a grid lies from the border: 0 for the outermost ring, 1 for the next.
+def _fitted_on(encoder: FeatureEncoder, data: str, images: int) -> FittedOn:
+    mean, std = encoder.normalisation
+    return FittedOn(
+        encoder=encoder.name,
+        encoder_hash=encoder.hash,
+        size=encoder.size,
+        mean=mean,
+        std=std,
+        data=data,
+        images=images,
+    )
 
-    Raises:
-        ValueError: the grid does not have that many tokens.
-    """
-    rows, columns = grid if grid is not None else (math.isqrt(tokens), math.isqrt(tokens))
-    if rows * columns != tokens:
-        raise ValueError(f"{tokens} tokens do not fill a grid of {rows} x {columns}: give grid=(rows, columns).")
-    down, across = torch.arange(rows), torch.arange(columns)
-    vertical, horizontal = torch.minimum(down, rows - 1 - down), torch.minimum(across, columns - 1 - across)
-    return torch.minimum(vertical[:, None], horizontal[None, :]).flatten()
+
+def _sampled_projections(
+    pca: ForegroundPCA, sample: UniformSample | None, group: dist.ProcessGroup | None
+) -> Float[Tensor, " t"]:
+    """Of one process's sample, or of a sample of all processes' samples that is no larger."""
+    if group is None:
+        assert sample is not None
+        return pca.project(sample.rows[None])[0]
+    mine = None if sample is None else (sample.capacity, sample.keys, pca.project(sample.rows[None])[0])
+    parts = [part for part in _gathered(mine, group) if part is not None]
+    keys, projections = (torch.cat([part[place] for part in parts]) for place in (1, 2))
+    capacity = min(len(keys), max(part[0] for part in parts))
+    return projections[keys.topk(capacity, largest=False).indices]
 
 
-class _TokenMoments:
-    """Mean and scatter of a stream of tokens, and the mean at each place of the grid; float64."""
+def _joined(moments: TokenMoments | None, group: dist.ProcessGroup) -> TokenMoments | None:
+    """The moments of all processes, in the order of their ranks; one that read no image adds nothing."""
+    parts = [part for part in _gathered(None if moments is None else moments.cpu(), group) if part is not None]
+    if not parts:
+        return None
+    parts[0].sums = merged([part.sums for part in parts])
+    return parts[0]
 
-    def __init__(self, batch: Float[Tensor, "n l d"], grid: tuple[int, int] | None, skip_border: int) -> None:
-        self._shape, device = batch.shape[1:], batch.device
-        rings = token_rings(batch.shape[1], grid)
-        self._border, self._centre = rings == skip_border, rings > skip_border
-        if skip_border < 0 or not self._centre.any():
-            raise ValueError(f"skip_border = {skip_border} leaves no centre inside the border of {len(rings)} tokens.")
-        self._used = (self._border | self._centre).to(device)
-        self._count = 0
-        self.mean: Float64[Tensor, " d"] = torch.zeros(self._shape[1], dtype=torch.float64, device=device)
-        self._scatter = torch.zeros(self._shape[1], self._shape[1], dtype=torch.float64, device=device)
-        self._sums = torch.zeros(self._shape, dtype=torch.float64, device=device)
-        self._images = 0
 
-    def add(self, batch: Float[Tensor, "n l d"]) -> None:
-        """Merges a batch by Chan's update: exact however large the mean is beside the deviation."""
-        if batch.shape[1:] != self._shape:
-            shapes = f"{list(batch.shape[1:])} after {list(self._shape)}"
-            raise ValueError(f"Tokens of shape {shapes}: bring all images to one size first.")
-        tokens = batch[:, self._used].flatten(0, 1).double()
-        total = self._count + len(tokens)
-        centre = tokens.mean(dim=0)
-        shift = centre - self.mean
-        tokens -= centre
-        self._scatter += tokens.T @ tokens + torch.outer(shift, shift) * (self._count * len(tokens) / total)
-        self.mean += shift * (len(tokens) / total)
-        self._count = total
-        self._sums += batch.sum(dim=0, dtype=torch.float64)
-        self._images += len(batch)
-
-    def first_component(self) -> tuple[Float64[Tensor, " d"], float]:
-        """The direction of the largest variance, on the CPU, and how far the centre is above the border along it.
-
-        The distance is in standard deviations, negative where the direction should be turned.
-        """
-        covariance = (self._scatter / max(self._count - 1, 1)).cpu()
-        if not covariance.isfinite().all():
-            raise ValueError("Features hold NaN or infinite values: check the encoder's weights and its precision.")
-        variances, directions = torch.linalg.eigh(covariance)
-        if variances[-1] <= 0:
-            raise ValueError("All tokens are the same: there is no component to find; give features of real images.")
-        direction = directions[:, -1].clone()
-        places = (self._sums / self._images).cpu()
-        difference = places[self._centre].mean(dim=0) - places[self._border].mean(dim=0)
-        return direction, float(difference @ direction) / math.sqrt(float(variances[-1]))
+def _gathered(mine: Any, group: dist.ProcessGroup) -> list[Any]:
+    found: list[Any] = [None] * group.size()
+    dist.all_gather_object(found, mine, group=group)
+    return found

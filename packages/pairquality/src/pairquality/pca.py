@@ -4,13 +4,41 @@ Shapes: n images, l tokens of an image, d token width.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from pairquality.encoder import FeatureEncoder, Triple
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedOn:
+    """Where the tokens came from.
+
+    Attributes:
+        encoder: the encoder's name.
+        encoder_hash: of its weights and normalisation.
+        size: side in pixels of its images.
+        mean: its normalisation.
+        std: the same.
+        data: the images, in words.
+        images: how many there were.
+    """
+
+    encoder: str
+    encoder_hash: str
+    size: int
+    mean: Triple
+    std: Triple
+    data: str
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +52,7 @@ class ForegroundPCA:
         margin: mean projection of the centre less that of the border, in standard deviations of the projections.
         centred: p = (x - mean) . v if true, p = x . v (GenView's code) if false.
         share_foreground: of the tokens fitted on, asked for.
+        fitted_on: encoder and data; None where fit_pca was given tokens alone.
     """
 
     direction: Float[Tensor, " d"]
@@ -32,35 +61,86 @@ class ForegroundPCA:
     margin: float
     centred: bool
     share_foreground: float
+    fitted_on: FittedOn | None = None
 
     def project(self, features: Float[Tensor, "n l d"]) -> Float[Tensor, "n l"]:
-        """Projections p of the tokens on the direction, in float32 on the features' device."""
+        """Projections p of the tokens on the direction, in float32 also under autocast, on the features' device."""
         if features.shape[2] != len(self.direction):
             raise ValueError(f"Tokens are {features.shape[2]} wide, but the PCA was fitted on {len(self.direction)}.")
         direction = self.direction.to(features.device)
-        projections = features.float() @ direction
-        return projections - self.mean.to(features.device) @ direction if self.centred else projections
+        with torch.autocast(features.device.type, enabled=False):
+            projections = features.float() @ direction
+            return projections - self.mean.to(features.device) @ direction if self.centred else projections
+
+    def require(self, encoder: FeatureEncoder) -> None:
+        """Refuses an encoder that this was not fitted on; the size of the images may differ.
+
+        Raises:
+            ValueError: its weights or its normalisation differ, or the encoder fitted on is not known.
+        """
+        if self.fitted_on is None:
+            raise ValueError("The PCA does not say which encoder it was fitted on: fit it with fit_pca(encoder=...).")
+        if self.fitted_on.encoder_hash != encoder.hash:
+            raise ValueError(
+                f"The PCA was fitted on the encoder {self.fitted_on.encoder} ({self.fitted_on.encoder_hash}), not on "
+                f"{encoder.name} ({encoder.hash}): fit one for this encoder."
+            )
+
+    @property
+    def hash(self) -> str:
+        """Of everything in it."""
+        return _hash(*self._content())
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file; a reader never sees half of it."""
         path = Path(path)
         unfinished = path.with_name(path.name + ".part")
-        numbers = {field.name: getattr(self, field.name) for field in fields(self)[2:]}
-        save_file({"direction": self.direction, "mean": self.mean}, unfinished, {"foreground_pca": json.dumps(numbers)})
+        tensors, text = self._content()
+        save_file(tensors, unfinished, {"foreground_pca": text, "hash": _hash(tensors, text)})
         unfinished.replace(path)
 
+    def _content(self) -> tuple[dict[str, Tensor], str]:
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("direction", "mean")}
+        numbers = {field.name: getattr(self, field.name) for field in fields(self)[len(tensors) :]}
+        return tensors, json.dumps({**numbers, "fitted_on": self.fitted_on and asdict(self.fitted_on)})
+
     @classmethod
-    def load(cls, path: str | Path) -> "ForegroundPCA":
+    def load(cls, path: str | Path, encoder: FeatureEncoder | None = None) -> "ForegroundPCA":
         """Reads what `save` wrote.
 
+        Args:
+            path: the file.
+            encoder: refuse a PCA of another one.
+
         Raises:
-            ValueError: not such a file.
+            ValueError: not such a file, changed since, or of another encoder.
         """
         if not Path(path).is_file():
             raise ValueError(f"No foreground PCA at {path}: give the path that ForegroundPCA.save wrote.")
         try:
             with safe_open(path, framework="pt") as file:
-                numbers = json.loads(file.metadata()["foreground_pca"])
-                return cls(direction=file.get_tensor("direction"), mean=file.get_tensor("mean"), **numbers)
+                text, expected = (file.metadata()[name] for name in ("foreground_pca", "hash"))
+                tensors = {name: file.get_tensor(name) for name in ("direction", "mean")}
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path} does not hold a saved foreground PCA ({error}).") from None
+        if _hash(tensors, text) != expected:
+            raise ValueError(f"{path} was changed after it was saved: fit the foreground PCA again.")
+        numbers = json.loads(text)
+        fitted_on = numbers.pop("fitted_on")
+        found = cls(**tensors, **numbers, fitted_on=fitted_on and _fitted_on(**fitted_on))
+        if encoder is not None:
+            found.require(encoder)
+        return found
+
+
+def _fitted_on(mean: list[float], std: list[float], **others: Any) -> FittedOn:
+    """From JSON, which knows no tuples."""
+    return FittedOn(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]), **others)
+
+
+def _hash(tensors: dict[str, Tensor], text: str) -> str:
+    digest = blake2b(text.encode(), digest_size=16)
+    for name, tensor in tensors.items():
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

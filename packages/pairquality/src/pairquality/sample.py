@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 
@@ -18,9 +18,9 @@ class UniformSample:
     rows' order in the stream, not on how the stream is cut into batches.
     """
 
-    def __init__(self, capacity: int, width: int, seed: int) -> None:
-        """Keeps at most `capacity` rows of `width` floats, on the CPU."""
-        digest = hashlib.blake2b(f"uniform sample/{seed}".encode(), digest_size=8).digest()
+    def __init__(self, capacity: int, width: int, seed: int, *, stream: int = 0) -> None:
+        """Keeps at most `capacity` rows of `width` floats, on the CPU; streams draw numbers of their own."""
+        digest = hashlib.blake2b(f"uniform sample/{seed}/{stream}".encode(), digest_size=8).digest()
         self._generator = np.random.default_rng(int.from_bytes(digest, "big"))
         self._rows = torch.empty(capacity, width)
         self._keys = torch.empty(capacity, dtype=torch.float64)
@@ -30,6 +30,16 @@ class UniformSample:
     def rows(self) -> Float[Tensor, "m d"]:
         """The rows kept so far, in no particular order."""
         return self._rows[: self._size]
+
+    @property
+    def keys(self) -> Float64[Tensor, " m"]:
+        """The numbers that the kept rows drew; over several streams, the smallest of all make a uniform sample."""
+        return self._keys[: self._size]
+
+    @property
+    def capacity(self) -> int:
+        """How many rows it can keep."""
+        return len(self._keys)
 
     def add(self, rows: Float[Tensor, "n d"]) -> None:
         """Lets the next rows of the stream take part."""

@@ -39,7 +39,8 @@ def pair_scores(
     """GenView's scores: q = cos(z_f^a, z_f^b) - cos(z_b^a, z_b^b), eq. 10 to 12 of https://arxiv.org/abs/2403.12003.
 
     z_f is the mean of a view's tokens weighted by its map m, z_b the mean weighted by 1 - m; a map that is 0 everywhere
-    has no foreground, and the similarity to it is 0. Computed in float32, whatever the type of the features.
+    has no foreground, and the similarity to it is 0. Computed in float32, whatever the type of the features, also under
+    autocast.
 
     Args:
         features_a: tokens of the first views.
@@ -60,5 +61,6 @@ def _pooled(
     """Means of the tokens, weighted by the maps and by their complements."""
     shares = torch.stack([maps, 1 - maps], dim=1)
     shares = shares / (shares.sum(dim=2, keepdim=True) + EPSILON)
-    pooled = shares @ features
+    with torch.autocast(features.device.type, enabled=False):
+        pooled = shares @ features
     return pooled[:, 0], pooled[:, 1]

@@ -1,0 +1,98 @@
+"""Does an encoder's first principal component find the object? Measured on images with masks, at several sizes.
+
+uv run python benchmarks/foreground ecssd.tar --encoder resnet20:resnet20-cifar10.th --sizes 32 64 96 128
+uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
+uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
+
+Masks are used to measure, never to fit. Beside the map: a disc in the middle and random tokens, both of the share of
+pixels that the threshold asks for, and the map with the sign that the masks would choose.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from encoders import open_encoder
+from masks import find_pairs, read_pairs, unpacked
+from measure import Figures, measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreground:
+    """Orientation, IoU and F-measure of foreground maps."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """A folder or tar with images/<name>.jpg and masks/<name>.png."""
+    encoder: str
+    """What pairquality.load_encoder takes; random/<timm model>; or resnet20:<file>, a ResNet-20 of CIFAR-10."""
+    sizes: tuple[int, ...] = (32, 64, 96, 128)
+    """Sides in pixels of the encoder's images."""
+    share_foreground: float = 0.4
+    skip_border: int = 0
+    batch_size: int = 50
+    seed: int = 0
+    """Of random weights and random maps."""
+    device: str = "cpu"
+    out: Path | None = None
+    """Append a JSON line for each size."""
+
+
+def main(options: Foreground) -> None:
+    """One line of the table for each size."""
+    print(f"{options.encoder}, share {options.share_foreground:g}, border left out {options.skip_border}")
+    print(
+        " size   grid margin  sign  per image |  IoU: map  signed centre random |    F: map  signed centre random | s"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        pairs = find_pairs(unpacked(options.data, Path(scratch)))
+        for size in options.sizes:
+            began = time.monotonic()
+            encoder = open_encoder(options.encoder, size, seed=options.seed, device=options.device)
+            images, masks = read_pairs(pairs, size)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                figures = measure(
+                    encoder,
+                    images,
+                    masks,
+                    share_foreground=options.share_foreground,
+                    skip_border=options.skip_border,
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                )
+            seconds = time.monotonic() - began
+            print(line(size, encoder.grid, figures, seconds))
+            for warning in caught:
+                print(f"  warning: {warning.message}", file=sys.stderr)
+            if options.out is not None:
+                told = {**asdict(options), "data": str(options.data), "out": None, "sizes": None, "size": size}
+                result = {**told, "encoder_hash": encoder.hash, "seconds": seconds, **asdict(figures)}
+                with options.out.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+
+
+def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> str:
+    """A row of the table."""
+    sign = "right" if found.sign_right else "WRONG"
+    shares = [
+        "".join(f"{getattr(found, f'{kind}_{of}'):>8.3f}" for of in ("map", "signed", "centre", "random"))
+        for kind in ("iou", "f")
+    ]
+    head = f"{size:>5} {grid[0]:>3}x{grid[1]:<3}{found.margin:>6.2f}  {sign}  {found.sign_right_per_image:>9.3f}"
+    return f"{head} |   {shares[0]} |   {shares[1]} | {seconds:.0f}"
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Foreground, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,132 @@
+"""Foreground maps held against masks.
+
+Shapes: n images, s pixels of a side, l tokens, d token width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pairquality import FeatureEncoder, ForegroundPCA, fit_pca
+
+BETA_SQUARED = 0.3
+"""Weight of recall in the F-measure, as saliency benchmarks have it (https://arxiv.org/abs/1501.02741)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Of one encoder at one size; IoU and F are means over images.
+
+    Attributes:
+        images: how many.
+        share_object: mean share of pixels in the masks.
+        margin: as the PCA has it.
+        sign_right: the projections are higher inside the masks than outside, over all images together.
+        sign_right_per_image: share of images where they are.
+        iou_map: of the map at its threshold.
+        iou_signed: the same, with the sign that the masks choose for the whole data set.
+        iou_centre: of a disc in the middle.
+        iou_random: of random tokens.
+        f_map: F-measures of the same.
+        f_signed: .
+        f_centre: .
+        f_random: .
+    """
+
+    images: int
+    share_object: float
+    margin: float
+    sign_right: bool
+    sign_right_per_image: float
+    iou_map: float
+    iou_signed: float
+    iou_centre: float
+    iou_random: float
+    f_map: float
+    f_signed: float
+    f_centre: float
+    f_random: float
+
+
+def measure(
+    encoder: FeatureEncoder,
+    images: UInt8[Tensor, "n 3 s s"],
+    masks: Bool[Tensor, "n s s"],
+    *,
+    share_foreground: float,
+    skip_border: int,
+    batch_size: int,
+    seed: int,
+) -> Figures:
+    """Fit on the images without their masks, then compare."""
+    tokens = torch.cat([encoder(batch.to(encoder.mean.device)).cpu() for batch in images.split(batch_size)])
+    pca = fit_pca(
+        tokens.split(batch_size), share_foreground, grid=encoder.grid, skip_border=skip_border, encoder=encoder
+    )
+    soft = enlarged(pca.project(tokens), encoder.grid, images.shape[-1])
+    found = soft > pca.threshold
+    inside, outside = contrast(soft, masks)
+    right = bool((inside.sum() / masks.sum()) > (outside.sum() / (~masks).sum()))
+    noise = torch.rand(tokens.shape[:2], generator=torch.Generator().manual_seed(seed))
+    guesses = {
+        "map": found,
+        "signed": found if right else soft < turned_threshold(pca, tokens),
+        "centre": disc(images.shape[-1], share_foreground).expand_as(masks),
+        "random": enlarged(noise, encoder.grid, images.shape[-1], "nearest") > 1 - share_foreground,
+    }
+    counts = masks.flatten(1).sum(dim=1)
+    per_image = inside / counts > outside / (masks[0].numel() - counts)
+    scores = {f"{kind}_{name}": score(guess, masks) for name, guess in guesses.items() for kind, score in KINDS.items()}
+    return Figures(
+        images=len(images),
+        share_object=float(masks.float().mean()),
+        margin=pca.margin,
+        sign_right=right,
+        sign_right_per_image=float(per_image.float().mean()),
+        **scores,
+    )
+
+
+def contrast(soft: Float[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> tuple[Tensor, Tensor]:
+    """Sums of each image's projections inside and outside its mask."""
+    return (soft * masks).double().sum(dim=(1, 2)), (soft * ~masks).double().sum(dim=(1, 2))
+
+
+def turned_threshold(pca: ForegroundPCA, tokens: Float[Tensor, "n l d"]) -> float:
+    """Below which the same share of tokens lies as above the PCA's threshold."""
+    return float(
+        pca.project(tokens).flatten().double().kthvalue(round(pca.share_foreground * tokens[..., 0].numel()))[0]
+    )
+
+
+def enlarged(
+    tokens: Float[Tensor, "n l"], grid: tuple[int, int], size: int, mode: str = "bilinear"
+) -> Float[Tensor, "n s s"]:
+    """A grid of tokens over the pixels."""
+    return interpolate(tokens.view(-1, 1, *grid), (size, size), mode=mode)[:, 0]
+
+
+def disc(size: int, share: float) -> Bool[Tensor, "s s"]:
+    """The pixels nearest to the middle, a given share of all."""
+    line = (torch.arange(size) - (size - 1) / 2).square()
+    distance = line[:, None] + line[None, :]
+    return distance <= distance.flatten().kthvalue(max(1, round(share * size * size)))[0]
+
+
+def iou(found: Bool[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> float:
+    """Mean intersection over union."""
+    both, either = (found & masks).sum(dim=(1, 2)), (found | masks).sum(dim=(1, 2))
+    return float((both / either).mean())
+
+
+def f_measure(found: Bool[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> float:
+    """Mean of (1 + b) P R / (b P + R) with b = 0.3 = (1 + b) hits / (b |mask| + |found|)."""
+    hits = (found & masks).sum(dim=(1, 2))
+    size = BETA_SQUARED * masks.sum(dim=(1, 2)) + found.sum(dim=(1, 2))
+    return float(((1 + BETA_SQUARED) * hits / size).mean())
+
+
+KINDS = {"iou": iou, "f": f_measure}

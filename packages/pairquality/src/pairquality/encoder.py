@@ -1,0 +1,144 @@
+"""A frozen network that turns images into tokens, whatever the model it sits in does around it.
+
+Shapes: b images of h x w pixels, l tokens of an image in a square grid, d token width.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+from hashlib import blake2b
+from math import isqrt
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Triple = tuple[float, float, float]
+TakeMap = Callable[[nn.Module, Tensor], Any]
+"""(network, normalised images) -> a map Float[b d rows columns], or tokens Float[b l d] without prefix tokens."""
+
+
+class FeatureEncoder(nn.Module):
+    """Images -> tokens by a frozen copy of a network.
+
+    The network is held outside the registry of submodules. So it stays in evaluation mode whatever calls train(), has
+    no parameters for optimisers, averages and DDP to find, and no place in any state_dict; it does follow .to(device).
+
+    Args:
+        module: the network; copied, so what happens to it later does not matter.
+        size: the side in pixels of the square images it is given; others are resized.
+        mean: per channel, of images in [0, 1].
+        std: per channel, of images in [0, 1].
+        name: how load_encoder finds it again, or any text.
+        take_map: calls the network for the features wanted; by default the network's own output.
+        autocast: the type it computes in, such as torch.bfloat16; float32 if None, also where the caller autocasts.
+
+    Attributes:
+        normalisation: mean and std.
+        hash: of the weights and the normalisation; what is fitted on one encoder is refused by another.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        size: int,
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
+        name: str = "encoder",
+        *,
+        take_map: TakeMap | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._held = (copy.deepcopy(module).eval().requires_grad_(False),)  # a tuple is not registered
+        self._take_map: TakeMap = take_map or _call
+        self.size, self.name, self.autocast = size, name, autocast
+        mean, std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
+        self.normalisation = (mean, std)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.hash = blake2b(f"{weights_hash(module)} {mean} {std}".encode(), digest_size=16).hexdigest()
+        super().train(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen network."""
+        return self._held[0]
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens, found by encoding one black image."""
+        return self._encode(self.mean.new_zeros(1, 3, self.size, self.size))[1]
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b l d"]:
+        """Tokens in float32, row by row.
+
+        Args:
+            images: in [0, 1], or uint8; not normalised (see `denormalise`). Another size than the encoder's is resized
+                (bicubic, antialiased).
+
+        Raises:
+            ValueError: what the network gives is neither a map nor a square grid of tokens.
+        """
+        return self._encode(images)[0]
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if values.shape[-2:] != (self.size, self.size):
+            values = interpolate(values, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        values = ((values - self.mean.float()) / self.std.float()).to(self.mean.dtype)
+        self.network.eval()
+        with torch.no_grad(), torch.autocast(values.device.type, self.autocast, enabled=self.autocast is not None):
+            return _tokens(self._take_map(self.network, values), self.name)
+
+    def train(self, mode: bool = True) -> "FeatureEncoder":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureEncoder":
+        self.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def denormalise(images: Float[Tensor, "b 3 h w"], mean: Triple, std: Triple) -> Float[Tensor, "b 3 h w"]:
+    """Images in [0, 1] from normalised ones, as a training loop has them: images * std + mean."""
+    scale, shift = (images.new_tensor(triple).view(3, 1, 1) for triple in (std, mean))
+    return images * scale + shift
+
+
+def weights_hash(module: nn.Module) -> str:
+    """blake2b over names, types, shapes and values of all tensors: the same weights have the same hash anywhere."""
+    digest = blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _call(module: nn.Module, images: Tensor) -> Tensor:
+    return module(images)
+
+
+def _tokens(features: Any, name: str) -> tuple[Tensor, tuple[int, int]]:
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(
+            f"The encoder {name} gives {found}, neither a map nor tokens: use FeatureEncoder(module, ..., take_map=...)"
+        )
+    if features.ndim == 4:
+        return features.flatten(2).transpose(1, 2).float(), (features.shape[2], features.shape[3])
+    side = isqrt(features.shape[1])
+    if side * side != features.shape[1]:
+        raise ValueError(
+            f"The encoder {name} gives {features.shape[1]} tokens, no square grid: leave prefix tokens out by take_map"
+        )
+    return features.float(), (side, side)

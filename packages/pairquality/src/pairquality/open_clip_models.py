@@ -1,0 +1,82 @@
+"""Image towers of open_clip, without their projection."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor, nn
+
+from pairquality.recipe import Recipe, first_line
+from pairquality.timm_models import timm_features
+
+PUBLISHED_SIZES = {"convnext_base_w": 224}
+"""Where GenView (https://github.com/xiaojieli0903/genview) runs a model at another size than its own, 256."""
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "*.safetensors", "*.bin", "*.pt", "*.pth")
+"""Files in a model's folder, the first found is read."""
+SCHEMAS = ("local-dir", "hf-hub")
+
+
+def open_clip_recipe(name: str, size: int | None) -> Recipe:
+    """The image tower of "MODEL:TAG", "MODEL:PATH", "local-dir:FOLDER" or "hf-hub:OWNER/NAME".
+
+    Raises:
+        ValueError: unknown model, or weights that cannot be had or do not fit.
+    """
+    model, _, weights = name.partition(":")
+    if not weights:
+        raise ValueError(f"open_clip/{name} names no weights: write open_clip/{model}:TAG or open_clip/{model}:PATH.")
+    if model not in SCHEMAS and open_clip.get_model_config(model) is None:
+        raise ValueError(f"open_clip has no model {model!r}: choose one of open_clip.list_models().")
+    clip = _create(model, weights, size or PUBLISHED_SIZES.get(model))
+    tower, about = clip.visual, _preprocessing(clip, weights)
+    if hasattr(tower, "trunk"):
+        module, take_map = tower.trunk, timm_features
+    else:
+        module, take_map = tower, tower_features
+    own = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
+    return Recipe(module=module, size=own, mean=tuple(about["mean"]), std=tuple(about["std"]), take_map=take_map)
+
+
+def tower_features(tower: nn.Module, images: Tensor) -> Tensor:
+    """Patch tokens of a vision transformer after ln_post; the last map of open_clip's own ResNets."""
+    options: dict[str, Any] = {"indices": 1, "intermediates_only": True}
+    if hasattr(tower, "ln_post"):  # a pooler with attention has its ln_post behind it, of another width
+        options["normalize_intermediates"] = getattr(tower, "attn_pool", None) is None
+        options["output_fmt"] = "NLC"
+    return tower.forward_intermediates(images, **options)["image_intermediates"][-1]  # pyright: ignore
+
+
+def _create(model: str, weights: str, size: int | None) -> Any:
+    if model in SCHEMAS:
+        chosen, pretrained = f"{model}:{weights}", None
+    else:
+        chosen, pretrained = model, str(_weights_file(Path(weights))) if Path(weights).exists() else weights
+    try:
+        return open_clip.create_model(
+            chosen, pretrained, require_pretrained=True, force_image_size=size, weights_only=True
+        )
+    except Exception as error:  # open_clip, the hub and torch raise many unrelated types
+        raise ValueError(
+            f"Cannot load open_clip/{model}:{weights} ({first_line(error)}): without a network give a checkpoint's "
+            f"file or folder, open_clip/{model}:PATH."
+        ) from error
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = [file for pattern in WEIGHTS for file in sorted(path.glob(pattern))]
+    if not found:
+        raise ValueError(f"{path} holds no weights of open_clip, such as {WEIGHTS[0]}.")
+    return found[0]
+
+
+def _preprocessing(clip: Any, weights: str) -> dict[str, Any]:
+    """Mean and std: of the checkpoint's folder where it says, else of the model as open_clip knows it."""
+    about, path = dict(open_clip.get_model_preprocess_cfg(clip)), Path(weights)
+    config = path / CONFIG if path.is_dir() else path.with_name(CONFIG)
+    if path.exists() and config.is_file():
+        about |= json.loads(config.read_text()).get("preprocess_cfg", {})
+    return about

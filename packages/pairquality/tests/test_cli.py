@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pairquality import ForegroundPCA
+from pairquality.backbone_folder import narrow_resnet
+from pairquality.cli import FAILED, main, run
+from pairquality.encoder import weights_hash
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A folder of images, and a backbone's folder."""
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for place in range(12):
+        pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
+        pixels[10:30, 10:30] += np.uint8(150)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{place}.png")
+    export(tmp_path / "backbone", 0)
+    return tmp_path
+
+
+def export(folder, seed: int) -> None:
+    folder.mkdir()
+    torch.manual_seed(seed)
+    architecture = {"name": "resnet10", "width": 4, "cifar_stem": True}
+    network = narrow_resnet(width=4, cifar_stem=True)
+    save_file(dict(network.state_dict()), folder / "backbone.safetensors")
+    recipe = {"image_size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+    about = {"format": 1, "architecture": architecture, "hash": weights_hash(network), "recipe": recipe}
+    (folder / "backbone.json").write_text(json.dumps(about))
+
+
+def command(work, *rest: str) -> int:
+    name, *options = rest
+    return run([name, str(work / "images"), "--workers", "1", *options])
+
+
+def fit(work, *options: str) -> str:
+    pca = str(work / "pca" / "foreground.safetensors")
+    assert command(work, "fit", "--encoder", str(work / "backbone"), "--out", pca, *options) == 0
+    return pca
+
+
+def test_fit_ratios_and_look(work, capsys):
+    pca = fit(work, "--images", "9", "--share-foreground", "0.3", "--mean", "0.4", "0.4", "0.4")
+    found = ForegroundPCA.load(pca)
+    assert found.fitted_on is not None and found.fitted_on.images == 9 and found.share_foreground == 0.3
+    assert found.fitted_on.mean == (0.4, 0.4, 0.4)
+    assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == 0
+    assert pq.read_table(work / "r.parquet").num_rows == 12
+    assert command(work, "look", "--pca", pca, "--out", str(work / "maps.png"), "--count", "4") == 0
+    assert (work / "maps.png").is_file()
+    told = capsys.readouterr()
+    assert "9 images, threshold" in told.out and "ratios 12/12" in told.err
+
+
+def test_an_unreadable_image_shows_in_the_exit_code(work, capsys):
+    pca = fit(work)
+    (work / "images" / "z.jpg").touch()
+    for _ in range(2):
+        assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == FAILED
+        assert "1 images cannot be read: see" in capsys.readouterr().err
+    assert json.loads((work / "r.failures.jsonl").read_text())["key"] == "z.jpg"
+
+
+def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypatch, capsys):
+    pca = fit(work)
+    export(work / "other", 1)
+
+    def told(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["pairquality", "ratios", str(work / "images"), *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        text = str(caught.value)
+        assert text.startswith("error: ") and "\n" not in text and not (work / "r.parquet").exists()
+        return text
+
+    out = ("--out", str(work / "r.parquet"))
+    assert "fit one for this encoder" in told("--pca", pca, "--encoder", str(work / "other"), *out)
+    assert "No foreground PCA at" in told("--pca", str(work / "none"), *out)
+    tensors = load_file(pca)
+    data = bytearray(Path(pca).read_bytes())
+    data[-3] ^= 1
+    Path(pca).write_bytes(data)
+    assert "was changed after it was saved" in told("--pca", pca, *out)
+    save_file(tensors, pca)
+    assert "does not hold a saved foreground PCA" in told("--pca", pca, *out)
