@@ -2,6 +2,8 @@
 
 uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
 uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
+uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
+    --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
 uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
 """
 
@@ -11,14 +13,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 import sslzoo
 import viewgen
-from viewgen import eldm
+from adaptive import measure_foreground
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +33,36 @@ class Generate:
     out: Path
     """Folder for the views."""
     model: Path
-    """Folder of a diffusion model that apps/train_generator wrote."""
+    """Folder of a diffusion model that apps/train_generator wrote, or of a Stable unCLIP."""
+    generator: Literal["eldm", "unclip"] = "eldm"
+    """`viewgen generate` has all the others."""
     encoder: str | None = None
-    """The encoder it was trained with: a backbone folder or timm/<model>. Needed for images it was not trained on."""
+    """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
+    strength: str | None = None
+    """Noise level for unclip: a number, random, or adaptive."""
+    foreground: str | None = None
+    """Encoder that finds the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a backbone folder."""
     views_per_image: int = 1
     interpolate: bool = False
     """Condition on a mixture with another image, for the disentanglement term."""
     alpha: tuple[float, float] = (0.3, 0.7)
     """The mixture's weight of the image itself is drawn between these."""
     partner: Literal["random", "nearest"] = "random"
-    steps: int = 12
-    guidance: float = 2.0
+    steps: int | None = None
+    """Network evaluations per view; without it the generator's default, 12 for eldm and 20 for unclip."""
+    guidance: float | None = None
+    """Without it the generator's default, 2 for eldm and 10 for unclip."""
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
     seed: int = 0
-    precision: Literal["bf16", "float32"] = "bf16"
+    precision: Literal["bf16", "fp16", "float32"] = "bf16"
     workers: int = 0
     device: str = "auto"
 
 
 def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
-    """Embed what is not embedded yet, paint this process's share, fold the journals."""
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    generator = eldm.ELDMGenerator(
-        options.model, steps=options.steps, guidance=options.guidance, device=str(worker.device), dtype=dtype
-    )
+    """Embed and measure what is not yet, paint this process's share, fold the journals."""
+    generator = open_generator(options, str(worker.device))
     with sslzoo.Progress(shown=worker.leads) as progress:
         if worker.leads and options.encoder is not None:
             encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
@@ -62,15 +70,19 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
             )
+        adaptive = options.strength is not None and options.strength.startswith("adaptive")
+        if worker.leads and adaptive:
+            measure_foreground(options.images, options.out, options.foreground, options.workers, worker, progress)
         sslzoo.wait_for_all()
+        ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
+        law = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
         summary = viewgen.generate_views(
             options.images,
             options.out,
             generator,
-            embeddings=viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings"),
-            interpolate=viewgen.Interpolation(alpha=options.alpha, partner=options.partner)
-            if options.interpolate
-            else None,
+            embeddings=find_embeddings(options),
+            interpolate=law,
+            strength=None if options.strength is None else viewgen.parse_strength(options.strength, ratios),
             views_per_image=options.views_per_image,
             seed=options.seed,
             batch_size=options.batch_size,
@@ -83,6 +95,25 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
         if worker.leads:
             progress.console.print(f"manifest: {viewgen.fold_journals(options.out)}")
     return summary
+
+
+def open_generator(options: Generate, device: str) -> viewgen.Generator:
+    """The generator on this process's device."""
+    chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
+    return viewgen.load_generator(
+        options.generator,
+        **{"folder" if options.generator == "eldm" else "model": options.model},
+        **{name: value for name, value in chosen.items() if value is not None},
+        device=device,
+        dtype=DTYPES[options.precision],
+    )
+
+
+def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
+    """An E-LDM's conditions: just made, or those it was trained on."""
+    if options.generator != "eldm":
+        return None
+    return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")
 
 
 def main() -> None:
