@@ -100,6 +100,13 @@ def test_what_a_process_raises_is_told_in_one_line(make, images, tmp_path):
         make(tmp_path / "others", strength=0.5, devices=["cpu", "cpu"])
 
 
+def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(make, alone):
+    assert make(alone, devices=["cpu", "cpu"]).already == 70
+    for options in ({"devices": ["cpu"]}, {"engine": "ray"}, {}):
+        with pytest.raises(ValueError, match="seed was 0, now 1"):
+            make(alone, seed=1, **options)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A real cluster of this machine alone."""

@@ -61,8 +61,6 @@ def run_ray(job: Job, plan: Plan, actors: int | None) -> Iterator[ChunkResult]:
     Raises:
         ValueError: with what an actor raised.
     """
-    if not len(plan.chunks):
-        return
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     gpus = int(ray.cluster_resources().get("GPU", 0))

@@ -125,13 +125,13 @@ def generate_views(
             shard=name,
             threads=workers,
         )
-        if engine == "ray":
+        if engine == "ray" and len(plan.chunks):
             from viewgen.ray_engine import run_ray  # an extra
 
             results = run_ray(job, plan, actors)
-        elif devices is not None:
+        elif devices is not None and len(plan.chunks):
             results = run_processes(job, plan, devices)
-        else:
+        else:  # where nothing is lacking, too: it compares the settings
             results = run_here(job, plan, journal)
         return _settle(results, plan, len(refused) * views_per_image if shard[0] == 0 else 0, on_progress)
 
