@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_apps_and_benchmarks_never_import_each_other():
     own = {d: {p.stem for p in d.glob("*.py")} - {"__main__"} for d in programs}
     for program in programs:
         foreign = set().union(*(names for d, names in own.items() if d != program)) - own[program]
-        foreign |= {d.name for d in programs}
+        foreign |= {d.name for d in programs} - sys.stdlib_module_names
         for path in program.glob("*.py"):
             assert not _imports(path) & foreign, f"{path} imports another program's module"
 
