@@ -1,3 +1,4 @@
+import importlib.util
 import shutil
 
 import numpy as np
@@ -17,6 +18,11 @@ from viewgen import (
 )
 from viewgen.neighbours import ExactSearch, IVFSearch
 from viewgen.retrieval import RetrievalGenerator
+
+needs_faiss = pytest.mark.skipif(
+    importlib.util.find_spec("faiss") is None, reason="faiss is not installed: pip install 'viewgen[faiss]'"
+)
+IVF = pytest.param("ivf", marks=needs_faiss)
 
 
 def vectors(count, dim=8, seed=0, kind=np.float16):
@@ -70,15 +76,17 @@ def test_float64_decides_between_near_neighbours():
     assert ExactSearch(pool)(queries, torch.tensor([-1, -1, -1]), 4).tolist() == slow_search(pool, queries, [-1] * 3, 4)
 
 
-def test_what_is_found_does_not_depend_on_the_batch(small_chunks):
+@pytest.mark.parametrize("kind", ["exact", IVF])
+def test_what_is_found_does_not_depend_on_the_batch(small_chunks, kind):
     pool = vectors(300, dim=24)
+    search = ExactSearch(pool) if kind == "exact" else IVFSearch(pool, cells=6, probes=2)
     queries, own = torch.from_numpy(vectors(40, dim=24, seed=2, kind=np.float32)), torch.full((40,), -1)
-    for search in (ExactSearch(pool), IVFSearch(pool, cells=6, probes=2)):
-        together = search(queries, own, 2)
-        alone = torch.cat([search(queries[[place]], own[[place]], 2) for place in range(40)])
-        assert torch.equal(together, alone)
+    together = search(queries, own, 2)
+    alone = torch.cat([search(queries[[place]], own[[place]], 2) for place in range(40)])
+    assert torch.equal(together, alone)
 
 
+@needs_faiss
 def test_ivf_is_exact_with_every_cell_and_finds_most_with_few():
     draws = np.random.default_rng(0)
     centres = draws.normal(size=(40, 32))
@@ -101,6 +109,11 @@ def test_bad_questions_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             search(queries, none, count)
+
+
+@needs_faiss
+def test_too_few_cells_are_refused():
+    none = torch.tensor([-1])
     with pytest.raises(ValueError, match="raise probes"):
         IVFSearch(vectors(60), cells=20, probes=1)(torch.ones(1, 8), none, 50)
 
@@ -112,7 +125,7 @@ def made(images, tmp_path, wrapped):
     return lambda **options: RetrievalGenerator(pool=folder, pool_images=images, **{"output_size": 12, **options})
 
 
-@pytest.mark.parametrize("search", ["exact", "ivf"])
+@pytest.mark.parametrize("search", ["exact", IVF])
 def test_a_view_is_the_nearest_other_image(made, images, embeddings, search):
     generator = made(search=search, cells=2, probes=2)
     keys = embeddings.keys
