@@ -1,0 +1,78 @@
+"""How like an image its positive is: the mean cosine of their embeddings (GenView's Table 10).
+
+Shapes: N views, D the embedding's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import viewgen
+
+ROWS = 16_384  # pairs compared at a time
+Progress = Callable[[int, int], None]
+
+
+class Similarity(NamedTuple):
+    """The views of one folder.
+
+    Attributes:
+        views: how many were compared.
+        mean: cosine of image and view.
+        deviation: of the cosine, over the views.
+        other: mean cosine of image and another image's view, what chance gives.
+        lost: views without an embedding, theirs or their image's.
+    """
+
+    views: int
+    mean: float
+    deviation: float
+    other: float
+    lost: int
+
+
+def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, manifest: Path) -> Similarity:
+    """Compare every view of a manifest with its image, and with the image of the view before it.
+
+    Raises:
+        ValueError: if no view has an embedding, or the two were made by different encoders.
+    """
+    if images.encoder_hash != views.encoder_hash:
+        raise ValueError("images and views were embedded by different encoders: choose another --work folder")
+    own, other, lost = [], [], 0
+    for keys, paths in _pairs(manifest):
+        rows = [(images.keys.row(key), views.keys.row(path)) for key, path in zip(keys, paths, strict=True)]
+        known = np.array([pair for pair in rows if None not in pair], dtype=np.int64).reshape(-1, 2)
+        lost += len(rows) - len(known)
+        sources, made = _unit(images.vectors[known[:, 0]]), _unit(views.vectors[known[:, 1]])
+        own.append((sources * made).sum(axis=1))
+        strange = known[:, 0] != np.roll(known[:, 0], 1)
+        other.append((np.roll(sources, 1, axis=0) * made).sum(axis=1)[strange])
+    cosines, chance = np.concatenate(own), np.concatenate(other)
+    if not len(cosines):
+        raise ValueError(f"no view of {manifest} has an embedding, nor has its image")
+    nothing = float("nan")
+    return Similarity(
+        views=len(cosines),
+        mean=float(cosines.mean()),
+        deviation=float(cosines.std()),
+        other=float(chance.mean()) if len(chance) else nothing,
+        lost=lost,
+    )
+
+
+def _pairs(manifest: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """Keys and paths of the manifest's views, some at a time."""
+    with pq.ParquetFile(manifest) as file:
+        for batch in file.iter_batches(batch_size=ROWS, columns=["key", "path"]):
+            yield batch.column("key").to_pylist(), batch.column("path").to_pylist()
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    values = vectors.astype(np.float64)
+    return values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12)
