@@ -37,7 +37,7 @@ class Similarity(NamedTuple):
 
 
 def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, manifest: Path) -> Similarity:
-    """Compare every view of a manifest with its image, and with the image of the view before it.
+    """Compare every view of a manifest with its image, and with a far image of the list.
 
     Raises:
         ValueError: if no view has an embedding, or the two were made by different encoders.
@@ -51,8 +51,9 @@ def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, ma
         lost += len(rows) - len(known)
         sources, made = _unit(images.vectors[known[:, 0]]), _unit(views.vectors[known[:, 1]])
         own.append((sources * made).sum(axis=1))
-        strange = known[:, 0] != np.roll(known[:, 0], 1)
-        other.append((np.roll(sources, 1, axis=0) * made).sum(axis=1)[strange])
+        far = len(known) // 2  # neighbours in a list are often of one kind
+        strange = known[:, 0] != np.roll(known[:, 0], far)
+        other.append((np.roll(sources, far, axis=0) * made).sum(axis=1)[strange])
     cosines, chance = np.concatenate(own), np.concatenate(other)
     if not len(cosines):
         raise ValueError(f"no view of {manifest} has an embedding, nor has its image")
