@@ -21,6 +21,7 @@ from loop import Loop, run_loop
 from recipes import RECIPES, Recipe
 from sslzoo import Progress, start_worker
 from training import Data, train_encoder
+from weighing import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Pretrain:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     data: Annotated[Data, tyro.conf.arg(name="")]
+    scoring: Annotated[Scoring, tyro.conf.arg(name="")]
     out: Path
     """Where the run goes: resume.pt, log.jsonl, TensorBoard events, backbone/."""
     device: str = "auto"
@@ -44,6 +46,7 @@ def run_recipe(pretrain: Pretrain) -> None:
             pretrain.data,
             pretrain.out,
             worker,
+            scoring=pretrain.scoring,
             on_step=progress.stage(pretrain.recipe.name),
             checkpoint_seconds=pretrain.checkpoint_seconds,
         )
@@ -55,7 +58,7 @@ def run_recipe(pretrain: Pretrain) -> None:
 def _subcommands() -> Any:
     commands = [Annotated[Loop, tyro.conf.subcommand("loop")]]
     for name, recipe in RECIPES.items():
-        default = Pretrain(recipe=recipe(), data=Data(images=tyro.MISSING), out=Path("runs") / name)
+        default = Pretrain(recipe=recipe(), data=Data(images=tyro.MISSING), scoring=Scoring(), out=Path("runs") / name)
         commands.append(Annotated[Pretrain, tyro.conf.subcommand(name, default=default, description=_summary(recipe))])
     return Union[tuple(commands)]  # noqa: UP007 (made at run time)
 

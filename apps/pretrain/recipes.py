@@ -15,6 +15,10 @@ METHODS: dict[str, Callable[..., Method]] = {"simsiam": SimSiam, "moco-v2": MoCo
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
+WEIGHING = ("quality", "gamma", "quality_layer", "quality_every")
+"""Fields of a recipe that say how pairs are weighed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """The augmentations of one training example: two global views and, for DINO, smaller local ones."""
@@ -57,6 +61,15 @@ class Recipe:
     precision: Literal["bf16", "float32"] = "bf16"
     seed: int = 0
 
+    quality: Literal["none", "exact", "self", "distilled"] = "none"
+    """What weighs pairs: nothing; a frozen encoder (--pca); the network in training; a small copy of one (--scorer)."""
+    gamma: float = 1.0
+    """Weights are B softmax(gamma * quality) over the batch of all processes."""
+    quality_layer: str | None = None
+    """For self: the layer whose maps are compared, of 3 x 3 tokens at least; None takes the last."""
+    quality_every: int = 32
+    """For self: steps from one look at what is foreground to the next."""
+
     @property
     def image_size(self) -> int:
         """Side of the global views in pixels."""
@@ -68,8 +81,11 @@ class Recipe:
         return {"name": self.backbone, "image_size": self.image_size, **self.backbone_options}
 
     def record(self) -> dict[str, Any]:
-        """The recipe as plain values, for checkpoints and backbone.json."""
-        return asdict(self)
+        """The recipe as plain values, for checkpoints and backbone.json; nothing on weights where there are none."""
+        values = asdict(self)
+        if self.quality != "none":
+            return values
+        return {name: value for name, value in values.items() if name not in WEIGHING}
 
 
 def _pair(first: Augment, second: Augment | None = None, **local: Any) -> Views:
@@ -217,6 +233,7 @@ def small_dino() -> Recipe:
         },
         backbone="resnet10",
         backbone_options={"cifar_stem": True, "stem_stride": 2, "width": 32},
+        quality_layer="layer3",
         epochs=20,
         batch_size=128,
         lr=2e-3,

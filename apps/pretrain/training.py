@@ -21,6 +21,7 @@ from recipes import METHODS, Recipe
 from sslzoo import schedules
 from sslzoo.methods import Method
 from views import make_interpolated, make_views
+from weighing import PairWeigher, Scoring, open_weigher
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
@@ -67,7 +68,10 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoad
 def build_method(recipe: Recipe, worker: sslzoo.Worker) -> Method:
     """The method on this process's device, the same weights on every process."""
     torch.manual_seed(recipe.seed)
-    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
+    options = dict(recipe.method_options)
+    if recipe.method == "moco-v2" and recipe.quality == "self":
+        options["shuffle"] = False  # batch norm is synchronised, and the keys' maps must be those of their queries
+    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
 
@@ -81,6 +85,7 @@ def training_step(
     step: int,
     steps_per_epoch: int,
     generator: torch.Generator,
+    weigher: PairWeigher | None = None,
 ) -> dict[str, torch.Tensor]:
     """Views, loss, gradient, update."""
     total = recipe.epochs * steps_per_epoch
@@ -93,8 +98,9 @@ def training_step(
 
     views = [view.contiguous(memory_format=torch.channels_last) for view in make_views(batch, recipe, generator)]
     extra = {"interpolated": make_interpolated(batch, recipe, generator)} if recipe.method == "gen-dino" else {}
+    weights = weigher.of(views) if weigher else None
     with torch.autocast(batch.real.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        out = model(views, **extra)
+        out = model(views, weights, **extra)
 
     optimizer.zero_grad(set_to_none=True)
     out["loss"].backward()
@@ -111,6 +117,7 @@ def train_encoder(
     out: Path,
     worker: sslzoo.Worker,
     *,
+    scoring: Scoring | None = None,
     on_step: OnStep | None = None,
     checkpoint_seconds: float = 30.0,
     log_every: int = 10,
@@ -129,8 +136,11 @@ def train_encoder(
     loader = open_loader(recipe, data, worker)
     method = build_method(recipe, worker)
     optimizer = sslzoo.build_optimizer(recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    record = recipe.record() | data.record(loader)
+    weigher = open_weigher(recipe, scoring or Scoring(), method, worker)
+    record = recipe.record() | data.record(loader) | ({"scoring": weigher.record} if weigher else {})
     resumed = sslzoo.load_resume(out / "resume.pt", method, optimizer, record)
+    if weigher and resumed:
+        weigher.scorer.load_state_dict(resumed.extra["scorer"])
     step, total = resumed.step if resumed else 0, recipe.epochs * len(loader)
     model = sslzoo.distribute(method) if worker.world_size > 1 else method
     log = sslzoo.RunLog(out, resume_step=step) if worker.leads else None
@@ -140,19 +150,23 @@ def train_encoder(
         epoch, start = divmod(step, len(loader))
         for batch in loader.epoch(epoch, start=start):
             generator = step_generator(recipe.seed, step, worker.rank)
-            metrics = training_step(
-                model, batch, recipe, optimizer, step=step, steps_per_epoch=len(loader), generator=generator
-            )
+            place = {"step": step, "steps_per_epoch": len(loader), "generator": generator}
+            metrics = training_step(model, batch, recipe, optimizer, weigher=weigher, **place)
             step += 1
-            if log and (step % log_every == 0 or step == total):
-                scalars = {name: float(value) for name, value in metrics.items()}
-                _stop_at_nan(metrics, step, out)
-                log.write(step, **scalars, lr=optimizer.param_groups[0]["lr"])
-                if on_step:
-                    on_step(step, total, scalars)
+            if step % log_every == 0 or step == total:
+                of_weights, histograms = weigher.summary() if weigher else ({}, {})
+                if log:
+                    _stop_at_nan(metrics, step, out)
+                    scalars = {name: float(value) for name, value in metrics.items()} | of_weights
+                    log.write(step, histograms, **scalars, lr=optimizer.param_groups[0]["lr"])
+                    if on_step:
+                        on_step(step, total, scalars)
             if worker.leads and (time.monotonic() - saved > checkpoint_seconds or step == total):
                 _stop_at_nan(metrics, step, out)
-                sslzoo.save_resume(out / "resume.pt", step=step, method=method, optimizer=optimizer, recipe=record)
+                extra = {"scorer": weigher.scorer.state_dict()} if weigher else None
+                sslzoo.save_resume(
+                    out / "resume.pt", step=step, method=method, optimizer=optimizer, recipe=record, extra=extra
+                )
                 saved = time.monotonic()
 
     if log:

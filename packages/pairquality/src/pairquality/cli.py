@@ -1,23 +1,28 @@
-"""The command ``pairquality``: which part of each image is foreground, by a frozen encoder.
+"""The command ``pairquality``: what is foreground by a frozen encoder, and a small network that scores pairs by it.
 
 pairquality fit IMAGES --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --out foreground.safetensors
 
 pairquality ratios IMAGES --pca foreground.safetensors --out ratios.parquet
 
 pairquality look IMAGES --pca foreground.safetensors --out maps.png
+
+pairquality distill IMAGES --pca foreground.safetensors --out scorer.safetensors
 """
 
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 import pairquality
 from pairquality.progress import progress_bar
+from pairquality.scorers.distill_command import run_distill
+from pairquality.scorers.distillation import Distillation
 
 FAILED = 3  # exit code of a run that could not read some images
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -96,6 +101,15 @@ class Look(WithPCA):
     """Of their choice."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distill(WithPCA):
+    """Train a small network to score pairs as the encoder does; started again, it goes on where it stopped."""
+
+    out: Path
+    """The .safetensors file to write."""
+    training: Annotated[Distillation, tyro.conf.arg(name="")] = field(default_factory=Distillation)
+
+
 def main() -> None:
     """Run one of the commands; a user's mistake ends in one line."""
     try:
@@ -103,7 +117,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; `pairquality ratios` goes on from here")
+        sys.exit("stopped; the same command goes on from here")
 
 
 def run(arguments: list[str]) -> int:
@@ -113,11 +127,12 @@ def run(arguments: list[str]) -> int:
         ValueError: for a user's mistake.
     """
     chosen = tyro.extras.subcommand_cli_from_dict(
-        {"fit": Fit, "ratios": Ratios, "look": Look}, prog="pairquality", description=__doc__, args=arguments
+        {"fit": Fit, "ratios": Ratios, "look": Look, "distill": Distill},
+        prog="pairquality",
+        description=__doc__,
+        args=arguments,
     )
-    if isinstance(chosen, Fit):
-        return _fit(chosen)
-    return _ratios(chosen) if isinstance(chosen, Ratios) else _look(chosen)
+    return next(command for kind, command in COMMANDS.items() if isinstance(chosen, kind))(chosen)
 
 
 def _fit(command: Fit) -> int:
@@ -176,6 +191,12 @@ def _look(command: Look) -> int:
     return 0
 
 
+def _distill(command: Distill) -> int:
+    pca, encoder = _load_pca(command)
+    options = {"workers": command.workers, "device": command.device}
+    return run_distill(command.images, command.out, encoder, pca, command.training, **options)
+
+
 def _load_pca(command: WithPCA) -> tuple[pairquality.ForegroundPCA, pairquality.FeatureEncoder]:
     pca = pairquality.ForegroundPCA.load(command.pca)
     known = pca.fitted_on
@@ -196,3 +217,6 @@ def _load(command: Encoding, name: str, size: int | None) -> pairquality.Feature
         autocast=PRECISIONS[command.precision],
         device=command.device,
     )
+
+
+COMMANDS: dict[type, Callable[[Any], int]] = {Fit: _fit, Ratios: _ratios, Look: _look, Distill: _distill}

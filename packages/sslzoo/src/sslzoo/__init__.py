@@ -5,15 +5,19 @@ from sslzoo.backbone_file import backbone_hash, backbone_input, load_backbone, o
 from sslzoo.backbones import create_backbone
 from sslzoo.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from sslzoo.checkpoint import ResumeState, load_resume, save_resume
+from sslzoo.feature_tap import FeatureTap, PairTap
 from sslzoo.gather import gather
 from sslzoo.lars import LARS
 from sslzoo.optim import apply_schedule, build_optimizer, clip_gradients, parameter_groups
 from sslzoo.process_group import Worker, distribute, start_worker, wait_for_all
 from sslzoo.progress import Progress
-from sslzoo.run_log import RunLog, log_steps, read_log
+from sslzoo.run_log import Histogram, RunLog, log_steps, read_log
 
 __all__ = [
     "LARS",
+    "FeatureTap",
+    "Histogram",
+    "PairTap",
     "Progress",
     "ResumeState",
     "RunLog",

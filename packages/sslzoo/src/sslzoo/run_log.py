@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sslzoo.atomic import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How many values lie between neighbouring edges; the last bin holds its upper edge, too."""
+
+    edges: list[float]
+    counts: list[int]
 
 
 class RunLog:
@@ -29,12 +41,31 @@ class RunLog:
         self._lines = self.path.open("a")
         self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
-    def write(self, step: int, **scalars: float) -> None:
-        """Log the scalars of one step; each becomes a curve of its own."""
-        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+    def write(self, step: int, histograms: Mapping[str, Histogram] | None = None, /, **scalars: float) -> None:
+        """Log one step: each scalar becomes a curve of its own; a histogram goes into the line as edges and counts."""
+        told = {name: asdict(histogram) for name, histogram in (histograms or {}).items()}
+        self._lines.write(json.dumps({"step": step, **scalars, **told}) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
+        for name, histogram in (histograms or {}).items():
+            self._add_histogram(name, histogram, step)
+
+    def _add_histogram(self, name: str, histogram: Histogram, step: int) -> None:
+        """As its own bins; each count stands for the middle of its bin in the sums."""
+        edges, counts = np.array(histogram.edges), np.array(histogram.counts)
+        middles = (edges[1:] + edges[:-1]) / 2
+        self._events.add_histogram_raw(
+            name,
+            min=edges[0],
+            max=edges[-1],
+            num=counts.sum(),
+            sum=counts @ middles,
+            sum_squares=counts @ middles**2,
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
 
     def close(self) -> None:
         """Flush both files."""
@@ -42,7 +73,7 @@ class RunLog:
         self._events.close()
 
 
-def read_log(path: Path | str) -> list[dict[str, int | float]]:
+def read_log(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a log.jsonl in order; none where there is no file. A torn last line is left out."""
     path = Path(path)
     if not path.exists():

@@ -15,7 +15,7 @@ from sslzoo.gather import mean_over_ranks
 from sslzoo.heads import DINOHead, Encoder
 from sslzoo.losses.dino import assignment
 from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method
+from sslzoo.methods.method import Method, Weights, resolved
 from sslzoo.momentum import follow, momentum_copy
 from sslzoo.schedules import cosine, linear_then_constant
 
@@ -93,11 +93,10 @@ class DINO(Method):
         """T_t of the coming step."""
         return linear_then_constant(self.progress, *self.teacher_temperatures)
 
-    def forward(
-        self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Float[Tensor, "B"] | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Cross-entropy over all pairs of different views; `entropy` and `information` of the teacher, in nats."""
-        return self._distil(views, self._teach(views), weights)
+        teacher = self._teach(views)
+        return self._distil(views, teacher, resolved(weights))
 
     def after_step(self, progress: float) -> None:
         """The teacher follows, with the momentum of the step just taken; the center moves."""

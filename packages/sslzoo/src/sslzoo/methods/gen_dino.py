@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sslzoo import losses
 from sslzoo.methods.dino import DINO
+from sslzoo.methods.method import Weights, resolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,12 @@ class GenDINO(DINO):
     def forward(
         self,
         views: Sequence[Float[Tensor, "B 3 _ _"]],
-        weights: Float[Tensor, "B"] | None = None,
+        weights: Weights = None,
         interpolated: Interpolated | None = None,
     ) -> dict[str, Tensor]:
         """DINO's output; with interpolated views the loss has the additional term, logged as `disentanglement`."""
         teacher = self._teach(views)
+        weights = resolved(weights)
         output = self._distil(views, teacher, weights)
         if interpolated is None:
             return output

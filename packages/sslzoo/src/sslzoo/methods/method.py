@@ -1,12 +1,15 @@
 """What every method is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+Weights = Float[Tensor, "B"] | Callable[[], Tensor] | None
+"""One weight per sample; or what gives them, called once, when the networks have seen the views; or ones."""
 
 
 class Method(nn.Module, ABC):
@@ -24,10 +27,13 @@ class Method(nn.Module, ABC):
     def backbone(self) -> nn.Module:
         """The network that is exported."""
 
+    @property
+    def pair_backbones(self) -> tuple[nn.Module, nn.Module]:
+        """The networks whose maps of the first and of the second view can be compared."""
+        return self.backbone, self.backbone
+
     @abstractmethod
-    def forward(
-        self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Float[Tensor, "B"] | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """The loss under "loss", beside it detached scalars for the log."""
 
     def after_step(self, progress: float) -> None:
@@ -53,6 +59,11 @@ class Method(nn.Module, ABC):
     def set_extra_state(self, state: dict[str, float]) -> None:
         """Part of load_state_dict()."""
         self.progress = state["progress"]
+
+
+def resolved(weights: Weights) -> Float[Tensor, "B"] | None:
+    """The weights themselves."""
+    return weights() if callable(weights) else weights
 
 
 def two_views(views: Sequence[Tensor], method: str) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from sslzoo.gather import gather, world_size
 from sslzoo.heads import Encoder, moco_head
 from sslzoo.losses import info_nce
 from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method, spread, two_views
+from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
 from sslzoo.methods.shuffle import shuffled_apply
 from sslzoo.momentum import follow, momentum_copy
 from sslzoo.queue import Queue
@@ -69,9 +69,16 @@ class MoCoV2(Method):
         """The query encoder's, as the official main_lincls.py takes it."""
         return self.query.backbone
 
-    def forward(
-        self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Float[Tensor, "B"] | None = None
-    ) -> dict[str, Tensor]:
+    @property
+    def pair_backbones(self) -> tuple[nn.Module, nn.Module]:
+        """Query and key network; the query network alone where it sees both views."""
+        if self.symmetric:
+            return self.query.backbone, self.query.backbone
+        if self.shuffle and world_size() > 1:
+            raise ValueError("MoCo's key network sees images of other ranks: use shuffle=False or symmetric=True.")
+        return self.query.backbone, self.key.backbone
+
+    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """InfoNCE; `std`: 1 for a healthy spread, 0 for collapse; `similarity`: mean cosine with the positive."""
         first, second = two_views(views, "MoCo v2")
         pairs = [(first, second), (second, first)] if self.symmetric else [(first, second)]
@@ -79,6 +86,7 @@ class MoCoV2(Method):
         for query_view, key_view in pairs:
             queries.append(functional.normalize(precise(self.query(query_view)), dim=1))
             keys.append(self._keys(key_view))
+        weights = resolved(weights)
         losses = [self._loss(query, key, weights) for query, key in zip(queries, keys, strict=True)]
         if self.training:
             self.new_keys += keys

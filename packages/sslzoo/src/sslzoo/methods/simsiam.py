@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslzoo.heads import Encoder, simsiam_predictor, simsiam_projector
 from sslzoo.losses import negative_cosine
-from sslzoo.methods.method import Method, spread, two_views
+from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
 
 
 class SimSiam(Method):
@@ -39,11 +39,10 @@ class SimSiam(Method):
         """The encoder without its projector."""
         return self.encoder.backbone
 
-    def forward(
-        self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Float[Tensor, "B"] | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """(D(p1, sg(z2)) + D(p2, sg(z1))) / 2, and `std`: 1 for a healthy spread, 0 for collapse."""
         first, second = (self.encoder(view) for view in two_views(views, "SimSiam"))
+        weights = resolved(weights)
         loss = negative_cosine(self.predictor(first), second.detach(), weights)
         loss = (loss + negative_cosine(self.predictor(second), first.detach(), weights)) / 2
         return {"loss": loss, "std": spread(first)}

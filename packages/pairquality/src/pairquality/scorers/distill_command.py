@@ -1,0 +1,31 @@
+"""What `pairquality distill` does once encoder and PCA are there."""
+
+from pathlib import Path
+
+import torch
+
+from pairquality.encoder import FeatureEncoder
+from pairquality.pca import ForegroundPCA
+from pairquality.progress import progress_bar
+from pairquality.scorers.distillation import Distillation, distill
+
+
+def run_distill(
+    images: Path,
+    out: Path,
+    encoder: FeatureEncoder,
+    pca: ForegroundPCA,
+    config: Distillation,
+    *,
+    workers: int = 4,
+    device: str | torch.device = "cpu",
+) -> int:
+    """Train with a progress bar, print how well the scorer ranks held-out pairs, and return the exit code 0."""
+    with progress_bar("steps") as update:
+        about = distill(images, out, encoder, pca, config, workers=workers, on_progress=update, device=device)
+    found = about.rank_correlation
+    print(
+        f"{out}: rank correlation with {about.encoder} on held-out pairs {found['quality']:.3f} "
+        f"(foreground {found['foreground']:.3f}, background {found['background']:.3f})"
+    )
+    return 0

@@ -1,0 +1,202 @@
+"""The distilled scorer: what it learns, that it goes on where it was, and its file."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pairquality import FeatureEncoder, ForegroundPCA, fit_images, foreground_maps, pair_scores
+from pairquality.scorers import Distillation, ExactScorer, distill, load_distilled, rank_correlation
+from pairquality.scorers.crops import crops
+from pairquality.scorers.distillation import generator_of, soft_maps
+from pairquality.scorers.distilled import read_about
+from pairquality.scorers.student import Student
+from pairquality.scorers.subspace import fit_subspace, pooled
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+SMALL = Distillation(steps=4, pairs=8, side=16, subspace=4, widths=(8, 8), held_out=8)
+
+
+def encoder() -> FeatureEncoder:
+    """Means of patches, mixed at random: colours and their edges."""
+    torch.manual_seed(0)
+    return FeatureEncoder(nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU()), 16, name="small")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A bright square somewhere inside, on a dark ground; each image its own colours."""
+    root, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(80):
+        pixels = np.empty((20, 20, 3))
+        pixels[:] = generator.uniform(0, 100, 3)
+        top, left = generator.integers(2, 10, 2)
+        pixels[top : top + 8, left : left + 8] = generator.uniform(100, 255, 3)
+        Image.fromarray((pixels + generator.uniform(0, 20, pixels.shape)).clip(0, 255).astype(np.uint8)).save(
+            root / f"{number}.png"
+        )
+    return root
+
+
+@pytest.fixture(scope="module")
+def pca(images) -> ForegroundPCA:
+    return fit_images(images, encoder())
+
+
+@pytest.fixture(scope="module")
+def small(images, pca, tmp_path_factory):
+    out = tmp_path_factory.mktemp("small") / "scorer.safetensors"
+    distill(images, out, encoder(), pca, SMALL)
+    return out
+
+
+def test_it_learns_to_rank_pairs(images, pca, tmp_path):
+    config = Distillation(steps=200, pairs=32, side=16, widths=(16, 32), held_out=8, lr=5e-3)
+    distill(images, tmp_path / "scorer", encoder(), pca, config)
+    files = sorted(images.iterdir())
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
+    views = [crops(pixels, generator_of("test", side), size=16) for side in (0, 1)]
+    mean, std = (torch.tensor(triple)[:, None, None] for triple in (MEAN, STD))
+    views = [(view - mean) / std for view in views]
+    exact = ExactScorer(encoder(), pca, mean=MEAN, std=STD)(*views)
+    found = load_distilled(tmp_path / "scorer", mean=MEAN, std=STD)(*views)
+    for name, least in (("quality", 0.7), ("foreground", 0.7), ("background", 0.7)):
+        assert rank_correlation(getattr(found, name), getattr(exact, name)) > least, name
+
+
+def test_interrupted_it_ends_the_same(images, pca, small, tmp_path):
+    """Stopped in the middle, and begun anew by a process that knows nothing but the state."""
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "scorer.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        distill(images, out, encoder(), pca, SMALL, checkpoint_seconds=0.0, on_progress=stop)
+    assert not out.exists()
+    seen = []
+    distill(images, out, encoder(), pca, SMALL, on_progress=lambda done, total: seen.append(done))
+    assert seen == [3, 4] and not list(tmp_path.glob("*.state"))
+    whole, resumed = load_file(small), load_file(out)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_is_finished_is_kept_for_its_own_training(images, pca, small):
+    before = small.read_bytes()
+    assert distill(images, small, encoder(), pca, SMALL) == read_about(small)
+    assert small.read_bytes() == before
+    with pytest.raises(ValueError, match="another encoder, PCA or training"):
+        distill(images, small, encoder(), pca, Distillation(**{**vars(SMALL), "lr": 1.0}))
+
+
+def test_the_file_says_what_it_is_and_cannot_be_changed(small, pca, tmp_path):
+    about = read_about(small)
+    assert (about.encoder, about.encoder_hash, about.pca_hash) == ("small", encoder().hash, pca.hash)
+    assert (
+        about.grid == (4, 4)
+        and about.size == 16
+        and set(about.rank_correlation) == {"quality", "foreground", "background"}
+    )
+    with pytest.raises(ValueError, match="No distilled scorer at"):
+        read_about(tmp_path / "nothing")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(ValueError, match="does not hold a distilled scorer"):
+        read_about(tmp_path / "text")
+    pca.save(tmp_path / "pca")
+    with pytest.raises(ValueError, match="does not hold a distilled scorer"):
+        read_about(tmp_path / "pca")
+    from safetensors import safe_open
+
+    with safe_open(small, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(small)
+    tensors["pca.direction"][0] += 1
+    save_file(tensors, tmp_path / "changed", metadata)
+    with pytest.raises(ValueError, match="was changed"):
+        read_about(tmp_path / "changed")
+
+
+def test_too_few_images_and_another_encoders_pca_are_refused(pca, tmp_path):
+    (tmp_path / "few").mkdir()
+    for number in range(5):
+        Image.new("RGB", (20, 20)).save(tmp_path / "few" / f"{number}.png")
+    with pytest.raises(ValueError, match="too few"):
+        distill(tmp_path / "few", tmp_path / "out", encoder(), pca, SMALL)
+    other = FeatureEncoder(encoder().network, 16, mean=MEAN, name="other")
+    with pytest.raises(ValueError, match="not on other"):
+        distill(tmp_path / "few", tmp_path / "out", other, pca, SMALL)
+
+
+def test_a_scorer_takes_views_of_any_size_and_scores_alike_under_autocast(small):
+    scorer = load_distilled(small, mean=MEAN, std=STD)
+    views = torch.randn(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = scorer(*views)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scorer(*views).quality, found.quality)
+    halved = torch.nn.functional.avg_pool2d(views.flatten(0, 1), 2).unflatten(0, (2, 6))
+    torch.testing.assert_close(scorer(*halved).quality, found.quality)
+    assert scorer(*views[..., :12, :12]).quality.isfinite().all()
+    half = load_distilled(small, mean=MEAN, std=STD, autocast=torch.bfloat16)
+    torch.testing.assert_close(half(*views).quality, found.quality, atol=0.05, rtol=0)
+
+
+def test_the_whole_space_keeps_every_score_and_a_part_the_most_of_the_vectors():
+    """Beside random subspaces of the same width."""
+    tokens = torch.randn(40, 9, 12, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 13) + 3
+    nan = math.nan
+    direction = torch.nn.functional.normalize(torch.ones(12), dim=0)
+    pca = ForegroundPCA(
+        direction=direction, mean=torch.zeros(12), threshold=nan, margin=nan, centred=True, share_foreground=nan
+    )
+    whole = fit_subspace(pca, tokens, 128)
+    assert whole.basis.shape == (12, 12) and whole.kept == pytest.approx(1)
+    inner, there = whole.project(tokens), whole.project_pca(pca)
+    torch.testing.assert_close(foreground_maps(there, inner), foreground_maps(pca, tokens))
+    exact, found = (
+        pair_scores(each[:20], each[20:], foreground_maps(by, each[:20]), foreground_maps(by, each[20:]))
+        for each, by in ((tokens, pca), (inner, there))
+    )
+    torch.testing.assert_close(found.quality, exact.quality, atol=1e-5, rtol=0)
+    part = fit_subspace(pca, tokens, 5)
+    torch.testing.assert_close(part.basis @ part.basis.T, torch.eye(5), atol=1e-5, rtol=0)
+    assert float((part.basis @ direction).norm()) == pytest.approx(1, abs=1e-5)
+    vectors = torch.cat(pooled(tokens, foreground_maps(pca, tokens)))
+    for seed in range(20):
+        others = torch.randn(4, 12, generator=torch.Generator().manual_seed(seed))
+        basis = torch.linalg.qr(torch.cat([direction[None], others]).T).Q
+        assert float((vectors @ basis).square().sum() / vectors.square().sum()) < part.kept
+
+
+def test_soft_maps_are_foreground_maps():
+    tokens, direction = torch.randn(3, 9, 5), torch.nn.functional.normalize(torch.randn(5), dim=0)
+    nan = math.nan
+    pca = ForegroundPCA(
+        direction=direction, mean=torch.zeros(5), threshold=nan, margin=nan, centred=False, share_foreground=nan
+    )
+    torch.testing.assert_close(soft_maps(tokens, direction), foreground_maps(pca, tokens))
+
+
+def test_crops_depend_on_the_generator_alone_and_cover_what_they_should():
+    images = torch.arange(32 * 32).view(1, 1, 32, 32).expand(200, 3, 32, 32) // 8
+    one, same, other = (crops(images.byte(), generator_of(seed), size=16) for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert one.shape == (200, 3, 16, 16) and float(one.min()) >= 0 and float(one.max()) <= 1
+    assert len(torch.unique(one.mean(dim=(1, 2, 3)))) > 190
+    plain = torch.full((50, 3, 8, 8), 128, dtype=torch.uint8)
+    found = crops(plain, generator_of(2), size=8)
+    torch.testing.assert_close(found, found.mean(dim=(1, 2, 3), keepdim=True).expand_as(found), atol=1e-5, rtol=0)
+
+
+def test_the_student_gives_the_grid_and_is_as_small_as_it_says():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    assert Student(8, (7, 7))(torch.zeros(2, 3, 112, 112)).shape == (2, 8, 7, 7)
+    assert Student(8, (16, 16), (8, 16))(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 16, 16)
+    with FlopCounterMode(display=False) as counter:
+        Student(128, (7, 7))(torch.zeros(1, 3, 112, 112))
+    assert counter.get_total_flops() / 2 == pytest.approx(0.23e9, rel=0.05)
