@@ -126,3 +126,9 @@ def test_batches_grow_until_the_memory_runs_out(monkeypatch, tmp_path):
 def test_keys_are_counted():
     printed = run("keys", "--count", "2000")
     assert all(step in printed for step in ("list", "resume", "index", "verify"))
+
+
+@pytest.mark.slow
+def test_each_scorers_share_of_a_step_is_measured():
+    printed = run("quality", "--batch-size", "2", "--rounds", "1")
+    assert all(name in printed for name in ("exact", "distilled", "self"))

@@ -4,6 +4,7 @@ uv run --group rivals benchmarks/throughput step            # a whole training s
 uv run --group rivals benchmarks/throughput augmentation    # a batch of augmentations beside torchvision and kornia
 uv run benchmarks/throughput views                          # every generator, unCLIP beside diffusers' own pipeline
 uv run benchmarks/throughput keys                           # what a million images cost before and after their views
+uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ COLUMNS = {
     "augmentation": ("px", "ours, images/s", "torchvision PIL", "torchvision tensor", "kornia", "to torchvision"),
     "views": ("generator", "work", "batch", "images/s", "ms an image", "peak, GB", "beside"),
     "keys": ("step", "seconds", "MB"),
+    "quality": ("scorer", "ms a step", "of the step", "rank correlation with exact"),
 }
 
 
 def main() -> None:
     """Measure what is asked for and print the table."""
-    measures = {"step": step, "augmentation": augmentation, "views": views, "keys": keys}
+    measures = {"step": step, "augmentation": augmentation, "views": views, "keys": keys, "quality": quality}
     name, *arguments = sys.argv[1:] or [""]
     if name not in measures:
         raise SystemExit(__doc__)
@@ -86,6 +88,14 @@ def keys(arguments: Sequence[str]) -> tuple[str, list[Row]]:
 
     measured = measure_keys(tyro.cli(KeysBenchmark, args=arguments, prog="keys").count)
     return "cpu", [(each.step, f"{each.seconds:.1f}", f"{each.megabytes:.0f}") for each in measured]
+
+
+def quality(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a scorer."""
+    from quality import QualityBenchmark, measure_quality
+
+    options = tyro.cli(QualityBenchmark, args=arguments, prog="quality")
+    return options.device, measure_quality(options)
 
 
 if __name__ == "__main__":
