@@ -122,6 +122,7 @@ class Generate:
 
 def main() -> None:
     """Run one of the commands; a user's mistake ends in one line."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # actors use this environment, also under `uv run`
     try:
         sys.exit(run(sys.argv[1:]))
     except ValueError as error:

@@ -1,7 +1,8 @@
 """Make the chunks of a plan with Ray Data: an actor a device, chunks streamed to whoever is free.
 
 The views' folder must be one that every machine of the cluster sees. An actor that dies is started again, and what it
-held is made again: the same files.
+held is made again: the same files. A program that is started by ``uv run`` sets RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 before
+this module is imported, or Ray looks for a project to make the actors' environment of.
 """
 
 import uuid
