@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
 
 import sslzoo  # noqa: E402
+from data import Data  # noqa: E402
 from pairdata import write_scenes  # noqa: E402
 from pairquality import fit_images, load_encoder  # noqa: E402
 from pairquality.scorers import Distillation, distill  # noqa: E402
 from recipes import RECIPES, Recipe  # noqa: E402
-from training import Data, train_encoder  # noqa: E402
+from training import train_encoder  # noqa: E402
 from weighing import Scoring  # noqa: E402
 
 SMALL = {"stem_stride": 1, "cifar_stem": True, "width": 4}

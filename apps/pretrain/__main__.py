@@ -17,10 +17,11 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from data import Data
 from loop import Loop, run_loop
 from recipes import RECIPES, Recipe
 from sslzoo import Progress, start_worker
-from training import Data, train_encoder
+from training import train_encoder
 from weighing import Scoring
 
 

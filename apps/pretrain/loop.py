@@ -14,10 +14,11 @@ import pictures
 import ssl_eval
 import sslzoo
 import viewgen
+from data import Data
 from pairdata import LabelledImages, write_scenes
 from recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
 from sslzoo import Progress, Worker, wait_for_all
-from training import Data, train_encoder
+from training import train_encoder
 from viewgen import eldm
 
 RECIPE_OF = {"vanilla": "small-dino", "generative": "small-gen-dino"}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sslzoo.heads import Encoder, simsiam_predictor, simsiam_projector
+from sslzoo.heads import Encoder, mlp
 from sslzoo.losses import negative_cosine
 from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
 
@@ -30,9 +30,10 @@ class SimSiam(Method):
         self, backbone: nn.Module, *, projection_dim: int = 2048, prediction_dim: int = 512, projector_layers: int = 3
     ):
         super().__init__()
-        projector = simsiam_projector(backbone.num_features, projection_dim, projector_layers)  # pyright: ignore[reportArgumentType]
-        self.encoder = Encoder(backbone, projector)
-        self.predictor = simsiam_predictor(projection_dim, prediction_dim)
+        features: int = backbone.num_features  # pyright: ignore[reportAssignmentType]
+        widths = [*[features] * projector_layers, projection_dim]
+        self.encoder = Encoder(backbone, mlp(widths, bias=False, last_bias=False, last_norm="plain"))
+        self.predictor = mlp([projection_dim, prediction_dim, projection_dim], bias=False, last_bias=True)
 
     @property
     def backbone(self) -> nn.Module:

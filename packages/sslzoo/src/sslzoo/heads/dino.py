@@ -1,6 +1,6 @@
-"""Projection heads.
+"""DINO's head.
 
-Shapes: B samples, D features, P projection dimensions, K prototypes.
+Shapes: B samples, D features, K prototypes.
 """
 
 from itertools import pairwise
@@ -9,39 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class Encoder(nn.Module):
-    """A backbone and its head."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
-        """The head's output for images."""
-        return self.head(self.backbone(images))
-
-
-def moco_head(features: int, hidden: int, dim: int) -> nn.Sequential:
-    """Linear, ReLU, Linear: facebookresearch/moco@132aea9 moco/builder.py with mlp=True."""
-    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
-
-
-def simsiam_projector(features: int, dim: int, layers: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU; the last batch norm without affine: facebookresearch/simsiam simsiam/builder.py."""
-    hidden: list[nn.Module] = []
-    for _ in range(layers - 1):
-        hidden += [nn.Linear(features, features, bias=False), nn.BatchNorm1d(features), nn.ReLU(inplace=True)]
-    return nn.Sequential(*hidden, nn.Linear(features, dim, bias=False), nn.BatchNorm1d(dim, affine=False))
-
-
-def simsiam_predictor(dim: int, hidden: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, Linear: facebookresearch/simsiam simsiam/builder.py."""
-    return nn.Sequential(
-        nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
-    )
 
 
 class DINOHead(nn.Module):
