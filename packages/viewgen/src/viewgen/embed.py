@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.encoder import ImageEncoder
 from viewgen.files import write_json
+from viewgen.hashing import keys_hash
 from viewgen.images import UnreadableImage, key_path, list_images, read_image
 from viewgen.keys import KeyFile
 
@@ -116,9 +116,6 @@ def embed_images(
 
 
 def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_size: int) -> dict:
-    digest = blake2b(digest_size=16)
-    for key in keys:
-        digest.update(json.dumps(key).encode())
     return {
         "encoder_name": encoder.name,
         "encoder_hash": encoder.hash,
@@ -126,7 +123,7 @@ def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_s
         "encoder_mean": list(encoder.mean),
         "encoder_std": list(encoder.std),
         "supervision": encoder.supervision,
-        "images": {"count": len(keys), "hash": digest.hexdigest()},
+        "images": {"count": len(keys), "hash": keys_hash(keys)},
     }
 
 

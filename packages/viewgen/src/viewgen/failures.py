@@ -14,7 +14,6 @@ class Failures:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._known = {failure["key"] for failure in read_failures(path)} if path.exists() else set()
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if _torn(path):

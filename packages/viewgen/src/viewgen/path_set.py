@@ -37,6 +37,14 @@ class PathSet:
         both._hashes = np.intersect1d(self._hashes, other._hashes)
         return both
 
+    def __sub__(self, other: "PathSet") -> "PathSet":
+        rest = PathSet()
+        rest._hashes = np.setdiff1d(self._hashes, other._hashes)
+        return rest
+
+    def __bool__(self) -> bool:
+        return len(self._hashes) > 0
+
     def __contains__(self, path: str) -> bool:
         return bool(self.holds([path])[0])
 

@@ -6,7 +6,6 @@ Only safetensors are read, and a folder that brings Python code is refused, so n
 import os
 import re
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from diffusers import ModelMixin
 from diffusers.utils import is_accelerate_available
 from huggingface_hub import snapshot_download
+
+from viewgen.hashing import files_hash
 
 DATA_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".safetensors")  # what decides what a model makes
 VARIANTS = ("*.fp16*", "*.bf16*", "*.non_ema*", "*ema_only*")  # other versions of the same weights
@@ -123,14 +124,8 @@ def _infix(file: Path) -> str:
 
 def parts_hash(folders: Sequence[Path], variant: str | None = None) -> str:
     """A hash of the components' names, configurations and weights."""
-    digest = blake2b(digest_size=16)
-    for folder in folders:
-        for file in part_files(folder, variant):
-            digest.update(f"{folder.name}/{file.name}\n".encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 24):
-                    digest.update(block)
-    return digest.hexdigest()
+    files = (file for folder in folders for file in part_files(folder, variant))
+    return files_hash((f"{file.parent.name}/{file.name}", file) for file in files)
 
 
 def licence_of(folder: Path, model: str | os.PathLike[str]) -> str:

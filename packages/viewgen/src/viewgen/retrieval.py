@@ -5,7 +5,7 @@ Shapes: B images of a batch, H, W their sides in pixels, D the embedding's lengt
 
 import os
 from collections.abc import Sequence
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from viewgen.embed import Embeddings
 from viewgen.encoder import ImageEncoder, load_encoder
 from viewgen.generator import Supervision
+from viewgen.hashing import file_hash
 from viewgen.images import key_path, read_image
 from viewgen.neighbours import ExactSearch, IVFSearch
 from viewgen.seeding import generator_for
@@ -149,8 +150,5 @@ def _checked(encoder: str | ImageEncoder | None, pool: Embeddings, device: str) 
 
 def _pool_hash(pool: Embeddings) -> str:
     """A hash of the keys and vectors, which decide what is found."""
-    parts = []
-    for path in (pool.folder / "keys.jsonl", pool.folder / "vectors.f16"):
-        with path.open("rb") as file:
-            parts.append(file_digest(file, lambda: blake2b(digest_size=16)).hexdigest())
+    parts = [file_hash(pool.folder / name) for name in ("keys.jsonl", "vectors.f16")]
     return blake2b("".join(parts).encode(), digest_size=16).hexdigest()

@@ -6,7 +6,6 @@ Shapes: B images of a batch, C, H, W the channels and sides of what is denoised 
 import json
 import os
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
 from viewgen.files import write_json
+from viewgen.hashing import files_hash
 
 
 class Condition(nn.Module):
@@ -190,11 +190,5 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
 
 def folder_hash(folder: str | os.PathLike[str]) -> str:
     """A hash of all files that decide what the model makes."""
-    folder, digest = Path(folder), blake2b(digest_size=16)
-    for part in ("condition", "scheduler", "unet", "vae"):
-        for file in sorted((folder / part).glob("*")):
-            digest.update(f"{part}/{file.name}\n".encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 24):
-                    digest.update(block)
-    return digest.hexdigest()
+    parts = [Path(folder) / part for part in ("condition", "scheduler", "unet", "vae")]
+    return files_hash((f"{part.name}/{file.name}", file) for part in parts for file in sorted(part.glob("*")))

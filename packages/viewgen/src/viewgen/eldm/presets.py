@@ -1,5 +1,7 @@
 """Configurations by name; change one with ``dataclasses.replace``."""
 
+from dataclasses import replace
+
 from viewgen.eldm.config import AutoencoderConfig, ELDMConfig
 
 
@@ -86,26 +88,8 @@ def _gpu_32() -> ELDMConfig:
 
 
 def _latent_64() -> ELDMConfig:
-    return ELDMConfig(
-        resolution=64,
-        latents=True,
-        patch=2,
-        channels=(128, 128),
-        attention=(False, True),
-        layers_per_block=1,
-        cross_dim=128,
-        norm_groups=16,
-        in_time=True,
-        prediction="v_prediction",
-        beta_schedule="squaredcos_cap_v2",
-        steps=1000,
-        batch_size=32,
-        learning_rate=1e-3,
-        final_learning_rate=0.05,
-        warmup_steps=50,
-        beta2=0.99,
-        ema_decay=0.995,
-        bf16=True,
+    return replace(
+        _laptop_32(), resolution=64, latents=True, patch=2, prediction="v_prediction", timestep_law="uniform"
     )
 
 

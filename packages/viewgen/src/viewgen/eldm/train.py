@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from viewgen.claim import claim
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.data import Part, Source, TrainingImages, batch_parts, read_ahead
@@ -21,8 +22,9 @@ from viewgen.eldm.latents import cache_latents
 from viewgen.eldm.learner import Batch, Learner
 from viewgen.eldm.loop import OnStep, ranks, train
 from viewgen.eldm.model import save_model
-from viewgen.eldm.state import claim_folder, keys_hash, load_state
+from viewgen.eldm.state import CLAIM_FILE, load_state
 from viewgen.embed import Embeddings
+from viewgen.hashing import keys_hash
 
 
 def train_eldm(
@@ -73,7 +75,8 @@ def train_eldm(
     coder = Autoencoder.load(autoencoder, bf16=config.bf16).to(device)
     if rank == 0:
         described = {"encoder_hash": embeddings.encoder_hash, "images": keys_hash(embeddings.keys)}
-        claim_folder(folder, "an E-LDM", {**asdict(config), **described, "autoencoder": coder.hash})
+        described |= {**asdict(config), "autoencoder": coder.hash}
+        claim(folder / CLAIM_FILE, described, holds="an E-LDM of another configuration")
     if (folder / "model_index.json").is_file():
         return folder
     if config.latents and latents_cached:

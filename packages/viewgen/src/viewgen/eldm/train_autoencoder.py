@@ -13,12 +13,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from viewgen.claim import claim
 from viewgen.eldm.autoencoder import to_pixels
 from viewgen.eldm.coder_learner import CoderBatch, CoderLearner
 from viewgen.eldm.config import AutoencoderConfig
 from viewgen.eldm.data import EpochOrder, Part, TrainingImages, batch_parts, draw_images, read_ahead
 from viewgen.eldm.loop import OnStep, ranks, train
-from viewgen.eldm.state import claim_folder, keys_hash, load_state
+from viewgen.eldm.state import CLAIM_FILE, load_state
+from viewgen.hashing import keys_hash
 from viewgen.images import list_images
 
 SCALE_IMAGES = 2048  # whose latents the scaling factor is measured on
@@ -64,7 +66,8 @@ def train_autoencoder(
     leads = rank_world[0] == 0
     keys = list_images(images_root) if keys is None else keys
     if leads:
-        claim_folder(folder, "an autoencoder", {**asdict(config), "images": keys_hash(keys)})
+        described = {**asdict(config), "images": keys_hash(keys)}
+        claim(folder / CLAIM_FILE, described, holds="an autoencoder of another configuration")
     if (folder / "config.json").is_file():
         return folder
     images = TrainingImages(Path(images_root), keys, config.resolution, workers=workers)

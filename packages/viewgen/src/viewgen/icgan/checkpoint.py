@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +202,3 @@ def _over_spectral_norm(weight: Float[Tensor, "O I *kernel"], u: Float[Tensor, "
     v = normalize(u @ matrix, eps=SPECTRAL_NORM_EPS)
     u = normalize(v @ matrix.T, eps=SPECTRAL_NORM_EPS)
     return weight / (v @ matrix.T @ u.T)[0, 0]
-
-
-def file_hash(path: str | os.PathLike[str]) -> str:
-    """A hash of a file's bytes."""
-    digest = blake2b(digest_size=16)
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()

@@ -14,7 +14,8 @@ from torch.nn.functional import interpolate, normalize
 from torch.special import ndtr, ndtri
 
 from viewgen.encoder import module_hash
-from viewgen.icgan.checkpoint import file_hash, find_weights, load_icgan
+from viewgen.hashing import file_hash
+from viewgen.icgan.checkpoint import find_weights, load_icgan
 from viewgen.icgan.features import FeatureExtractor
 from viewgen.seeding import generator_for
 

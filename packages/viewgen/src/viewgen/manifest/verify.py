@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import compress, islice
 from pathlib import Path
 
 from viewgen.files import writing
 from viewgen.manifest.fold import fold_journals, sorted_rows
 from viewgen.manifest.journal import journal_lines, journal_paths, journal_tables, recorded_paths
-from viewgen.path_set import PathSet
+from viewgen.path_set import BLOCK, PathSet
 
 VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
 
@@ -52,7 +53,7 @@ def verify_views(
         ValueError: if the folder has no journals.
     """
     root = Path(views_root)
-    recorded, files = PathSet(recorded_paths(root)), PathSet(view_files(root))
+    files = PathSet(view_files(root))
     views, without_file, damaged = 0, [], []
     for table in sorted_rows(root):
         paths = table.column("path").to_pylist()
@@ -65,7 +66,7 @@ def verify_views(
     report = VerifyReport(
         views=views,
         rows_without_file=sorted(without_file),
-        files_without_row=sorted(path for path in view_files(root) if path not in recorded),
+        files_without_row=_named(files - PathSet(recorded_paths(root)), root),
         damaged=sorted(damaged),
     )
     if repair and not report.clean:
@@ -81,6 +82,14 @@ def view_files(views_root: Path) -> Iterator[str]:
         for name in names:
             if VIEW_FILE.fullmatch(name):
                 yield name if prefix == "." else f"{prefix}/{name}"
+
+
+def _named(some: PathSet, root: Path) -> list[str]:
+    """The sorted paths of some of the files, of which a set keeps the hashes only."""
+    walk, found = view_files(root), []
+    while some and (block := list(islice(walk, BLOCK))):
+        found += compress(block, some.holds(block))
+    return sorted(found)
 
 
 def _repair(root: Path, report: VerifyReport) -> None:

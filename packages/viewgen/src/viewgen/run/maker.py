@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from viewgen.claim import claim
 from viewgen.embed import Embeddings
 from viewgen.failures import Failures
 from viewgen.files import replace_bytes, writing
@@ -21,7 +22,6 @@ from viewgen.interpolate import Interpolation
 from viewgen.manifest.journal import Journal, Row
 from viewgen.run.conditions import Conditions, ConditionSource, FromEmbeddings, FromImages, Partner
 from viewgen.run.plan import Plan, WantedView
-from viewgen.run.settings import claim_settings
 from viewgen.run.write import EncodedView, encode_view
 from viewgen.strength import Strength
 
@@ -83,7 +83,7 @@ class Maker:
         given = job.generator
         self.generator: Any = given.load(device) if isinstance(given, GeneratorSpec) else given
         embeddings = None if job.embeddings is None else Embeddings.load(job.embeddings)
-        claim_settings(job.views, _settings(job, self.generator, embeddings))
+        claim(job.views / "settings.json", _settings(job, self.generator, embeddings), holds="views of other settings")
         self._source = _source(job, self.generator, self.plan, embeddings)
         self._failures = Failures(job.views / "failures.jsonl")
         self._pool = ThreadPoolExecutor(job.threads) if job.threads else None

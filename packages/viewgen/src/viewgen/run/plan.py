@@ -50,7 +50,6 @@ class Plan:
 
     def __init__(self, folder: Path) -> None:
         about = json.loads((folder / "plan.json").read_text())
-        self._folder = folder
         self.views_per_image: int = about["views_per_image"]
         self.batch_size: int = about["batch_size"]
         self._seed, self._format = about["seed"], about["image_format"]
