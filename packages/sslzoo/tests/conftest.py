@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslzoo import create_backbone
-from sslzoo.methods import DINO, GenDINO, Interpolated, MoCoV2, SimSiam
+from sslzoo import apply_schedule, create_backbone
+from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 
 SMALL_DINO = {"out_dim": 24, "hidden_dim": 16, "bottleneck_dim": 8, "frozen_share": 0.4}
+SMALL_QUEUE = {"queue_size": 16, "queue_start": 0.2, "frozen_share": 0.2}
 
 
 class Seeded:
@@ -49,10 +50,34 @@ def small_method(name: str) -> nn.Module:
         return MoCoV2(backbone, projection_dim=8, queue_size=20, momentum=0.9)
     if name == "moco_v2_symmetric":
         return MoCoV2(backbone, projection_dim=8, queue_size=20, momentum=0.9, symmetric=True)
+    if name == "byol":
+        return BYOL(backbone, projection_dim=8, hidden_dim=16, momentum=0.9)
+    if name == "moco_v3":
+        return MoCoV3(backbone, projection_dim=8, hidden_dim=16, temperature=0.2, momentum=0.9)
+    if name == "swav":
+        return SwAV(backbone, prototypes=12, projection_dim=8, hidden_dim=16, **SMALL_QUEUE)
+    if name == "simclr":
+        return SimCLR(backbone, projection_dim=8)
+    if name == "vicreg":
+        return VICReg(backbone, expander=(16, 8), invariance=1.0, variance=1.0, covariance=0.04)
+    if name == "barlow_twins":
+        return BarlowTwins(backbone, projector=(16, 8))
     return {"dino": DINO, "gen_dino": GenDINO}[name](backbone, **SMALL_DINO)
 
 
-NAMES = ["simsiam", "moco_v2", "moco_v2_symmetric", "dino", "gen_dino"]
+NAMES = [
+    "simsiam",
+    "moco_v2",
+    "moco_v2_symmetric",
+    "dino",
+    "gen_dino",
+    "byol",
+    "moco_v3",
+    "swav",
+    "simclr",
+    "vicreg",
+    "barlow_twins",
+]
 
 
 @pytest.fixture
@@ -83,10 +108,39 @@ def call():
 
     def call(method, step: int, weights: Tensor | None = None):
         views = Seeded.views(2, 16, 100 * step)
-        if isinstance(method, DINO):
+        if isinstance(method, DINO | SwAV):
             views += Seeded.views(2, 12, 100 * step + 10)
         if isinstance(method, GenDINO):
             return method(views, weights, Seeded.interpolated(100 * step + 20))
         return method(views, weights)
 
     return call
+
+
+@pytest.fixture
+def first_steps():
+    """first_steps(method, optimizer, rates): one step at each rate on seeded views of 32 px, in float64.
+
+    Gives the losses, the norms of the gradients, and what the norms of backbone and head are at last.
+    """
+
+    def norm(tensors) -> float:
+        return torch.stack([tensor.detach().norm() for tensor in tensors if tensor is not None]).norm().item()
+
+    def first_steps(method, optimizer, rates):
+        losses, gradients = [], []
+        for step, rate in enumerate(rates):
+            apply_schedule(optimizer, rate)
+            loss = method(Seeded.views(2, 32, 10 * step, dtype=torch.float64))["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append(norm(parameter.grad for parameter in method.parameters()))
+            optimizer.step()
+            method.after_step((step + 1) / len(rates))
+        return losses, gradients, norm(method.backbone.parameters()), norm(trainable(method.encoder.head))
+
+    def trainable(module):
+        return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    return first_steps

@@ -14,7 +14,7 @@ from torch import distributed, nn
 jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
 
 from sslzoo import create_backbone, distribute, gather, synchronise_batch_norm  # noqa: E402
-from sslzoo.methods import DINO, GenDINO, Interpolated, MoCoV2, SimSiam  # noqa: E402
+from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg  # noqa: E402
 from sslzoo.methods.shuffle import shuffled_apply  # noqa: E402
 
 BATCH = 12
@@ -25,6 +25,12 @@ METHODS = {
     "moco_v2_symmetric": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, symmetric=True, shuffle=False),
     "dino": lambda b: DINO(b, head_batch_norm=True, **DINO_OPTIONS),
     "gen_dino": lambda b: GenDINO(b, **DINO_OPTIONS),
+    "byol": lambda b: BYOL(b, projection_dim=8, hidden_dim=16, momentum=0.9),
+    "moco_v3": lambda b: MoCoV3(b, projection_dim=8, hidden_dim=16, momentum=0.9),
+    "swav": lambda b: SwAV(b, prototypes=10, projection_dim=8, hidden_dim=16, queue_size=BATCH, queue_start=0.0),
+    "simclr": lambda b: SimCLR(b, projection_dim=8),
+    "vicreg": lambda b: VICReg(b, expander=(16, 8)),
+    "barlow_twins": lambda b: BarlowTwins(b, projector=(16, 8)),
 }
 
 
@@ -41,7 +47,7 @@ def train(name: str, share, ranks: int) -> dict:
     steps = []
     for step in range(2):
         views = [share(draw(10 * step + i, 3, 12, 12)) for i in range(2)]
-        if isinstance(method, DINO):
+        if isinstance(method, DINO | SwAV):
             views.append(share(draw(10 * step + 2, 3, 8, 8)))
         weights = share(draw(10 * step + 3).abs())
         extra = [interpolated(step, share)] if name == "gen_dino" and step == 0 else []

@@ -1,0 +1,79 @@
+"""MoCo v3's vision transformers: timm's, with fixed positions, a frozen patch projection and their own initialisation.
+
+Shapes: L patches row by row, D features.
+"""
+
+import math
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+MOCO_VITS = {
+    "moco_vit_small": ("vit_small_patch16_224", 12),
+    "moco_vit_base": ("vit_base_patch16_224", 12),
+}
+"""Name: timm's network and the number of heads, 12 where timm's small one has 6 (facebookresearch/moco-v3 vits.py)."""
+
+
+def create_moco_vit(
+    name: str, *, image_size: int | None = None, freeze_patch_embed: bool = True, **options
+) -> VisionTransformer:
+    """A vision transformer as facebookresearch/moco-v3@c349e6e vits.py builds it, https://arxiv.org/abs/2104.02057.
+
+    Its output is the class token after the last norm; its tensors have timm's names.
+
+    Args:
+        name: a key of MOCO_VITS.
+        image_size: pixels; None for 224.
+        freeze_patch_embed: leave the patch projection as it was drawn, as every ViT command in CONFIG.md does.
+        options: passed on to timm (`patch_size=4`, `depth=6`, `embed_dim=192`, `dynamic_img_size=True`).
+    """
+    timm_name, heads = MOCO_VITS[name]
+    size = {} if image_size is None else {"img_size": image_size}
+    network = timm.create_model(timm_name, pretrained=False, num_classes=0, **{"num_heads": heads, **size, **options})
+    assert isinstance(network, VisionTransformer)
+    assert network.pos_embed is not None and network.num_prefix_tokens == 1
+    _initialise(network)
+    rows, columns = network.patch_embed.grid_size  # pyright: ignore[reportGeneralTypeIssues]
+    positions = sincos_positions(rows, columns, network.embed_dim)
+    network.pos_embed = nn.Parameter(torch.cat([torch.zeros(1, network.embed_dim), positions])[None])
+    network.pos_embed.requires_grad_(False)
+    network.patch_embed.requires_grad_(not freeze_patch_embed)
+    return network
+
+
+def sincos_positions(rows: int, columns: int, dim: int, temperature: float = 10000.0) -> Float[Tensor, "L D"]:
+    """sin and cos of row/T^w, then of column/T^w, with w = 0, 4/D, 8/D, ...: https://arxiv.org/abs/1706.03762 in 2-d.
+
+    Raises:
+        ValueError: the dimension is no multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"Fixed 2-d positions need an embedding dimension that 4 divides, not {dim}.")
+    rates = 1 / temperature ** (torch.arange(dim // 4) / (dim // 4))
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    of_row, of_column = (place.flatten()[:, None] * rates for place in (row, column))
+    return torch.cat([of_row.sin(), of_row.cos(), of_column.sin(), of_column.cos()], dim=1)
+
+
+@torch.no_grad()
+def _initialise(network: VisionTransformer) -> None:
+    """Xavier-uniform, of query, key and value each by itself, and of the patch projection; zero biases: vits.py."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            fan_out = module.out_features // 3 if name.endswith("qkv") else module.out_features
+            _xavier_(module, module.in_features, fan_out)
+    projection = network.patch_embed.proj
+    assert isinstance(projection, nn.Conv2d)
+    _xavier_(projection, projection.weight[0].numel(), network.embed_dim)
+    nn.init.normal_(network.cls_token, std=1e-6)  # pyright: ignore[reportArgumentType]
+
+
+def _xavier_(layer: nn.Linear | nn.Conv2d, fan_in: int, fan_out: int) -> None:
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    nn.init.uniform_(layer.weight, -bound, bound)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
