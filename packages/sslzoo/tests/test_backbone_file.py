@@ -2,10 +2,11 @@ import json
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 
-from sslzoo import backbone_hash, create_backbone, load_backbone, save_backbone
+from sslzoo import backbone_hash, create_backbone, load_backbone, open_backbone, save_backbone
 
 SMALL = {"name": "resnet10", "cifar_stem": True, "width": 4}
 
@@ -106,3 +107,31 @@ def test_unknown_names_are_answered_with_near_ones():
         create_backbone("timm/vit_small_patch16_225")
     with pytest.raises(ValueError, match="has its own stem"):
         create_backbone("timm/resnet18", cifar_stem=True)
+
+
+def test_a_backbone_opens_from_a_folder_and_from_timm(tmp_path, monkeypatch, seeded):
+    images = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    saved = create_backbone(**SMALL).eval()
+    save_backbone(tmp_path / "b", saved, architecture=SMALL, method="DINO", recipe=images, epoch=1, data="x")
+    opened, about = open_backbone(tmp_path / "b")
+    assert about == {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    assert backbone_hash(opened) == backbone_hash(saved)
+
+    name = "mobilenetv3_small_050.lamb_in1k"
+    theirs = timm.create_model(name, pretrained=False).eval()
+    torch.save(theirs.state_dict(), tmp_path / "fetched.pth")
+    create = timm.create_model
+    overlay = {"file": str(tmp_path / "fetched.pth")}  # instead of timm's server
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kw: create(*args, **kw, pretrained_cfg_overlay=overlay))
+    opened, about = open_backbone(f"timm/{name}")
+    assert about == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    views = seeded.normal(1, 2, 3, 64, 64)
+    assert torch.equal(opened(views), theirs.forward_head(theirs.forward_features(views), pre_logits=True))
+    assert opened.num_features == opened(views).shape[1]
+
+
+def test_what_is_no_backbone_is_said(tmp_path):
+    with pytest.raises(ValueError, match="is no backbone folder, no checkpoint file, and does not begin with timm/"):
+        open_backbone(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"timm has no weights called resnet5; timm\.list_pretrained"):
+        open_backbone("timm/resnet5")

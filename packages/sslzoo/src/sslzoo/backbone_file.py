@@ -26,7 +26,7 @@ def save_backbone(
     architecture: dict[str, Any],
     method: str,
     recipe: dict[str, Any],
-    epoch: int,
+    epoch: int | None,
     data: str,
 ) -> None:
     """Write a backbone, under the names of torchvision or timm, and what it is.
@@ -34,10 +34,10 @@ def save_backbone(
     Args:
         folder: made if need be.
         backbone: made by create_backbone(**architecture).
-        architecture: create_backbone's arguments, `name` included.
+        architecture: create_backbone's arguments, `name` included, or open_official's.
         method: what trained it.
         recipe: how.
-        epoch: for how long.
+        epoch: for how long; None where nobody knows.
         data: on what.
 
     Raises:
@@ -119,12 +119,3 @@ def backbone_input(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is no backbone folder: {DESCRIPTION} is missing.") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not say image_size, mean and std in its recipe ({error}).") from error
-
-
-def open_backbone(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """``load_backbone`` and ``backbone_input``, for libraries that take any network and want to know its images.
-
-    Raises:
-        ValueError: as both do.
-    """
-    return load_backbone(folder), backbone_input(folder)

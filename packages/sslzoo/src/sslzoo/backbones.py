@@ -9,8 +9,10 @@ from torch import nn
 
 from sslzoo.moco_vit import MOCO_VITS, create_moco_vit
 from sslzoo.narrow_resnet import NarrowResNet
+from sslzoo.widened_resnet import WidenedResNet
 
 TIMM = "timm/"
+WIDENED = "widened_resnet"
 
 
 def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | None = None, **options: Any) -> nn.Module:
@@ -20,7 +22,7 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
 
     Args:
         name: a ResNet of torchvision ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
-            "moco_vit_small" or "moco_vit_base" (MoCo v3's), or "timm/<any timm name>".
+            "widened_resnet" (WidenedResNet), "moco_vit_small" or "moco_vit_base" (MoCo v3's), or "timm/<any name>".
         cifar_stem: for the ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
         image_size: pixels; for timm's networks of fixed input size (vision transformers). The others take any.
         options: passed on: torchvision's (`zero_init_residual=True`), NarrowResNet's (`width=32`), create_moco_vit's
@@ -29,17 +31,19 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
     Raises:
         ValueError: unknown name, with near ones; a CIFAR stem for a network of timm.
     """
-    if cifar_stem and (name.startswith(TIMM) or name in MOCO_VITS):
+    if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, WIDENED)):
         raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), image_size, options)
     if name in MOCO_VITS:
         return create_moco_vit(name, image_size=image_size, **options)
+    if name == WIDENED:
+        return WidenedResNet(**options)
     if name == "resnet10":
         return NarrowResNet(cifar_stem=cifar_stem, **options)
     if name not in _torchvision_resnets():
         others = [TIMM + other for other in timm.list_models()]
-        raise _unknown(name, ["resnet10", *MOCO_VITS, *_torchvision_resnets(), *others])
+        raise _unknown(name, ["resnet10", WIDENED, *MOCO_VITS, *_torchvision_resnets(), *others])
     return _torchvision_resnet(name, cifar_stem, options)
 
 
@@ -74,5 +78,6 @@ def _from_timm(name: str, image_size: int | None, options: dict[str, Any]) -> nn
 
 def _unknown(name: str, known: list[str]) -> ValueError:
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"near ones: {', '.join(near)}" if near else "choose a ResNet of torchvision, resnet10, or timm/<name>"
+    kinds = f"choose a torchvision ResNet, resnet10, {', '.join([WIDENED, *MOCO_VITS])}, or timm/<name>"
+    hint = f"near ones: {', '.join(near)}" if near else kinds
     return ValueError(f"Unknown backbone {name!r}; {hint}.")
