@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import sslzoo
-
 ROOT = Path(__file__).resolve().parent.parent
-STATISTICS = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
 
 def run(program: str, *arguments: object) -> str:
@@ -27,15 +24,6 @@ def images(tmp_path) -> Path:
 
     write_scenes(tmp_path / "scenes", count=12, seed=0)
     return tmp_path / "scenes" / "images"
-
-
-@pytest.fixture
-def backbone(tmp_path) -> Path:
-    architecture = {"name": "resnet10", "cifar_stem": True, "width": 8}
-    network = sslzoo.create_backbone(**architecture)
-    about = {"method": "none", "recipe": STATISTICS, "epoch": 0, "data": "none"}
-    sslzoo.save_backbone(tmp_path / "backbone", network, architecture=architecture, **about)
-    return tmp_path / "backbone"
 
 
 @pytest.mark.slow

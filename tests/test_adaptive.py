@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import sslzoo
 from pairdata import write_scenes
 from viewgen import noise_level
 
@@ -19,16 +18,6 @@ def run(*arguments: object, expect: int = 0) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-@pytest.fixture
-def backbone(tmp_path) -> Path:
-    architecture = {"name": "resnet10", "cifar_stem": True, "width": 8}
-    recipe = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    network = sslzoo.create_backbone(**architecture)
-    about = {"method": "none", "recipe": recipe, "epoch": 0, "data": "none"}
-    sslzoo.save_backbone(tmp_path / "backbone", network, architecture=architecture, **about)
-    return tmp_path / "backbone"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from torch import nn
 
 import pairquality
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[1] / "benchmarks" / "foreground"
 OPTIONS = {"share_foreground": 0.25, "skip_border": 0, "batch_size": 7, "seed": 0}
 
 

@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 
 import pairquality
-import sslzoo
 import viewgen
 
 APP = Path(__file__).resolve().parent.parent / "apps" / "inspect"
@@ -66,7 +65,7 @@ def run(*arguments: object, expect: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory, save_untrained) -> Path:
     """Images of a bright square on a dark ground, their views, an encoder of random weights and its PCA."""
     root = tmp_path_factory.mktemp("inspect")
     keys = [ODD, *(f"a/{place:02d}.png" for place in range(COUNT - 1))]
@@ -79,17 +78,7 @@ def made(tmp_path_factory) -> Path:
     levels = viewgen.parse_strength("random:0,100,200,300,400", None)
     viewgen.generate_views(root / "images", root / "views", Shifted(), views_per_image=VIEWS, strength=levels)
     viewgen.fold_journals(root / "views")
-    torch.manual_seed(0)
-    architecture = {"name": "resnet10", "width": 8, "cifar_stem": True, "image_size": 48}
-    sslzoo.save_backbone(
-        root / "backbone",
-        sslzoo.create_backbone(**architecture),
-        architecture=architecture,
-        method="none",
-        recipe={"image_size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
-        epoch=0,
-        data="none",
-    )
+    save_untrained(root / "backbone", 48)
     encoder = pairquality.load_encoder(str(root / "backbone"))
     pixels = torch.stack([viewgen.read_image(root / "images" / key, 48) for key in keys])
     pairquality.fit_pca([encoder(pixels)], encoder=encoder, data="squares").save(root / "pca.safetensors")

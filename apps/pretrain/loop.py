@@ -128,14 +128,8 @@ def _paint(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: P
 def _embed(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: Progress) -> viewgen.Embeddings:
     folder = loop.out / "embeddings"
     if worker.leads:
-        encoder = viewgen.ImageEncoder(
-            sslzoo.load_backbone(backbone),
-            size=32,
-            mean=CIFAR_MEAN,
-            std=CIFAR_STD,
-            name="vanilla",
-            device=str(worker.device),
-        )
+        network, expected = sslzoo.open_backbone(backbone)
+        encoder = viewgen.ImageEncoder(network, name="vanilla", device=str(worker.device), **expected)
         viewgen.embed_images(images, folder, encoder, on_progress=progress.stage("embeddings"))
     wait_for_all()
     return viewgen.Embeddings.load(folder)
