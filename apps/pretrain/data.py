@@ -1,7 +1,8 @@
-"""Where a run's images are, and the loader that reads them."""
+"""Where a run's images are, and the loader that reads them, from folders or from records."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 import sslzoo
-from pairdata import FolderLoader
+from pairdata import FFCVLoader, FolderLoader, is_records
 from recipes import Recipe
 
 
@@ -18,35 +19,79 @@ class Data:
     """Where the images are, and their synthetic views if there are any."""
 
     images: Annotated[Path, tyro.conf.arg(name="data")]
+    """A folder of images, or records of images and views: what `apps/pack` wrote."""
     views: Path | None = None
     """Generative views: what `apps/generate` wrote."""
     interpolated: Path | None = None
     """Interpolated views with their partners: what `apps/generate --interpolate` wrote."""
+    real_only: bool = False
+    """Of records, read the images alone."""
     workers: int = 0
-    """Processes that decode images; 0 decodes in this one."""
+    """Processes that decode images, or threads for records; 0 decodes in this one."""
     cache_gb: float = 1.0
-    """Decoded images are kept in memory up to this size."""
+    """Decoded images are kept in memory up to this size; records need none of it."""
 
-    def record(self, loader: FolderLoader) -> dict[str, Any]:
-        """What a resumed run must find again."""
-        synthetic = {"views": self.views is not None, "interpolated": self.interpolated is not None}
-        return {"images": len(loader.index), **synthetic}
+    def record(self, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
+        """What a resumed run must find again, in folders or in records."""
+        if isinstance(loader, FFCVLoader):
+            layout = loader.index.layout
+            views, interpolated = (count > 0 and not self.real_only for count in (layout.views, layout.mixed))
+        else:
+            views, interpolated = self.views is not None, self.interpolated is not None
+        return {"images": len(loader.index), "views": views, "interpolated": interpolated}
 
 
 def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
-    """The images and views of this process."""
+    """The images and views of this process; both loaders yield the same batches in the same order.
+
+    Raises:
+        ValueError: the data cannot be used as they are given.
+    """
     if recipe.batch_size % worker.world_size:
         raise ValueError(f"batch size {recipe.batch_size} does not divide over {worker.world_size} processes")
+    opened = _open_records if is_records(data.images) or data.images.suffix == ".beton" else _open_folders
+    return opened(recipe, data, worker)  # pyright: ignore[reportReturnType]  (either does all that is asked of it)
+
+
+def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
+    if data.real_only:
+        raise ValueError("--real-only is for records: leave out --views and --interpolated")
     return FolderLoader(
         data.images,
-        batch_size=recipe.batch_size // worker.world_size,
         size=recipe.stored_size,
         views=data.views,
         interpolated=data.interpolated,
-        seed=recipe.seed,
-        workers=data.workers,
-        device=str(worker.device),
-        rank=worker.rank,
-        world_size=worker.world_size,
         cache_bytes=int(data.cache_gb * 2**30),
+        **_shared(recipe, data, worker),
     )
+
+
+def _open_records(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FFCVLoader:
+    if data.views or data.interpolated:
+        raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
+    return FFCVLoader(
+        data.images,
+        size=recipe.stored_size,
+        views_per_image=0 if data.real_only else 1,
+        interpolated=recipe.method == "gen-dino" and not data.real_only,
+        os_cache=_fits_memory(data.images),
+        **_shared(recipe, data, worker),
+    )
+
+
+def _shared(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> dict[str, Any]:
+    """What both loaders are told."""
+    return {
+        "batch_size": recipe.batch_size // worker.world_size,
+        "seed": recipe.seed,
+        "workers": data.workers,
+        "device": str(worker.device),
+        "rank": worker.rank,
+        "world_size": worker.world_size,
+    }
+
+
+def _fits_memory(records: Path) -> bool:
+    """Whether the system can keep all of the records, with a quarter of its memory to spare."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sum(file.stat().st_size for file in records.glob("*.beton")) < 0.75 * memory

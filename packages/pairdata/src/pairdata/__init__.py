@@ -4,10 +4,13 @@ from pairdata.augment import IMAGENET_MEAN, IMAGENET_STD, Augment, AugmentDraws
 from pairdata.batch import MixedViews, PairBatch
 from pairdata.crops import center_boxes, crop, sample_crops
 from pairdata.decode import UnreadableImage, decode_rgb
+from pairdata.ffcv_loader import FFCVLoader
 from pairdata.folder_loader import FolderLoader
 from pairdata.index import ImageIndex, index_images
 from pairdata.labelled import LabelledImages
 from pairdata.manifest import ViewsIndex
+from pairdata.packing import Packed, pack_records, verify_records
+from pairdata.records import Records, is_records
 from pairdata.scenes import SCENE_CLASSES, draw_scene, write_scenes
 
 __all__ = [
@@ -16,11 +19,14 @@ __all__ = [
     "SCENE_CLASSES",
     "Augment",
     "AugmentDraws",
+    "FFCVLoader",
     "FolderLoader",
     "ImageIndex",
     "LabelledImages",
     "MixedViews",
+    "Packed",
     "PairBatch",
+    "Records",
     "UnreadableImage",
     "ViewsIndex",
     "center_boxes",
@@ -28,6 +34,9 @@ __all__ = [
     "decode_rgb",
     "draw_scene",
     "index_images",
+    "is_records",
+    "pack_records",
     "sample_crops",
+    "verify_records",
     "write_scenes",
 ]

@@ -1,0 +1,285 @@
+"""Pack images and their views into records: file after file, each whole or not there, by several processes.
+
+Legend: K places for views and M for interpolated views in each row.
+"""
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from itertools import pairwise
+from os import fsencode
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pairdata.beton import Mode, read_tables
+from pairdata.index import ImageIndex, index_images
+from pairdata.manifest import ViewsIndex
+from pairdata.reading import AlignedViews
+from pairdata.records import FORMAT, INDEX, ROWS, Layout, Records, Shard, check_length, make_index
+from pairdata.shards import Packer, file_hash, replace_text
+from pairdata.squares import Decode, open_decoder
+
+PLAN, FAILURES = "packing.json", "failures.jsonl"
+SHARD_IMAGES, MOST_SHARDS = 4096, 512  # few enough for the files that a process may hold open
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What a folder of records holds: images, views listed for them, and files that could not be read."""
+
+    images: int
+    views: int
+    failures: int
+
+
+def pack_records(
+    images: str | Path,
+    out: str | Path,
+    *,
+    views: str | Path | None = None,
+    interpolated: str | Path | None = None,
+    views_per_image: int | None = None,
+    size: int = 288,
+    mode: Mode = "jpeg",
+    quality: int = 90,
+    shard_images: int | None = None,
+    workers: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Packed:
+    """Pack every image of a folder as `FolderLoader` reads it, in the order of the keys.
+
+    Stopped at any moment, it goes on with the files that are not whole. An image that cannot be read is replaced by
+    the next one that can, as `FolderLoader` replaces it, a view by nothing; both stand in OUT/failures.jsonl.
+
+    Args:
+        images: the folder of images.
+        out: the folder of records.
+        views: a folder of views with their manifest; its rows with a partner are not used.
+        interpolated: a folder of interpolated views with their manifest (it may be the same).
+        views_per_image: places for views in a row, K; None takes as many as the image with most of them has.
+        size: side of the squares, pixels.
+        mode: "jpeg" or "raw" (bit for bit what `FolderLoader` decodes, at 3 size^2 bytes a square).
+        quality: of JPEG, 1 to 95.
+        shard_images: images a file; None takes 4096, or more where there would be more than 512 files.
+        workers: processes, each of which packs one file at a time; 0 packs in this one.
+        on_progress: called with (done, total) images.
+
+    Raises:
+        ValueError: see the message: no images, views of other images, other records in OUT, an impossible number, a
+            process that was killed.
+        OSError: the disk is full or may not be written; what is packed stays.
+    """
+    _check(size=(size, 1, 4096), quality=(quality, 1, 95), shard_images=(shard_images or 1, 1, 2**31))
+    if mode not in ("jpeg", "raw"):
+        raise ValueError(f'mode is "jpeg" or "raw", not {mode!r}')
+    index, out = index_images(images), Path(out)
+    aligned = AlignedViews(ViewsIndex(views), index) if views is not None else None
+    mixed = AlignedViews(ViewsIndex(interpolated, interpolated=True), index) if interpolated is not None else None
+    layout = Layout(
+        size=size,
+        mode=mode,
+        quality=quality if mode == "jpeg" else 0,
+        views=_places(aligned, views_per_image),
+        mixed=_places(mixed, None),
+    )
+    each = shard_images or max(SHARD_IMAGES, -(-len(index) // MOST_SHARDS))
+    out.mkdir(parents=True, exist_ok=True)
+    _agree(out, _plan(index, aligned, mixed, layout, each))
+    packer = Packer(index, aligned, mixed, layout, shard_images=each, out=out)
+    files = [packer.file(number) for number in range(-(-len(index) // each))]
+    _pack_missing(packer, files, len(index), workers, on_progress)
+    listed = np.minimum(aligned.counts, layout.views) if aligned else np.zeros(len(index), np.int64)
+    return _join(packer, files, listed)
+
+
+def verify_records(out: str | Path, *, on_progress: OnProgress | None = None) -> dict[str, str]:
+    """Read everything back: each file's SHA-256, every square decoded, every key in its order.
+
+    Files found damaged are given up, so that `pack_records` makes them again.
+
+    Returns:
+        What is damaged, and how; empty when all is well.
+
+    Raises:
+        ValueError: no records there, or none that are whole.
+    """
+    records, damaged = Records(out), {}
+    decode = open_decoder(records.layout.mode, records.layout.size)
+    for number, shard in enumerate(records.shards):
+        why = _damage(records, number, decode)
+        if why is not None:
+            damaged[shard.file] = why
+            (records.root / shard.file).with_suffix(".json").unlink(missing_ok=True)
+        if on_progress:
+            on_progress(min((number + 1) * records.shard_images, len(records)), len(records))
+    return damaged
+
+
+def _damage(records: Records, number: int, decode: Decode) -> str | None:
+    """What is wrong with a file, if anything is."""
+    shard, first = records.shards[number], number * records.shard_images
+    rows = np.asarray(records.rows[first : first + records.shard_images])
+    if file_hash(records.root / shard.file) != shard.sha256:
+        return "its SHA-256 is another"
+    if not np.array_equal(records.layout.locate(read_tables(records.root / shard.file)), rows):
+        return f"its rows are not those of {ROWS}"
+    square = np.empty((records.layout.size, records.layout.size, 3), np.uint8)
+    for row, place, length in _stored(rows):
+        if not decode(int(records.addresses[number]) + place, length, square.ctypes.data):
+            return f"a square of {records.key(first + row)!r} does not decode"
+    keys = [fsencode(records.key(row)) for row in range(max(first - 1, 0), first + len(rows))]
+    if any(key >= following for key, following in pairwise(keys)):
+        return "its keys are out of order"
+    return None
+
+
+def _stored(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Row, place and length of every square that is there."""
+    for row, column in zip(*np.nonzero(rows["square"]["exists"]), strict=True):
+        square = rows["square"][row, column]
+        yield int(row), int(square["place"]), int(square["bytes"])
+
+
+def _pack_missing(
+    packer: Packer, files: Sequence[str], images: int, workers: int, on_progress: OnProgress | None
+) -> None:
+    missing = [number for number, file in enumerate(files) if not _is_whole(packer.out, file)]
+    done = images - sum(len(packer.positions(number)) for number in missing)
+    if on_progress:
+        on_progress(done, images)
+    for number in _each(packer, missing, workers):
+        done += len(packer.positions(number))
+        if on_progress:
+            on_progress(done, images)
+
+
+def _each(packer: Packer, numbers: Sequence[int], workers: int) -> Iterator[int]:
+    """Pack files, and yield the number of each that is whole."""
+    if workers == 0 or len(numbers) < 2:
+        yield from map(packer.pack, numbers)
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)  # forked, they share the index
+    with ProcessPoolExecutor(min(workers, len(numbers)), context, _hold, (packer,)) as pool:
+        try:
+            yield from pool.map(_pack_held, numbers)
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a process that packs was killed, perhaps for lack of memory: start again with fewer workers; "
+                "what is packed stays"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_held: list[Packer] = []  # in a process of the pool, the one packer it works for
+
+
+def _hold(packer: Packer) -> None:
+    _held[:] = [packer]
+
+
+def _pack_held(number: int) -> int:
+    return _held[0].pack(number)
+
+
+def _is_whole(out: Path, file: str) -> bool:
+    try:
+        check_length(out, _shard(out, file))
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _shard(out: Path, file: str) -> Shard:
+    facts = _facts(out, file)
+    return Shard(file=file, bytes=facts["bytes"], sha256=facts["sha256"])
+
+
+def _facts(out: Path, file: str) -> dict[str, Any]:
+    return json.loads((out / file).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
+    """Write rows.npy, failures.jsonl and records.json from the files; `listed` views were to be had of each image."""
+    out, index, layout, each = packer.out, packer.index, packer.layout, packer.shard_images
+    failures: dict[str, str] = {}
+    temporary = out / f"{ROWS}.tmp"
+    rows = np.lib.format.open_memmap(temporary, "w+", layout.row_type, (len(index),))
+    for number, file in enumerate(files):
+        located = layout.locate(read_tables(out / file))
+        rows[number * each : number * each + len(located)] = located
+        failures |= _facts(out, file)["failures"]
+    rows.flush()
+    del rows
+    temporary.replace(out / ROWS)
+    lines = (json.dumps({"path": path, "why": why}) + "\n" for path, why in sorted(failures.items()))
+    replace_text(out / FAILURES, "".join(lines))
+    joined = make_index(
+        layout,
+        [_shard(out, file) for file in files],
+        images=len(index),
+        shard_images=each,
+        classes=index.classes,
+        counts=dict(enumerate(np.bincount(listed).tolist())),
+    )
+    replace_text(out / INDEX, json.dumps(joined, indent=1) + "\n")
+    return Packed(images=len(index), views=int(listed.sum()), failures=len(failures))
+
+
+def _places(aligned: AlignedViews | None, wanted: int | None) -> int:
+    if wanted is not None:
+        if aligned is None:
+            raise ValueError(f"views_per_image={wanted} needs views: give the folder that holds them")
+        _check(views_per_image=(wanted, 1, 2**15))
+    return min(int(aligned.counts.max()), wanted or sys.maxsize) if aligned else 0
+
+
+def _plan(
+    index: ImageIndex, views: AlignedViews | None, mixed: AlignedViews | None, layout: Layout, each: int
+) -> dict[str, Any]:
+    """All that decides what the files will hold, but the pixels."""
+    digest = blake2b(digest_size=16)
+    for arrays in (
+        (index.keys.data, index.keys.offsets),
+        *((a.views.files.data, a.first, a.counts, a.views.partners.data, a.views.alpha) for a in (views, mixed) if a),
+    ):
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    names = {"format": FORMAT, "shard_images": each, "images": len(index), "names": digest.hexdigest()}
+    return asdict(layout) | names
+
+
+def _agree(out: Path, plan: dict[str, Any]) -> None:
+    """Go on with what OUT holds, if it is what is being packed."""
+    path = out / PLAN
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        differ = sorted(name for name in found.keys() | plan.keys() if found.get(name) != plan.get(name))
+        if differ:
+            raise ValueError(
+                f"{out} holds records of other images, views or options (they differ in: {', '.join(differ)}): "
+                "choose another folder, or delete that one"
+            )
+    elif any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no records: choose another folder")
+    for left in out.glob("*.tmp"):
+        left.unlink()
+    replace_text(path, json.dumps(plan, indent=1) + "\n")
+
+
+def _check(**numbers: tuple[int, int, int]) -> None:
+    for name, (value, lowest, highest) in numbers.items():
+        if not lowest <= value <= highest:
+            raise ValueError(f"{name}={value}: it must be {lowest} to {highest}")

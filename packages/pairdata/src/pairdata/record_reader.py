@@ -1,0 +1,206 @@
+"""Read batches from records: find the squares of a batch, decode them in pieces, put the batch together.
+
+Legend: B images, K views of each, P places for squares (the image, its views, an interpolated view and its partner),
+S side of the squares.
+"""
+
+import mmap
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pairdata.batch import MixedViews, PairBatch
+from pairdata.records import Records
+from pairdata.squares import open_decoder
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A batch on its way.
+
+    Attributes:
+        positions: the rows asked for.
+        epoch: the epoch, which decides whose turn it is among many views.
+        rows: their entries.
+        squares: uint8 [P][B, S, S, 3], what is being filled.
+        images: uint8 [P, B, S, S, 3]'s memory as tensors: the images, the views [B, K, ...], and both of the mixed.
+        sizes: int64 [B, P, 2].
+        alpha: float32 [B].
+        wanted: (row, place) of every square to decode.
+        jobs: (address, length, address of the square) of each.
+        filled: bool [B, P], which are there once decoded.
+    """
+
+    positions: np.ndarray
+    epoch: int
+    rows: np.ndarray
+    images: tuple[Tensor, Tensor, Tensor | None]
+    squares: list[np.ndarray]
+    sizes: np.ndarray
+    alpha: np.ndarray
+    wanted: np.ndarray
+    jobs: list[tuple[int, int, int]]
+    filled: np.ndarray
+
+
+class RecordReader:
+    """Reads batches of a set of records; what it reads depends on the positions and the epoch alone.
+
+    A square that does not decode counts as an image that cannot be read, and the next one that can takes its place,
+    or as a view that is missing.
+
+    Args:
+        records: what to read.
+        views_per_image: places for views, K.
+        mixed: whether to read interpolated views and their partners.
+        pinned: whether batches lie in page-locked memory.
+        ahead: whether to ask the system for the pages of a batch when it is begun (for records beyond the memory).
+    """
+
+    def __init__(self, records: Records, *, views_per_image: int, mixed: bool, pinned: bool, ahead: bool):
+        self.records, self.views, self.mixed, self.pinned, self.ahead = records, views_per_image, mixed, pinned, ahead
+        self.places = 1 + self.views + 2 * self.mixed
+        self._decode = open_decoder(records.layout.mode, records.layout.size)
+        if ahead and hasattr(mmap, "MADV_RANDOM"):
+            for opened in records.maps:
+                opened.madvise(mmap.MADV_RANDOM)
+
+    def begin(self, positions: np.ndarray, epoch: int) -> Reading:
+        """Find the squares of a batch and make room for them."""
+        rows = np.asarray(self.records.rows[positions])
+        found, owner, alpha = self._find(rows, positions, epoch)
+        images, squares = self._room(len(rows))
+        shard = owner // self.records.shard_images
+        inside = found["place"] + found["bytes"] <= self.records.lengths[shard]
+        wanted = np.argwhere(found["exists"] & inside)
+        row, place = wanted.T
+        sources = (self.records.addresses[shard] + found["place"])[row, place]
+        first = np.array([square.ctypes.data for square in squares], np.int64)
+        stride = np.array([square.strides[0] for square in squares], np.int64)
+        targets = first[place] + stride[place] * row
+        lengths = found["bytes"][row, place]
+        if self.ahead:
+            self._ask(shard[row, place], found["place"][row, place], lengths)
+        return Reading(
+            positions=positions,
+            epoch=epoch,
+            rows=rows,
+            images=images,
+            squares=squares,
+            sizes=np.stack([found["height"], found["width"]], -1).astype(np.int64),
+            alpha=alpha,
+            wanted=wanted,
+            jobs=list(zip(sources.tolist(), lengths.tolist(), targets.tolist(), strict=True)),
+            filled=np.zeros(found.shape, bool),
+        )
+
+    def decode(self, reading: Reading, piece: int, pieces: int) -> None:
+        """Decode one of several pieces of a batch; pieces may be decoded at the same time."""
+        first, last = (len(reading.jobs) * part // pieces for part in (piece, piece + 1))
+        done = [self._decode(*job) for job in reading.jobs[first:last]]
+        row, place = reading.wanted[first:last].T
+        reading.filled[row, place] = done
+
+    def finish(self, reading: Reading) -> tuple[PairBatch, dict[str, str]]:
+        """Put a decoded batch together; also return what could not be read, by key."""
+        failures = self._failures(reading)
+        filled, sizes, squares, views = reading.filled, reading.sizes, reading.squares, self.views
+        if self.mixed:
+            filled[:, -2] &= filled[:, -1]
+            filled[:, -1] = filled[:, -2]
+        for row, place in np.argwhere(~filled[:, 1:]):  # the image itself stands where a view is missing
+            squares[1 + place][row], sizes[row, 1 + place] = squares[0][row], sizes[row, 0]
+        real, beside, mixed = reading.images
+        batch = PairBatch(
+            real=real,
+            views=beside,
+            view_exists=torch.from_numpy(filled[:, 1 : 1 + views].copy()),
+            index=torch.from_numpy(reading.rows["index"].copy()),
+            label=torch.from_numpy(reading.rows["label"].copy()),
+            sizes=torch.from_numpy(sizes[:, : 1 + views].copy()),
+            mixed=None if mixed is None else self._mixed(reading, mixed),
+        )
+        for row in np.flatnonzero(~filled[:, 0]):
+            failures |= self._replace(batch, int(row), int(reading.positions[row]), reading.epoch)
+        return batch, failures
+
+    def read(self, positions: np.ndarray, epoch: int) -> tuple[PairBatch, dict[str, str]]:
+        """A batch, in one go."""
+        reading = self.begin(positions, epoch)
+        self.decode(reading, 0, 1)
+        return self.finish(reading)
+
+    def _find(self, rows: np.ndarray, positions: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """[B, P] where each square lies and whose row it is in, and [B] the weights of the interpolated views."""
+        squares, every, layout = rows["square"], np.arange(len(rows)), self.records.layout
+        found = np.zeros((len(rows), self.places), squares.dtype)
+        owner = np.repeat(positions[:, None], self.places, 1)
+        found[:, 0] = squares[:, 0]
+        for slot in range(self.views if layout.views else 0):
+            turn = (epoch * self.views + slot) % np.maximum(rows["views"], 1)
+            found[:, 1 + slot] = np.where(slot < rows["views"], squares[every, 1 + turn], found[:, 1 + slot])
+        alpha = np.ones(len(rows), np.float32)
+        if self.mixed:
+            turn = epoch % np.maximum(rows["mixed"], 1)
+            found[:, -2] = squares[every, 1 + layout.views + turn]
+            owner[:, -1], alpha = rows["partner"][every, turn], rows["alpha"][every, turn]
+            partners = np.asarray(self.records.rows[owner[:, -1]])["square"][:, 0]
+            found[:, -1] = np.where(found["exists"][:, -2], partners, found[:, -1])
+        return found, owner, alpha
+
+    def _room(self, count: int) -> tuple[tuple[Tensor, Tensor, Tensor | None], list[np.ndarray]]:
+        size = self.records.layout.size
+        shapes = [(count,), (count, self.views), *([(2, count)] if self.mixed else [])]
+        room = [torch.empty(*shape, size, size, 3, dtype=torch.uint8, pin_memory=self.pinned) for shape in shapes]
+        squares = [room[0].numpy(), *room[1].numpy().swapaxes(0, 1), *(room[2].numpy() if self.mixed else ())]
+        real, views, *mixed = (images.movedim(-1, -3) for images in room)
+        return (real, views, mixed[0] if mixed else None), squares
+
+    def _ask(self, shards: np.ndarray, places: np.ndarray, lengths: np.ndarray) -> None:
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for shard, place, length in zip(shards.tolist(), places.tolist(), lengths.tolist(), strict=True):
+            begin = place - place % mmap.PAGESIZE
+            self.records.maps[shard].madvise(mmap.MADV_WILLNEED, begin, place + length - begin)
+
+    def _failures(self, reading: Reading) -> dict[str, str]:
+        """What was to be there and is not."""
+        failures = {}
+        for row, place in reading.wanted[~reading.filled[tuple(reading.wanted.T)]].tolist():
+            key = self.records.key(int(reading.positions[row]))
+            what = "image" if place == 0 else "view" if place <= self.views else "interpolated view or its partner"
+            failures[key] = f"its {what} in {self.records.root} is damaged: apps/pack --verify finds and repairs it"
+        return failures
+
+    def _mixed(self, reading: Reading, images: Tensor) -> MixedViews:
+        exists = reading.filled[:, -2].copy()
+        return MixedViews(
+            interpolated=images[0],
+            partner=images[1],
+            alpha=torch.from_numpy(np.where(exists, reading.alpha, np.float32(1))),
+            exists=torch.from_numpy(exists),
+            sizes=torch.from_numpy(reading.sizes[:, -2:].copy()),
+        )
+
+    def _replace(self, batch: PairBatch, row: int, position: int, epoch: int) -> dict[str, str]:
+        """Put the next image that can be read, with its views, in a row of a batch."""
+        for step in range(1, len(self.records)):
+            wanted = np.array([(position + step) % len(self.records)])
+            reading = self.begin(wanted, epoch)
+            self.decode(reading, 0, 1)
+            if reading.filled[0, 0]:
+                other, failures = self.finish(reading)
+                _copy_row(other, 0, batch, row)
+                return failures
+        raise ValueError(f"none of the {len(self.records)} images in {self.records.root} can be read: pack them again")
+
+
+def _copy_row(source: PairBatch | MixedViews, given: int, target: PairBatch | MixedViews, row: int) -> None:
+    for field in fields(source):
+        ours, theirs = getattr(target, field.name), getattr(source, field.name)
+        if isinstance(ours, Tensor):
+            ours[row] = theirs[given]
+        elif ours is not None:
+            _copy_row(theirs, given, ours, row)

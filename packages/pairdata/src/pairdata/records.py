@@ -1,0 +1,244 @@
+"""Records: a folder of FFCV files that hold images, their views, and all that a batch says of them.
+
+    RECORDS/00000.beton ...   the images' squares, keys, labels and sizes; each file alone can be read by FFCV
+    RECORDS/00000.json ...    its length, its SHA-256, and what could not be read when it was packed
+    RECORDS/rows.npy          of every row where its squares lie, made from the tables of the files
+    RECORDS/records.json      what the records hold; it is written last
+
+Legend: N rows, K places for views and M for interpolated views in each, S side of the squares.
+"""
+
+import json
+import mmap
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import fsdecode
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pairdata.beton import Beton, Kind, Mode
+
+FORMAT = 1
+INDEX, ROWS = "records.json", "rows.npy"
+
+_SQUARE = np.dtype([("place", "<u8"), ("bytes", "<u4"), ("exists", "?"), ("height", "<i4"), ("width", "<i4")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What each row holds.
+
+    Attributes:
+        size: S.
+        mode: how squares are stored.
+        quality: of JPEG squares.
+        views: K.
+        mixed: M.
+    """
+
+    size: int
+    mode: Mode
+    quality: int
+    views: int
+    mixed: int
+
+    @property
+    def squares(self) -> tuple[str, ...]:
+        """The fields that are images."""
+        return ("real", *(f"view{k}" for k in range(self.views)), *(f"mixed{m}" for m in range(self.mixed)))
+
+    @property
+    def fields(self) -> dict[str, Kind]:
+        """The fields of a row, as FFCV sees them.
+
+        `views` and `mixed` count an image's views; where one is missing or could not be read, `exists` is 0 and its
+        field shows the real image. `partner` is the row of the other image of an interpolated view.
+        """
+        fields: dict[str, Kind] = dict.fromkeys(self.squares, "image")
+        fields |= {"key": "bytes", "index": "int", "label": "int", "views": "int", "mixed": "int"}
+        for name in self.squares:
+            fields |= {f"{name}_exists": "int", f"{name}_height": "int", f"{name}_width": "int"}
+        for m in range(self.mixed):
+            fields |= {f"mixed{m}_partner": "int", f"mixed{m}_alpha": "float"}
+        return fields
+
+    @property
+    def row_type(self) -> np.dtype:
+        """A row of rows.npy."""
+        return np.dtype(
+            [
+                ("index", "<i8"),
+                ("label", "<i8"),
+                ("views", "<i4"),
+                ("mixed", "<i4"),
+                ("key", [("place", "<u8"), ("bytes", "<u4")]),
+                ("square", _SQUARE, (len(self.squares),)),
+                ("partner", "<i8", (self.mixed,)),
+                ("alpha", "<f4", (self.mixed,)),
+            ]
+        )
+
+    def locate(self, beton: Beton) -> np.ndarray:
+        """The rows of rows.npy for the rows of a file."""
+        rows = np.zeros(len(beton.rows), self.row_type)
+        for name in ("index", "label", "views", "mixed"):
+            rows[name] = beton.rows[name]
+        rows["key"]["place"], rows["key"]["bytes"] = beton.rows["key"]["ptr"], beton.rows["key"]["size"]
+        for column, name in enumerate(self.squares):
+            square = rows["square"][:, column]
+            square["place"] = beton.rows[name]["data_ptr"]
+            square["bytes"] = beton.length(square["place"])
+            for fact in ("exists", "height", "width"):
+                square[fact] = beton.rows[f"{name}_{fact}"]
+        for m in range(self.mixed):
+            rows["partner"][:, m], rows["alpha"][:, m] = beton.rows[f"mixed{m}_partner"], beton.rows[f"mixed{m}_alpha"]
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file: its name, its length, its SHA-256."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class Records:
+    """Records opened for reading. Their pages stay in the system's cache, which all processes share.
+
+    Attributes:
+        root: the folder.
+        layout: what each row holds.
+        classes: the names that labels count in.
+        shard_images: rows in each file; the last may have fewer.
+        shards: the files.
+        rows: one entry of `layout.row_type` a row, mapped from the disk.
+        view_counts: how many images have so many views.
+        maps: the files, mapped into memory.
+        addresses: where each map begins, uint64.
+        lengths: how long each is, uint64.
+    """
+
+    def __init__(self, root: str | Path):
+        """Open the files; nothing of them is read yet.
+
+        Raises:
+            ValueError: no records there, unfinished, of another version, or cut short.
+        """
+        self.root = Path(root)
+        index = read_index(self.root)
+        self.layout = Layout(**index["layout"])
+        self.classes = tuple(index["classes"])
+        self.shard_images: int = index["shard_images"]
+        self.shards = [Shard(**shard) for shard in index["shards"]]
+        self.view_counts = {int(count): images for count, images in index["view_counts"].items()}
+        for shard in self.shards:
+            check_length(self.root, shard)
+        self.rows = self._open_rows(index["images"])
+        self.maps = [_map(self.root / shard.file) for shard in self.shards]
+        views = [np.frombuffer(opened, np.uint8) for opened in self.maps]
+        self.addresses = np.array([view.ctypes.data for view in views], np.uint64)
+        self.lengths = np.array([shard.bytes for shard in self.shards], np.uint64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, i: int) -> str:
+        """The key of image i."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"no image {i}: there are {len(self)}")
+        return fsdecode(self._raw_key(i))
+
+    def position(self, key: str) -> int:
+        """Where the image with this key stands.
+
+        Raises:
+            KeyError: no such image.
+        """
+        wanted, low, high = key.encode(errors="surrogateescape"), 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._raw_key(middle) < wanted else (low, middle)
+        if low == len(self) or self._raw_key(low) != wanted:
+            raise KeyError(f"no image {key!r} in {self.root}")
+        return low
+
+    def missing_views(self, places: int) -> int:
+        """How many of so many places for views in each row stay empty."""
+        return sum(max(places - count, 0) * images for count, images in self.view_counts.items())
+
+    def _raw_key(self, i: int) -> bytes:
+        place, length = self.rows[i]["key"].tolist()
+        return self.maps[i // self.shard_images][place : place + length]
+
+    def _open_rows(self, images: int) -> np.ndarray:
+        try:
+            rows = np.load(self.root / ROWS, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.root / ROWS} cannot be read ({error}): pack again, which restores it") from error
+        if rows.dtype != self.layout.row_type or rows.shape != (images,):
+            raise ValueError(f"{self.root / ROWS} does not belong to {INDEX} beside it: pack again, which restores it")
+        return rows
+
+
+def is_records(root: Path) -> bool:
+    """Whether a folder holds records, finished or not."""
+    return (root / INDEX).is_file() or (root / "packing.json").is_file()
+
+
+def read_index(root: Path) -> dict[str, Any]:
+    """What records.json says.
+
+    Raises:
+        ValueError: there is none, or it is of another version.
+    """
+    if root.is_file():
+        raise ValueError(f"{root} is one file: give the folder of records that holds it")
+    if not (root / INDEX).is_file():
+        unfinished = is_records(root)
+        told = "the packing has not ended: start it again" if unfinished else "make some with apps/pack"
+        raise ValueError(f"no {INDEX} in {root}: {told}")
+    try:
+        index = json.loads((root / INDEX).read_text(encoding="utf-8"))
+        version = index["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{root / INDEX} is damaged ({error}): pack again, which restores it") from error
+    if version != FORMAT:
+        raise ValueError(f"the records in {root} are of version {version}, this reads version {FORMAT}: pack them anew")
+    return index
+
+
+def make_index(
+    layout: Layout, shards: list[Shard], *, images: int, shard_images: int, classes: tuple[str, ...], counts: Mapping
+) -> dict[str, Any]:
+    """What records.json will say."""
+    return {
+        "format": FORMAT,
+        "images": images,
+        "layout": asdict(layout),
+        "shard_images": shard_images,
+        "shards": [asdict(shard) for shard in shards],
+        "view_counts": {str(count): number for count, number in counts.items()},
+        "classes": list(classes),
+    }
+
+
+def check_length(root: Path, shard: Shard) -> None:
+    """Whether a file is there and as long as it was when it was packed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    path = root / shard.file
+    length = path.stat().st_size if path.is_file() else None
+    if length != shard.bytes:
+        found = "is missing" if length is None else f"has {length} bytes, not {shard.bytes}"
+        raise ValueError(f"{path} {found}: pack again, which restores it")
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,67 @@
+"""Decode the squares of records: FFCV's JPEG decoder, called without the rest of FFCV, and a plain copy.
+
+The decoder is the compiled part of the ffcv package. It is loaded by itself, because importing the package takes
+seconds and its own pipelines are compiled anew for each loader; here nothing is compiled at run time.
+"""
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from pairdata.beton import Mode
+
+Decode = Callable[[int, int, int], bool]
+"""From (address, length, address of the S x S x 3 square to fill) to whether it was filled; threads may share it."""
+
+NEEDED = (
+    "records of JPEG squares need FFCV: install pairdata[ffcv] (which builds with pkg-config and the headers of OpenCV "
+    "and TurboJPEG), or pack them with --mode raw"
+)
+
+
+def open_decoder(mode: Mode, side: int) -> Decode:
+    """What decodes squares of a side, in pixels.
+
+    Raises:
+        ValueError: FFCV is not installed, or cannot be loaded.
+    """
+    return _open_jpeg(side) if mode == "jpeg" else _open_raw(side)
+
+
+def _open_raw(side: int) -> Decode:
+    expected = 3 * side**2
+
+    def copy(source: int, length: int, square: int) -> bool:
+        if length == expected:
+            ctypes.memmove(square, source, length)
+        return length == expected
+
+    return copy
+
+
+def _open_jpeg(side: int) -> Decode:
+    imdecode = _ffcv().imdecode
+
+    def decode(source: int, length: int, square: int) -> bool:
+        return imdecode(source, length, side, side, square, side, side, 0, 0, 1, 1, False, False) == 0
+
+    return decode
+
+
+@cache
+def _ffcv() -> ctypes.CDLL:
+    """The compiled part of FFCV; its functions run without Python's lock."""
+    package = importlib.util.find_spec("ffcv")
+    folders = package.submodule_search_locations if package else None
+    files = [file for folder in folders or () for file in Path(folder).glob("_libffcv*.so")]
+    try:
+        library = ctypes.CDLL(str(files[0]))
+    except (IndexError, OSError) as error:
+        raise ValueError(NEEDED) from error
+    # ffcv/libffcv.py: source, its length, source height and width, destination, crop height and width, offsets,
+    # scale, whether to crop, whether to flip
+    number, pointer = ctypes.c_uint32, ctypes.c_void_p
+    library.imdecode.argtypes = [pointer, ctypes.c_uint64, number, number, pointer, *[number] * 6, *[ctypes.c_bool] * 2]
+    return library

@@ -1,0 +1,283 @@
+"""Records: what is packed, who can read it, and what becomes of broken images, stopped runs and damaged files."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pairdata import Records, decode_rgb, index_images, pack_records, verify_records
+from pairdata.beton import BetonWriter, read_tables
+from pairdata.decode import decode_square
+from pairdata.shards import Packer
+
+NAMES = ["a/ü.png", "a/with space.jpg", "b/line\nbreak.png", "b/%41.0.png", "b/deep/er/q'uote.webp", "root.bmp"]
+
+
+def _picture(path, seed, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def write_view(root, key, k, seed, **columns):
+    _picture(root / f"{key}.{k}.png", seed, (24, 24))
+    (root / "journals").mkdir(exist_ok=True)
+    with (root / "journals" / "0.jsonl").open("a") as journal:
+        journal.write(json.dumps({"key": key, "k": k, "path": f"{key}.{k}.png", **columns}) + "\n")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six images of odd names, sizes and formats."""
+    for seed, name in enumerate(NAMES):
+        _picture(tmp_path / "images" / name, seed, (40 + seed, 30))
+    return tmp_path / "images"
+
+
+def test_every_key_label_size_and_pixel_is_there(images, tmp_path):
+    done = pack_records(images, tmp_path / "r.beton", size=16, mode="raw", shard_images=4)
+    assert (done.images, done.views, done.failures) == (6, 0, 0)
+    records, index = Records(tmp_path / "r.beton"), index_images(images)
+    assert len(records) == 6
+    assert records.classes == index.classes == ("a", "b")
+    assert [records.key(i) for i in range(6)] == [index.key(i) for i in range(6)]
+    for i in range(6):
+        assert records.position(records.key(i)) == i
+        square, original = decode_square(index.path(i), 16)
+        row = records.rows[i]
+        stored = row["square"][0]
+        data = records.maps[i // 4][int(stored["place"]) :][: int(stored["bytes"])]
+        assert data == square.tobytes()
+        assert (stored["height"], stored["width"]) == original
+        assert (row["index"], row["label"]) == (i, index.labels[i])
+    for wrong in ("", "a", "zzz", NAMES[0] + "x"):
+        with pytest.raises(KeyError):
+            records.position(wrong)
+    assert (tmp_path / "r.beton" / "failures.jsonl").read_text() == ""
+
+
+def test_ffcv_reads_the_tables_that_we_write(images, tmp_path):
+    """Its own reader, on a file of ours: the same fields, rows and allocations."""
+    reader = pytest.importorskip("ffcv.reader", reason="FFCV is not installed (extra ffcv)")
+    for key in ("a/ü.png", "root.bmp"):
+        write_view(tmp_path / "views", key, 0, 7)
+    pack_records(images, tmp_path / "r", views=tmp_path / "views", size=16, mode="jpeg")
+    theirs, ours = reader.Reader(tmp_path / "r" / "00000.beton"), read_tables(tmp_path / "r" / "00000.beton")
+    assert theirs.field_names == list(ours.rows.dtype.names)
+    for column, name in enumerate(theirs.field_names):
+        assert np.array_equal(theirs.metadata[f"f{column}"], ours.rows[name])
+    assert np.array_equal(np.sort(theirs.alloc_table["ptr"]), ours.places)
+    pages = theirs.alloc_table["ptr"] // theirs.page_size
+    assert np.array_equal(pages, (theirs.alloc_table["ptr"] + theirs.alloc_table["size"] - 1) // theirs.page_size)
+    assert len(theirs.alloc_table) == 6 * 2 + 2  # missing views point to the image
+
+
+@pytest.mark.slow
+def test_ffcv_s_own_loader_gives_the_same_pixels(images, tmp_path):
+    loader = pytest.importorskip("ffcv.loader", reason="FFCV is not installed (extra ffcv)")
+    write_view(tmp_path / "views", "root.bmp", 0, 7)
+    pack_records(images, tmp_path / "r", views=tmp_path / "views", size=16, mode="raw")
+    path, keep = str(tmp_path / "r" / "00000.beton"), ("real", "view0", "label", "view0_exists")
+    unused = {name: None for name in read_tables(tmp_path / "r" / "00000.beton").rows.dtype.names if name not in keep}
+    batch = next(iter(loader.Loader(path, 6, num_workers=1, pipelines=unused)))
+    by_name = dict(zip([name for name in Records(tmp_path / "r").layout.fields if name in keep], batch, strict=True))
+    index = index_images(images)
+    expected = np.stack([decode_square(index.path(i), 16)[0] for i in range(6)])
+    assert np.array_equal(np.asarray(by_name["real"]), expected)
+    expected[5] = decode_square(tmp_path / "views" / "root.bmp.0.png", 16)[0]
+    assert np.array_equal(np.asarray(by_name["view0"]), expected)
+    assert np.asarray(by_name["view0_exists"]).ravel().tolist() == [0, 0, 0, 0, 0, 1]
+    assert np.asarray(by_name["label"]).ravel().tolist() == index.labels.tolist()
+
+
+def test_broken_images_are_counted_and_the_packing_goes_on(images, tmp_path):
+    (images / "a/ü.png").write_bytes(b"not an image")
+    (images / "root.bmp").write_bytes(b"")
+    write_view(tmp_path / "views", "a/with space.jpg", 0, 3)
+    (tmp_path / "views" / "a/with space.jpg.0.png").write_bytes(b"broken")
+    done = pack_records(images, tmp_path / "r", views=tmp_path / "views", size=16, mode="raw", shard_images=2)
+    assert done.failures == 3
+    lines = [json.loads(line) for line in (tmp_path / "r" / "failures.jsonl").read_text().splitlines()]
+    assert sorted(line["path"] for line in lines) == sorted(
+        [str(images / "a/ü.png"), str(images / "root.bmp"), str(tmp_path / "views" / "a/with space.jpg.0.png")]
+    )
+    assert {"not an image of a known format"} == {line["why"] for line in lines}
+    rows = Records(tmp_path / "r").rows
+    index = index_images(images)
+    keys = [index.key(i) for i in range(6)]
+    missing = {keys.index("a/ü.png"), keys.index("root.bmp")}
+    assert [int(i) for i in rows["index"]] == [(i + 1) % 6 if i in missing else i for i in range(6)]
+    assert not rows["square"]["exists"][:, 1].any()
+
+
+def test_jpeg_squares_differ_by_what_their_quality_loses(images, tmp_path):
+    errors = {}
+    for quality in (95, 90, 30):
+        out = tmp_path / str(quality)
+        pack_records(images, out, size=32, mode="jpeg", quality=quality)
+        records = Records(out)
+        squares = records.rows["square"][:, 0]
+        stored = [
+            decode_rgb(records.maps[0][place : place + length])
+            for place, length in zip(squares["place"].tolist(), squares["bytes"].tolist(), strict=True)
+        ]
+        expected = np.stack([decode_square(images / records.key(i), 32)[0] for i in range(6)]).astype(int)
+        errors[quality] = np.abs(np.stack([np.asarray(image) for image in stored]) - expected).mean()
+    assert 0 < errors[95] < errors[90] < 0.7 * errors[30]
+    assert errors[90] < 5  # half the chroma's resolution, on small and colourful pictures
+
+
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.name != "rows.npy"}
+
+
+def test_a_packing_that_was_killed_goes_on_and_ends_like_one_that_was_not(images, tmp_path):
+    for seed in range(60):
+        _picture(images / f"c/{seed}.png", seed)
+    options = "size=24, mode='raw', shard_images=4"
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    pack_records(images, whole, size=24, mode="raw", shard_images=4, workers=2)
+    slow = (
+        "import sys, time; import pairdata.shards as s; from pairdata import pack_records\n"
+        "pack = s.Packer.pack\n"
+        "s.Packer.pack = lambda self, n: (time.sleep(0.2), pack(self, n))[1]\n"
+        f"pack_records(sys.argv[1], sys.argv[2], {options})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow, images, out])
+    while not (out / "00001.json").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "records.json").exists()
+    with pytest.raises(ValueError, match="the packing has not ended"):
+        Records(out)
+    (out / "00009.beton.tmp").write_bytes(b"half a file")
+    kept = (out / "00000.beton").stat().st_mtime_ns
+    seen = []
+    pack_records(images, out, size=24, mode="raw", shard_images=4, on_progress=lambda *at: seen.append(at))
+    assert (out / "00000.beton").stat().st_mtime_ns == kept
+    assert 8 <= seen[0][0] < seen[-1][0] == seen[-1][1] == 66
+    assert _files(out) == _files(whole)
+    assert np.array_equal(Records(out).rows, Records(whole).rows)
+
+
+def test_damage_is_found_and_repaired(images, tmp_path):
+    out = tmp_path / "r"
+    options = {"size": 16, "mode": "raw", "shard_images": 2}
+    pack_records(images, out, **options)
+    sound = _files(out)
+    assert verify_records(out) == {}
+    place = int(Records(out).rows[3]["square"][0]["place"])
+    with (out / "00001.beton").open("r+b") as file:
+        file.seek(place + 5)
+        file.write(b"\xff\x00\xff")
+    assert list(verify_records(out)) == ["00001.beton"]
+    pack_records(images, out, **options)
+    assert verify_records(out) == {} and _files(out) == sound
+    os.truncate(out / "00002.beton", 100)
+    with pytest.raises(ValueError, match=r"00002\.beton has 100 bytes"):
+        Records(out)
+    (out / "rows.npy").write_bytes(b"nothing")
+    pack_records(images, out, **options)
+    assert verify_records(out) == {} and _files(out) == sound
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 17}, "size"),
+        ({"mode": "jpeg"}, "mode"),
+        ({"shard_images": 3}, "shard_images"),
+    ],
+)
+def test_a_folder_of_other_records_is_left_alone(images, tmp_path, options, says):
+    same = {"size": 16, "mode": "raw"}
+    pack_records(images, tmp_path / "r", **same)
+    before = _files(tmp_path / "r")
+    with pytest.raises(ValueError, match=f"differ in: .*{says}"):
+        pack_records(images, tmp_path / "r", **same | options)
+    _picture(images / "new.png", 99)
+    with pytest.raises(ValueError, match="differ in: images, names"):
+        pack_records(images, tmp_path / "r", **same)
+    assert _files(tmp_path / "r") == before
+
+
+def _newer(out):
+    index = json.loads((out / "records.json").read_text())
+    (out / "records.json").write_text(json.dumps(index | {"format": 2}))
+
+
+def _half(out):
+    (out / "records.json").write_text('{"format": ')
+
+
+def _other_rows(out):
+    np.save(out / "rows.npy", np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_newer, "version 2, this reads version 1"),
+        (_half, "is damaged"),
+        (_other_rows, "does not belong to"),
+        (lambda out: (out / "00000.beton").unlink(), "is missing"),
+    ],
+)
+def test_records_that_cannot_be_used_are_refused_in_one_line(images, tmp_path, damage, says):
+    pack_records(images, tmp_path / "r", size=16, mode="raw")
+    damage(tmp_path / "r")
+    with pytest.raises(ValueError, match=says) as refused:
+        Records(tmp_path / "r")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_no_record_is_named(images, tmp_path):
+    with pytest.raises(ValueError, match=r"no records\.json"):
+        Records(images)
+    pack_records(images, tmp_path / "r", size=16, mode="raw")
+    with pytest.raises(ValueError, match="give the folder"):
+        Records(tmp_path / "r" / "00000.beton")
+    with pytest.raises(ValueError, match="not empty"):
+        pack_records(images, images, size=16)
+    write_view(tmp_path / "views", "other.png", 0, 1)
+    with pytest.raises(ValueError, match="do not meet"):
+        pack_records(images, tmp_path / "s", views=tmp_path / "views")
+    header = bytearray((tmp_path / "r" / "00000.beton").read_bytes())
+    header[:2] = (3).to_bytes(2, "little")
+    (tmp_path / "old.beton").write_bytes(header)
+    with pytest.raises(ValueError, match="version 3"):
+        read_tables(tmp_path / "old.beton")
+    for length in (0, 10, 1000, len(header) - 500):
+        (tmp_path / "cut.beton").write_bytes(header[:2].replace(b"\3", b"\2") + header[2:length])
+        with pytest.raises(ValueError, match=r"cut\.beton is not a readable record"):
+            read_tables(tmp_path / "cut.beton")
+
+
+def test_a_full_disk_ends_the_packing_and_leaves_no_part_of_a_file(images, tmp_path, monkeypatch):
+    def full(self, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=2)
+    (tmp_path / "r" / "00001.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(BetonWriter, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=2)
+    assert not list((tmp_path / "r").glob("*.tmp"))
+    pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=2)
+    assert verify_records(tmp_path / "r") == {}
+
+
+def test_a_packer_process_that_dies_is_told_of(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(Packer, "pack", lambda self, number: os._exit(9))
+    with pytest.raises(ValueError, match="was killed"):
+        pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=1, workers=2)
