@@ -1,34 +1,83 @@
-"""From a batch of images on the device to the views that a method takes."""
+"""From a batch of images on the device to the views that a method takes, by the recipe's policy.
+
+none     both views are of the real image.
+genview  one view is of the real image, the other of its synthetic one; which is first is drawn evenly. One list of
+         augmentations for both. https://arxiv.org/abs/2403.12003, mmpretrain/datasets/transforms/wrappers.py of
+         xiaojieli0903/genview@38a6a78.
+gensis   the real image first, the synthetic one second, so that Gen-DINO's disentanglement target is the teacher's
+         answer to the source itself; with interpolated views. https://arxiv.org/abs/2412.01672.
+gencl    the synthetic image first (figures 2 and 3), cropped, flipped, jittered and solarized, but neither blurred nor
+         grey (section 4.2); the real image second, with the full list. Papers: GenCL; no code was published.
+
+`view_probability` is alpha of GenView and gamma of GenCL: the chance that a pair has a synthetic view at all. Where it
+was not drawn, or the image has no synthetic view, both views are of the real image.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from pairdata import PairBatch
+from pairdata import Augment, PairBatch
 from recipes import Recipe, Views
 from sslzoo.methods import Interpolated
 
 
-def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b 3 _ _"]]:
-    """Two global views, one of them of the synthetic image where it is drawn and there, then the local views.
+class Images(NamedTuple):
+    """One image for each place of a batch."""
 
-    Which of the two is synthetic is drawn as well (as GenView's code does), but Gen-DINO keeps the real image first:
-    its disentanglement target is the teacher's answer to the source itself.
-    """
+    pixels: UInt8[Tensor, "b 3 s s"]
+    sizes: Int[Tensor, "b 2"]
+    synthetic: Bool[Tensor, " b"]
+
+
+def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b 3 _ _"]]:
+    """Two global views by the recipe's policy, then the local views, taken from the two images in turn."""
     plan = recipe.augmentation
-    first, second = (batch.real, batch.sizes[:, 0]), _second_image(batch, recipe.view_probability, generator)
-    if recipe.method != "gen-dino":
-        swap = torch.rand(len(batch), generator=generator) < 0.5
-        first, second = _choose(swap, second, first), _choose(swap, first, second)
-    views = [plan.first(*first, generator), plan.second(*second, generator)]
-    return views + _local_views(plan, first, second, generator)
+    images = choose_pair(batch, recipe, generator)
+    lists = [plan.first, plan.second] + ([plan.local] * plan.local_count if plan.local else [])
+    own = recipe.policy == "gencl"
+    views = []
+    for place, augment in enumerate(lists):
+        image = images[place % 2]
+        if own:
+            views.append(_augment_by_origin(image, augment, synthetic_list(augment, plan), generator))
+        else:
+            views.append(augment(image.pixels, image.sizes, generator))
+    return views
+
+
+def choose_pair(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> tuple[Images, Images]:
+    """The image of the first view and that of the second."""
+    real = Images(batch.real, batch.sizes[:, 0], torch.zeros_like(batch.index, dtype=torch.bool))
+    if recipe.policy == "none":
+        return real, real
+    other = _synthetic_or_real(batch, real, recipe.view_probability, generator)
+    if recipe.policy == "gencl":
+        return other, real
+    if recipe.policy == "gensis":
+        return real, other
+    swap = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.real.device)
+    return _choose(swap, other, real), _choose(swap, real, other)
+
+
+def synthetic_list(augment: Augment, plan: Views) -> Augment:
+    """GenCL's list for a synthetic view: the recipe's own without blur and grey.
+
+    The paper does not say how often each operation applies; solarized is as often as the two real views are on average
+    (VICReg's lists: 0 and 0.2).
+    """
+    solarize = (plan.first.solarize_p + plan.second.solarize_p) / 2
+    return replace(augment, blur_p=0.0, grey_p=0.0, solarize_p=solarize)
 
 
 def make_interpolated(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> Interpolated | None:
     """The disentanglement term's input: a view of the interpolated image and one of the second source."""
-    if batch.mixed is None:
+    if batch.mixed is None or recipe.policy != "gensis":
         return None
     augment, mixed = recipe.augmentation.first, batch.mixed
     return Interpolated(
@@ -39,30 +88,34 @@ def make_interpolated(batch: PairBatch, recipe: Recipe, generator: torch.Generat
     )
 
 
-Images = tuple[UInt8[Tensor, "b 3 s s"], Int[Tensor, "b 2"]]
-
-
-def _second_image(batch: PairBatch, probability: float, generator: torch.Generator) -> Images:
-    """The synthetic image with this probability, where there is one, else the real image again."""
-    real = (batch.real, batch.sizes[:, 0])
+def _synthetic_or_real(batch: PairBatch, real: Images, probability: float, generator: torch.Generator) -> Images:
+    """One of the synthetic images with this probability, where there is one, else the real image again."""
     if not batch.views.shape[1]:
         return real
     drawn = torch.rand(len(batch), generator=generator) < probability
     which = torch.randint(batch.views.shape[1], (len(batch),), generator=generator).to(batch.real.device)
     rows = torch.arange(len(batch), device=batch.real.device)
-    there = batch.view_exists[rows, which]
-    synthetic = (batch.views[rows, which], batch.sizes[rows, 1 + which])
-    return _choose(drawn.to(there.device) & there, synthetic, real)
+    there = drawn.to(batch.real.device) & batch.view_exists[rows, which]
+    synthetic = Images(batch.views[rows, which], batch.sizes[rows, 1 + which], torch.ones_like(there))
+    return _choose(there, synthetic, real)
 
 
 def _choose(condition: Bool[Tensor, " b"], yes: Images, no: Images) -> Images:
-    condition = condition.to(yes[0].device)
-    images = torch.where(condition[:, None, None, None], yes[0], no[0])
-    return images, torch.where(condition[:, None], yes[1], no[1])
+    return Images(
+        torch.where(condition[:, None, None, None], yes.pixels, no.pixels),
+        torch.where(condition[:, None], yes.sizes, no.sizes),
+        torch.where(condition, yes.synthetic, no.synthetic),
+    )
 
 
-def _local_views(plan: Views, first: Images, second: Images, generator: torch.Generator) -> list[Tensor]:
-    """Small crops, taken from the two images in turn."""
-    if plan.local is None:
-        return []
-    return [plan.local(*(second if i % 2 else first), generator) for i in range(plan.local_count)]
+def _augment_by_origin(
+    images: Images, real: Augment, synthetic: Augment, generator: torch.Generator
+) -> Float[Tensor, "b 3 _ _"]:
+    """Each image by the list of its origin; both lists draw for all, so the draws depend on the batch size alone."""
+    origin = images.synthetic.cpu()
+    draws = real.draw(images.sizes, generator), synthetic.draw(images.sizes, generator)
+    views = torch.empty(len(origin), 3, real.size, real.size, device=images.pixels.device)
+    for augment, drawn, rows in zip((real, synthetic), draws, (~origin, origin), strict=True):
+        where = rows.nonzero()[:, 0]
+        views[where.to(views.device)] = augment.apply(images.pixels[where.to(views.device)], drawn[where])
+    return views

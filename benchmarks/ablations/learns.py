@@ -1,0 +1,171 @@
+"""Whether every method learns: the small recipes, with and without views, beside the encoder they start from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from torch import nn
+
+import sslzoo
+from pairdata import LabelledImages
+from ssl_eval import Result, append_result, extract_features, knn_accuracy, machine, read_results
+from ssl_eval.table import format_cell
+
+PRETRAIN = Path(__file__).resolve().parents[2] / "apps" / "pretrain"
+METHODS = (
+    "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "swav", "vicreg", "barlow-twins", "dino", "gen-dino"
+)  # fmt: skip
+COLUMNS = ("recipe", "kNN", "above untrained", "kNN with views", "above untrained")
+UNTRAINED = "untrained"
+NEIGHBOURS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnsAblation:
+    """kNN of every small recipe after a few epochs; started again, it goes on where it stopped."""
+
+    data: Path
+    """Folder of training images, one folder a class, which only the evaluation reads."""
+    test: Path
+    """The same of test images."""
+    views: Path | None = None
+    """Synthetic views; without them every pair is two crops of one image."""
+    interpolated: Path | None = None
+    """Interpolated views, for gen-dino."""
+    methods: tuple[str, ...] = METHODS
+    epochs: int = 6
+    seeds: int = 1
+    """Encoders trained for each cell of the table."""
+    margin: float = 2.0
+    """Points of kNN that an encoder has to be above the one it started from, on average over the seeds."""
+    out: Path = Path("runs/learns")
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training."""
+
+    method: str
+    with_views: bool
+
+    @property
+    def name(self) -> str:
+        """Of its results."""
+        return f"small-{self.method}" + (", views" if self.with_views else "")
+
+    @property
+    def folder(self) -> str:
+        """Of its runs."""
+        return self.name.replace(", ", "-")
+
+
+def arms(options: LearnsAblation) -> list[Arm]:
+    """Every method without views, then with them; Gen-DINO, which is DINO without them, only with them."""
+    plain = [Arm(method, False) for method in options.methods if method != "gen-dino"]
+    return plain + [Arm(method, True) for method in options.methods if options.views is not None]
+
+
+def measure_learning(options: LearnsAblation) -> Iterator[str]:
+    """Trains and measures one encoder after the other; OUT/results.jsonl holds what was measured.
+
+    Yields:
+        The arm's name, once its result is there.
+
+    Raises:
+        ValueError: a run failed; with the last line that it printed.
+    """
+    for seed in range(options.seeds):
+        for arm in arms(options):
+            folder = options.out / arm.folder / f"seed-{seed}"
+            train(options, arm, seed, folder)
+            measure(options, sslzoo.load_backbone(folder / "backbone"), folder, arm.name, seed)
+            yield arm.name
+        measure(options, untrained(folder, seed), folder, UNTRAINED, seed)
+
+
+def train(options: LearnsAblation, arm: Arm, seed: int, folder: Path) -> None:
+    """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
+    command: list[object] = [sys.executable, PRETRAIN, f"small-{arm.method}", "--data", options.data, "--out", folder]
+    command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device]
+    if arm.with_views:
+        command += ["--views", options.views]
+        if arm.method == "gen-dino" and options.interpolated is not None:
+            command += ["--interpolated", options.interpolated]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
+        raise ValueError(f"{arm.name}, seed {seed}: {said[-1].removeprefix('error: ')}")
+
+
+def untrained(folder: Path, seed: int) -> nn.Module:
+    """The very weights that the runs of a seed start from: apps/pretrain draws the backbone first."""
+    architecture = json.loads((folder / "backbone" / "backbone.json").read_text())["architecture"]
+    torch.manual_seed(seed)
+    return sslzoo.create_backbone(**architecture)
+
+
+def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
+    """Appends the kNN accuracy of one encoder, unless it is there."""
+    path, made = options.out / "results.jsonl", sslzoo.backbone_hash(backbone)
+    if any((result.recipe, result.backbone, result.seed) == (name, made, seed) for result in read_results(path)):
+        return
+    expected = sslzoo.backbone_input(folder / "backbone")
+    device, began = sslzoo.start_worker({}, options.device).device, time.perf_counter()
+    features = [
+        extract_features(backbone.to(device), LabelledImages(root, **expected, device=str(device)), device=device)
+        for root in (options.data, options.test)
+    ]
+    found = Result(
+        task="knn",
+        metric="top1",
+        value=knn_accuracy(features[0], features[1], k=NEIGHBOURS)[NEIGHBOURS],
+        protocol=f"k={NEIGHBOURS} T=0.07",
+        backbone=made,
+        data=options.test.parent.name or options.test.name,
+        seed=seed,
+        machine=machine(),
+        seconds=time.perf_counter() - began,
+        recipe=name,
+    )
+    append_result(path, found)
+
+
+def read_accuracies(options: LearnsAblation) -> dict[str, dict[int, float]]:
+    """Accuracy by name and seed, from OUT/results.jsonl alone."""
+    found: dict[str, dict[int, float]] = {}
+    for result in read_results(options.out / "results.jsonl"):
+        found.setdefault(result.recipe, {})[result.seed] = result.value
+    return found
+
+
+def learning_rows(options: LearnsAblation) -> list[tuple[str, ...]]:
+    """The untrained encoder, then a row a method: accuracies, and how far they are above it."""
+    found = read_accuracies(options)
+    rows: list[tuple[str, ...]] = [(UNTRAINED, format_cell(found[UNTRAINED]), "", "", "")]
+    for method in options.methods:
+        cells: list[str] = []
+        for name in (Arm(method, False).name, Arm(method, True).name):
+            by_seed = found.get(name, {})
+            cells += [format_cell(by_seed), f"{gain(found, name):+.2f}" if by_seed else ""]
+        rows.append((f"small-{method}", *cells))
+    return rows
+
+
+def gain(found: dict[str, dict[int, float]], name: str) -> float:
+    """Mean over the seeds of an encoder's accuracy minus that of the one it started from."""
+    return mean(value - found[UNTRAINED][seed] for seed, value in found[name].items())
+
+
+def below_margin(options: LearnsAblation) -> list[str]:
+    """Who did not get far enough above the untrained encoder."""
+    found = read_accuracies(options)
+    return [arm.name for arm in arms(options) if gain(found, arm.name) < options.margin]

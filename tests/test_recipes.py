@@ -1,0 +1,258 @@
+"""The recipes of apps/pretrain: their constants, their networks at full size, and one step of each at the smallest."""
+
+import dataclasses
+import importlib
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+import sslzoo
+from pairdata import PairBatch
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("recipes", "views", "listing")
+
+CONSTANTS = {
+    # name: optimizer, lr, final lr, weight decay, final weight decay, warm-up, epochs, batch
+    "imagenet-moco-v2": ("sgd", 0.03, 0, 1e-4, None, 0, 200, 256),
+    "imagenet-swav": ("lars", 0.6, 6e-4, 1e-4, None, 0, 200, 256),
+    "imagenet-simsiam": ("sgd", 0.05, 0, 1e-4, None, 0, 200, 256),
+    "imagenet-byol": ("lars", 4.8, 0, 1e-6, None, 10, 200, 4096),
+    "imagenet-moco-v3": ("lars", 1.2, 0, 1e-6, None, 10, 100, 512),
+    "imagenet-moco-v3-300": ("lars", 4.8, 0, 1e-6, None, 10, 300, 4096),
+    "imagenet-moco-v3-vit-s": ("adamw", 2.4e-3, 0, 0.1, None, 40, 300, 4096),
+    "imagenet-moco-v3-vit-b": ("adamw", 2.4e-3, 0, 0.1, None, 40, 300, 4096),
+    "imagenet-vicreg": ("lars", 0.625, 6.25e-4, 1e-6, None, 10, 100, 800),
+    "imagenet-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 100, 512),
+    "imagenet-gen-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 100, 512),
+    "imagenet-simclr": ("lars", 4.8, 0, 1e-4, None, 10, 100, 4096),
+    "imagenet-barlow-twins": ("lars", 1.6, 1.6e-3, 1e-6, None, 10, 1000, 2048),
+    "imagenet100-moco-v3": ("lars", 1.2, 0, 1e-6, None, 10, 100, 512),
+    "tiny-imagenet-moco-v2": ("sgd", 0.5, 0, 5e-4, None, 10, 200, 256),
+    "tiny-imagenet-byol": ("sgd", 0.5, 0, 5e-4, None, 10, 200, 256),
+    "cifar100-moco-v2": ("sgd", 0.5, 0, 5e-4, None, 10, 500, 512),
+    "cifar100-byol": ("sgd", 0.5, 0, 5e-4, None, 10, 500, 512),
+    "cifar10-moco-v2": ("sgd", 0.5, 0, 5e-4, None, 10, 500, 512),
+    "cifar10-byol": ("sgd", 0.5, 0, 5e-4, None, 10, 500, 512),
+    "cifar10-simclr": ("lars", 2.0, 0, 1e-4, None, 10, 1000, 512),
+    "cifar10-moco-v3": ("lars", 0.3, 0, 1e-6, None, 10, 1000, 256),
+    "cifar10-vicreg": ("lars", 0.3, 0, 1e-4, None, 10, 1000, 256),
+    "cifar10-barlow-twins": ("sgd", 0.24, 0, 5e-4, None, 0, 200, 512),
+    "cifar10-swav": ("adamw", 4e-3, 0, 1e-6, None, 0, 200, 512),
+    "cifar10-simsiam": ("sgd", 0.06, 0, 5e-4, None, 0, 200, 512),
+    "cifar10-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 200, 512),
+    "cifar10-gen-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 200, 512),
+}
+SMALL = tuple(
+    f"small-{method}"
+    for method in (
+        "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "swav", "vicreg", "barlow-twins", "dino", "gen-dino"
+    )
+)  # fmt: skip
+TINY_HEADS = {
+    "simclr": {"projection_dim": 8},
+    "moco-v2": {"projection_dim": 8, "queue_size": 32},
+    "moco-v3": {"projection_dim": 8, "hidden_dim": 16},
+    "simsiam": {"projection_dim": 16, "prediction_dim": 8},
+    "byol": {"projection_dim": 8, "hidden_dim": 16},
+    "swav": {"prototypes": 12, "projection_dim": 8, "hidden_dim": 16},
+    "vicreg": {"expander": (16, 16)},
+    "barlow-twins": {"projector": (16, 16)},
+    "dino": {"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8},
+    "gen-dino": {"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The app's modules, under names that other programs have as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
+        for name in MODULES:
+            sys.modules.pop(name, None)
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+def test_every_recipe_is_looked_at_here_and_knows_its_name(app):
+    assert set(app.recipes.RECIPES) == {*CONSTANTS, *SMALL}
+    assert all(make().name == name for name, make in app.recipes.RECIPES.items())
+    assert {make().method for make in app.recipes.RECIPES.values()} == set(app.recipes.METHODS)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_those_of_the_sources(app, name):
+    recipe = app.recipes.RECIPES[name]()
+    kind, lr, final_lr, decay, final_decay, warmup, epochs, batch = CONSTANTS[name]
+    assert (recipe.optimizer, recipe.epochs, recipe.batch_size) == (kind, epochs, batch)
+    assert recipe.lr == pytest.approx(lr)
+    assert (recipe.final_lr, recipe.weight_decay, recipe.final_weight_decay) == (final_lr, decay, final_decay)
+    assert recipe.warmup_epochs == warmup
+    assert (recipe.clip_norm, recipe.clip_total_norm) == ((3.0 if "dino" in recipe.method else None), None)
+
+
+GENVIEW_BACKBONES = {
+    "imagenet-moco-v2": ("resnet50", 128),
+    "imagenet-swav": ("resnet50", 128),
+    "imagenet-byol": ("resnet50", 256),
+    "imagenet-moco-v3": ("resnet50", 256),
+    "imagenet-moco-v3-vit-s": ("moco_vit_small", 256),
+    "imagenet-moco-v3-vit-b": ("moco_vit_base", 256),
+    "cifar10-moco-v2": ("resnet18", 128),
+    "cifar100-byol": ("resnet18", 128),
+    "tiny-imagenet-moco-v2": ("resnet18", 128),
+}
+
+
+@pytest.mark.parametrize("name", GENVIEW_BACKBONES)
+def test_networks_are_those_of_genviews_table_9(app, name):
+    """Backbone and projection dimension, read off the method at full size."""
+    recipe = app.recipes.RECIPES[name]()
+    backbone, dim = GENVIEW_BACKBONES[name]
+    assert recipe.backbone == backbone
+    method = at_full_size(app, recipe)
+    encoder = next(getattr(method, part) for part in ("encoder", "query", "online") if hasattr(method, part))
+    assert [layer for layer in encoder.head if isinstance(layer, torch.nn.Linear)][-1].out_features == dim
+
+
+def at_full_size(app, recipe) -> torch.nn.Module:
+    """The method without memory for its weights."""
+    with torch.device("meta"):
+        backbone = sslzoo.create_backbone(**recipe.architecture)
+        return app.recipes.METHODS[recipe.method](backbone, **recipe.method_options)
+
+
+@pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
+def test_every_recipe_builds_at_full_size_with_its_optimizer(app, name):
+    recipe = app.recipes.RECIPES[name]()
+    method = at_full_size(app, recipe)
+    optimizer = sslzoo.build_optimizer(
+        recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **recipe.optimizer_options
+    )
+    for group in optimizer.param_groups:
+        assert group.get("momentum", 0.9) == 0.9
+        assert group["lr"] == recipe.lr
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "lr"),
+    [
+        ("imagenet-simsiam", 512, 0.1),  # facebookresearch/simsiam README.md: 100 epochs, batch 512, lr 0.1
+        ("imagenet-vicreg", 2048, 1.6),  # facebookresearch/vicreg README.md: base-lr 0.2, batch 2048
+        ("imagenet-moco-v3-vit-s", 1024, 6e-4),  # facebookresearch/moco-v3 README.md: 1.5e-4 per 256, batch 1024
+        ("imagenet-simclr", 256, 1.2),  # google-research/simclr README.md: 0.075 sqrt(batch)
+        ("cifar10-moco-v2", 256, 0.25),
+    ],
+)
+def test_the_rate_follows_the_batch(app, name, batch, lr):
+    recipe = dataclasses.replace(app.recipes.RECIPES[name](), batch_size=batch)
+    assert recipe.lr == pytest.approx(lr)
+    assert dataclasses.replace(recipe, lr_scaling="none").lr == recipe.base_lr
+
+
+def test_asymmetric_lists_blur_one_view_and_solarize_the_other(app):
+    for name in ("imagenet-byol", "imagenet-moco-v3", "imagenet-vicreg", "imagenet-barlow-twins", "imagenet-dino"):
+        views = app.recipes.RECIPES[name]().augmentation
+        assert (views.first.blur_p, views.second.blur_p) == (1.0, 0.1)
+        assert (views.first.solarize_p, views.second.solarize_p) == (0.0, 0.2)
+        assert views.first.jitter == views.second.jitter == (0.4, 0.4, 0.2, 0.1)
+
+
+def test_crops_are_those_of_the_sources(app):
+    smallest = {
+        "imagenet-simsiam": 0.2, "imagenet-moco-v3": 0.2, "imagenet-moco-v3-vit-b": 0.08, "imagenet-byol": 0.08,
+        "imagenet-vicreg": 0.08, "imagenet-simclr": 0.08, "imagenet-swav": 0.14, "imagenet-dino": 0.4,
+    }  # fmt: skip
+    for name, area in smallest.items():
+        views = app.recipes.RECIPES[name]().augmentation
+        assert views.first.crop_scale == views.second.crop_scale == (area, 1.0)
+    local = {"imagenet-swav": (96, (0.05, 0.14), 6), "imagenet-dino": (96, (0.05, 0.4), 8)}
+    for name, expected in local.items():
+        views = app.recipes.RECIPES[name]().augmentation
+        assert (views.local.size, views.local.crop_scale, views.local_count) == expected
+
+
+def test_policies_are_those_of_the_papers(app):
+    policies = {name: make().policy for name, make in app.recipes.RECIPES.items()}
+    assert {name for name, policy in policies.items() if policy == "gensis"} == {
+        name for name in policies if name.endswith("gen-dino")
+    }
+    assert {name for name, policy in policies.items() if policy == "gencl"} == {"imagenet-vicreg"}
+    assert app.recipes.RECIPES["imagenet-vicreg"]().view_probability == 0.5
+
+
+def test_what_describes_a_recipe_is_no_part_of_its_record(app):
+    recipe = app.recipes.RECIPES["imagenet-byol"]()
+    told = recipe.record()
+    assert "expected" not in told and "dataset" not in told
+    assert told["policy"] == "genview" and told["base_lr"] == 0.3
+    assert told == dataclasses.replace(recipe, expected="something else").record()
+
+
+def smallest(app, name: str):
+    """The recipe with a tiny backbone, tiny heads and tiny views."""
+    recipe = app.recipes.RECIPES[name]()
+    plan = recipe.augmentation
+    views = dataclasses.replace(
+        plan,
+        first=dataclasses.replace(plan.first, size=32),
+        second=dataclasses.replace(plan.second, size=32),
+        local=plan.local and dataclasses.replace(plan.local, size=16),
+        local_count=min(2, plan.local_count),
+    )
+    backbone, options = "resnet10", {"cifar_stem": True, "stem_stride": 2, "width": 4}
+    if recipe.backbone.startswith("timm/"):
+        backbone = "timm/vit_tiny_patch16_224"
+        options = {"depth": 1, "embed_dim": 24, "num_heads": 2, **recipe.backbone_options}
+    heads = {**recipe.method_options, **TINY_HEADS[recipe.method]}
+    small = {"backbone": backbone, "backbone_options": options, "method_options": heads, "augmentation": views}
+    return dataclasses.replace(recipe, **small, batch_size=8)
+
+
+@pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
+def test_every_recipe_takes_a_step(app, name):
+    """Views, loss, gradient, update, at the highest rate: everything stays finite and the backbone moves."""
+    recipe = smallest(app, name)
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (8, 2, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    batch = PairBatch(
+        real=pixels[:, 0],
+        views=pixels[:, 1:],
+        view_exists=torch.arange(8)[:, None] % 4 > 0,
+        index=torch.arange(8),
+        label=torch.zeros(8, dtype=torch.long),
+        sizes=torch.full((8, 2, 2), 32),
+    )
+    method = app.recipes.METHODS[recipe.method](
+        sslzoo.create_backbone(**recipe.architecture), **recipe.method_options
+    ).train()
+    optimizer = sslzoo.build_optimizer(
+        recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **recipe.optimizer_options
+    )
+    before = [parameter.detach().clone() for parameter in method.parameters()]
+    views = app.views.make_views(batch, recipe, generator)
+    assert len(views) == 2 + recipe.augmentation.local_count
+    loss = method(views)["loss"]
+    loss.backward()
+    optimizer.step()
+    method.after_step(0.5)
+    after = list(method.parameters())
+    assert loss.isfinite() and all(parameter.isfinite().all() for parameter in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_the_list_shows_every_recipe(app):
+    shown = io.StringIO()
+    Console(file=shown, width=app.listing.WIDE).print(app.listing.recipe_table(app.recipes.RECIPES))
+    rows = {line.split()[1]: line for line in shown.getvalue().splitlines() if line.startswith("│")}
+    assert set(rows) == set(app.recipes.RECIPES)
+    told = rows["imagenet-vicreg"]
+    assert all(word in told for word in ("vicreg", "ImageNet-1k", "resnet50", "100", "800", "gencl 0.5", "68.5"))
+    assert "not yet run" in rows["cifar10-dino"]
