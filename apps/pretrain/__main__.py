@@ -2,8 +2,11 @@
 
 uv run apps/pretrain                                       # the whole loop on procedural scenes, on any machine
 uv run apps/pretrain loop --data TRAIN --test TEST         # the same on your own images
+uv run apps/pretrain --list                                # the recipes
 uv run apps/pretrain RECIPE --data DIR [--views DIR]       # the real job
 uv run torchrun --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
+uv run torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST apps/pretrain RECIPE --data DIR
+                                                           # on each of 4 machines that share --data and --out
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ from typing import Annotated, Any, Union
 import tyro
 
 from data import Data
+from execution import Execution
+from listing import show_recipes
 from loop import Loop, run_loop
 from recipes import RECIPES, Recipe
-from sslzoo import Progress, start_worker
+from sslzoo import Progress, Stopped, start_worker
 from training import train_encoder
 from weighing import Scoring
 
@@ -32,6 +37,7 @@ class Pretrain:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     data: Annotated[Data, tyro.conf.arg(name="")]
     scoring: Annotated[Scoring, tyro.conf.arg(name="")]
+    execution: Annotated[Execution, tyro.conf.arg(name="")]
     out: Path
     """Where the run goes: resume.pt, log.jsonl, TensorBoard events, backbone/."""
     device: str = "auto"
@@ -47,6 +53,7 @@ def run_recipe(pretrain: Pretrain) -> None:
             pretrain.data,
             pretrain.out,
             worker,
+            execution=pretrain.execution,
             scoring=pretrain.scoring,
             on_step=progress.stage(pretrain.recipe.name),
             checkpoint_seconds=pretrain.checkpoint_seconds,
@@ -59,7 +66,13 @@ def run_recipe(pretrain: Pretrain) -> None:
 def _subcommands() -> Any:
     commands = [Annotated[Loop, tyro.conf.subcommand("loop")]]
     for name, recipe in RECIPES.items():
-        default = Pretrain(recipe=recipe(), data=Data(images=tyro.MISSING), scoring=Scoring(), out=Path("runs") / name)
+        default = Pretrain(
+            recipe=recipe(),
+            data=Data(images=tyro.MISSING),
+            scoring=Scoring(),
+            execution=Execution(),
+            out=Path("runs") / name,
+        )
         commands.append(Annotated[Pretrain, tyro.conf.subcommand(name, default=default, description=_summary(recipe))])
     return Union[tuple(commands)]  # noqa: UP007 (made at run time)
 
@@ -71,6 +84,8 @@ def _summary(documented: object) -> str:
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
+    if sys.argv[1:] == ["--list"]:
+        return show_recipes(RECIPES)
     quiet = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed)
     about = "Train encoders; without arguments, the whole loop."
     chosen = tyro.cli(_subcommands(), default=Loop(), description=about, config=quiet)
@@ -79,10 +94,21 @@ def main() -> None:
             run_recipe(chosen)
         elif isinstance(chosen, Loop):
             run_loop(chosen, start_worker(os.environ, chosen.device))
-    except (ValueError, FloatingPointError) as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
+    except FloatingPointError as error:
+        _leave(f"error: {error}", 1)
+    except Stopped as stopped:
+        _leave(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+
+
+def _leave(message: str, code: int) -> None:
+    """End for a reason that all processes have; one of them says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,19 @@ import torch
 from sslzoo import apply_schedule, build_optimizer, load_resume, save_resume, schedules
 
 RECIPE = {"lr": 0.1, "crops": [0.2, 1.0], "augment": {"flip": 0.5}}
-OPTIMIZERS = {"simsiam": "sgd", "moco_v2": "lars", "moco_v2_symmetric": "sgd", "dino": "adamw", "gen_dino": "adamw"}
+OPTIMIZERS = {
+    "simsiam": "sgd",
+    "moco_v2": "lars",
+    "moco_v2_symmetric": "sgd",
+    "dino": "adamw",
+    "gen_dino": "adamw",
+    "byol": "lars",
+    "moco_v3": "lars",
+    "swav": "sgd",
+    "simclr": "lars",
+    "vicreg": "lars",
+    "barlow_twins": "lars",
+}
 
 
 @pytest.fixture
@@ -117,3 +129,19 @@ def test_the_count_of_shuffles_is_resumed(start, tmp_path):
     fresh, optimizer = start("moco_v2", 1)
     load_resume(tmp_path / "resume.pt", fresh, optimizer, RECIPE)
     assert fresh.shuffles == 5
+
+
+def test_a_resumed_run_chooses_its_own_kernels(build, train, tmp_path):
+    """And goes on as the other kernels would have, within their rounding."""
+    found = []
+    for fused in (False, True):
+        method = build("simsiam", 0)
+        train(method, build_optimizer("adamw", method, lr=0.1, weight_decay=0.01), range(1))
+        optimizer = build_optimizer("adamw", method, lr=0.1, weight_decay=0.01)
+        save_resume(tmp_path / "resume.pt", step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+        other = build_optimizer("adamw", method, lr=0.1, weight_decay=0.01, fused=fused)
+        load_resume(tmp_path / "resume.pt", method, other, RECIPE)
+        assert all(bool(group["fused"]) == fused for group in other.param_groups)
+        train(method, other, range(1, 3))
+        found.append(method.encoder.backbone.conv1.weight.detach())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)

@@ -34,6 +34,36 @@ def test_every_scalar_becomes_a_tensorboard_curve(tmp_path):
     assert [event.step for event in events.Scalars("lr")] == [1, 2]
 
 
+def test_speeds_are_apart_and_rewind_too(tmp_path):
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, loss=1.0)
+        log.write_speed(step, images_per_second=10.0 * step)
+    log.close()
+    log = RunLog(tmp_path, resume_step=1)
+    log.write_speed(2, images_per_second=5.0)
+    log.close()
+    assert read_log(log.path) == [{"step": 1, "loss": 1.0}]
+    assert [row["images_per_second"] for row in read_log(tmp_path / "speed.jsonl")] == [10.0, 5.0]
+
+
+def test_other_curves_get_every_scalar(tmp_path):
+    points = []
+
+    class Points:
+        def write(self, step, scalars):
+            points.append((step, dict(scalars)))
+
+        def close(self):
+            points.append("closed")
+
+    log = RunLog(tmp_path, others=[Points()])
+    log.write(1, loss=0.5)
+    log.write_speed(1, images_per_second=3.0)
+    log.close()
+    assert points == [(1, {"loss": 0.5}), (1, {"images_per_second": 3.0}), "closed"]
+
+
 def test_a_step_callback_rewinds_at_its_first_step_and_passes_on(tmp_path):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps({"step": s, "loss": 0.0}) + "\n" for s in (1, 2, 3)))
     seen = []

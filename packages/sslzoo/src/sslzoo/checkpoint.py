@@ -14,6 +14,8 @@ from sslzoo.atomic import write_atomically
 from sslzoo.methods.method import Method
 
 FORMAT = 1
+KERNELS = ("fused", "foreach", "capturable")
+"""Options of torch's optimizers that change speed and not the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def load_resume(path: str | Path, method: Method, optimizer: Optimizer, recipe: 
             f"Differing (file, now): {'; '.join(differing)}."
         )
     method.load_state_dict(state["method"])
+    _keep_kernels(state["optimizer"], optimizer)
     optimizer.load_state_dict(state["optimizer"])
     return ResumeState(step=state["step"], extra=state["extra"])
 
@@ -107,6 +110,12 @@ def _read(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh.") from error
     return state
+
+
+def _keep_kernels(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    """Which kernels take a step is the running program's choice, not the file's."""
+    for old, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        old.update({name: own[name] for name in KERNELS if name in own})
 
 
 def _plain(recipe: dict[str, Any]) -> dict[str, Any]:

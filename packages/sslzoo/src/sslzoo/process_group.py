@@ -34,7 +34,7 @@ def start_worker(environ: Mapping[str, str], device: str = "auto") -> Worker:
         device: "cpu", "cuda", or "auto" for the GPU where there is one.
 
     Raises:
-        ValueError: "cuda" is asked for and there is none.
+        ValueError: "cuda" is asked for and there is none, or this machine has fewer GPUs than processes.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is one of auto, cpu, cuda; got {device!r}")
@@ -43,6 +43,10 @@ def start_worker(environ: Mapping[str, str], device: str = "auto") -> Worker:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     world_size = int(environ.get("WORLD_SIZE", "1"))
     place = torch.device("cuda", int(environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    if on_gpu and place.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"{torch.cuda.device_count()} GPUs are visible here: lower torchrun's --nproc_per_node to that"
+        )
     if on_gpu:
         torch.cuda.set_device(place)
     if world_size > 1 and not dist.is_initialized():
@@ -56,6 +60,14 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def least_of_all(values: torch.Tensor) -> torch.Tensor:
+    """Each value's minimum over all processes of the job; all must call it at the same point."""
+    least = values.clone()
+    if dist.is_initialized():
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+    return least
+
+
 def distribute(method: nn.Module) -> DistributedDataParallel:
     """Wrap a method so that gradients are averaged over the ranks.
 
@@ -64,4 +76,4 @@ def distribute(method: nn.Module) -> DistributedDataParallel:
     """
     options = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
-    return DistributedDataParallel(method, **{name: False})
+    return DistributedDataParallel(method, **{name: False})  # pyright: ignore[reportArgumentType]

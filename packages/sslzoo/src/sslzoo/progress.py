@@ -40,13 +40,13 @@ class Progress:
         self._bars.stop()
 
     def stage(self, name: str) -> Callable[..., None]:
-        """A new stage; call the result with (done, total) and, if you like, scalars of which the loss is shown."""
+        """A new stage; call the result with (done, total) and, if you like, scalars, of which some are shown."""
         task = self._bars.add_task(name, total=None, note="")
         said = began = time.monotonic()
 
         def update(done: int, total: int, scalars: Mapping[str, float] | None = None) -> None:
             nonlocal said
-            note = f"loss {scalars['loss']:.3f}" if scalars and "loss" in scalars else ""
+            note = _note(scalars or {})
             self._bars.update(task, completed=done, total=total, note=note)
             now = time.monotonic()
             if not self.console.is_terminal and (done >= total or now - said > PLAIN_SECONDS):
@@ -54,3 +54,11 @@ class Progress:
                 self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s  {note}".rstrip())
 
         return update
+
+
+SHOWN = {"loss": "loss {:.3f}", "knn": "kNN {:.1f}%", "images_per_second": "{:.0f} images/s", "mfu": "MFU {:.1%}"}
+"""Scalars beside a bar, in this order."""
+
+
+def _note(scalars: Mapping[str, float]) -> str:
+    return "  ".join(form.format(scalars[name]) for name, form in SHOWN.items() if name in scalars)

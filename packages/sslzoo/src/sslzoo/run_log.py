@@ -1,12 +1,12 @@
-"""The scalars of a run, as JSON lines and as TensorBoard events."""
+"""The scalars of a run, as JSON lines and as TensorBoard events, and wherever else they are wanted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,35 +21,60 @@ class Histogram:
     counts: list[int]
 
 
+@runtime_checkable
+class Curves(Protocol):
+    """A further place for scalars."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add a point to each curve; the same step may come twice."""
+
+    def close(self) -> None:
+        """No more points come."""
+
+
 class RunLog:
-    """Writes FOLDER/log.jsonl and TensorBoard events; a resumed run rewinds both to its step.
+    """Writes FOLDER/log.jsonl, FOLDER/speed.jsonl and TensorBoard events; a resumed run rewinds all to its step.
 
     Lines of steps after `resume_step` are dropped when the log opens, because the resumed run will write them again.
+    What depends on the machine is in speed.jsonl alone, so that a resumed run's log.jsonl is an undisturbed one's.
 
     Args:
         folder: made where missing.
         resume_step: the last step whose lines are kept.
+        others: get every scalar, too.
     """
 
-    def __init__(self, folder: Path | str, *, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path | str, *, resume_step: int = 0, others: Sequence[Curves] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
 
-        self.path = Path(folder) / "log.jsonl"
+        self.path, self._speed_path = Path(folder) / "log.jsonl", Path(folder) / "speed.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_log(self.path) if row["step"] <= resume_step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        for path in (self.path, self._speed_path):
+            _rewind(path, resume_step)
         self._lines = self.path.open("a")
         self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._others = others
 
     def write(self, step: int, histograms: Mapping[str, Histogram] | None = None, /, **scalars: float) -> None:
         """Log one step: each scalar becomes a curve of its own; a histogram goes into the line as edges and counts."""
         told = {name: asdict(histogram) for name, histogram in (histograms or {}).items()}
         self._lines.write(json.dumps({"step": step, **scalars, **told}) + "\n")
         self._lines.flush()
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        self._draw(step, scalars)
         for name, histogram in (histograms or {}).items():
             self._add_histogram(name, histogram, step)
+
+    def write_speed(self, step: int, /, **scalars: float) -> None:
+        """Log what differs from machine to machine: images per second and the like."""
+        with self._speed_path.open("a") as lines:
+            lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._draw(step, scalars)
+
+    def _draw(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        for other in self._others:
+            other.write(step, scalars)
 
     def _add_histogram(self, name: str, histogram: Histogram, step: int) -> None:
         """As its own bins; each count stands for the middle of its bin in the sums."""
@@ -68,9 +93,18 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Flush both files."""
+        """Flush all files."""
         self._lines.close()
         self._events.close()
+        for other in self._others:
+            other.close()
+
+
+def _rewind(path: Path, step: int) -> None:
+    """Drop the lines after a step, and half a line."""
+    if path.exists():
+        kept = [row for row in read_log(path) if row["step"] <= step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:

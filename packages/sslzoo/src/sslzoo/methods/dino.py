@@ -101,8 +101,8 @@ class DINO(Method):
     def after_step(self, progress: float) -> None:
         """The teacher follows, with the momentum of the step just taken; the center moves."""
         follow(self.teacher, self.student, cosine(self.progress, self.momentum, 1.0))
-        for new_center in self.new_centers:
-            self.center.lerp_(mean_over_ranks(new_center), 1 - self.center_momentum)
+        if self.new_centers:  # one for each part of a batch that went through in parts
+            self.center.lerp_(mean_over_ranks(torch.stack(self.new_centers).mean(0)), 1 - self.center_momentum)
         self.new_centers.clear()
         super().after_step(progress)
 

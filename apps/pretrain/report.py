@@ -1,0 +1,81 @@
+"""What a training tells while it goes on: log lines, curves, progress, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+import sslzoo
+from execution import Execution
+from recipes import Recipe
+from speed import Speedometer
+from sslzoo import Worker
+from state import Training
+from wandb_curves import WandbCurves
+from watch import CollapseAlarm
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class Report:
+    """The leading process writes; the others take part where something is summed over all.
+
+    Args:
+        recipe: what is trained.
+        execution: what is wanted.
+        training: where it stands.
+        out: where the log goes.
+        worker: this process.
+        total: steps of the whole training.
+        on_step: called with (step, total, scalars) on the leading process.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        execution: Execution,
+        training: Training,
+        out: Path,
+        worker: Worker,
+        total: int,
+        on_step: OnStep | None,
+    ) -> None:
+        self.speed = Speedometer(worker, recipe.batch_size, execution.peak_tflops)
+        self.speed.restart(training.step)
+        self._alarm = CollapseAlarm()
+        self._training, self._total, self._on_step, self._log = training, total, on_step, None
+        if worker.leads:
+            others = [WandbCurves(execution.wandb, out, training.record)] if execution.wandb else []
+            self._log = sslzoo.RunLog(out, resume_step=training.step, others=others)
+            note = execution.note(recipe, training.method)
+            if note:
+                print(note)
+
+    def tell(self, metrics: dict[str, Tensor], measure: Callable[[], dict[str, float]] | None) -> None:
+        """Of the step just done. All processes must call it; `measure` takes its time and gives further scalars."""
+        training, step = self._training, self._training.step
+        scalars = {name: float(value) for name, value in metrics.items()}
+        speed = self.speed.read(step)
+        of_weights, histograms = training.weigher.summary() if training.weigher else ({}, {})
+        scalars |= of_weights | training.watch.summary() | (measure() if measure else {})
+        if training.scaler.is_enabled():
+            scalars["loss_scale"] = training.scaler.get_scale()
+        if self._log:
+            self._log.write(step, histograms, **scalars, lr=training.optimizer.param_groups[0]["lr"])
+            self._log.write_speed(step, **speed)
+            collapse = self._alarm.look(step, scalars)
+            if collapse:
+                print(collapse)
+            if self._on_step:
+                self._on_step(step, self._total, scalars | speed)
+        if measure:
+            self.speed.restart(step)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._log:
+            self._log.close()

@@ -1,0 +1,91 @@
+"""What two processes do together: parts of a step, and the end of a training.
+
+torchrun --standalone --nproc_per_node=2 tests/two_processes.py FOLDER
+
+Leaves FOLDER/parts.pt, the weights after two steps by number of parts, and FOLDER/RANK.json, what ended a training.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
+
+import sslzoo  # noqa: E402
+import step  # noqa: E402
+import training  # noqa: E402
+from data import Data  # noqa: E402
+from execution import Execution  # noqa: E402
+from pairdata import write_scenes  # noqa: E402
+from recipes import RECIPES  # noqa: E402
+from weighing import Scoring  # noqa: E402
+
+# No batch norm: a vision transformer, and a head without.
+RECIPE = dataclasses.replace(
+    RECIPES["cifar10-moco-v2"](),
+    backbone="timm/vit_tiny_patch16_224",
+    backbone_options={"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8},
+    method_options={"queue_size": 48, "projection_dim": 8, "momentum": 0.9},
+    epochs=1,
+    batch_size=16,
+    warmup_epochs=0.0,
+    precision="float32",
+)
+
+
+def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str, torch.Tensor]:
+    """The weights after two steps in float64."""
+    data, execution = Data(images=folder / "scenes" / "images"), Execution(accumulate=parts)
+    loader = training.open_loader(RECIPE, data, worker)
+    state = training.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
+    model = sslzoo.distribute(state.method.double())
+    for batch in loader.epoch(0):
+        draws = training.step_generator(0, state.step, worker.rank)
+        training.training_step(model, batch, RECIPE, state, steps_per_epoch=len(loader), generator=draws, parts=parts)
+        state.step += 1
+    return {name: tensor for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
+
+
+def ended_by(folder: Path, worker: sslzoo.Worker) -> str:
+    """The loss of the second process is no number in step 7, which is not a step of agreement."""
+    recipe = dataclasses.replace(RECIPE, epochs=10)
+    whole = training.training_step
+
+    def spoiled(*arguments, **options):
+        metrics = whole(*arguments, **options)
+        if arguments[3].step == 6 and worker.rank == 1:
+            metrics["loss"] = metrics["loss"] * torch.nan
+        return metrics
+
+    training.training_step = spoiled
+    try:
+        training.train_encoder(recipe, Data(images=folder / "scenes" / "images"), folder / "spoiled", worker)
+    except FloatingPointError as error:
+        return str(error)
+    return "nothing"
+
+
+def main() -> None:
+    """Both."""
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    worker = sslzoo.start_worker(os.environ, "cpu")
+    if worker.leads:
+        write_scenes(folder / "scenes", count=40, seed=0)
+    sslzoo.wait_for_all()
+    single = step.make_views
+    step.make_views = lambda *given: [view.double() for view in single(*given)]
+    weights = {parts: steps_in_parts(folder, worker, parts) for parts in (1, 2, 4)}
+    if worker.leads:
+        torch.save(weights, folder / "parts.pt")
+    step.make_views = single
+    (folder / f"{worker.rank}.json").write_text(json.dumps(ended_by(folder, worker)))
+
+
+if __name__ == "__main__":
+    main()
