@@ -20,8 +20,8 @@ def run(*arguments: str) -> str:
 
 def test_a_step_is_timed_beside_lightly():
     pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
-    printed = run("step", "--batch-size", "4", "--rounds", "1")
-    assert printed.count("SimSiam") == printed.count("MoCo v2") == 2
+    printed = run("step", "--methods", "SimSiam", "DINO", "--batch-size", "4", "--rounds", "1")
+    assert printed.count("SimSiam") == printed.count("DINO") == 2
 
 
 def test_augmentation_is_timed_beside_torchvision_and_kornia():
@@ -38,8 +38,10 @@ def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
     def trained(model):
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-    for ours, theirs in ((step.our_simsiam, step.their_simsiam), (step.our_moco, step.their_moco)):
-        assert trained(ours("cpu")) == pytest.approx(trained(theirs("cpu")), rel=1e-3)
+    assert step.OURS.keys() == step.THEIRS.keys()
+    for name, ours in step.OURS.items():
+        theirs = step.THEIRS[name](step.backbone())
+        assert trained(ours(step.backbone())) == pytest.approx(trained(theirs), rel=1e-3), name
 
 
 @pytest.mark.slow

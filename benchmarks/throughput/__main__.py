@@ -5,6 +5,8 @@ uv run --group rivals benchmarks/throughput augmentation    # a batch of augment
 uv run benchmarks/throughput views                          # every generator, unCLIP beside diffusers' own pipeline
 uv run benchmarks/throughput keys                           # what a million images cost before and after their views
 uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
+uv run --group rivals --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
+uv run --group rivals benchmarks/throughput evaluation      # kNN and the linear probe beside lightly and scikit-learn
 """
 
 from __future__ import annotations
@@ -27,12 +29,25 @@ COLUMNS = {
     "views": ("generator", "work", "batch", "images/s", "ms an image", "peak, GB", "beside"),
     "keys": ("step", "seconds", "MB"),
     "quality": ("scorer", "ms a step", "of the step", "rank correlation with exact"),
+    "loader": (
+        *("work", "records, raw", "records, jpeg", "folders", "torchvision", "lightly", "FFCV's Loader"),
+        *("raw to torchvision", "jpeg to torchvision"),
+    ),
+    "evaluation": ("work", "ours, s", "lightly, s", "scikit-learn, s", "to lightly", "to scikit-learn"),
 }
 
 
 def main() -> None:
     """Measure what is asked for and print the table."""
-    measures = {"step": step, "augmentation": augmentation, "views": views, "keys": keys, "quality": quality}
+    measures = {
+        "step": step,
+        "augmentation": augmentation,
+        "views": views,
+        "keys": keys,
+        "quality": quality,
+        "loader": loader,
+        "evaluation": evaluation,
+    }
     name, *arguments = sys.argv[1:] or [""]
     if name not in measures:
         raise SystemExit(__doc__)
@@ -96,6 +111,22 @@ def quality(arguments: Sequence[str]) -> tuple[str, list[Row]]:
 
     options = tyro.cli(QualityBenchmark, args=arguments, prog="quality")
     return options.device, measure_quality(options)
+
+
+def loader(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row a work and size."""
+    from loader import LoaderBenchmark, measure_loaders
+
+    options = tyro.cli(LoaderBenchmark, args=arguments, prog="loader")
+    return options.device, measure_loaders(options)
+
+
+def evaluation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+    """The device, and a row for kNN and one for the probe."""
+    from evaluation import EvaluationBenchmark, measure_evaluation
+
+    options = tyro.cli(EvaluationBenchmark, args=arguments, prog="evaluation")
+    return options.device, measure_evaluation(options)
 
 
 if __name__ == "__main__":

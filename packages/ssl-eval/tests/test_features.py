@@ -1,9 +1,5 @@
-import subprocess
-import sys
-
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from ssl_eval import Features, extract_features
@@ -55,27 +51,6 @@ def test_an_index_sorts_and_drops_duplicates():
     assert found.labels.tolist() == labels.tolist()
 
 
-def shared_extraction(rank: int, path: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
-    pixels, labels = images(9)
-    # Nine images on two processes: the sampler repeats the first image, and the shares are cut into unequal batches.
-    mine = torch.tensor([0, 2, 4, 6, 8]) if rank == 0 else torch.tensor([1, 3, 5, 7, 0])
-    batches = [(pixels[i], labels[i], i) for i in mine.split(2 + rank)]
-    extract_features(backbone(), batches, group=dist.group.WORLD).save(f"{path}/{rank}.safetensors")
-    dist.destroy_process_group()
-
-
-def test_two_processes_extract_what_one_does(tmp_path):
-    workers = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [worker.wait(timeout=100) for worker in workers] == [0, 0]
-    pixels, labels = images(9)
-    expected = extract_features(backbone(), [(pixels, labels)])
-    for rank in range(2):
-        found = Features.load(tmp_path / f"{rank}.safetensors")
-        torch.testing.assert_close(found.features, expected.features)
-        assert found.labels.tolist() == labels.tolist()
-
-
 def test_saved_features_come_back(tmp_path):
     features = Features(torch.randn(5, 4).half(), torch.tensor([0, 1, 2, 1, 0]))
     features.save(tmp_path / "a.safetensors")
@@ -101,7 +76,3 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "text").write_text("not features")
     with pytest.raises(ValueError, match="does not hold"):
         Features.load(tmp_path / "text")
-
-
-if __name__ == "__main__":
-    shared_extraction(int(sys.argv[1]), sys.argv[2])

@@ -1,25 +1,57 @@
-"""What an encoder is worth: kNN, linear probe and their results."""
+"""What an encoder is worth: kNN, linear probe, fine-tuning on few labels, and their results."""
 
+from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
 from ssl_eval.features import Features, extract_features
+from ssl_eval.finetune import finetune
 from ssl_eval.frozen import evaluate_frozen
 from ssl_eval.knn import knn_accuracy, knn_predictions
 from ssl_eval.linear import LinearResult, linear_probe
+from ssl_eval.linear_evaluation import linear_evaluation
+from ssl_eval.protocols import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Protocol, adapted
+from ssl_eval.published import PROTOCOLS, find_protocol
 from ssl_eval.results import Result, append_result, backbone_hash, machine, read_results
+from ssl_eval.schedule import Cosine, Steps
+from ssl_eval.scores import Scores
+from ssl_eval.subset import balanced_subset, listed_subset
 from ssl_eval.table import Table, tabulate
+from ssl_eval.token_features import ClassTokens, features_of
+from ssl_eval.variant import Variant
 
 __all__ = [
+    "PROTOCOLS",
+    "Cell",
+    "ClassTokens",
+    "Cosine",
     "Features",
+    "FineTuneProtocol",
+    "KNNProtocol",
+    "LinearProtocol",
     "LinearResult",
+    "Preparation",
+    "Protocol",
     "Result",
+    "Scores",
+    "Steps",
     "Table",
+    "Variant",
+    "adapted",
     "append_result",
     "backbone_hash",
+    "balanced_subset",
+    "compare",
     "evaluate_frozen",
     "extract_features",
+    "features_of",
+    "find_protocol",
+    "finetune",
     "knn_accuracy",
     "knn_predictions",
+    "linear_evaluation",
     "linear_probe",
+    "listed_subset",
     "machine",
+    "named_folders",
     "read_results",
     "tabulate",
+    "unmeasured",
 ]

@@ -122,7 +122,7 @@ def extract_features(
     """
     backbone.to(device)
     features, labels, indices = [], [], []
-    with _evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+    with evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
         for images, targets, *index in loader:
             output = backbone(images.to(device, non_blocking=True))
             if output.ndim != 2:
@@ -146,7 +146,7 @@ def extract_features(
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; outside, every submodule in the mode it had."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import torch
+import torch.distributed as dist
+
 from ssl_eval.features import Features
 from ssl_eval.knn import knn_accuracy
 from ssl_eval.linear import linear_probe
@@ -20,6 +23,8 @@ def evaluate_frozen(
     seed: int = 0,
     k: int = 20,
     epochs: int = 100,
+    device: str | torch.device | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> list[Result]:
     """DINO's weighted kNN (T 0.07) and a linear probe whose learning rate is chosen on held-out training data.
 
@@ -32,16 +37,18 @@ def evaluate_frozen(
         seed: of the encoder's training; also of the probe.
         k: neighbours.
         epochs: of the probe.
+        device: where to compute; where the features lie if None.
+        group: processes that share the work; each has all features, and gets the same results.
 
     Returns:
         Two results, top-1 accuracy in percent.
     """
     same = {"metric": "top1", "backbone": backbone, "data": data, "recipe": recipe, "seed": seed, "machine": machine()}
     started = time.perf_counter()
-    knn = knn_accuracy(train, test, k=k)[k]
+    knn = knn_accuracy(train, test, k=k, device=device, group=group)[k]
     knn_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    linear = linear_probe(train, test, epochs=epochs, seed=seed)
+    linear = linear_probe(train, test, epochs=epochs, seed=seed, device=device, group=group)
     linear_seconds = time.perf_counter() - started
     return [
         Result(task="knn", value=knn, protocol=f"k={k} T=0.07", seconds=knn_seconds, **same),

@@ -6,11 +6,13 @@ Shapes: n training images, m test images, d feature width, c classes, k neighbou
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_eval.features import Features, check_comparable
+from ssl_eval.processes import gather_over, rank_in, size_of
 
 
 def knn_accuracy(
@@ -22,10 +24,18 @@ def knn_accuracy(
     num_classes: int | None = None,
     chunk_size: int = 8192,
     device: str | torch.device | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> dict[int, float]:
     """Top-1 accuracy in percent for each k; arguments and errors as in `knn_predictions`."""
     predictions = knn_predictions(
-        train, test, k=k, temperature=temperature, num_classes=num_classes, chunk_size=chunk_size, device=device
+        train,
+        test,
+        k=k,
+        temperature=temperature,
+        num_classes=num_classes,
+        chunk_size=chunk_size,
+        device=device,
+        group=group,
     )
     truth = test.labels
     return {k: 100.0 * float((guess == truth.to(guess.device)).double().mean()) for k, guess in predictions.items()}
@@ -40,12 +50,14 @@ def knn_predictions(
     num_classes: int | None = None,
     chunk_size: int = 8192,
     device: str | torch.device | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> dict[int, Int[Tensor, " m"]]:
     """The class of each test image for each k: argmax_c of the sum over its neighbours of class c of exp(cos / T).
 
     Emerging Properties in Self-Supervised Vision Transformers, appendix A (https://arxiv.org/abs/2104.14294); the
     weights are those of https://arxiv.org/abs/1805.01978. Memory beside the features: a block of `chunk_size` squared
-    similarities and max(k) neighbours per test image. Training images equally near may take each other's place.
+    similarities, its training features, and max(k) neighbours per test image. Training images equally near may take
+    each other's place.
 
     Args:
         train: the neighbours; any scale, vectors are L2-normalised here.
@@ -53,8 +65,9 @@ def knn_predictions(
         k: how many neighbours vote; several at the cost of the largest.
         temperature: T of the vote, in units of cosine similarity.
         num_classes: the largest training label plus one where None.
-        chunk_size: rows of each set that meet at once.
+        chunk_size: an eighth as many test images meet eight times as many training images at once.
         device: where to compute; where the training features lie if None.
+        group: processes that share the test images; each has all features, and gets all predictions.
 
     Raises:
         ValueError: k outside 1..n, widths or classes of the two sets do not match, temperature not positive.
@@ -69,24 +82,29 @@ def knn_predictions(
     if classes < train.num_classes:
         raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
     device = train.features.device if device is None else torch.device(device)
-    similarities, neighbours = _nearest(train.features, test.features, max(counts), chunk_size, device)
+    first, last = (len(test) * place // size_of(group) for place in (rank_in(group), rank_in(group) + 1))
+    similarities, neighbours = _nearest(train.features, test.features[first:last], max(counts), chunk_size, device)
     voters = train.labels.to(device).long()[neighbours]
     # A factor common to all votes of an image changes nothing and keeps exp within range for any T.
     votes = ((similarities - similarities[:, :1]) / temperature).exp()
-    return {count: _elect(votes[:, :count], voters[:, :count], classes, chunk_size) for count in counts}
+    own = {count: _elect(votes[:, :count], voters[:, :count], classes, chunk_size) for count in counts}
+    if group is None:
+        return own
+    parts = gather_over(group, {count: guesses.cpu() for count, guesses in own.items()})
+    return {count: torch.cat([part[count] for part in parts]).to(device) for count in counts}
 
 
 def _nearest(
     train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], k: int, chunk_size: int, device: torch.device
 ) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
     """Cosine similarity and row of the k nearest training images, nearest first, by streaming over both sets."""
+    queries_at_once, candidates_at_once = max(1, chunk_size // 8), 8 * chunk_size  # a wide block is sorted the fastest
     best = torch.full((len(test), k), -torch.inf, device=device)
     rows = torch.zeros(len(test), k, dtype=torch.long, device=device)
-    for start in range(0, len(train), chunk_size):
-        candidates = normalize(train[start : start + chunk_size].to(device).float(), dim=1)
-        for queries, kept, kept_rows in zip(
-            test.split(chunk_size), best.split(chunk_size), rows.split(chunk_size), strict=True
-        ):
+    for start in range(0, len(train), candidates_at_once):
+        candidates = normalize(train[start : start + candidates_at_once].to(device).float(), dim=1)
+        blocks = (part.split(queries_at_once) for part in (test, best, rows))
+        for queries, kept, kept_rows in zip(*blocks, strict=True):
             similarity = normalize(queries.to(device).float(), dim=1) @ candidates.T
             near, where = similarity.topk(min(k, len(candidates)), dim=1)
             merged, choice = torch.cat([kept, near], dim=1).topk(k, dim=1)

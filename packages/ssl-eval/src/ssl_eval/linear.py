@@ -3,18 +3,22 @@
 Shapes: n training images, m held-out images, b batch, d feature width.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_eval.features import Features, check_comparable
-from ssl_eval.softmax_regression import accuracies, stream, train_linear
+from ssl_eval.processes import gather_over, rank_in, size_of
+from ssl_eval.schedule import BY_EPOCH, Schedule
+from ssl_eval.softmax_regression import Descent, LinearClassifiers, judge, stream, train_linear
 
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Spans what official code uses for 256 images a step, from GenView's 0.1 and BYOL's 0.2 to MoCo v2's 30."""
@@ -28,12 +32,14 @@ class LinearResult:
 
     Attributes:
         accuracy: top-1 on the test set, percent.
+        top5: on the test set, percent.
         learning_rate: the one chosen.
         holdout_accuracies: top-1 of each learning rate on the held-out training images, percent; empty where only one
             learning rate was given.
     """
 
     accuracy: float
+    top5: float
     learning_rate: float
     holdout_accuracies: dict[float, float]
 
@@ -47,11 +53,15 @@ def linear_probe(
     batch_size: int = 256,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
+    nesterov: bool = False,
+    larc: bool = False,
+    schedule: Schedule = BY_EPOCH,
     holdout: float = 0.1,
     seed: int = 0,
     normalise: Normalise = "none",
     num_classes: int | None = None,
     device: str | torch.device | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> LinearResult:
     """Softmax regression by SGD, its learning rate chosen on training images held out, the test set touched once.
 
@@ -65,16 +75,20 @@ def linear_probe(
     Args:
         train: trained on.
         test: measured on, once.
-        learning_rates: where each cosine to 0 starts, one step per epoch.
+        learning_rates: where each schedule starts.
         epochs: passes over the training images.
         batch_size: images per step; the last batch of an epoch may be smaller.
         weight_decay: L2, on weight and bias, as torch.optim.SGD.
         momentum: as torch.optim.SGD.
+        nesterov: as torch.optim.SGD.
+        larc: whether rates adapt to each layer's norms, see `Descent`.
+        schedule: of the learning rates.
         holdout: share of every class held out to choose the learning rate, in (0, 1).
         seed: of the initial weights, the held-out images and the order of the images.
         normalise: what to do to the features first.
         num_classes: the largest training label plus one where None.
         device: where to compute; where the training features lie if None.
+        group: processes that share the learning rates; each has all features, and gets the same result.
 
     Raises:
         ValueError: the two sets do not match, options out of range, or every learning rate diverged.
@@ -89,21 +103,54 @@ def linear_probe(
         raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1.")
     place = train.features.device if device is None else torch.device(device)
     prepare = _preparation(train.features, normalise, place)
-    judge = partial(accuracies, prepare=prepare, device=place)
+    descent = Descent(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, larc=larc)
     fit = partial(
-        train_linear, num_classes=classes, epochs=epochs, batch_size=batch_size, weight_decay=weight_decay,
-        momentum=momentum, seed=seed, prepare=prepare, device=place,
+        train_linear, num_classes=classes, epochs=epochs, batch_size=batch_size, descent=descent, schedule=schedule,
+        seed=seed, prepare=prepare, device=place,
     )  # fmt: skip
     chosen, scores = learning_rates[0], {}
     if len(learning_rates) > 1:
         kept, held = stratified_holdout(train.labels, holdout, seed)
-        candidates = fit(train.select(kept), learning_rates=learning_rates)
-        if not candidates.weight.isfinite().flatten(1).all(dim=1).any():
-            raise ValueError(f"Training diverged at every rate of {list(learning_rates)}: give smaller ones.")
-        scores = dict(zip(learning_rates, judge(candidates, train.select(held)), strict=True))
-        chosen = max(scores, key=scores.__getitem__)
-    (accuracy,) = judge(fit(train, learning_rates=[chosen]), test)
-    return LinearResult(accuracy=accuracy, learning_rate=chosen, holdout_accuracies=scores)
+        fit_kept, held_out = partial(fit, train.select(kept)), train.select(held)
+        own = _held_out_scores(fit_kept, held_out, learning_rates[rank_in(group) :: size_of(group)], prepare, place)
+        found = {rate: value for part in gather_over(group, own) for rate, value in part.items()}
+        scores = {rate: found[rate] for rate in learning_rates}
+        chosen = best_rate(scores)
+    (reached,) = judge(fit(train, learning_rates=[chosen]), test, prepare=prepare, device=place)
+    reached = gather_over(group, reached)[0]
+    return LinearResult(
+        accuracy=reached.top1,
+        top5=reached.top5,
+        learning_rate=chosen,
+        holdout_accuracies={rate: 0.0 if math.isnan(value) else value for rate, value in scores.items()},
+    )
+
+
+def _held_out_scores(
+    fit: Callable[..., LinearClassifiers],
+    held_out: Features,
+    rates: Sequence[float],
+    prepare: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> dict[float, float]:
+    """Top-1 of each learning rate on the held-out images; NaN where the training diverged."""
+    if not rates:
+        return {}
+    model = fit(learning_rates=rates)
+    finite = model.weight.isfinite().flatten(1).all(dim=1).tolist()
+    reached = judge(model, held_out, prepare=prepare, device=device)
+    return {rate: score.top1 if whole else math.nan for rate, score, whole in zip(rates, reached, finite, strict=True)}
+
+
+def best_rate(scores: dict[float, float]) -> float:
+    """The learning rate with the highest score, of equals the one named first.
+
+    Raises:
+        ValueError: every training diverged (NaN).
+    """
+    if all(math.isnan(value) for value in scores.values()):
+        raise ValueError(f"Training diverged at every rate of {list(scores)}: give smaller ones.")
+    return max(scores, key=lambda rate: -1.0 if math.isnan(scores[rate]) else scores[rate])
 
 
 def stratified_holdout(

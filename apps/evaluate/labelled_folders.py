@@ -1,0 +1,190 @@
+"""Labelled images of a folder with one folder a class: augmented for training, centred for a test.
+
+Shapes: B batch, S side of the squares that are kept, `size` side of the inputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pairdata import Augment, AugmentDraws, ImageIndex, decode_rgb
+from pairdata.decode import UnreadableImage, decode_square
+from pairdata.sampling import Sampling
+from ssl_eval import Preparation
+from sslzoo import Worker
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images are read: mean and std are of values in [0, 1], workers are processes that decode."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    workers: int = 0
+
+
+class TrainingImages:
+    """Random crops and flips; each epoch another order and other crops, drawn from the seed, the epoch and the step.
+
+    The whole image is kept as a square of twice the input's side, or of its side below 64 px, and cropped there in the
+    original's geometry.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        preparation: Preparation,
+        reading: Reading,
+        *,
+        batch_size: int,
+        seed: int,
+        worker: Worker,
+    ):
+        if batch_size % worker.world_size:
+            raise ValueError(f"batch size {batch_size} does not divide over {worker.world_size} processes")
+        self._augment = Augment(
+            size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, grey_p=0.0,
+            blur_p=0.0, mean=reading.mean, std=reading.std,
+        )  # fmt: skip
+        self._sampling = Sampling(
+            length=len(index),
+            batch_size=batch_size // worker.world_size,
+            seed=seed,
+            shuffle=True,
+            # All processes make as many steps: a last one that some would have no image for is left out.
+            drop_last=len(index) % batch_size < worker.world_size,
+            rank=worker.rank,
+            world_size=worker.world_size,
+        )
+        self._seed, self._worker, self._batch_size = seed, worker, batch_size
+        side = preparation.size * (2 if preparation.size >= 64 else 1)
+        self._decoder, self._workers = _Decoder(index, Squash(side)), reading.workers
+
+    def __len__(self) -> int:
+        return self._sampling.steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch."""
+        requests = [self._sampling.positions(epoch, step) for step in range(len(self))]
+        for step, (pixels, labels, index, sizes) in enumerate(_read(self._decoder, requests, self._workers)):
+            draws = self._draw(epoch, step, sizes)
+            yield self._augment.apply(pixels.to(self._worker.device), draws), labels, index
+
+    def _draw(self, epoch: int, step: int, sizes: Int64[Tensor, "B 2"]) -> AugmentDraws:
+        """Drawn for the images of all processes, so that an image's crop does not depend on how many there are."""
+        digest = blake2b(f"evaluation/{self._seed}/{epoch}/{step}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        together = min(self._batch_size, len(self._decoder.index) - step * self._batch_size)
+        first = together * self._worker.rank // self._worker.world_size
+        mine = slice(first, first + len(sizes))
+        everyone = torch.ones(together, 2, dtype=torch.long)  # how many numbers are drawn does not depend on sizes
+        everyone[mine] = sizes
+        return self._augment.draw(everyone, generator)[mine]
+
+
+class CentredImages:
+    """The short side resized, the centre cut; each image on one process."""
+
+    def __init__(
+        self, index: ImageIndex, preparation: Preparation, reading: Reading, *, batch_size: int, worker: Worker
+    ):
+        centre = Centre(preparation.size, preparation.resize, preparation.interpolation)
+        mine = np.arange(worker.rank, len(index), worker.world_size)
+        self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+        self._decoder, self._reading, self._device = _Decoder(index, centre), reading, worker.device
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pixels, labels, index, _ in _read(self._decoder, self._requests, self._reading.workers):
+            values = pixels.to(self._device).float().div_(255)
+            mean, std = (values.new_tensor(each)[:, None, None] for each in (self._reading.mean, self._reading.std))
+            yield values.sub_(mean).div_(std), labels, index
+
+
+@dataclass(frozen=True)
+class Squash:
+    """The whole image as a square."""
+
+    side: int
+
+    def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """Pixels, and (height, width) of the original."""
+        return decode_square(path, self.side)
+
+
+@dataclass(frozen=True)
+class Centre:
+    """torchvision's Resize and CenterCrop, of a PIL image."""
+
+    side: int
+    resize: int
+    interpolation: str
+
+    def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """Pixels, and (height, width) of the original."""
+        image = decode_rgb(path)
+        width, height = image.size
+        short = min(width, height)
+        wide, tall = int(self.resize * width / short), int(self.resize * height / short)
+        if image.size != (wide, tall):
+            image = image.resize((wide, tall), RESAMPLING[self.interpolation])
+        left, top = round((wide - self.side) / 2), round((tall - self.side) / 2)
+        return np.asarray(image.crop((left, top, left + self.side, top + self.side))), (height, width)
+
+
+class _Decoder(Dataset):
+    """Positions to pixels, labels, positions and original sizes; or to the line that says which file is broken."""
+
+    def __init__(self, index: ImageIndex, decode: Squash | Centre):
+        self.index, self.decode = index, decode
+
+    def __getitem__(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor] | str:
+        try:
+            decoded = [self.decode(str(self.index.path(int(position)))) for position in positions]
+        except UnreadableImage as error:
+            return str(error)
+        pixels = torch.from_numpy(np.stack([square for square, _ in decoded])).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(self.index.labels[positions])
+        return pixels, labels, torch.from_numpy(positions), torch.tensor([size for _, size in decoded])
+
+
+def _read(decoder: _Decoder, requests: list[np.ndarray], workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """What the decoder makes of each request, in order.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    context = "fork" if workers and sys.platform == "linux" else None
+    batches = DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=requests,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        collate_fn=_as_read,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # the loader would draw from the global one
+    )
+    for batch in batches:
+        if isinstance(batch, str):
+            raise ValueError(batch)
+        yield batch
+
+
+def _as_read(item: object) -> object:
+    return item

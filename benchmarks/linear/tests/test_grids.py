@@ -1,0 +1,67 @@
+"""The grids name what exists, and a stopped grid goes on; the evaluation itself is played by a script."""
+
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent
+
+STAND_IN = """
+import json, sys
+from pathlib import Path
+given = dict(argument.removeprefix("--").partition("=")[::2] for argument in sys.argv[2:])
+if sys.argv[1] == "broken":
+    sys.exit("error: broken")
+changes = {"epochs": given.get("epochs"), "batch": given.get("batch-size")}
+label = given["protocol"] + "".join(f" {name}={value}" for name, value in changes.items() if value)
+label += " cached" * ("cached" in given) + " k=20" * ("knn" in label) + " balanced" * ("semi" in label)
+with Path(given["results"]).open("a") as file:
+    for metric in ("top1", "top5"):
+        line = {"task": "t", "metric": metric, "value": 50.0, "protocol": label, "backbone": "b", "data": "cifar",
+                "seed": int(given["seed"]), "machine": "m", "seconds": 1.0, "recipe": given["name"]}
+        file.write(json.dumps(line) + chr(10))
+"""
+
+
+@pytest.fixture(params=["linear", "semi_supervised"])
+def benchmark_of(request, monkeypatch, tmp_path) -> Iterator[ModuleType]:
+    """The program, its evaluation replaced."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / request.param))
+    monkeypatch.delitem(sys.modules, "grids", raising=False)
+    spec = spec_from_file_location(f"{request.param}_main", BENCHMARKS / request.param / "__main__.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    (tmp_path / "evaluate.py").write_text(STAND_IN)
+    monkeypatch.setattr(module, "EVALUATE", tmp_path / "evaluate.py")
+    yield module
+    sys.modules.pop("grids", None)
+
+
+def test_every_cell_has_a_protocol(benchmark_of):
+    for grid in benchmark_of.GRIDS.values():
+        assert len({(cell.encoder, cell.protocol) for cell in grid}) == len(grid)
+        for cell in grid:
+            assert cell.variant.protocol.source
+            assert all(figure is None or 30 < figure < 100 for figure in cell.published.values())
+
+
+def test_a_grid_is_filled_once(benchmark_of, tmp_path, capsys):
+    kind = getattr(benchmark_of, "Linear", None) or benchmark_of.SemiSupervised
+    common = {"train": tmp_path / "cifar/train", "test": tmp_path / "cifar/test", "grid": "small"}
+    results = {"results": tmp_path / "results.jsonl", "resume": tmp_path}
+    table = benchmark_of.run(kind(encoders=("untrained=a",), **common, **results))
+    commands = capsys.readouterr().err.count("--protocol=")
+    assert commands == len([cell for cell in benchmark_of.GRIDS["small"] if cell.encoder == "untrained"])
+    assert len(table.rows) == 2 and "| untrained |" in (tmp_path / "results.md").read_text()
+    benchmark_of.run(kind(encoders=("untrained=a",), **common, **results))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match=r"trained, .*: the evaluation failed"):
+        benchmark_of.run(kind(encoders=("trained=broken",), **common, **results))
+    with pytest.raises(ValueError, match="no grid 'big'"):
+        benchmark_of.run(kind(encoders=(), **(common | {"grid": "big"})))

@@ -1,0 +1,75 @@
+"""A grid of measurements beside the figures of a paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ssl_eval.results import Result
+from ssl_eval.table import Table, format_cell
+from ssl_eval.variant import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One encoder under one protocol, and what was published for it.
+
+    Attributes:
+        encoder: names the row; results with this recipe fill it.
+        variant: the protocol.
+        published: percent by metric ("top1", "top5"); None where the paper has no figure for a metric we measure.
+        suffix: what results call the protocol by after the variant's label: " k=20".
+    """
+
+    encoder: str
+    variant: Variant
+    published: dict[str, float | None]
+    suffix: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """What results call it."""
+        return self.variant.label + self.suffix
+
+
+def unmeasured(cells: Sequence[Cell], results: Sequence[Result], *, data: str, seed: int = 0) -> list[Cell]:
+    """The cells of which some metric has no result on this data set with this seed."""
+    here = [found for found in results if (found.data, found.seed) == (data, seed)]
+    have = {(found.recipe, found.protocol, found.metric) for found in here}
+    return [cell for cell in cells if any((cell.encoder, cell.protocol, each) not in have for each in cell.published)]
+
+
+def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> Table:
+    """A row an encoder; for each protocol and metric two columns, the paper's figure and ours; "" where there is none.
+
+    Ours is the mean over seeds, with its deviation where there are several.
+    """
+    told = {(cell.encoder, cell.protocol, each): cell.published[each] for cell in cells for each in cell.published}
+    columns = list(dict.fromkeys((protocol, metric) for _, protocol, metric in told))
+    ours: dict[tuple[str, str, str], dict[int, float]] = {}
+    for found in results:
+        if found.data == data:
+            ours.setdefault((found.recipe, found.protocol, found.metric), {})[found.seed] = found.value
+    rows = []
+    for encoder in dict.fromkeys(cell.encoder for cell in cells):
+        row = [encoder]
+        for column in columns:
+            figure = told.get((encoder, *column))
+            row += ["" if figure is None else f"{figure:.1f}", format_cell(ours.get((encoder, *column), {}))]
+        rows.append(tuple(row))
+    header = [f"{protocol} {metric}, {whose}" for protocol, metric in columns for whose in ("published", "ours")]
+    return Table(header=("encoder", *header), rows=rows)
+
+
+def named_folders(pairs: Sequence[str], cells: Sequence[Cell]) -> dict[str, str]:
+    """The folder of each encoder, from NAME=FOLDER.
+
+    Raises:
+        ValueError: one is of another form, or its name is no row's.
+    """
+    rows = dict.fromkeys(cell.encoder for cell in cells)
+    folders = {}
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        if name not in rows or not folder:
+            raise ValueError(f"encoder {pair!r}: give NAME=FOLDER, NAME one of {', '.join(rows)}")
+        folders[name] = folder
+    return folders

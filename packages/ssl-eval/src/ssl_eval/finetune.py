@@ -1,0 +1,177 @@
+"""Semi-supervised evaluation: backbone and classifier trained together on a part of the labels.
+
+Shapes: b batch, c classes, h x w pixels.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssl_eval.features import evaluating
+from ssl_eval.processes import in_step, rank_in, size_of, sum_over
+from ssl_eval.protocols import FineTuneProtocol
+from ssl_eval.results import backbone_hash
+from ssl_eval.scores import Scores, score
+from ssl_eval.softmax_regression import INITIAL_DEVIATION, stream
+from ssl_eval.training_images import Training, batches_of, check_labels, feature_width, steps_of
+from ssl_eval.training_state import load_state, save_state
+
+
+def finetune(
+    backbone: nn.Module,
+    train: Training,
+    test: Iterable[Sequence[Tensor]],
+    *,
+    protocol: FineTuneProtocol,
+    num_classes: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    amp: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+    resume: Path | None = None,
+    on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
+) -> Scores:
+    """Train a copy of the backbone and a linear classifier, and measure the last epoch's on the test set, once.
+
+    Batch norm is in training mode, as in the official scripts. (They tell the best epoch on the test set, which is a
+    choice made on it.)
+
+    Args:
+        backbone: images [b, 3, h, w] to features [b, d]; it stays as it is. With a group its batch norms must be
+            synchronised (torch.nn.SyncBatchNorm), or the processes would train different networks.
+        train: augmented (images, labels), of `protocol.batch_size` images a step over all processes.
+        test: (images, labels); with a group, each image on one process only.
+        protocol: epochs, rates and schedule.
+        num_classes: c.
+        seed: of the classifier's initial weights and of what the backbone draws (dropout).
+        device: where to compute.
+        amp: autocast to this type.
+        group: processes that share the images.
+        resume: a file to go on from, written after every epoch; bit-identical on a CPU.
+        on_epoch: called after every epoch with how many are done and how many there are.
+
+    Raises:
+        ValueError: no images, labels that are no classes, a backbone that gives no vectors or has batch norms that are
+            not synchronised, training diverged, or the resume file is of another training.
+    """
+    _check_batch_norm(backbone, group)
+    body = copy.deepcopy(backbone).to(device).requires_grad_(True)
+    with evaluating(body):
+        width = feature_width(body, test, device)
+    settings = {
+        "backbone": backbone_hash(backbone),
+        "protocol": asdict(protocol),
+        "num_classes": num_classes,
+        "width": width,
+        "seed": seed,
+    }
+    model = nn.Sequential(body, _head(width, num_classes, seed).to(device))
+    optimizer = _optimizer(model, protocol)
+    kind = torch.device(device).type
+
+    def classify(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
+        with torch.autocast(kind, dtype=amp, enabled=amp is not None):
+            return model(images.to(device, non_blocking=True)).float()
+
+    for epoch in range(_restore(resume, settings, model, optimizer), protocol.epochs):
+        with _drawing(seed, epoch, rank_in(group), device):
+            _train_epoch(model.train(), classify, optimizer, train, epoch, protocol, num_classes, device, group)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise ValueError(f"training diverged in epoch {epoch}: give smaller learning rates")
+        if resume is not None and rank_in(group) == 0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_state(resume, settings, epoch + 1, state)
+        on_epoch(epoch + 1, protocol.epochs)
+    with evaluating(model):
+        (reached,) = score(
+            test, lambda images: classify(images)[:, None], num_classes=num_classes, device=device, group=group
+        )
+    return reached
+
+
+def _train_epoch(
+    model: nn.Module,
+    classify: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    train: Training,
+    epoch: int,
+    protocol: FineTuneProtocol,
+    num_classes: int,
+    device: str | torch.device,
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Every step: the mean loss over the images of all processes, one step of SGD at the rates of the hour."""
+    steps = steps_of(train)
+    for step, (images, labels, *_) in enumerate(in_step(batches_of(train, epoch), group, device)):
+        check_labels(labels, num_classes)
+        factor = protocol.schedule.factor(epoch, protocol.epochs, step / steps)
+        for part, peak in zip(optimizer.param_groups, (protocol.backbone_rate, protocol.head_rate), strict=True):
+            part["lr"] = peak * factor
+        everyone = sum_over(group, torch.tensor(float(len(labels)), device=device))
+        loss = cross_entropy(classify(images), labels.to(device), reduction="sum") / everyone
+        optimizer.zero_grad()
+        loss.backward()
+        _sum_gradients(model, group)
+        optimizer.step()
+
+
+def _optimizer(model: nn.Sequential, protocol: FineTuneProtocol) -> torch.optim.Optimizer:
+    """SGD on two groups: the backbone, then the head."""
+    parts = [{"params": list(part.parameters())} for part in model]
+    return torch.optim.SGD(parts, lr=0.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
+
+
+def _head(width: int, num_classes: int, seed: int) -> nn.Linear:
+    head = nn.Linear(width, num_classes)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=stream(seed, "weights")) * INITIAL_DEVIATION)
+        head.bias.zero_()
+    return head
+
+
+def _sum_gradients(model: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """Add up the gradients of all processes, in one message."""
+    if group is None:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    total = sum_over(group, torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+@contextmanager
+def _drawing(seed: int, epoch: int, rank: int, device: str | torch.device) -> Iterator[None]:
+    """Inside, what the network draws depends on these alone; outside, nobody sees that it drew."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(stream(seed, f"dropout/{epoch}/{rank}").initial_seed())
+        yield
+
+
+def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> None:
+    alone = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if size_of(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
+        raise ValueError(
+            "the backbone's batch norms see one process only, so that each would train another network: "
+            "synchronise them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
+        )
+
+
+def _restore(resume: Path | None, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Fill both from the file, if there is one; how many epochs are done."""
+    found = None if resume is None else load_state(resume, settings)
+    if found is None:
+        return 0
+    done, state = found
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return done

@@ -1,0 +1,161 @@
+"""The linear classifier as papers train it: on a frozen backbone, through augmentation, every image seen anew.
+
+Shapes: b batch, d feature width, r learning rates, c classes, h x w pixels.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_eval.features import evaluating
+from ssl_eval.linear import LinearResult, best_rate
+from ssl_eval.processes import in_step, rank_in
+from ssl_eval.protocols import LinearProtocol
+from ssl_eval.results import backbone_hash
+from ssl_eval.scores import Scores, score
+from ssl_eval.softmax_regression import LinearClassifiers, descend
+from ssl_eval.token_features import features_of
+from ssl_eval.training_images import Training, batches_of, check_labels, feature_width, steps_of
+from ssl_eval.training_state import load_state, save_state
+
+
+@torch.no_grad()
+def linear_evaluation(
+    backbone: nn.Module,
+    train: Training,
+    test: Iterable[Sequence[Tensor]],
+    *,
+    protocol: LinearProtocol,
+    num_classes: int,
+    learning_rates: Sequence[float] = (),
+    held_out: Iterable[Sequence[Tensor]] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    amp: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+    resume: Path | None = None,
+    on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
+) -> LinearResult:
+    """Train by a protocol and measure the last epoch's classifier on the test set, once.
+
+    Several learning rates share every forward pass of the backbone. The one that counts is chosen on `held_out` images.
+    (Most official scripts tell the best epoch on the test set instead, which is a choice made on it.)
+
+    Args:
+        backbone: images [b, 3, h, w] to features [b, d]; it stays as it is, in evaluation mode.
+        train: augmented (images, labels), of `protocol.batch_size` images a step over all processes.
+        test: (images, labels); with a group, each image on one process only.
+        protocol: epochs, rate, schedule and optimizer.
+        num_classes: c.
+        learning_rates: tried together; the protocol's own where none is given.
+        held_out: labelled images that neither `train` nor `test` has; needed by several learning rates.
+        seed: of the initial weights.
+        device: where to compute.
+        amp: autocast to this type while the backbone runs.
+        group: processes that share the images.
+        resume: a file to go on from, written after every epoch; bit-identical on a CPU.
+        on_epoch: called after every epoch with how many are done and how many there are.
+
+    Raises:
+        ValueError: no images, labels that are no classes, a backbone that gives no vectors, several learning rates
+            without held-out images, training diverged, or the resume file is of another training.
+    """
+    rates = tuple(dict.fromkeys(learning_rates)) or (protocol.learning_rate,)
+    if len(rates) > 1 and held_out is None:
+        raise ValueError(f"{len(rates)} learning rates need held-out images to choose by: give held_out, or one rate")
+    frozen = _Frozen(features_of(backbone, protocol.class_tokens).to(device), torch.device(device), amp)
+    with evaluating(frozen.network):
+        width = feature_width(frozen.network, test, device)
+        model = LinearClassifiers.start(len(rates), num_classes, width, seed=seed, device=device)
+        settings = _settings(backbone, protocol, rates, num_classes, width, seed)
+        _train(model, frozen, train, protocol, rates, group, resume, settings, on_epoch)
+        measure = partial(
+            score,
+            classify=lambda images: model.logits(frozen(images)),
+            num_classes=num_classes,
+            classifiers=len(rates),
+            device=device,
+            group=group,
+        )
+        scores = dict.fromkeys(rates, 0.0) if held_out is None else _top1(rates, measure(held_out))
+        finite = model.weight.isfinite().flatten(1).all(dim=1).tolist()
+        whole = {rate: scores[rate] if ends else math.nan for rate, ends in zip(rates, finite, strict=True)}
+        chosen = best_rate(whole)
+        reached = measure(test)[rates.index(chosen)]
+    told = {} if held_out is None else scores
+    return LinearResult(accuracy=reached.top1, top5=reached.top5, learning_rate=chosen, holdout_accuracies=told)
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """The backbone: images to features."""
+
+    network: nn.Module
+    device: torch.device
+    amp: torch.dtype | None
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
+            return self.network(images.to(self.device, non_blocking=True)).float()
+
+
+def _train(
+    model: LinearClassifiers,
+    frozen: _Frozen,
+    train: Training,
+    protocol: LinearProtocol,
+    rates: Sequence[float],
+    group: dist.ProcessGroup | None,
+    resume: Path | None,
+    settings: dict[str, Any],
+    on_epoch: Callable[[int, int], object],
+) -> None:
+    """Every epoch that the resume file does not have yet."""
+    velocity = LinearClassifiers.zeros_like(model)
+    tensors = [*model.tensors(), *velocity.tensors()]
+    peaks, steps = torch.tensor(rates, device=frozen.device), steps_of(train)
+    for epoch in range(_restore(resume, settings, tensors), protocol.epochs):
+        for step, (images, labels, *_) in enumerate(in_step(batches_of(train, epoch), group, frozen.device)):
+            check_labels(labels, model.bias.shape[1])
+            now = peaks * protocol.schedule.factor(epoch, protocol.epochs, step / steps)
+            descend(model, velocity, frozen(images), labels.to(frozen.device), now, protocol.descent, group)
+        if resume is not None and rank_in(group) == 0:
+            save_state(resume, settings, epoch + 1, {"tensors": [tensor.cpu() for tensor in tensors]})
+        on_epoch(epoch + 1, protocol.epochs)
+
+
+def _top1(rates: Sequence[float], scores: list[Scores]) -> dict[float, float]:
+    return {rate: each.top1 for rate, each in zip(rates, scores, strict=True)}
+
+
+def _settings(
+    backbone: nn.Module, protocol: LinearProtocol, rates: Sequence[float], num_classes: int, width: int, seed: int
+) -> dict[str, Any]:
+    """What a resumed training must find again."""
+    return {
+        "backbone": backbone_hash(backbone),
+        "protocol": asdict(protocol),
+        "learning_rates": list(rates),
+        "num_classes": num_classes,
+        "width": width,
+        "seed": seed,
+    }
+
+
+def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor]) -> int:
+    """Fill the tensors from the file, if there is one; how many epochs are done."""
+    found = None if resume is None else load_state(resume, settings)
+    if found is None:
+        return 0
+    done, state = found
+    for tensor, saved in zip(tensors, state["tensors"], strict=True):
+        tensor.copy_(saved)
+    return done

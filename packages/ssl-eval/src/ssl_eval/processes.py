@@ -1,0 +1,56 @@
+"""What the processes of a job tell each other; without a group every function is a job of one."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+def size_of(group: dist.ProcessGroup | None) -> int:
+    """How many processes there are."""
+    return 1 if group is None else group.size()
+
+
+def rank_in(group: dist.ProcessGroup | None) -> int:
+    """Which of them this is."""
+    return 0 if group is None else group.rank()
+
+
+def sum_over(group: dist.ProcessGroup | None, tensor: Tensor) -> Tensor:
+    """The tensor, summed in place over all processes."""
+    if group is not None:
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def gather_over(group: dist.ProcessGroup | None, item: Item) -> list[Item]:
+    """What each process holds, rank by rank, on every process; small things that can be pickled."""
+    if group is None:
+        return [item]
+    items: list[Item] = [item] * group.size()
+    dist.all_gather_object(items, item, group=group)
+    return items
+
+
+def in_step(batches: Iterable[Item], group: dist.ProcessGroup | None, device: str | torch.device) -> Iterator[Item]:
+    """The batches, checked to be as many on every process: one that went on alone would wait for ever.
+
+    Raises:
+        ValueError: on all processes, where one has no batch left and another has.
+    """
+    if group is None:
+        yield from batches
+        return
+    mine = iter(batches)
+    while True:
+        batch = next(mine, None)
+        having = int(sum_over(group, torch.tensor([int(batch is not None)], device=device)))
+        if having == 0:
+            return
+        if batch is None or having < group.size():
+            raise ValueError(f"only {having} of {group.size()} processes have a batch left: give all of them as many")
+        yield batch

@@ -1,0 +1,78 @@
+"""Which training images keep their labels: those of a published list, or a balanced few drawn from a seed.
+
+Shapes: n images, m chosen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ssl_eval.softmax_regression import stream
+
+
+def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
+    """Rows of the images that a list names, in the data set's order.
+
+    A line is an image's key ("n01440764/n01440764_10026.JPEG") or its file name, as SimCLR's 1percent.txt and
+    10percent.txt have it (https://github.com/google-research/simclr, imagenet_subsets); empty lines mean nothing.
+
+    Args:
+        path: a text file with a name a line.
+        keys: of all training images.
+
+    Raises:
+        ValueError: no such list, an empty one, a name twice, or images that are not there; the line says how many.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no list of images at {path}")
+    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{path} names no image")
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))
+        raise ValueError(f"{path} names {twice} twice")
+    rows = {key: row for row, key in enumerate(keys)}
+    by_name: dict[str, list[int]] = {}
+    for key, row in rows.items():
+        by_name.setdefault(key.rpartition("/")[2], []).append(row)
+    found = {name: [rows[name]] if name in rows else by_name.get(name, []) for name in names}
+    missing = [name for name, places in found.items() if not places]
+    if missing:
+        raise ValueError(f"{len(missing)} of the {len(names)} images that {path} names are missing, first {missing[0]}")
+    unclear = next((name for name, places in found.items() if len(places) > 1), None)
+    if unclear is not None:
+        raise ValueError(f"{path} names {unclear}, and several folders have one: name them as <class>/{unclear}")
+    return torch.tensor(sorted(places[0] for places in found.values()))
+
+
+def balanced_subset(
+    labels: Int[Tensor, " n"], percent: int | float, *, seed: int, num_classes: int | None = None
+) -> Int[Tensor, " m"]:
+    """As many images of every class, drawn from the seed; ascending rows.
+
+    Args:
+        labels: of all training images.
+        percent: of the images, in (0, 100]; rounded to at least one image a class.
+        seed: of the draw.
+        num_classes: the largest label plus one where None.
+
+    Raises:
+        ValueError: percent out of range, a class without images, or with fewer than its share.
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"percent = {percent}: give a number above 0 and up to 100")
+    counts = labels.bincount(minlength=num_classes or 0)
+    each = max(1, round(len(labels) * percent / 100 / len(counts)))
+    fewest = int(counts.min())
+    if fewest < each:
+        short = "no image" if fewest == 0 else f"{fewest} images, fewer than the {each} taken of every class"
+        raise ValueError(f"class {int(counts.argmin())} has {short}")
+    shuffled = torch.randperm(len(labels), generator=stream(seed, "subset"))
+    ordered = labels.cpu()[shuffled]
+    chosen = [shuffled[ordered == label][:each] for label in range(len(counts))]
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,57 @@
+"""Where a training stopped: one file, whole or not there, that belongs to one set of settings."""
+
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def save_state(path: Path, settings: dict[str, Any], epoch: int, state: dict[str, Any]) -> None:
+    """Write what `load_state` needs; killed at any moment, it leaves the old file or the new one, whole.
+
+    Args:
+        path: its folder is made where missing.
+        settings: what the training is, of the kinds that JSON has.
+        epoch: how many are done.
+        state: tensors, numbers, strings, lists and dicts.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    with unfinished.open("wb") as file:
+        torch.save({"settings": _plain(settings), "epoch": epoch, "state": state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load_state(path: Path, settings: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+    """How many epochs are done, and the state after them; None where there is no file.
+
+    Raises:
+        ValueError: the file is damaged, or of a training with other settings.
+    """
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare checksums
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} has a wrong checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, epoch, state = content["settings"], content["epoch"], content["state"]
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh") from None
+    wanted = _plain(settings)
+    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differing:
+        each = "; ".join(f"{name}: {found.get(name)}, {wanted.get(name)}" for name in differing)
+        raise ValueError(f"{path} belongs to another training; choose another file. Differing (file, now): {each}")
+    return epoch, state
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(settings))

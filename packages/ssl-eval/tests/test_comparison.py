@@ -1,0 +1,43 @@
+import pytest
+
+from ssl_eval import Cell, Result, Variant, compare, named_folders, unmeasured
+
+CELLS = [
+    Cell(encoder="MoCo v2", variant=Variant(name="semi-1"), published={"top1": 42.1, "top5": 70.9}),
+    Cell(encoder="MoCo v2", variant=Variant(name="semi-10"), published={"top1": 60.9, "top5": None}),
+    Cell(encoder="ours", variant=Variant(name="semi-1"), published={"top1": None, "top5": None}),
+]
+
+
+def result(recipe: str, protocol: str, metric: str, value: float, seed: int = 0, data: str = "imagenet") -> Result:
+    return Result(
+        task="semi-supervised", metric=metric, value=value, protocol=protocol, backbone="", data=data, seed=seed,
+        machine="", seconds=0.0, recipe=recipe,
+    )  # fmt: skip
+
+
+def test_published_and_measured_stand_side_by_side():
+    results = [
+        result("MoCo v2", "semi-1", "top1", 42.0),
+        result("MoCo v2", "semi-1", "top1", 44.0, seed=1),
+        result("MoCo v2", "semi-1", "top5", 70.0),
+        result("ours", "semi-1", "top1", 50.0, data="cifar"),
+        result("another", "semi-1", "top1", 1.0),
+    ]
+    table = compare(CELLS, results, data="imagenet")
+    assert table.header[:5] == (
+        "encoder", "semi-1 top1, published", "semi-1 top1, ours", "semi-1 top5, published", "semi-1 top5, ours",
+    )  # fmt: skip
+    assert table.rows == [
+        ("MoCo v2", "42.1", "43.00 ± 1.41 (2)", "70.9", "70.00", "60.9", "", "", ""),
+        ("ours", "", "", "", "", "", "", "", ""),
+    ]
+    assert unmeasured(CELLS, results, data="imagenet") == CELLS[1:]
+    assert unmeasured(CELLS, results, data="imagenet", seed=1) == CELLS
+
+
+def test_encoders_are_named_by_their_rows():
+    assert named_folders(["MoCo v2=runs/a=b"], CELLS) == {"MoCo v2": "runs/a=b"}
+    for wrong in ("MoCo v2", "moco=runs/a", "ours="):
+        with pytest.raises(ValueError, match="NAME=FOLDER, NAME one of MoCo v2, ours"):
+            named_folders([wrong], CELLS)
