@@ -16,8 +16,7 @@ from torch import Tensor
 import sslzoo
 from pairdata import Augment, FolderLoader
 from pairquality import FeatureEncoder, ForegroundPCA, denormalise, fit_pca, load_encoder
-from pairquality.scorers import ExactScorer, PairScorer, SelfScorer, load_distilled, rank_correlation
-from pairquality.scorers.distillation import Distillation
+from pairquality.scorers import Distillation, ExactScorer, PairScorer, SelfScorer, load_distilled, rank_correlation
 from pairquality.scorers.distilled import About, DistilledScorer
 from pairquality.scorers.student import Student
 from pairquality.timm_models import timm_features
@@ -135,15 +134,16 @@ def _random_distilled(device: str) -> DistilledScorer:
         encoder="none",
         encoder_hash="",
         pca_hash="",
-        size=config.side,
+        size=config.student_side(SIZE),
         mean=MEAN,
         std=STD,
         grid=GRID,
         widths=config.widths,
+        depths=config.depths,
         training={},
         rank_correlation={},
     )
-    student, direction = Student(config.subspace, GRID, config.widths), torch.ones(config.subspace)
+    student, direction = Student(config.subspace, GRID, config.widths, config.depths), torch.ones(config.subspace)
     return DistilledScorer(student, direction, about, mean=MEAN, std=STD, autocast=torch.bfloat16).to(device)
 
 

@@ -1,6 +1,7 @@
 """The distilled scorer: what it learns, that it goes on where it was, and its file."""
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from torch import nn
 from pairquality import FeatureEncoder, ForegroundPCA, fit_images, foreground_maps, pair_scores
 from pairquality.scorers import Distillation, ExactScorer, distill, load_distilled, rank_correlation
 from pairquality.scorers.crops import crops
-from pairquality.scorers.distillation import generator_of, soft_maps
 from pairquality.scorers.distilled import read_about
+from pairquality.scorers.lessons import Folder, generator_of, stored_side
 from pairquality.scorers.student import Student
 from pairquality.scorers.subspace import fit_subspace, pooled
 
@@ -55,7 +56,7 @@ def small(images, pca, tmp_path_factory):
 
 
 def test_it_learns_to_rank_pairs(images, pca, tmp_path):
-    config = Distillation(steps=200, pairs=32, side=16, widths=(16, 32), held_out=8, lr=5e-3)
+    config = Distillation(steps=150, pairs=16, side=16, widths=(16, 32), held_out=8, lr=5e-3)
     distill(images, tmp_path / "scorer", encoder(), pca, config)
     files = sorted(images.iterdir())
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
@@ -172,15 +173,6 @@ def test_the_whole_space_keeps_every_score_and_a_part_the_most_of_the_vectors():
         assert float((vectors @ basis).square().sum() / vectors.square().sum()) < part.kept
 
 
-def test_soft_maps_are_foreground_maps():
-    tokens, direction = torch.randn(3, 9, 5), torch.nn.functional.normalize(torch.randn(5), dim=0)
-    nan = math.nan
-    pca = ForegroundPCA(
-        direction=direction, mean=torch.zeros(5), threshold=nan, margin=nan, centred=False, share_foreground=nan
-    )
-    torch.testing.assert_close(soft_maps(tokens, direction), foreground_maps(pca, tokens))
-
-
 def test_crops_depend_on_the_generator_alone_and_cover_what_they_should():
     images = torch.arange(32 * 32).view(1, 1, 32, 32).expand(200, 3, 32, 32) // 8
     one, same, other = (crops(images.byte(), generator_of(seed), size=16) for seed in (0, 0, 1))
@@ -196,7 +188,42 @@ def test_the_student_gives_the_grid_and_is_as_small_as_it_says():
     from torch.utils.flop_counter import FlopCounterMode
 
     assert Student(8, (7, 7))(torch.zeros(2, 3, 112, 112)).shape == (2, 8, 7, 7)
-    assert Student(8, (16, 16), (8, 16))(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 16, 16)
+    assert Student(8, (16, 16), (8, 16), (1, 2))(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 16, 16)
+    with pytest.raises(ValueError, match="1 depths for 2 widths"):
+        Student(8, (8, 8), (8, 16), (1,))
     with FlopCounterMode(display=False) as counter:
         Student(128, (7, 7))(torch.zeros(1, 3, 112, 112))
-    assert counter.get_total_flops() / 2 == pytest.approx(0.23e9, rel=0.05)
+    assert counter.get_total_flops() / 2 == pytest.approx(0.48e9, rel=0.05)
+
+
+def test_pairs_hold_the_views_that_are_there_and_the_images_again_where_none_is(images, tmp_path):
+    keys = sorted(file.name for file in images.iterdir())[:4]
+    Image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / f"{keys[1]}.0.png")
+    (tmp_path / f"{keys[2]}.0.jpg").write_text("broken")
+    folder = Folder(root=images, views=tmp_path, keys=keys, side=20, workers=1)
+    [(real, other)] = folder.in_order(4)
+    assert torch.equal(other[1], torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 20, 20))
+    assert all(torch.equal(real[place], other[place]) for place in (0, 2, 3))
+
+
+def test_every_epoch_has_each_image_once_and_any_step_can_be_entered_at(images):
+    keys = sorted(file.name for file in images.iterdir())[:10]
+    folder = Folder(root=images, views=None, keys=keys, side=20, workers=1)
+    batches = [real for real, _ in islice(folder.shuffled(4, seed=0), 10)]
+    first, second = (torch.cat(batches)[start : start + 10].flatten(1) for start in (0, 10))
+    assert len(first.unique(dim=0)) == len(second.unique(dim=0)) == 10 and not torch.equal(first, second)
+    assert torch.equal(next(folder.shuffled(4, seed=0, start=7))[0], batches[7])
+
+
+def test_what_cannot_be_read_is_left_out_and_a_whole_batch_of_it_is_told_in_training(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("broken")
+    folder = Folder(root=tmp_path, views=None, keys=["a.png", "b.png"], side=20, workers=1)
+    assert [len(real) for real, _ in folder.in_order(2)] == [len(real) for real, _ in folder.in_order(1)] == [1]
+    with pytest.raises(ValueError, match="None of 1 images"):
+        list(islice(folder.shuffled(1, seed=0), 2))
+
+
+def test_crops_are_cut_from_squares_as_training_stores_them():
+    assert (stored_side(224), stored_side(32)) == (288, 32)
+    assert [Distillation().student_side(size) for size in (224, 64, 32)] == [112, 64, 32]

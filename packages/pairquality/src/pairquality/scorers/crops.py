@@ -88,11 +88,11 @@ def _colours(gain: Tensor, saturation: Tensor, angle: Tensor) -> Float[Tensor, "
 
 
 def _blurred(views: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian, sigma 0.1 to 2 px of a 224 px crop; half of the views."""
-    count, size = len(views), views.shape[-1]
-    sigma = _uniform(count, 0.1, 2.0, generator) * max(size / 224, 0.25)
+    """Gaussian, sigma 0.1 to 2 px of the crop, whatever its size; half of the views."""
+    count = len(views)
+    sigma = _uniform(count, 0.1, 2.0, generator)
     sigma = sigma.where(torch.rand(count, generator=generator) < 0.5, 0.01)
-    reach = max(1, math.ceil(6 * size / 224))
+    reach = 6  # three of the largest sigma
     offsets = torch.arange(-reach, reach + 1)
     kernel = torch.softmax(-((offsets / sigma[:, None]) ** 2) / 2, dim=1).to(views.device).repeat_interleave(3, 0)
     flat = pad(views, (reach,) * 4, mode="replicate").flatten(0, 1)[None]

@@ -7,7 +7,8 @@ import torch
 from pairquality.encoder import FeatureEncoder
 from pairquality.pca import ForegroundPCA
 from pairquality.progress import progress_bar
-from pairquality.scorers.distillation import Distillation, distill
+from pairquality.scorers.distillation import distill
+from pairquality.scorers.recipe import Distillation
 
 
 def run_distill(

@@ -40,6 +40,7 @@ class About:
         std: the same.
         grid: rows and columns of its map.
         widths: channels of its stages.
+        depths: their residual blocks, as Student takes them.
         training: how it was trained, and on what.
         rank_correlation: Spearman's, with the encoder's scores of held-out pairs: quality, foreground, background.
     """
@@ -52,6 +53,7 @@ class About:
     std: Triple
     grid: tuple[int, int]
     widths: tuple[int, ...]
+    depths: tuple[int, ...]
     training: dict[str, Any]
     rank_correlation: dict[str, float]
 
@@ -146,7 +148,7 @@ def load_distilled(
     """
     tensors, about = _read(Path(path))
     direction = tensors.pop(DIRECTION)
-    student = Student(len(direction), about.grid, about.widths)
+    student = Student(len(direction), about.grid, about.widths, about.depths)
     student.load_state_dict(tensors)
     return DistilledScorer(student, direction, about, mean=mean, std=std, autocast=autocast).to(device)
 
@@ -172,7 +174,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], About]:
     if _hash(tensors, text) != expected:
         raise ValueError(f"{path} was changed after it was saved: distil the scorer again.")
     found = json.loads(text)
-    tuples = {name: tuple(found[name]) for name in ("mean", "std", "grid", "widths")}
+    tuples = {name: tuple(found[name]) for name in ("mean", "std", "grid", "widths", "depths")}
     return tensors, About(**{**found, **tuples})
 
 
