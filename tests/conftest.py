@@ -1,6 +1,7 @@
 """What the repository's own tests share."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,22 @@ import torch
 
 import sslzoo
 
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = (ROOT / "apps", ROOT / "benchmarks")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often the loop is killed in test_interruption.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_apart() -> Iterator[None]:
+    """Programs name their modules alike (step, views): what one file of tests imports is not for the next."""
+    yield
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and any(Path(file).is_relative_to(program) for program in PROGRAMS):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
