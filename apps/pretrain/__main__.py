@@ -23,7 +23,7 @@ import tyro
 from data import Data
 from execution import Execution
 from listing import show_recipes
-from loop import Loop, run_loop
+from loop_options import Loop
 from recipes import RECIPES, Recipe
 from sslzoo import Progress, Stopped, start_worker
 from training import train_encoder
@@ -93,6 +93,8 @@ def main() -> None:
         if isinstance(chosen, Pretrain):
             run_recipe(chosen)
         elif isinstance(chosen, Loop):
+            from loop import run_loop  # diffusion models and plots take seconds to import
+
             run_loop(chosen, start_worker(os.environ, chosen.device))
     except ValueError as error:
         sys.exit(f"error: {error}")

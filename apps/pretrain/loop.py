@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ import ssl_eval
 import sslzoo
 import viewgen
 from data import Data
+from loop_options import Loop
 from pairdata import LabelledImages, write_scenes
 from recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
 from sslzoo import Progress, Worker, wait_for_all
@@ -23,30 +23,6 @@ from viewgen import eldm
 
 RECIPE_OF = {"vanilla": "small-dino", "generative": "small-gen-dino"}
 SCENES_TRAIN, SCENES_TEST = 3000, 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loop:
-    """Train DINO, train a diffusion model on its embeddings, paint views, train Gen-DINO on them, compare."""
-
-    data: Path | None = None
-    """Folder of training images; left out, a procedural set of scenes is made."""
-    test: Path | None = None
-    """Folder of test images; both folders hold one folder a class, which only the table reads."""
-    out: Path = Path("runs/first-light")
-    epochs: int = 20
-    """Of each of the two encoders."""
-    generator: str = "32-small"
-    """Preset of the diffusion model."""
-    generator_steps: int | None = None
-    """Its training steps; None takes the preset's."""
-    sampling_steps: int = 10
-    alpha: tuple[float, float] = (0.3, 0.7)
-    """The interpolation's weight of the first image is drawn between these."""
-    seeds: int = 1
-    """Encoders trained for each row of the table; the diffusion model is trained once, on the first."""
-    checkpoint_seconds: float = 20.0
-    device: str = "auto"
 
 
 def run_loop(loop: Loop, worker: Worker) -> None:
