@@ -11,7 +11,6 @@ The table is also written beside the results, as Markdown.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,58 +21,22 @@ from rich.table import Table
 
 import ssl_eval
 from grids import GRIDS
-from ssl_eval import Cell
+from ssl_eval import GridRun
 
 EVALUATE = Path(__file__).resolve().parent.parent.parent / "apps" / "evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear:
+class Linear(GridRun):
     """A grid of linear and kNN evaluations."""
 
-    train: Path
-    test: Path
-    encoders: tuple[str, ...]
-    """NAME=FOLDER, the name a row of the grid."""
-    grid: str = "imagenet"
     results: Path = Path("runs/linear/results.jsonl")
     resume: Path = Path("runs/linear/resume")
-    processes: int = 1
-    """Of each measurement, a GPU each."""
-    workers: int = 0
-    """Processes that decode images, for each of those."""
-    seed: int = 0
-    device: str = "auto"
 
 
-def run(options: Linear) -> Table:
+def run(options: Linear) -> ssl_eval.Table:
     """Measure what is missing, then tabulate."""
-    if options.grid not in GRIDS:
-        raise ValueError(f"no grid {options.grid!r}: choose one of {', '.join(GRIDS)}")
-    cells = GRIDS[options.grid]
-    folders = ssl_eval.named_folders(options.encoders, cells)
-    data = options.test.parent.name or options.test.name
-    missing = ssl_eval.unmeasured(cells, ssl_eval.read_results(options.results), data=data, seed=options.seed)
-    for cell in missing:
-        if cell.encoder in folders:
-            command = evaluation(options, cell, folders[cell.encoder])
-            print(" ".join(command), file=sys.stderr)
-            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-                raise ValueError(f"{cell.encoder}, {cell.protocol}: the evaluation failed; see above")
-    table = ssl_eval.compare(cells, ssl_eval.read_results(options.results), data=data)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.with_suffix(".md").write_text(table.markdown() + "\n")
-    return shown(table)
-
-
-def evaluation(options: Linear, cell: Cell, folder: str) -> list[str]:
-    """The command that measures."""
-    launcher = [sys.executable]
-    if options.processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.processes}"]
-    same = ("train", "test", "results", "resume", "workers", "seed", "device")
-    arguments = [f"--{name}={getattr(options, name)}" for name in same]
-    return [*launcher, str(EVALUATE), folder, f"--name={cell.encoder}", *arguments, *cell.variant.options]
+    return options.fill(GRIDS, EVALUATE)
 
 
 def shown(table: ssl_eval.Table) -> Table:
@@ -86,6 +49,6 @@ def shown(table: ssl_eval.Table) -> Table:
 
 if __name__ == "__main__":
     try:
-        Console(width=160).print(run(tyro.cli(Linear, description=__doc__)))
+        Console(width=160).print(shown(run(tyro.cli(Linear, description=__doc__))))
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -11,7 +11,6 @@ The table is also written beside the results, as Markdown.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,65 +21,37 @@ from rich.table import Table
 
 import ssl_eval
 from grids import GRIDS
-from ssl_eval import Cell
+from ssl_eval import Cell, GridRun
 
 EVALUATE = Path(__file__).resolve().parent.parent.parent / "apps" / "evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemiSupervised:
+class SemiSupervised(GridRun):
     """A grid of fine-tunings."""
 
-    train: Path
-    test: Path
-    encoders: tuple[str, ...]
-    """NAME=FOLDER, the name a row of the grid."""
-    grid: str = "imagenet"
     lists: Path | None = None
     """Folder of SimCLR's 1percent.txt and 10percent.txt, for the grid of ImageNet."""
     results: Path = Path("runs/semi-supervised/results.jsonl")
     resume: Path = Path("runs/semi-supervised/resume")
-    processes: int = 1
-    """Of each measurement, a GPU each."""
-    workers: int = 0
-    """Processes that decode images, for each of those."""
-    seed: int = 0
-    device: str = "auto"
 
+    def labels(self, cell: Cell) -> list[str]:
+        """The argument that names a list of labelled images.
 
-def run(options: SemiSupervised) -> Table:
-    """Measure what is missing, then tabulate."""
-    if options.grid not in GRIDS:
-        raise ValueError(f"no grid {options.grid!r}: choose one of {', '.join(GRIDS)}")
-    cells = GRIDS[options.grid]
-    folders = ssl_eval.named_folders(options.encoders, cells)
-    data = options.test.parent.name or options.test.name
-    missing = ssl_eval.unmeasured(cells, ssl_eval.read_results(options.results), data=data, seed=options.seed)
-    for cell in missing:
-        if cell.encoder in folders:
-            command = evaluation(options, cell, folders[cell.encoder])
-            print(" ".join(command), file=sys.stderr)
-            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-                raise ValueError(f"{cell.encoder}, {cell.protocol}: the evaluation failed; see above")
-    table = ssl_eval.compare(cells, ssl_eval.read_results(options.results), data=data)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.with_suffix(".md").write_text(table.markdown() + "\n")
-    return shown(table)
-
-
-def evaluation(options: SemiSupervised, cell: Cell, folder: str) -> list[str]:
-    """The command that measures."""
-    launcher = [sys.executable]
-    if options.processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.processes}"]
-    same = ("train", "test", "results", "resume", "workers", "seed", "device")
-    arguments = [f"--{name}={getattr(options, name)}" for name in same]
-    labels = cell.variant.labels or ""
-    if labels.startswith("list "):
-        if options.lists is None:
+        Raises:
+            ValueError: the cell needs one, and it is not known where it is.
+        """
+        named = cell.variant.labels or ""
+        if not named.startswith("list "):
+            return []
+        if self.lists is None:
             raise ValueError(f"{cell.protocol} needs a list: give the folder of SimCLR's lists with --lists")
-        arguments.append(f"--list={options.lists / labels.removeprefix('list ')}")
-    return [*launcher, str(EVALUATE), folder, f"--name={cell.encoder}", *arguments, *cell.variant.options]
+        return [f"--list={self.lists / named.removeprefix('list ')}"]
+
+
+def run(options: SemiSupervised) -> ssl_eval.Table:
+    """Measure what is missing, then tabulate."""
+    return options.fill(GRIDS, EVALUATE, options.labels)
 
 
 def shown(table: ssl_eval.Table) -> Table:
@@ -93,6 +64,6 @@ def shown(table: ssl_eval.Table) -> Table:
 
 if __name__ == "__main__":
     try:
-        Console(width=160).print(run(tyro.cli(SemiSupervised, description=__doc__)))
+        Console(width=160).print(shown(run(tyro.cli(SemiSupervised, description=__doc__))))
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -4,6 +4,7 @@ from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
 from ssl_eval.features import Features, extract_features
 from ssl_eval.finetune import finetune
 from ssl_eval.frozen import evaluate_frozen
+from ssl_eval.grid import GridRun
 from ssl_eval.knn import knn_accuracy, knn_predictions
 from ssl_eval.linear import LinearResult, linear_probe
 from ssl_eval.linear_evaluation import linear_evaluation
@@ -24,6 +25,7 @@ __all__ = [
     "Cosine",
     "Features",
     "FineTuneProtocol",
+    "GridRun",
     "KNNProtocol",
     "LinearProtocol",
     "LinearResult",
