@@ -98,11 +98,6 @@ class FFCVLoader:
             rank=rank,
             world_size=world_size,
         )
-        if drop_last and len(self) == 0:
-            raise ValueError(
-                f"{len(self.index)} images do not fill one step of {batch_size * world_size}: "
-                "lower batch_size, or pass drop_last=False"
-            )
         slots = views_per_image if layout.views else 0
         self.missing_views = self.index.missing_views(slots)
         self._reader = RecordReader(
@@ -128,8 +123,7 @@ class FFCVLoader:
         Raises:
             ValueError: no such step.
         """
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start={start} is not a step of an epoch of {len(self)} steps")
+        self.sampling.require(start)
         return self._read(epoch, start)
 
     def _read(self, epoch: int, start: int) -> Iterator[PairBatch]:

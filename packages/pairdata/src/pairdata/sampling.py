@@ -22,6 +22,9 @@ class Sampling:
         drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
         rank: r.
         world_size: R.
+
+    Raises:
+        ValueError: the images do not fill one step, and smaller steps are left out.
     """
 
     length: int
@@ -32,11 +35,27 @@ class Sampling:
     rank: int
     world_size: int
 
+    def __post_init__(self) -> None:
+        if self.drop_last and self.steps == 0:
+            raise ValueError(
+                f"{self.length} images do not fill one step of {self.batch_size * self.world_size}: "
+                "lower batch_size, or pass drop_last=False"
+            )
+
     @property
     def steps(self) -> int:
         """Steps per epoch of this rank."""
         whole = self.length // (self.batch_size * self.world_size)
         return whole + (not self.drop_last and len(self._piece(whole)) > 0)
+
+    def require(self, start: int) -> None:
+        """Whether an epoch can be entered at a step.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if not 0 <= start <= self.steps:
+            raise ValueError(f"start={start} is not a step of an epoch of {self.steps} steps")
 
     def positions(self, epoch: int, step: int) -> np.ndarray:
         """Which images this rank reads at a step, int64."""
