@@ -77,7 +77,14 @@ def _set_rates(training: Training, recipe: Recipe, steps_per_epoch: int) -> floa
     """Learning rate and weight decay of the coming step; the share of the training that is done after it."""
     step, total = training.step, recipe.epochs * steps_per_epoch
     warmup = int(recipe.warmup_epochs * steps_per_epoch)
-    lr = schedules.warmup_cosine(step, total, peak=recipe.lr, final=recipe.final_lr, warmup_steps=warmup)
+    lr = schedules.warmup_cosine(
+        step,
+        total,
+        peak=recipe.lr,
+        final=recipe.final_lr,
+        warmup_steps=warmup,
+        warmup_holds_peak=recipe.warmup_holds_peak,
+    )
     decay = None
     if recipe.final_weight_decay is not None:
         decay = schedules.cosine(step / total, recipe.weight_decay, recipe.final_weight_decay)

@@ -108,6 +108,7 @@ def cifar10_simclr() -> Recipe:
         base_lr=1.0,
         weight_decay=1e-4,
         warmup_epochs=10,
+        warmup_holds_peak=False,
     )
 
 

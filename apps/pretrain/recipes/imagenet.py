@@ -46,6 +46,7 @@ def imagenet_vicreg() -> Recipe:
         final_lr=6.25e-4,
         weight_decay=1e-6,
         warmup_epochs=10,
+        warmup_holds_peak=False,
     )
 
 
@@ -105,6 +106,7 @@ def imagenet_simclr() -> Recipe:
         lr_scaling="sqrt",
         weight_decay=1e-4,
         warmup_epochs=10,
+        warmup_holds_peak=False,
     )
 
 
@@ -129,4 +131,5 @@ def imagenet_barlow_twins() -> Recipe:
         final_lr=1.6e-3,
         weight_decay=1e-6,
         warmup_epochs=10,
+        warmup_holds_peak=False,
     )

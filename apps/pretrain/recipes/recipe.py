@@ -71,6 +71,8 @@ class Recipe:
     final_weight_decay: float | None = None
     """Where the weight decay goes by a cosine; None keeps it."""
     warmup_epochs: float = 0.0
+    warmup_holds_peak: bool = True
+    """Whether the last step of the warm-up has the highest learning rate, or the first one after it."""
     clip_norm: float | None = None
     """Largest norm of one parameter's gradient."""
     clip_total_norm: float | None = None

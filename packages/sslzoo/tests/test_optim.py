@@ -104,6 +104,17 @@ def test_learning_rate_agrees_with_the_official_schedule():
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_warm_up_that_ends_below_the_peak_agrees_with_the_official_schedule():
+    # facebookresearch/vicreg@4e12602 main_vicreg.py adjust_learning_rate: 16 epochs of a step, batch 128, base_lr 1
+    falling = [0.5, 0.4665398445951636, 0.375125, 0.25025, 0.125375, 0.033960155404836434]
+    expected = [step / 20 for step in range(10)] + falling
+    found = [
+        schedules.warmup_cosine(step, 16, peak=0.5, final=5e-4, warmup_steps=10, warmup_holds_peak=False)
+        for step in range(16)
+    ]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_schedules_at_their_ends():
     assert [schedules.cosine(p, 0.996, 1.0) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.996, 0.998, 1.0])
     line = [schedules.linear_then_constant(p, 0.04, 0.07, 0.3) for p in (0.0, 0.15, 0.3, 1.0)]

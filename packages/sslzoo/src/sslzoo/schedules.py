@@ -14,11 +14,16 @@ def linear_then_constant(progress: float, start: float, final: float, share: flo
 
 
 def warmup_cosine(
-    step: int, total_steps: int, *, peak: float, final: float = 0.0, warmup_steps: int = 0, start: float = 0.0
+    step: int,
+    total_steps: int,
+    *,
+    peak: float,
+    final: float = 0.0,
+    warmup_steps: int = 0,
+    start: float = 0.0,
+    warmup_holds_peak: bool = True,
 ) -> float:
     """Learning rate of a step: a line from `start` to `peak` over `warmup_steps`, then half a cosine to `final`.
-
-    The peak is reached at the last warm-up step, as in `cosine_scheduler` of facebookresearch/dino utils.py.
 
     Args:
         step: zero-based.
@@ -27,7 +32,10 @@ def warmup_cosine(
         final: value that the cosine would reach at `total_steps`.
         warmup_steps: how many steps the line takes.
         start: value at step 0 of the line.
+        warmup_holds_peak: whether the last step of the line has the peak (`cosine_scheduler` of
+            facebookresearch/dino@7c446df utils.py) or the first step after it (`adjust_learning_rate` of
+            facebookresearch/vicreg@4e12602 main_vicreg.py).
     """
     if step < warmup_steps:
-        return start + (peak - start) * step / max(1, warmup_steps - 1)
+        return start + (peak - start) * step / max(1, warmup_steps - warmup_holds_peak)
     return cosine((step - warmup_steps) / max(1, total_steps - warmup_steps), peak, final)
