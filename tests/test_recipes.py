@@ -207,8 +207,8 @@ def smallest(app, name: str):
         local_count=min(2, plan.local_count),
     )
     backbone, options = "resnet10", {"cifar_stem": True, "stem_stride": 2, "width": 4}
-    if recipe.backbone.startswith("timm/"):
-        backbone = "timm/vit_tiny_patch16_224"
+    if recipe.backbone.startswith("dino_vit"):
+        backbone = "dino_vit_tiny"
         options = {"depth": 1, "embed_dim": 24, "num_heads": 2, **recipe.backbone_options}
     heads = {**recipe.method_options, **TINY_HEADS[recipe.method]}
     small = {"backbone": backbone, "backbone_options": options, "method_options": heads, "augmentation": views}

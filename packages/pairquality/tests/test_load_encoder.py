@@ -200,6 +200,17 @@ def test_a_vision_transformer_backbone_takes_its_own_size_alone(tmp_path):
         load_encoder(str(tmp_path / "b"), size=64)
 
 
+@pytest.mark.parametrize(("name", "heads"), [("moco_vit_small", 12), ("dino_vit_small", 6)])
+def test_transformers_of_sslzoo_are_timms_with_their_own_heads(name, heads, tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("vit_small_patch16_224", img_size=32, num_classes=0, depth=1, num_heads=heads).eval()
+    options = {"freeze_patch_embed": False} if name.startswith("moco") else {"drop_path_rate": 0.1}
+    export_backbone(tmp_path / "b", network, {"name": name, "image_size": 32, "depth": 1, **options})
+    with torch.no_grad():
+        expected = network.forward_features(normalised(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
+    torch.testing.assert_close(load_encoder(str(tmp_path / "b"))(photos(32)), expected, rtol=0, atol=1e-6)
+
+
 def test_the_narrow_resnet_is_a_resnet_of_one_block_per_stage(tmp_path):
     """At width 64 it is torchvision's ResNet of (1, 1, 1, 1) blocks."""
     torch.manual_seed(0)

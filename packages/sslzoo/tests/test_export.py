@@ -13,6 +13,7 @@ from sslzoo.export import timm_network, torchvision_network
 
 VIT = {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 2}
 MOCO_VIT = {"name": "moco_vit_small", "image_size": 32, "patch_size": 8, "depth": 2}
+DINO_VIT = {"name": "dino_vit_tiny", "image_size": 32, "patch_size": 8, "depth": 2}
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def distance(first, second, images) -> float:
         {"name": "timm/resnet18"},
         VIT,
         MOCO_VIT,
+        DINO_VIT,
     ],
     ids=lambda architecture: "-".join(map(str, list(architecture.values())[:2])),
 )

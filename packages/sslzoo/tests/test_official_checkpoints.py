@@ -324,6 +324,8 @@ def test_positions_of_another_image_size_are_dinos(size, tmp_path):
     backbone, about = open_official(tmp_path / "dino_deitsmall16_pretrain.pth", image_size=size)
     assert about["recipe"]["image_size"] == about["architecture"]["image_size"] == size
     torch.testing.assert_close(first_features(backbone, size), torch.tensor(official[size]), rtol=1e-4, atol=1e-5)
+    of_any_size, _ = open_official(tmp_path / "dino_deitsmall16_pretrain.pth", layout="dino-backbone")
+    torch.testing.assert_close(first_features(of_any_size, size), torch.tensor(official[size]), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=f"image_size {size + 1} is no multiple"):
         open_official(tmp_path / "dino_deitsmall16_pretrain.pth", image_size=size + 1)
 

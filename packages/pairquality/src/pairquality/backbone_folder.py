@@ -19,6 +19,16 @@ from pairquality.timm_models import create, timm_features
 
 DESCRIPTION = "backbone.json"
 TENSORS = "backbone.safetensors"
+TIMMS = {
+    "moco_vit_small": "timm/vit_small_patch16_224",
+    "moco_vit_base": "timm/vit_base_patch16_224",
+    "dino_vit_tiny": "timm/vit_tiny_patch16_224",
+    "dino_vit_small": "timm/vit_small_patch16_224",
+    "dino_vit_base": "timm/vit_base_patch16_224",
+}
+"""Vision transformers of sslzoo, which are timm's at the size they were trained for."""
+MOCO_HEADS = 12
+"""Of both of MoCo v3's (facebookresearch/moco-v3@c349e6e vits.py), where timm's small one has 6."""
 OWN = "give FeatureEncoder(module, size, mean, std, name) your own module"
 
 
@@ -41,6 +51,8 @@ def backbone_recipe(folder: Path, size: int | None, *, normalised: bool = False)
         raise ValueError(
             f"{folder / DESCRIPTION} is broken ({type(error).__name__}: {error}): export it again."
         ) from error
+    if name in TIMMS:
+        name, options = TIMMS[name], _timms_options(name, options)
     _refuse_size(name, options, size, folder)
     module = _build(name, options, folder)
     fill(module, read_tensors(folder / TENSORS), folder / TENSORS)
@@ -72,6 +84,13 @@ def _build(name: str, options: dict[str, Any], folder: Path) -> nn.Module:
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{folder / DESCRIPTION}: {name} takes no such options ({error}); {OWN}.") from error
     raise ValueError(f"{folder / DESCRIPTION}: the architecture {name!r} is unknown here; {OWN}.")
+
+
+def _timms_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Without what only a training needs."""
+    heads = {"num_heads": MOCO_HEADS} if name.startswith("moco_") else {}
+    kept = {option: value for option, value in options.items() if option != "freeze_patch_embed"}
+    return {"image_size": 224, **heads, **kept}
 
 
 def _refuse_size(name: str, options: dict[str, Any], size: int | None, folder: Path) -> None:

@@ -41,7 +41,7 @@ def timm_network(backbone: nn.Module) -> str:
 
 
 def _is_timms(backbone: nn.Module) -> bool:
-    return type(backbone).__module__.startswith("timm.")
+    return isinstance(backbone, VisionTransformer) or type(backbone).__module__.startswith("timm.")
 
 
 def _resnet(backbone: nn.Module) -> str:

@@ -7,13 +7,15 @@ from torch import nn
 
 from sslzoo.architectures import Architecture, find_architecture, misfit
 from sslzoo.backbones import create_backbone
+from sslzoo.dino_vit import DINO_VITS
 from sslzoo.official.layout import Layout
 from sslzoo.official.layouts import LAYOUTS, NAMED
-from sslzoo.official.positions import resize_positions
 from sslzoo.official.read import read_checkpoint, sha256
 from sslzoo.official.rename import Tensors
+from sslzoo.vit_positions import resize_positions
 
 MOCO_VITS = {"timm/vit_small_patch16_224": "moco_vit_small", "timm/vit_base_patch16_224": "moco_vit_base"}
+DINOS = {f"timm/{timm_name}": name for name, (timm_name, *_) in DINO_VITS.items()}
 UNTOLD = "not told by the file"
 
 
@@ -90,7 +92,9 @@ def _architecture(layout: Layout, tensors: Tensors, given: str | Architecture | 
     if layout.same_padding:
         architecture = _same_padded(architecture)
     if "pos_embed" in tensors and not tensors["pos_embed"][:, 0].any():  # fixed positions leave the class token's at 0
-        architecture = {**architecture, "name": MOCO_VITS.get(architecture["name"], architecture["name"])}
+        return {**architecture, "name": MOCO_VITS.get(architecture["name"], architecture["name"])}
+    if layout.method == "DINO":
+        return {**architecture, "name": DINOS.get(architecture["name"], architecture["name"])}
     return architecture
 
 
@@ -105,7 +109,8 @@ def _resize(tensors: Tensors, architecture: Architecture, image_size: int) -> tu
     patch = tensors["patch_embed.proj.weight"].shape[-1]
     if image_size % patch:
         raise ValueError(f"image_size {image_size} is no multiple of this network's patches of {patch} pixels.")
-    positions = resize_positions(tensors["pos_embed"], image_size // patch)
+    side = image_size // patch
+    positions = resize_positions(tensors["pos_embed"], side, side)
     return {**tensors, "pos_embed": positions}, {**architecture, "image_size": image_size}
 
 

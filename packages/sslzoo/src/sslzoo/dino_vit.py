@@ -1,0 +1,46 @@
+"""DINO's vision transformers: timm's, for images of any size, with DINO's own rule for the positions of the others.
+
+Shapes: B images, rows x columns patches, L = 1 + rows * columns tokens, D features.
+"""
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sslzoo.vit_positions import resize_positions
+
+DINO_VITS = {
+    "dino_vit_tiny": ("vit_tiny_patch16_224", 192, 3),
+    "dino_vit_small": ("vit_small_patch16_224", 384, 6),
+    "dino_vit_base": ("vit_base_patch16_224", 768, 12),
+}
+"""Name: timm's network, width and heads (facebookresearch/dino@7c446df vision_transformer.py)."""
+
+
+class DINOViT(VisionTransformer):
+    """timm's network, whose positions are interpolated as DINO does; its tensors have timm's names."""
+
+    def _pos_embed(self, x: Float[Tensor, "B rows columns D"]) -> Float[Tensor, "B L D"]:
+        assert self.pos_embed is not None and self.cls_token is not None
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        return self.pos_drop(tokens + resize_positions(self.pos_embed, x.shape[1], x.shape[2]))
+
+
+def create_dino_vit(name: str, *, image_size: int | None = None, **options) -> DINOViT:
+    """A vision transformer as facebookresearch/dino@7c446df builds it, https://arxiv.org/abs/2104.14294.
+
+    Its output is the class token after the last norm; sides of its images are multiples of the patch's.
+
+    Args:
+        name: a key of DINO_VITS.
+        image_size: pixels of the images that the positions belong to; None for 224.
+        options: timm's (`patch_size=8`, `depth=6`, `drop_path_rate=0.1`).
+    """
+    timm_name, width, heads = DINO_VITS[name]
+    shape = {"img_size": image_size or 224, "embed_dim": width, "num_heads": heads, **options}
+    network = DINOViT(num_classes=0, global_pool="token", dynamic_img_size=True, **shape)
+    network.pretrained_cfg = {"architecture": timm_name}
+    assert network.cls_token is not None
+    nn.init.trunc_normal_(network.cls_token, std=0.02)  # timm's is 1e-6
+    return network

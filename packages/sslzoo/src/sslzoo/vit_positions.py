@@ -1,0 +1,30 @@
+"""A vision transformer's positions for images of another size.
+
+Shapes: L and M tokens, the class token and one for each patch; D features.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+OFFSET = 0.1
+"""facebookresearch/dino@7c446df vision_transformer.py adds it to the number of patches of a side."""
+
+
+def resize_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int) -> Float[Tensor, "1 M D"]:
+    """Positions of rows x columns patches, as `interpolate_pos_encoding` of facebookresearch/dino computes them.
+
+    Bicubic without antialiasing, by the factors (rows + 0.1) / side and (columns + 0.1) / side of the square grid that
+    was trained; the class token keeps its position. timm's `dynamic_img_size` antialiases and has no offset.
+    """
+    side = math.isqrt(positions.shape[1] - 1)
+    if rows == columns == side:
+        return positions
+    grid = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    factors = ((rows + OFFSET) / side, (columns + OFFSET) / side)
+    resized = interpolate(grid, scale_factor=factors, mode="bicubic")
+    assert resized.shape[-2:] == (rows, columns)
+    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
