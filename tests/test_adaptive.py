@@ -1,7 +1,5 @@
 """GenView's views in one go: foreground ratios of the images, a noise level for each, Stable unCLIP."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,24 +11,18 @@ from viewgen import noise_level
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(*arguments: object, expect: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "apps" / "generate"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.mark.slow
-def test_every_image_gets_the_noise_level_of_its_foreground(backbone, tmp_path, monkeypatch):
+def test_every_image_gets_the_noise_level_of_its_foreground(backbone, programs, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "throughput"))
     from random_models import save_random
 
     write_scenes(tmp_path / "scenes", count=12, seed=0)
     model = save_random("unclip", "tiny", tmp_path)["model"]
     small = ["--generator", "unclip", "--model", model, "--steps", 2, "--precision", "float32", "--device", "cpu"]
-    command = [tmp_path / "scenes/images", "--out", tmp_path / "views", *small, "--strength", "adaptive"]
-    assert "needs --foreground" in run(*command, expect=1)
-    run(*command, "--foreground", backbone)
+    command = ["apps/generate", tmp_path / "scenes/images", "--out", tmp_path / "views", *small]
+    command += ["--strength", "adaptive"]
+    assert "needs --foreground" in programs(*command, expect=1)
+    programs(*command, "--foreground", backbone)
     rows = pq.read_table(tmp_path / "views/manifest.parquet").to_pylist()
     assert len(rows) == 12
     assert all(row["strength"] == noise_level(row["foreground_ratio"]) for row in rows)
@@ -40,5 +32,5 @@ def test_every_image_gets_the_noise_level_of_its_foreground(backbone, tmp_path, 
     }
     assert len({row["strength"] for row in rows}) > 1
     (tmp_path / "views" / rows[0]["path"]).unlink()
-    run(*command, "--foreground", backbone)
+    programs(*command, "--foreground", backbone)
     assert pq.read_table(tmp_path / "views/manifest.parquet").to_pylist() == rows

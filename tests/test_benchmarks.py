@@ -1,8 +1,6 @@
 """The throughput benchmark runs, at a size that says nothing about speed; and what it compares is the same work."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,19 +10,18 @@ from torchvision.transforms.functional import pil_to_tensor
 BENCHMARK = Path(__file__).resolve().parent.parent / "benchmarks" / "throughput"
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(BENCHMARK), *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(programs):
+    return lambda *arguments: programs("benchmarks/throughput", *arguments)
 
 
-def test_a_step_is_timed_beside_lightly():
+def test_a_step_is_timed_beside_lightly(run):
     pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
     printed = run("step", "--methods", "SimSiam", "DINO", "--batch-size", "4", "--rounds", "1")
     assert printed.count("SimSiam") == printed.count("DINO") == 2
 
 
-def test_augmentation_is_timed_beside_torchvision_and_kornia():
+def test_augmentation_is_timed_beside_torchvision_and_kornia(run):
     pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
     printed = run("augmentation", "--batch-size", "4", "--rounds", "1")
     assert "32 -> 32" in printed and "288 -> 224" in printed
@@ -45,7 +42,7 @@ def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
 
 
 @pytest.mark.slow
-def test_views_are_timed_beside_the_pipeline():
+def test_views_are_timed_beside_the_pipeline(run):
     options = ("--scale", "tiny", "--rounds", "1", "--largest-batch", "2")
     printed = run("views", "--generators", "unclip", *options)
     assert "diffusers' pipeline" in printed and printed.count("x the pipeline") == 2 and "% time" in printed
@@ -125,12 +122,12 @@ def test_batches_grow_until_the_memory_runs_out(monkeypatch, tmp_path):
     assert [measured.peak for measured in tried.values()] == pytest.approx([0.1, 0.2], abs=0.03)
 
 
-def test_keys_are_counted():
+def test_keys_are_counted(run):
     printed = run("keys", "--count", "2000")
     assert all(step in printed for step in ("list", "resume", "index", "verify"))
 
 
 @pytest.mark.slow
-def test_each_scorers_share_of_a_step_is_measured():
+def test_each_scorers_share_of_a_step_is_measured(run):
     printed = run("quality", "--batch-size", "2", "--rounds", "1")
     assert all(name in printed for name in ("exact", "distilled", "self"))

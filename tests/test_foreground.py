@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -67,7 +64,7 @@ def test_iou_and_f_by_hand(measure):
     assert measure.disc(20, 0.4).float().mean() == pytest.approx(0.4, abs=0.02)
 
 
-def test_the_command_reads_a_tar_and_appends_results(tmp_path):
+def test_the_command_reads_a_tar_and_appends_results(programs, tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / "set" / kind).mkdir(parents=True)
     for place, (image, mask) in enumerate(zip(*scenes(6), strict=True)):
@@ -76,16 +73,13 @@ def test_the_command_reads_a_tar_and_appends_results(tmp_path):
     with tarfile.open(tmp_path / "set.tar", "w") as archive:
         archive.add(tmp_path / "set", "set")
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(HERE), *arguments, "--encoder", "random/resnet10t", "--sizes", "96", "128"]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300
-        )
+    def run(*arguments: object, expect: int = 0) -> str:
+        options = ["--encoder", "random/resnet10t", "--sizes", 96, 128]
+        return programs("benchmarks/foreground", *arguments, *options, expect=expect)
 
-    done = run(str(tmp_path / "set.tar"), "--out", str(tmp_path / "results.jsonl"))
-    assert done.returncode == 0 and "random/resnet10t" in done.stdout, done.stderr
+    assert "random/resnet10t" in run(tmp_path / "set.tar", "--out", tmp_path / "results.jsonl")
     results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(result["size"], result["images"]) for result in results] == [(96, 6), (128, 6)]
     (tmp_path / "empty").mkdir()
-    refused = run(str(tmp_path / "empty"))
-    assert refused.returncode == 1 and refused.stderr.startswith("error: ") and "masks" in refused.stderr
+    refused = run(tmp_path / "empty", expect=1)
+    assert refused.strip().splitlines()[-1].startswith("error: ") and "masks" in refused

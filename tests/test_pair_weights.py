@@ -1,9 +1,6 @@
 """Every recipe learns with weights of pairs, and goes on with them after it was stopped."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,26 +14,14 @@ SMALL = ["--batch-size", "32", "--precision", "float32", "--device", "cpu", "--e
 BY_ITSELF = ["--quality", "self", "--gamma", "5", "--quality-every", "3"]
 
 
-def run(*command: object, expect: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        timeout=300,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(tmp_path_factory, programs) -> Path:
     folder = tmp_path_factory.mktemp("every")
-    run(ROOT / "tests" / "every_quality.py", folder)
+    programs("tests/every_quality.py", folder)
     return folder
 
 
@@ -70,28 +55,26 @@ def scenes(trained) -> Path:
     return trained / "more" / "images"
 
 
-def test_self_weights_go_on_after_a_stop(scenes, tmp_path):
+def test_self_weights_go_on_after_a_stop(scenes, programs, tmp_path):
     """Four steps, and two of them after a kill: the same backbone and the same log."""
     command = ["small-dino", "--data", scenes, *SMALL, *BY_ITSELF]
-    app = ROOT / "apps" / "pretrain"
-    run(app, *command, "--out", tmp_path / "whole")
+    programs("apps/pretrain", *command, "--out", tmp_path / "whole")
     resumed = [*command, "--out", tmp_path / "resumed"]
-    run(ROOT / "tests" / "stop_after.py", 2, app, *resumed, "--checkpoint-seconds", 0, expect=-9)
-    run(app, *resumed)
+    programs("tests/stop_after.py", 2, ROOT / "apps/pretrain", *resumed, "--checkpoint-seconds", 0, expect=-9)
+    programs("apps/pretrain", *resumed)
     whole, again = (load_file(tmp_path / name / "backbone" / "backbone.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert lines(tmp_path / "whole")[-1] == lines(tmp_path / "resumed")[-1]
-    assert "gamma: 5.0, 2.0" in run(app, *resumed, "--gamma", 2, expect=1)
+    assert "gamma: 5.0, 2.0" in programs("apps/pretrain", *resumed, "--gamma", 2, expect=1)
 
 
-def test_two_processes_weigh_their_pairs_together(scenes, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    run(*launcher, ROOT / "apps" / "pretrain", "small-dino", "--data", scenes, "--out", tmp_path, *SMALL, *BY_ITSELF)
+def test_two_processes_weigh_their_pairs_together(scenes, programs, tmp_path):
+    programs.on_two("apps/pretrain", "small-dino", "--data", scenes, "--out", tmp_path, *SMALL, *BY_ITSELF)
     assert sum(lines(tmp_path)[-1]["weights"]["counts"]) == 32
 
 
 @pytest.mark.parametrize(("quality", "says"), [("exact", "needs --pca"), ("distilled", "needs --scorer")])
-def test_a_missing_file_gives_one_line(scenes, tmp_path, quality, says):
+def test_a_missing_file_gives_one_line(scenes, programs, tmp_path, quality, says):
     command = ["small-dino", "--data", scenes, "--out", tmp_path / "out", *SMALL, "--quality", quality]
-    printed = run(ROOT / "apps" / "pretrain", *command, expect=1).strip().splitlines()
+    printed = programs("apps/pretrain", *command, expect=1).strip().splitlines()
     assert printed[-1].startswith("error: ") and says in printed[-1]
