@@ -55,7 +55,7 @@ GRIDS: dict[str, list[Cell]] = {
     # Minutes on a CPU, for any encoders of 32 px; nothing was published for it.
     "small": [
         cell
-        for encoder in ("untrained", "trained")
+        for encoder in ("untrained", "hand-made views", "generated views")
         for cell in (
             neighbours(encoder),
             linear(encoder, "genview-cifar-linear", cached=True),

@@ -50,7 +50,7 @@ GRIDS: dict[str, list[Cell]] = {
             variant=Variant(name=f"vicreg-semi-{percent}", batch_size=64, labels="balanced"),
             published={"top1": None},
         )
-        for encoder in ("untrained", "trained")
+        for encoder in ("untrained", "hand-made views", "generated views")
         for percent in (1, 10)
     ],
 }
