@@ -16,6 +16,8 @@ from ssl_eval import Preparation
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from by_protocol import at_size
+from classification import Evaluate
+from classification import evaluate as measure_classification
 from labelled_folders import CentredImages, Reading, TrainingImages
 
 READING = Reading(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -93,18 +95,12 @@ def test_processes_share_an_epoch_and_make_as_many_steps(folder):
 
 
 def evaluate(folder: Path, written: str, **options) -> list[dict]:
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("evaluate_main", Path(__file__).resolve().parent.parent / "__main__.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["evaluate_main"] = module = module_from_spec(spec)
-    spec.loader.exec_module(module)
     results = folder / f"{written}.jsonl"
-    chosen = module.Evaluate(
+    chosen = Evaluate(
         backbone=folder / "backbone", train=folder / "train/images", test=folder / "test/images", results=results,
         resume=folder / "resume", device="cpu",
     )  # fmt: skip
-    module.evaluate(dataclasses.replace(chosen, **options))
+    measure_classification(dataclasses.replace(chosen, **options))
     return [json.loads(line) for line in results.read_text().splitlines()]
 
 

@@ -1,0 +1,164 @@
+"""Measure how a backbone classifies, frozen or with few labels.
+
+uv run apps/evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
+uv run apps/evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
+uv run apps/evaluate BACKBONE --protocol vicreg-semi-1 --list 1percent.txt --train IMAGENET/train --test IMAGENET/val
+uv run torchrun --standalone --nproc_per_node=8 apps/evaluate BACKBONE --protocol ... --train ... --test ...
+
+Protocols, with their sources: ssl_eval/published.py. Without one: DINO's kNN, and a linear probe of kept features whose
+learning rate is chosen on held-out training images.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import ssl_eval
+import sslzoo
+from by_protocol import Job, at_size, labelled_rows, measure
+from labelled_folders import Reading
+from pairdata import ImageIndex, index_images
+from ssl_eval import Preparation, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Both data folders hold one folder a class; the test images are looked at once."""
+
+    backbone: Annotated[Path, tyro.conf.Positional]
+    """A backbone folder that apps/pretrain wrote."""
+    train: Path
+    test: Path
+    protocol: str | None = None
+    """A published protocol's name; left out, kNN and a linear probe."""
+    epochs: int | None = None
+    """Instead of the protocol's."""
+    batch_size: int | None = None
+    """Instead of the protocol's, over all processes; the learning rates are scaled with it."""
+    learning_rates: tuple[float, ...] = ()
+    """Of a linear protocol, tried in one pass and chosen among on a tenth of the training images."""
+    cached: bool = False
+    """Keep the features of a linear protocol instead of augmenting the images anew every epoch."""
+    list: Path | None = None
+    """A text file that names the images with labels; left out, semi-supervised protocols draw them from the seed."""
+    name: str | None = None
+    """The row's name in the table; left out, the backbone folder's path."""
+    results: Path = Path("results.jsonl")
+    """One JSON line a result is appended here; the table shows all of them."""
+    resume: Path | None = Path("runs/evaluate")
+    """Folder of the files that a stopped training goes on from; None keeps none."""
+    size: int | None = None
+    """Side of the images in pixels; None takes the encoder's training's."""
+    resize: int | None = None
+    """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
+    k: int | None = None
+    """Neighbours; None takes the protocol's, 20 without one."""
+    seed: int = 0
+    """Seed of the encoder's training, as the table counts it, and of what is drawn here."""
+    workers: int = 0
+    device: str = "auto"
+
+
+def evaluate(options: Evaluate) -> None:
+    """Measure, append the results, show the table."""
+    worker = sslzoo.start_worker(os.environ, options.device)
+    variant = _variant(options)
+    protocol = None if variant is None else variant.protocol
+    backbone, expected = sslzoo.open_backbone(options.backbone)
+    train, test = _open(options.train), _open(options.test)
+    if train.classes != test.classes:
+        raise ValueError(f"{options.train} and {options.test} do not hold the same class folders")
+    if protocol is not None and (rows := labelled_rows(train, protocol, options.list, options.seed)) is not None:
+        train = train.take(rows.numpy())
+    preparation = Preparation() if protocol is None else protocol.preparation
+    shown = Console(stderr=True, quiet=not worker.leads)
+    job = Job(
+        backbone=backbone.to(worker.device),
+        train=train,
+        test=test,
+        preparation=at_size(preparation, options.size or expected["size"], options.resize),
+        reading=Reading(mean=expected["mean"], std=expected["std"], workers=options.workers),
+        worker=worker,
+        seed=options.seed,
+        learning_rates=options.learning_rates,
+        k=options.k,
+        resume=options.resume,
+        on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
+    )
+    for result in _results(options, variant, job):
+        if worker.leads:
+            ssl_eval.append_result(options.results, result)
+    sslzoo.wait_for_all()
+    if worker.leads:
+        _show(options.results)
+
+
+def _variant(options: Evaluate) -> Variant | None:
+    """The protocol and what is changed of it; None without a protocol."""
+    if options.protocol is None:
+        changed = ("epochs", "batch_size", "learning_rates", "cached", "list")
+        if given := [name for name in changed if getattr(options, name)]:
+            raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
+        return None
+    labels = None
+    if options.list is not None:
+        labels = f"list {options.list.name}"
+    elif isinstance(ssl_eval.find_protocol(options.protocol), ssl_eval.FineTuneProtocol):
+        labels = "balanced"
+    return Variant(
+        name=options.protocol,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        cached=options.cached,
+        labels=labels,
+    )
+
+
+def _open(root: Path) -> ImageIndex:
+    index = index_images(root)
+    if (index.labels < 0).any():
+        raise ValueError(f"{root} holds images outside class folders: an evaluation reads ROOT/<class>/<image>")
+    return index
+
+
+def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_eval.Result]:
+    same = {
+        "backbone": sslzoo.backbone_hash(job.backbone),
+        "data": options.test.parent.name or options.test.name,
+        "recipe": options.name or str(options.backbone),
+        "seed": options.seed,
+    }
+    if variant is None:
+        train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
+        return ssl_eval.evaluate_frozen(
+            train, test, k=options.k or 20, device=job.worker.device, group=job.group, **same
+        )
+    started = time.perf_counter()
+    found = measure(variant, job)
+    same |= {"machine": ssl_eval.machine(), "seconds": time.perf_counter() - started}
+    return [
+        ssl_eval.Result(task=task, metric=metric, value=value, protocol=variant.label + further, **same)
+        for task, further, metric, value in found
+    ]
+
+
+def _show(path: Path) -> None:
+    table = ssl_eval.tabulate(ssl_eval.read_results(path))
+    shown = Table(*table.header, title="accuracy in percent")
+    for row in table.rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the command line and run it."""
+    evaluate(tyro.cli(Evaluate, args=arguments, description=__doc__))

@@ -1,0 +1,127 @@
+"""The tests that a word names, on small data in the official layouts: retrieval, copies, video."""
+
+import json
+import sys
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+import torch
+
+import sslzoo
+from ssl_eval.any_size import AnySize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "packages/ssl-eval/tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from drawn_layouts import (  # pyright: ignore[reportMissingImports]
+    SmallTransformer,
+    draw_copydays,
+    draw_davis,
+    draw_revisited,
+)
+
+import copies
+import retrieval
+import video
+
+APP = Path(__file__).resolve().parents[1]
+TRANSFORMER = {
+    "name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24,
+    "num_heads": 3, "mlp_ratio": 2,
+}  # fmt: skip
+NAMES = {
+    "self_attn.in_proj_": "attn.qkv.", "self_attn.out_proj": "attn.proj", "linear1": "mlp.fc1", "linear2": "mlp.fc2",
+}  # fmt: skip
+
+
+def small_weights() -> dict[str, torch.Tensor]:
+    """Those of SmallTransformer, by timm's names."""
+    renamed = {}
+    for name, tensor in SmallTransformer().state_dict().items():
+        for own, timms in NAMES.items():
+            name = name.replace(own, timms)
+        renamed[name] = tensor
+    return renamed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("named")
+    recipe = {"image_size": 32, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    transformer = sslzoo.create_backbone(**TRANSFORMER)
+    transformer.load_state_dict(small_weights())
+    residual = {"name": "resnet10", "cifar_stem": True, "width": 4}
+    for name, network, architecture in (
+        ("vit", transformer, TRANSFORMER), ("resnet", sslzoo.create_backbone(**residual), residual)
+    ):  # fmt: skip
+        about = {"method": "none", "recipe": recipe, "epoch": 0, "data": "none"}
+        sslzoo.save_backbone(folder / name, network, architecture=architecture, **about)
+    draw_revisited(folder / "roxford5k")
+    draw_copydays(folder / "copydays")
+    draw_davis(folder / "DAVIS")
+    return folder
+
+
+def measured(module, folder: Path, backbone: str, data: str, *options: str) -> dict[str, tuple[str, float]]:
+    """Metric to protocol and percent."""
+    results = folder / f"{module.__name__}-{backbone}.jsonl"
+    places = ("--data", str(folder / data), "--results", str(results))
+    module.main([str(folder / backbone), *places, "--device", "cpu", *options])
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {(row["task"], row["data"]) for row in rows} == {(module.__name__, data)}
+    assert all(0 <= row["value"] <= 100 for row in rows if "Decay" not in row["metric"])
+    return {row["metric"]: (row["protocol"], row["value"]) for row in rows}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_timms_transformers_see_any_size_as_dinos_does(dynamic):
+    network = sslzoo.create_backbone(**TRANSFORMER, dynamic_img_size=dynamic).eval()
+    network.load_state_dict(small_weights())
+    images = torch.randn(2, 3, 70, 41, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(AnySize(network)(images), AnySize(SmallTransformer().eval())(images))
+        torch.testing.assert_close(network(images[..., :32, :32]), SmallTransformer().eval()(images[..., :32, :32]))
+
+
+def test_retrieval(folder):
+    found = measured(retrieval, folder, "vit", "roxford5k", "--size", "64")
+    # the figures of test_revisited.py in packages/ssl-eval
+    assert found["mAP medium"] == ("size=64", pytest.approx(57.446393883893876, abs=1e-3)) and "mP@10 hard" in found
+    options = ("--multi-scale", "--crop-queries", "--distractors", str(folder / "copydays/distractors"))
+    found = measured(retrieval, folder, "resnet", "roxford5k", *options)
+    assert {protocol for protocol, _ in found.values()} == {"size=224 multi-scale cropped distractors=30"}
+
+
+def test_copies(folder):
+    found = measured(copies, folder, "vit", "copydays", "--size", "64")
+    assert found["mAP strong"] == ("size=64", pytest.approx(57.421875, abs=1e-3))
+    further = ("--distractors", str(folder / "copydays/distractors"), "--whitening", str(folder / "copydays/whitening"))
+    found = measured(
+        copies, folder, "resnet", "copydays", "--size", "32", "--batch-size", "5", "--workers", "1", *further
+    )
+    assert found["mAP original"] == ("size=32 distractors=30 whitening=60", 100)
+
+
+def test_video(folder):
+    options = ("--short-side", "96", "--frames", "3", "--radius", "4")
+    found = measured(video, folder, "vit", "DAVIS", *options, "--masks", str(folder / "masks"))
+    assert found["J&F-Mean"] == ("val 480p side=96 frames=3 radius=4 neighbours=5", pytest.approx(41.0776, abs=0.5))
+    assert len(found) == 7 and len(list((folder / "masks").glob("*/*.png"))) == 16
+    assert "F-Decay" in measured(video, folder, "resnet", "DAVIS", *options)
+
+
+def test_the_first_word_names_the_test(folder, monkeypatch, capsys):
+    said = {
+        "retrieval": r"holds 0 files gnd_\*\.pkl",
+        "copies": "original is missing",
+        "video": r"val\.txt is missing",
+    }
+    for word, mistake in said.items():
+        monkeypatch.setattr(sys, "argv", ["evaluate", word, str(folder / "vit"), "--data", str(folder / "vit")])
+        with pytest.raises(SystemExit, match=f"^error: .*{mistake}[^\n]*$"):
+            run_path(str(APP / "__main__.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--help"])
+    with pytest.raises(SystemExit):
+        run_path(str(APP / "__main__.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert all(each in told for each in ("retrieval BACKBONE", "copies BACKBONE", "video BACKBONE", "--protocol"))

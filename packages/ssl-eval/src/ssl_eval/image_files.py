@@ -1,0 +1,153 @@
+"""Image files to features, whatever their size.
+
+Shapes: b batch, n images, h x w pixels, d feature width.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_eval.features import extract_features
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BLOCK = 4096
+"""Features that travel together where not all are kept."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""https://github.com/facebookresearch/dino, eval_copy_detection.py at 7c446df."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """How images are read and described.
+
+    Attributes:
+        mean: of values in [0, 1].
+        std: of values in [0, 1].
+        batch_size: images at once, where all have one size.
+        workers: processes that decode.
+        device: where the network runs.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    batch_size: int = 16
+    workers: int = 0
+    device: str | torch.device = "cpu"
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """An image as its pixels are stored, in RGB; EXIF orientation is not applied, as the official scripts do not.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error})") from None
+
+
+def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
+    """(values in [0, 1] - mean) / std."""
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    centre, scale = (torch.tensor(each)[:, None, None] for each in (mean, std))
+    return (values - centre) / scale
+
+
+def images_in(folder: str | Path) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        ValueError: it is no folder, or has none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder of images")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise ValueError(f"{folder} holds no image: {', '.join(EXTENSIONS)}")
+    return found
+
+
+def features_of_files(
+    network: nn.Module,
+    files: Sequence[Path],
+    fit: Callable[[int, Image.Image], Image.Image],
+    preparing: Preparing,
+) -> Float[Tensor, "n d"]:
+    """One vector an image.
+
+    Args:
+        network: images [b, 3, h, w] to features [b, d].
+        files: the images.
+        fit: what to make of each, by its place in the list, before it is normalised.
+        preparing: the rest; a batch of more than one needs images of one size from `fit`.
+
+    Raises:
+        ValueError: a file cannot be read, or see extract_features.
+    """
+    batches = _Batches(_Files(files, fit, preparing), preparing)
+    return extract_features(network, batches, device=preparing.device).features
+
+
+def blocks_of_features(
+    network: nn.Module,
+    files: Sequence[Path],
+    fit: Callable[[int, Image.Image], Image.Image],
+    preparing: Preparing,
+) -> Iterator[Float[Tensor, "_ d"]]:
+    """The same, some thousands at a time, for what need not be kept."""
+    for start in range(0, len(files), BLOCK):
+        yield features_of_files(network, files[start : start + BLOCK], fit, preparing)
+
+
+@dataclass(frozen=True)
+class _Files(Dataset):
+    """Places to normalised images, or to the line that says which file is broken."""
+
+    files: Sequence[Path]
+    fit: Callable[[int, Image.Image], Image.Image]
+    preparing: Preparing
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> Tensor | str:
+        try:
+            image = self.fit(place, read_rgb(self.files[place]))
+        except ValueError as error:
+            return str(error)
+        return normalised(image, self.preparing.mean, self.preparing.std)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """(images, labels): all of one class, since nothing asks for it."""
+
+    files: _Files
+    preparing: Preparing
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        workers = self.preparing.workers
+        loader = DataLoader(
+            self.files,
+            batch_size=self.preparing.batch_size,
+            num_workers=workers,
+            collate_fn=list,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            generator=torch.Generator(),  # the loader would draw from the global one
+        )
+        for batch in loader:
+            if broken := [item for item in batch if isinstance(item, str)]:
+                raise ValueError(broken[0])
+            yield torch.stack(batch), torch.zeros(len(batch), dtype=torch.long)

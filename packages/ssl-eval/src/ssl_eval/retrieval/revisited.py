@@ -1,0 +1,150 @@
+"""Revisited Oxford and Paris: the official folders, read and measured.
+
+    roxford5k/gnd_roxford5k.pkl     imlist, qimlist, gnd: a box, easy, hard and junk of each query
+    roxford5k/jpg/<name>.jpg        every image of imlist and qimlist
+    revisitop1m/jpg/...             further distractors, as revisitop1m.txt lists them; or any folder of images
+
+https://github.com/filipradenovic/revisitop at be39832; https://arxiv.org/abs/1803.11285.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ssl_eval.any_size import AnySize
+from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in
+from ssl_eval.retrieval.multi_scale import MultiScale
+from ssl_eval.retrieval.plain_pickle import as_list, read_plain_pickle
+from ssl_eval.retrieval.scores import Judgement, RetrievalScore, revisited_scores
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisitedSet:
+    """A data set and its ground truth.
+
+    Attributes:
+        queries: images.
+        boxes: what each query is about.
+        images: the database.
+        judged: rows of the database for each query.
+    """
+
+    queries: Sequence[Path]
+    boxes: Sequence[Box]
+    images: Sequence[Path]
+    judged: Sequence[Judgement]
+
+
+def read_revisited(folder: str | Path) -> RevisitedSet:
+    """The folder that holds gnd_<name>.pkl and jpg.
+
+    Raises:
+        ValueError: something of the layout is missing or is not what it should be.
+    """
+    folder = Path(folder)
+    truths = sorted(folder.glob("gnd_*.pkl"))
+    if len(truths) != 1:
+        raise ValueError(f"{folder} holds {len(truths)} files gnd_*.pkl: give that of gnd_roxford5k.pkl and jpg")
+    truth = read_plain_pickle(truths[0])
+    try:
+        names = {key: [str(name) for name in as_list(truth[key])] for key in ("imlist", "qimlist")}
+        judged = [_judgement(each, len(names["imlist"])) for each in as_list(truth["gnd"])]
+        boxes = [_box(each) for each in as_list(truth["gnd"])]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{truths[0]} is no ground truth: {type(error).__name__} {error}") from None
+    if len(judged) != len(names["qimlist"]):
+        raise ValueError(f"{truths[0]} judges {len(judged)} queries and names {len(names['qimlist'])}")
+    images, queries = (_files(folder / "jpg", names[key]) for key in ("imlist", "qimlist"))
+    return RevisitedSet(queries=queries, boxes=boxes, images=images, judged=judged)
+
+
+def _judgement(truth: dict[str, Any], images: int) -> Judgement:
+    rows = {kind: torch.tensor(as_list(truth[kind]), dtype=torch.long) for kind in ("easy", "hard", "junk")}
+    largest = max(int(each.max()) for each in (*rows.values(), torch.zeros(1)) if len(each))
+    if largest >= images:
+        raise IndexError(f"image {largest} of {images}")
+    return Judgement(**rows)
+
+
+def _box(truth: dict[str, Any]) -> Box:
+    left, top, right, bottom = (float(each) for each in as_list(truth["bbx"]))
+    return left, top, right, bottom
+
+
+def _files(folder: Path, names: Sequence[str]) -> list[Path]:
+    files = [folder / f"{name}.jpg" for name in names]
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if missing := [path for path in files if path.name not in there]:
+        raise ValueError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}")
+    return files
+
+
+def read_distractors(folder: str | Path) -> list[Path]:
+    """The images that revisitop1m.txt lists, or where there is no such list those of the folder itself.
+
+    Raises:
+        ValueError: the folder or a listed image is missing.
+    """
+    folder = Path(folder)
+    listing = folder / "revisitop1m.txt"
+    if not listing.is_file():
+        return images_in(folder)
+    files = [folder / "jpg" / line for line in listing.read_text().splitlines() if line]
+    if missing := next((path for path in files if not path.is_file()), None):
+        raise ValueError(f"{missing} is missing, which {listing} lists")
+    return files
+
+
+def evaluate_revisited(
+    backbone: nn.Module,
+    data: RevisitedSet,
+    preparing: Preparing,
+    *,
+    size: int = 224,
+    scales: Sequence[float] = (1.0,),
+    crop_queries: bool = False,
+    distractors: Sequence[Path] = (),
+) -> dict[str, RetrievalScore]:
+    """The backbone's own output (a transformer's class token, a ResNet's mean), compared by cosine similarity.
+
+    https://github.com/facebookresearch/dino, eval_image_retrieval.py at 7c446df: its command for Oxford has size 224
+    and one scale, that for Paris 512 and SCALES.
+
+    Args:
+        backbone: images of any size to features [b, d], where need be through AnySize.
+        data: see `read_revisited`.
+        preparing: its batch size does not matter, images keep their shape and come one by one.
+        size: the long side in pixels; smaller images stay as they are.
+        scales: factors of that size whose outputs are averaged.
+        crop_queries: cut the queries' boxes out, as the revisited protocol does and DINO's script does not.
+        distractors: further images in the database; their features are not kept.
+
+    Raises:
+        ValueError: an image that cannot be read, or features that are not [b, d].
+    """
+    network: nn.Module = AnySize(backbone)
+    if tuple(scales) != (1.0,):
+        network = MultiScale(network, scales)
+    preparing = replace(preparing, batch_size=1)
+    boxes = data.boxes if crop_queries else None
+    whole = partial(_shrunk, size=size, boxes=None)
+    queries = features_of_files(network, data.queries, partial(_shrunk, size=size, boxes=boxes), preparing)
+    database = features_of_files(network, data.images, whole, preparing)
+    further = blocks_of_features(network, distractors, whole, preparing)
+    return revisited_scores(queries, database, data.judged, distractors=further, device=preparing.device)
+
+
+def _shrunk(place: int, image: Image.Image, size: int, boxes: Sequence[Box] | None) -> Image.Image:
+    if boxes is not None:
+        image = image.crop(boxes[place])  # pyright: ignore[reportArgumentType]
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return image

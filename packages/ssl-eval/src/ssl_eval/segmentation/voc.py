@@ -1,0 +1,93 @@
+"""PASCAL VOC 2012's layout of images with a class for every pixel; any data in that layout.
+
+VOC2012/{JPEGImages/<name>.jpg, SegmentationClass/<name>.png, ImageSets/Segmentation/<split>.txt}:
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section 3. A mask's values are the classes, 0 for the
+background; 255 is left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssl_eval.segmentation.mean_iou import LEFT_OUT
+
+NUM_CLASSES = 21
+"""Twenty kinds of objects and the background."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentedImages:
+    """The images of one split.
+
+    Attributes:
+        root: the folder VOC2012.
+        names: as the split's list has them.
+        num_classes: values from here to 254 are a mistake.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    num_classes: int = NUM_CLASSES
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, row: int) -> tuple[Image.Image, np.ndarray]:
+        """An image, and the class of each of its pixels, uint8 [height, width].
+
+        Raises:
+            ValueError: a file that cannot be read, a mask of another size, or values that are no classes.
+        """
+        path, mask_path = self._paths(self.names[row])
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+            with Image.open(mask_path) as file:
+                kind, mask = file.mode, np.array(file)
+        except OSError as error:
+            raise ValueError(f"{self.names[row]} in {self.root} cannot be read: {error}") from None
+        if kind not in ("P", "L"):
+            raise ValueError(f"{mask_path} is of the kind {kind}: keep classes as values of a grey or palette image")
+        if mask.shape != (image.height, image.width):
+            sides = f"{mask.shape[1]} x {mask.shape[0]} px, its image {image.width} x {image.height}"
+            raise ValueError(f"{mask_path} has {sides}: give both the same size")
+        highest = int(mask.max(where=mask != LEFT_OUT, initial=0))
+        if highest >= self.num_classes:
+            raise ValueError(
+                f"{mask_path} holds class {highest}, and there are {self.num_classes} from 0: "
+                f"mend it, or say that there are {highest + 1} classes"
+            )
+        return image, mask
+
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        return self.root / "JPEGImages" / f"{name}.jpg", self.root / "SegmentationClass" / f"{name}.png"
+
+
+def open_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> SegmentedImages:
+    """The images that a list names.
+
+    Args:
+        root: the folder VOC2012, or VOCdevkit, or the one that it is in.
+        split: of ImageSets/Segmentation: train, val or trainval.
+        num_classes: with the background.
+
+    Raises:
+        ValueError: no such folder or list, an empty one, or images or masks that are missing.
+    """
+    places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+    place = next((place for place in places if (place / "ImageSets" / "Segmentation").is_dir()), None)
+    if place is None:
+        raise ValueError(f"{root} is not laid out as VOC2012: it has no ImageSets/Segmentation, itself or in VOCdevkit")
+    listed = place / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not listed.is_file():
+        raise ValueError(f"no list of images at {listed}")
+    names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    if not names:
+        raise ValueError(f"{listed} names no image")
+    found = SegmentedImages(root=place, names=names, num_classes=num_classes)
+    missing = [path for name in names for path in found._paths(name) if not path.is_file()]
+    if missing:
+        raise ValueError(f"{listed} names {len(missing)} files that are not there, first {missing[0]}")
+    return found

@@ -1,0 +1,163 @@
+"""Training of attention over tiles: a slide a step, as the official scripts do.
+
+Shapes: n slides, c classes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ssl_eval.features import evaluating
+from ssl_eval.slides.attention_mil import AttentionMIL
+from ssl_eval.softmax_regression import stream
+from ssl_eval.training_images import check_labels
+from ssl_eval.training_state import load_state, save_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagProtocol:
+    """Adam at a constant rate, one slide a step; the last epoch's weights count.
+
+    Attributes:
+        source: where the numbers come from.
+        epochs: of training.
+        learning_rate: of Adam.
+        weight_decay: L2.
+        hidden: width of a tile's features before the attention.
+        attention: of the gate.
+        dropout: in training.
+    """
+
+    source: str
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    hidden: int
+    attention: int
+    dropout: float
+
+
+BAG_PROTOCOLS = {
+    "clam": BagProtocol(
+        source="mahmoodlab/CLAM@53e2409 main.py's defaults, models/model_clam.py (CLAM_SB, small)",
+        epochs=200, learning_rate=1e-4, weight_decay=1e-5, hidden=512, attention=256, dropout=0.25,
+    ),
+    "ilse": BagProtocol(
+        source="AMLab-Amsterdam/AttentionDeepMIL@eb0434b main.py's defaults, model.py (GatedAttention)",
+        epochs=20, learning_rate=5e-4, weight_decay=1e-4, hidden=500, attention=128, dropout=0.0,
+    ),
+}  # fmt: skip
+"""By name; neither paper that reports PANDA or BRIGHT for generative views tells its aggregator's numbers."""
+
+
+def train_attention(
+    bags: Sequence[Tensor],
+    labels: Int[Tensor, " n"],
+    *,
+    protocol: BagProtocol,
+    num_classes: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    resume: Path | None = None,
+    on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
+) -> AttentionMIL:
+    """Learn the classes of slides from their tiles' embeddings; one slide is in memory at a time.
+
+    The weights depend on the seed alone, and a training that was stopped goes on to the same ones, bit by bit on a CPU.
+
+    Args:
+        bags: the embeddings of each slide, [tiles, width]; any number of tiles.
+        labels: of the slides.
+        protocol: the network and its training.
+        num_classes: c.
+        seed: of the initial weights, the order and the dropout.
+        device: where to compute.
+        resume: a file to go on from, written after every epoch.
+        on_epoch: called after every epoch with how many are done and how many there are.
+
+    Raises:
+        ValueError: no slides, labels that are no classes or that some class is missing of, embeddings of different
+            widths, training diverged, or the resume file is of another training.
+    """
+    if len(bags) == 0 or len(bags) != len(labels):
+        raise ValueError(f"{len(bags)} slides and {len(labels)} labels: give at least one slide, and a label for each")
+    check_labels(labels, num_classes)
+    counts = labels.bincount(minlength=num_classes)
+    if int(counts.min()) == 0:
+        raise ValueError(f"class {int(counts.argmin())} has no training slide")
+    width = bags[0].shape[1]
+    with _drawing(seed, "weights", device):
+        model = AttentionMIL(
+            width, num_classes, hidden=protocol.hidden, attention=protocol.attention, dropout=protocol.dropout
+        ).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
+    slides = hashlib.blake2b(labels.numpy().tobytes() + bags[0].numpy().tobytes(), digest_size=16).hexdigest()
+    settings = {"protocol": asdict(protocol), "num_classes": num_classes, "slides": slides, "seed": seed}
+    for epoch in range(_restore(resume, settings, model, optimizer), protocol.epochs):
+        with _drawing(seed, f"dropout/{epoch}", device):
+            _train_epoch(model.train(), bags, labels, optimizer, stream(seed, f"slides/{epoch}"), device)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise ValueError(f"training diverged in epoch {epoch}: give a smaller learning rate")
+        if resume is not None:
+            save_state(resume, settings, epoch + 1, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+        on_epoch(epoch + 1, protocol.epochs)
+    return model.eval()
+
+
+@torch.no_grad()
+def slide_probabilities(
+    model: AttentionMIL, bags: Sequence[Tensor], *, device: str | torch.device = "cpu"
+) -> Float[Tensor, "n c"]:
+    """The classes' probabilities for each slide, one slide in memory at a time."""
+    with evaluating(model):
+        each = (bags[row].to(device) for row in range(len(bags)))
+        return torch.stack([model(bag).logits.softmax(dim=0).cpu() for bag in each])
+
+
+def _train_epoch(
+    model: AttentionMIL,
+    bags: Sequence[Tensor],
+    labels: Int[Tensor, " n"],
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    device: str | torch.device,
+) -> None:
+    width = model.width
+    for row in torch.randperm(len(bags), generator=order).tolist():
+        bag = bags[row].to(device)
+        if bag.shape[1] != width:
+            raise ValueError(f"embeddings of slides are {bag.shape[1]} and {width} wide: make all by one backbone")
+        loss = cross_entropy(model(bag).logits, labels[row].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@contextmanager
+def _drawing(seed: int, purpose: str, device: str | torch.device) -> Iterator[None]:
+    """Inside, what the network draws depends on these alone; outside, nobody sees that it drew."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(stream(seed, f"bags/{purpose}").initial_seed())
+        yield
+
+
+def _restore(
+    resume: Path | None, settings: dict[str, Any], model: AttentionMIL, optimizer: torch.optim.Optimizer
+) -> int:
+    """Fill both from the file, if there is one; how many epochs are done."""
+    found = None if resume is None else load_state(resume, settings)
+    if found is None:
+        return 0
+    done, state = found
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return done

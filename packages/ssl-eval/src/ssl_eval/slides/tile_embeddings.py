@@ -1,0 +1,157 @@
+"""Embeddings of a slide's tiles: made slide by slide, kept as one safetensors file each, read one slide at a time.
+
+Shapes: b tiles of a batch, n tiles of a slide, d feature width, h x w pixels.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ssl_eval.features import evaluating
+from ssl_eval.processes import gather_over, rank_in, size_of
+from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
+
+FEATURES = "features"
+BACKBONE = "backbone"
+
+
+def embed_slides(
+    backbone: nn.Module,
+    slides: Sequence[Slide],
+    read: Callable[[Slide], Iterable[Float[Tensor, "b 3 h w"]]],
+    folder: Path,
+    *,
+    about: Mapping[str, str],
+    device: str | torch.device = "cpu",
+    amp: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+    on_slide: Callable[[int, int], object] = lambda done, slides: None,
+) -> None:
+    """Embed the tiles of every slide that is not kept yet, and keep them as float16 at FOLDER/<name>.safetensors.
+
+    Stopped at any moment, it goes on with the next slide. A slide is made anew where its tiles or `about` have changed.
+    At any time one slide's embeddings and one batch of its tiles are in memory.
+
+    Args:
+        backbone: tiles [b, 3, h, w] to features [b, d].
+        slides: those whose place is a file of embeddings already are left alone.
+        read: the tiles of a slide, in the order of `tiles_of`, batch by batch.
+        folder: where they are kept.
+        about: what the embeddings depend on: `backbone`, its hash, and how tiles are prepared.
+        device: where the backbone runs.
+        amp: autocast to this type while it runs.
+        group: processes that share the slides; all return when all slides are there.
+        on_slide: called after each slide of this process with how many are done, and of how many.
+
+    Raises:
+        ValueError: on every process, where one cannot read a tile, or gets features that are no finite vectors.
+    """
+    backbone.to(device)
+    mine = [slide for slide in slides if slide.place.suffix != EMBEDDED][rank_in(group) :: size_of(group)]
+    fault = ""
+    try:
+        for done, slide in enumerate(mine, start=1):
+            path, said = kept_at(folder, slide), {**about, "tiles": _tiles_hash(slide.place)}
+            if _said(path) != said:
+                _write(path, _embed(backbone, read(slide), device, amp, slide), said)
+            on_slide(done, len(mine))
+    except ValueError as error:
+        fault = str(error)
+    if faults := [each for each in gather_over(group, fault) if each]:
+        raise ValueError(faults[0])
+
+
+def kept_at(folder: Path, slide: Slide) -> Path:
+    """Where a slide's embeddings are: its own file where it is one, else the kept file."""
+    return slide.place if slide.place.suffix == EMBEDDED else folder / f"{slide.name}{EMBEDDED}"
+
+
+class KeptBags(Sequence[Tensor]):
+    """The embeddings of slides, each read when it is asked for.
+
+    Args:
+        slides: their order is the bags'.
+        folder: where `embed_slides` kept them.
+        backbone: the hash of the network that they must be of, where a file tells.
+    """
+
+    def __init__(self, slides: Sequence[Slide], folder: Path, *, backbone: str):
+        self._paths, self._backbone = [kept_at(folder, slide) for slide in slides], backbone
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, row: int) -> Float[Tensor, "n d"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return read_bag(self._paths[row], backbone=self._backbone)
+
+
+def read_bag(path: Path, *, backbone: str) -> Float[Tensor, "n d"]:
+    """The embeddings of one slide, float32.
+
+    Raises:
+        ValueError: no such file, not of that kind, without tiles, or of another backbone.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            said, features = file.metadata() or {}, file.get_tensor(FEATURES)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} holds no embeddings of tiles, [tiles, width] called {FEATURES} ({error})") from None
+    if features.ndim != 2 or len(features) == 0:
+        raise ValueError(f"{path} holds {list(features.shape)}: give embeddings of at least one tile, [tiles, width]")
+    if said.get(BACKBONE, backbone) != backbone:
+        raise ValueError(f"{path} is of the backbone {said[BACKBONE]}, not of {backbone}: give that one, or its tiles")
+    return features.float()
+
+
+@torch.no_grad()
+def _embed(
+    backbone: nn.Module,
+    batches: Iterable[Float[Tensor, "b 3 h w"]],
+    device: str | torch.device,
+    amp: torch.dtype | None,
+    slide: Slide,
+) -> Float[Tensor, "n d"]:
+    found = []
+    with evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+        for images in batches:
+            output = backbone(images.to(device, non_blocking=True))
+            if output.ndim != 2:
+                raise ValueError(f"The backbone gave {list(output.shape)} for a batch: pool it to [batch, width].")
+            found.append(output.to("cpu", torch.float16))
+    features = torch.cat(found)
+    if not features.isfinite().all():
+        raise ValueError(f"the backbone gives NaN or infinite features for tiles of {slide.place}: check its weights")
+    return features
+
+
+def _write(path: Path, features: Float[Tensor, "n d"], said: dict[str, str]) -> None:
+    """A reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    save_file({FEATURES: features}, unfinished, metadata=said)
+    unfinished.replace(path)
+
+
+def _said(path: Path) -> dict[str, str] | None:
+    """What a kept file says it is of; None where there is none, or a broken one."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata()
+    except (OSError, SafetensorError):
+        return None
+
+
+def _tiles_hash(folder: Path) -> str:
+    """Of the tiles' names and sizes in bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tile in tiles_of(folder):
+        digest.update(f"{tile.name} {tile.stat().st_size}\n".encode())
+    return digest.hexdigest()

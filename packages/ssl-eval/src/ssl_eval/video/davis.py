@@ -1,0 +1,155 @@
+"""DAVIS 2017: the official folders, read, followed, and measured.
+
+    ImageSets/2017/val.txt                    names of videos, one a line
+    JPEGImages/480p/<video>/00000.jpg         frames
+    Annotations/480p/<video>/00000.png        a palette image each: 0, or the number of an object; 255 is void
+
+https://davischallenge.org/davis2017/code.html
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+from torch import nn
+
+from ssl_eval.feature_map import OutputAndMap
+from ssl_eval.image_files import read_rgb
+from ssl_eval.video.following import Frames, follow_objects
+from ssl_eval.video.label_propagation import Propagation
+from ssl_eval.video.region_and_contour import Followed, compare_masks
+
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames and their masks, in order."""
+
+    name: str
+    frames: Sequence[Path]
+    masks: Sequence[Path]
+
+
+def read_davis(folder: str | Path, *, subset: str = "val", resolution: str = "480p") -> list[Video]:
+    """The videos of a subset that has masks: train or val.
+
+    Raises:
+        ValueError: something of the layout is missing.
+    """
+    folder = Path(folder)
+    listing = folder / "ImageSets/2017" / f"{subset}.txt"
+    if not listing.is_file():
+        raise ValueError(f"{listing} is missing: give DAVIS' folder, with ImageSets, JPEGImages, Annotations")
+    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{listing} names no video")
+    return [_video(folder, name, resolution) for name in names]
+
+
+def _video(folder: Path, name: str, resolution: str) -> Video:
+    images, annotations = (folder / part / resolution / name for part in ("JPEGImages", "Annotations"))
+    frames = sorted(images.glob("*.jpg"))
+    if len(frames) < 3:
+        raise ValueError(f"{images} holds {len(frames)} frames: give three or more, the first and last do not count")
+    masks = [annotations / f"{frame.stem}.png" for frame in frames]
+    if missing := [mask for mask in masks if not mask.is_file()]:
+        raise ValueError(f"{len(missing)} of {len(masks)} masks of {name} are missing, first {missing[0]}")
+    return Video(name, frames, masks)
+
+
+def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
+    """0 or the number of an object; void is 0.
+
+    Raises:
+        ValueError: it is no image of one channel.
+    """
+    try:
+        with Image.open(path) as image:
+            mask = np.array(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a mask ({error})") from None
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(f"{path} is no mask: it needs one channel of 8 bits, numbers of objects and not their colours")
+    return np.where(mask == VOID, 0, mask).astype(np.uint8)
+
+
+def follow_video(
+    network: OutputAndMap, video: Video, frames: Frames, options: Propagation
+) -> list[UInt8[ndarray, "h w"]]:
+    """A mask of each frame; the first is the one that is given.
+
+    Raises:
+        ValueError: a file cannot be read, the first mask has no object, or sizes differ.
+    """
+    first = read_mask(video.masks[0])
+    if not first.any():
+        raise ValueError(f"{video.masks[0]} has no object to follow")
+    images = (np.asarray(read_rgb(path)) for path in video.frames)
+    try:
+        return [first, *follow_objects(network, images, first, frames, options)]
+    except ValueError as error:
+        raise ValueError(f"{video.name}: {error}") from None
+
+
+def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[Followed]:
+    """J and F of each object; the first frame and the last do not count.
+
+    Raises:
+        ValueError: see compare_masks; masks of different sizes.
+    """
+    masks = [read_mask(path) for path in video.masks]
+    objects = int(masks[0].max())
+    if odd := [path for path, mask in zip(video.masks, masks, strict=True) if mask.shape != masks[0].shape]:
+        raise ValueError(f"{odd[0]} has another size than the first mask of {video.name}")
+    truth = np.stack([np.where(mask > objects, 0, mask) for mask in masks[1:-1]])
+    return compare_masks(truth, np.stack(list(found)[1:-1]), objects)
+
+
+def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> None:
+    """As the official evaluation reads them: <folder>/<video>/00000.png, with the palette of the first annotation."""
+    place = Path(folder) / video.name
+    place.mkdir(parents=True, exist_ok=True)
+    with Image.open(video.masks[0]) as annotation:
+        palette = annotation.getpalette()
+    for path, mask in zip(video.masks, found, strict=True):
+        image = Image.fromarray(mask)
+        if palette is not None:
+            image.putpalette(palette)
+        image.save(place / path.name)
+
+
+def evaluate_davis(
+    backbone: nn.Module,
+    videos: Sequence[Video],
+    frames: Frames,
+    options: Propagation,
+    *,
+    masks: str | Path | None = None,
+    on_video: Callable[[str, Sequence[Followed]], object] = lambda name, followed: None,
+) -> list[Followed]:
+    """J and F of every object of every video, for `davis_table`.
+
+    Args:
+        backbone: a vision transformer or a ResNet.
+        videos: see `read_davis`.
+        frames: how they are seen.
+        options: how labels are carried.
+        masks: a folder for the masks that were found.
+        on_video: called after each video with its name and its objects.
+
+    Raises:
+        ValueError: the backbone gives no map, or see `follow_video` and `measure_video`.
+    """
+    network, followed = OutputAndMap(backbone), []
+    for video in videos:
+        found = follow_video(network, video, frames, options)
+        if masks is not None:
+            write_masks(masks, video, found)
+        followed += (objects := measure_video(video, found))
+        on_video(video.name, objects)
+    return followed

@@ -1,0 +1,128 @@
+"""Objects followed through videos that the tests draw in DAVIS' layout."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
+pytest.importorskip("scipy", reason="ssl-eval[images] is not installed")
+from PIL import Image
+
+from ssl_eval.feature_map import OutputAndMap
+from ssl_eval.video import label_propagation
+from ssl_eval.video.davis import evaluate_davis, follow_video, read_davis, read_mask
+from ssl_eval.video.following import Frames, seen_size
+from ssl_eval.video.label_propagation import Propagation, propagate
+from ssl_eval.video.region_and_contour import davis_table
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drawn_layouts import SmallTransformer, draw_davis
+
+FRAMES = Frames(mean=(0.485, 0.456, 0.406), std=(0.228, 0.224, 0.225), short_side=96)
+OPTIONS = Propagation(frames=3, radius=4, neighbours=5)
+# eval_video_segmentation.py of facebookresearch/dino@7c446df on `draw_davis`, with the weights of SmallTransformer in
+# its VisionTransformer and the options above: pixels of both objects in every frame.
+PIXELS = {
+    "slide": (
+        (2116, 1156), (1896, 656), (1718, 276), (1472, 344), (1262, 842), (1590, 722), (1686, 382), (1803, 492)
+    ),
+    "rise": (
+        (2116, 1156), (1833, 856), (1614, 505), (1562, 500), (1581, 1008), (1448, 652), (1255, 409), (1046, 592)
+    ),
+}  # fmt: skip
+# davisvideochallenge/davis2017-evaluation@ac7c43f on those masks, in percent.
+TABLE = {
+    "J&F-Mean": 41.0776, "J-Mean": 50.3034, "J-Recall": 62.5, "J-Decay": 5.3635, "F-Mean": 31.8518, "F-Recall": 0,
+    "F-Decay": 3.703,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return draw_davis(tmp_path_factory.mktemp("data") / "DAVIS")
+
+
+def test_it_follows_and_measures_as_the_official_scripts_do(folder, tmp_path):
+    videos, seen = read_davis(folder), []
+    followed = evaluate_davis(
+        SmallTransformer(), videos, FRAMES, OPTIONS, masks=tmp_path, on_video=lambda name, _: seen.append(name)
+    )
+    for video in videos:
+        masks = [read_mask(tmp_path / video.name / path.name) for path in video.masks]
+        assert np.array_equal(masks[0], read_mask(video.masks[0]))
+        pixels = [[int((mask == number).sum()) for number in (1, 2)] for mask in masks]
+        # frames of `rise` are resized, where OpenCV rounds its weights
+        assert np.abs(np.array(pixels) - PIXELS[video.name]).max() <= {"slide": 3, "rise": 40}[video.name]
+    assert davis_table(followed) == pytest.approx(TABLE, abs=0.5)
+    assert seen == ["slide", "rise"] and len(followed) == 4
+
+
+def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    target, *sources = torch.randn(4, 6, 5, 7, generator=generator)
+    labels = list(torch.rand(3, 2, 5, 7, generator=generator))
+    for options in (Propagation(radius=2, neighbours=4), Propagation(radius=None, neighbours=3, temperature=0.5)):
+        expected = torch.zeros(2, 5, 7)
+        for row, column in np.ndindex(5, 7):
+            near = []
+            for source, label in zip(sources, labels, strict=True):
+                for y, x in np.ndindex(5, 7):
+                    if options.radius is None or max(abs(y - row), abs(x - column)) <= options.radius:
+                        pair = normalize(torch.stack([target[:, row, column], source[:, y, x]]), dim=1)
+                        near.append((float((pair[0] * pair[1]).sum() / options.temperature), label[:, y, x]))
+            near = sorted(near, key=lambda each: -each[0])[: options.neighbours]
+            weights = torch.tensor([score for score, _ in near]).softmax(dim=0)
+            expected[:, row, column] = sum(weight * label for weight, (_, label) in zip(weights, near, strict=True))
+        for at_once in (2**25, 3 * 35 * 4):
+            monkeypatch.setattr(label_propagation, "LIKENESSES", at_once)
+            torch.testing.assert_close(propagate(target, sources, labels, options), expected)
+
+
+def test_maps_of_resnets_are_followed_too(folder):
+    residual = nn.Sequential()
+    residual.layer4, residual.pool = nn.Conv2d(3, 8, 8, 8), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    masks = follow_video(OutputAndMap(residual), read_davis(folder)[1], FRAMES, OPTIONS)
+    assert {mask.shape for mask in masks} == {(140, 100)} and set(np.unique(masks[-1])) == {0, 1, 2}
+
+
+def test_sizes():
+    assert seen_size((480, 854), 480, (16, 16)) == (480, 832)  # of DAVIS
+    assert seen_size((854, 480), 480, (8, 8)) == (832, 480)
+    assert seen_size((480, 854), 480, (14, 14)) == (476, 826)
+    assert seen_size((300, 300), 480, None) == (480, 448)
+
+
+def test_mistakes_are_named(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"val\.txt is missing: give DAVIS' folder, with ImageSets"):
+        read_davis(tmp_path)
+    place = tmp_path / "DAVIS"
+    shutil.copytree(folder, place)
+    slide, network = place / "Annotations/480p/slide", OutputAndMap(SmallTransformer())
+    video = read_davis(place)[0]
+    Image.fromarray(np.ones((96, 190), np.uint8)).save(slide / "00003.png")
+    with pytest.raises(ValueError, match=r"00003\.png has another size than the first mask of slide"):
+        evaluate_davis(SmallTransformer(), [video], FRAMES, OPTIONS)
+    (slide / "00003.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 8 masks of slide are missing, first .*00003\.png"):
+        read_davis(place)
+    Image.fromarray(np.ones((90, 192), np.uint8)).save(slide / "00000.png")
+    with pytest.raises(ValueError, match=r"slide: the mask has \[90, 192\] pixels, and a frame \[96, 192\]"):
+        follow_video(network, video, FRAMES, OPTIONS)
+    Image.fromarray(np.zeros((96, 192), np.uint8)).save(slide / "00000.png")
+    with pytest.raises(ValueError, match=r"00000\.png has no object to follow"):
+        follow_video(network, video, FRAMES, OPTIONS)
+    Image.fromarray(np.zeros((96, 192, 3), np.uint8)).save(slide / "00000.png")
+    with pytest.raises(ValueError, match=r"00000\.png is no mask: it needs one channel"):
+        follow_video(network, video, FRAMES, OPTIONS)
+    with pytest.raises(ValueError, match="gives no patch tokens and no map"):
+        evaluate_davis(nn.Linear(3, 4), [video], FRAMES, OPTIONS)
+    with pytest.raises(ValueError, match="frames of 32 pixels are too small"):
+        Frames(mean=FRAMES.mean, std=FRAMES.std, short_side=32)
+    with pytest.raises(ValueError, match="neighbours and radius from 1"):
+        Propagation(neighbours=0)
