@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -25,6 +25,7 @@ from execution import Execution
 from listing import show_recipes
 from loop_options import Loop
 from recipes import RECIPES, Recipe
+from recipes.augmentations import Operation, without
 from sslzoo import Progress, Stopped, start_worker
 from training import train_encoder
 from weighing import Scoring
@@ -40,6 +41,8 @@ class Pretrain:
     execution: Annotated[Execution, tyro.conf.arg(name="")]
     out: Path
     """Where the run goes: resume.pt, log.jsonl, TensorBoard events, backbone/."""
+    without: tuple[Operation, ...] = ()
+    """Leave these out of the recipe's augmentations."""
     device: str = "auto"
     checkpoint_seconds: float = 600.0
 
@@ -47,15 +50,16 @@ class Pretrain:
 def run_recipe(pretrain: Pretrain) -> None:
     """Train with a progress bar, and say where the backbone is."""
     worker = start_worker(os.environ, pretrain.device)
+    recipe = replace(pretrain.recipe, augmentation=without(pretrain.recipe.augmentation, pretrain.without))
     with Progress(shown=worker.leads) as progress:
         backbone = train_encoder(
-            pretrain.recipe,
+            recipe,
             pretrain.data,
             pretrain.out,
             worker,
             execution=pretrain.execution,
             scoring=pretrain.scoring,
-            on_step=progress.stage(pretrain.recipe.name),
+            on_step=progress.stage(recipe.name),
             checkpoint_seconds=pretrain.checkpoint_seconds,
         )
         progress.console.print(f"backbone: {backbone}")

@@ -4,6 +4,15 @@ uv run benchmarks/ablations sampling runs/first-light/generator --embeddings run
     --encoder runs/first-light/vanilla/seed-0/backbone
 uv run benchmarks/ablations learns --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
 uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
+
+The papers' tables, ours beside the published figures; `--grid small` for minutes on a CPU:
+
+uv run benchmarks/ablations view_probability --grid imagenet100 --train TRAIN --test TEST --views VIEWS --processes 8
+uv run benchmarks/ablations components --train TRAIN --test TEST --views CONSTANT --adaptive ADAPTIVE --pca FILE
+uv run benchmarks/ablations noise_strategy --train TRAIN --test TEST --views constant-0=VIEWS ... adaptive=VIEWS
+uv run benchmarks/ablations sampling_rate --grid mask-based --train TRAIN --test TEST --views VIEWS --lists LISTS
+uv run benchmarks/ablations pairwise_augmentations --train TRAIN --test TEST --views VIEWS --lists LISTS
+uv run benchmarks/ablations self_augmentations --train TRAIN --test TEST --views VIEWS --interpolated MIXED
 """
 
 from __future__ import annotations
@@ -17,6 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import ssl_eval
+from filling import PaperTable, fill, paper_table, wanted
+from gencl import PairwiseAugmentations, SamplingRate
+from gensis import SelfAugmentations
+from genview import Components, NoiseStrategy, ViewProbability
 from learns import COLUMNS as LEARNING
 from learns import LearnsAblation, arms, below_margin, learning_rows, measure_learning
 from quality import QualityAblation, cells, measure_quality, quality_table
@@ -35,8 +49,7 @@ def quality(chosen: QualityAblation) -> Table:
     """Accuracies, a row a scorer and gamma."""
     total = chosen.seeds * len(cells(chosen))
     list(track(measure_quality(chosen), "encoders", total, console=Console(stderr=True)))
-    found = quality_table(chosen)
-    return _table(f"{chosen.recipe}, {chosen.epochs} epochs", found.header, found.rows)
+    return _shown(f"{chosen.recipe}, {chosen.epochs} epochs", quality_table(chosen))
 
 
 def learns(chosen: LearnsAblation) -> Table:
@@ -49,11 +62,27 @@ def learns(chosen: LearnsAblation) -> Table:
     return table
 
 
+def of_paper(chosen: PaperTable) -> Table:
+    """A table of a paper, ours beside the published figures."""
+    list(track(fill(chosen), "encoders", chosen.seeds * len(wanted(chosen)), console=Console(stderr=True)))
+    return _shown(f"{chosen.folder.name} on {chosen.train}, accuracy in percent", paper_table(chosen))
+
+
 ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
     "sampling": (SamplingAblation, sampling),
     "quality": (QualityAblation, quality),
     "learns": (LearnsAblation, learns),
+    "view_probability": (ViewProbability, of_paper),
+    "components": (Components, of_paper),
+    "noise_strategy": (NoiseStrategy, of_paper),
+    "sampling_rate": (SamplingRate, of_paper),
+    "pairwise_augmentations": (PairwiseAugmentations, of_paper),
+    "self_augmentations": (SelfAugmentations, of_paper),
 }
+
+
+def _shown(title: str, table: ssl_eval.Table) -> Table:
+    return _table(title, table.header, table.rows)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
@@ -67,11 +96,13 @@ def main() -> None:
     """Measure what is asked for and print the table; a user's mistake ends in one line."""
     options = {name: options for name, (options, _) in ABLATIONS.items()}
     chosen = tyro.extras.subcommand_cli_from_dict(options, description=__doc__)
-    measure = next(measure for kind, measure in ABLATIONS.values() if isinstance(chosen, kind))
+    measure = next(measure for kind, measure in ABLATIONS.values() if type(chosen) is kind)
     try:
         table = measure(chosen)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
     Console(width=140).print(table)
 
 

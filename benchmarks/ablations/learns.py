@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +12,12 @@ from statistics import mean
 import torch
 from torch import nn
 
+import programs
 import sslzoo
-from pairdata import LabelledImages
-from ssl_eval import Result, append_result, extract_features, knn_accuracy, machine, read_results
+from encoders import data_name, features, is_measured
+from ssl_eval import Result, append_result, knn_accuracy, machine, read_results
 from ssl_eval.table import format_cell
 
-PRETRAIN = Path(__file__).resolve().parents[2] / "apps" / "pretrain"
 METHODS = (
     "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "swav", "vicreg", "barlow-twins", "dino", "gen-dino"
 )  # fmt: skip
@@ -94,16 +92,13 @@ def measure_learning(options: LearnsAblation) -> Iterator[str]:
 
 def train(options: LearnsAblation, arm: Arm, seed: int, folder: Path) -> None:
     """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
-    command: list[object] = [sys.executable, PRETRAIN, f"small-{arm.method}", "--data", options.data, "--out", folder]
+    command: list[object] = [f"small-{arm.method}", "--data", options.data, "--out", folder]
     command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device]
     if arm.with_views:
         command += ["--views", options.views]
         if arm.method == "gen-dino" and options.interpolated is not None:
             command += ["--interpolated", options.interpolated]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-        raise ValueError(f"{arm.name}, seed {seed}: {said[-1].removeprefix('error: ')}")
+    programs.run(programs.PRETRAIN, command, who=f"{arm.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def untrained(folder: Path, seed: int) -> nn.Module:
@@ -116,21 +111,17 @@ def untrained(folder: Path, seed: int) -> nn.Module:
 def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
     """Appends the kNN accuracy of one encoder, unless it is there."""
     path, made = options.out / "results.jsonl", sslzoo.backbone_hash(backbone)
-    if any((result.recipe, result.backbone, result.seed) == (name, made, seed) for result in read_results(path)):
+    if is_measured(path, name, made, seed):
         return
-    expected = sslzoo.backbone_input(folder / "backbone")
-    device, began = sslzoo.start_worker({}, options.device).device, time.perf_counter()
-    features = [
-        extract_features(backbone.to(device), LabelledImages(root, **expected, device=str(device)), device=device)
-        for root in (options.data, options.test)
-    ]
+    began = time.perf_counter()
+    train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
     found = Result(
         task="knn",
         metric="top1",
-        value=knn_accuracy(features[0], features[1], k=NEIGHBOURS)[NEIGHBOURS],
+        value=knn_accuracy(train, test, k=NEIGHBOURS)[NEIGHBOURS],
         protocol=f"k={NEIGHBOURS} T=0.07",
         backbone=made,
-        data=options.test.parent.name or options.test.name,
+        data=data_name(options.test),
         seed=seed,
         machine=machine(),
         seconds=time.perf_counter() - began,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Literal
 
+import programs
 import sslzoo
-from pairdata import LabelledImages
-from ssl_eval import Result, Table, append_result, evaluate_frozen, extract_features, read_results, tabulate
+from encoders import data_name, features, is_measured
+from ssl_eval import Result, Table, append_result, evaluate_frozen, read_results, tabulate
 
-PRETRAIN = Path(__file__).resolve().parents[2] / "apps" / "pretrain"
 Scorer = Literal["exact", "distilled", "self"]
 
 
@@ -88,7 +86,7 @@ def measure_quality(options: QualityAblation) -> Iterator[str]:
 
 def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
     """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
-    command: list[object] = [sys.executable, PRETRAIN, options.recipe, "--data", options.data, "--out", folder]
+    command: list[object] = [options.recipe, "--data", options.data, "--out", folder]
     command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device, "--quality", cell.quality]
     if cell.quality != "none":
         command += ["--gamma", cell.gamma]
@@ -97,26 +95,18 @@ def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None
     for name in needed:
         if given[name] is not None:
             command += [f"--{name}", given[name]]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-        raise ValueError(f"{cell.name}, seed {seed}: {said[-1].removeprefix('error: ')}")
+    programs.run(programs.PRETRAIN, command, who=f"{cell.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
     """Appends the results of one encoder, unless they are there."""
     path, backbone = options.out / "results.jsonl", sslzoo.load_backbone(folder / "backbone")
     made = sslzoo.backbone_hash(backbone)
-    if any((result.recipe, result.backbone, result.seed) == (cell.name, made, seed) for result in read_results(path)):
+    if is_measured(path, cell.name, made, seed):
         return
-    expected = sslzoo.backbone_input(folder / "backbone")
-    device = sslzoo.start_worker({}, options.device).device
-    train, test = (
-        extract_features(backbone, LabelledImages(root, **expected, device=str(device)), device=device)
-        for root in (options.data, options.test)
-    )
-    data = options.test.parent.name or options.test.name
-    accuracies = evaluate_frozen(train, test, backbone=made, data=data, recipe=cell.name, seed=seed)
+    train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
+    about = {"backbone": made, "data": data_name(options.test), "recipe": cell.name, "seed": seed}
+    accuracies = evaluate_frozen(train, test, **about)
     for result in (*accuracies, *_of_weights(folder, accuracies[0])):
         append_result(path, result)
 

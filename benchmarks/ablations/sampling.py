@@ -17,7 +17,6 @@ from torch.nn.functional import cosine_similarity
 
 import sslzoo
 import viewgen
-from viewgen import eldm
 
 Sampler = Literal["ddim", "dpm"]
 LEVELS = 255.0
@@ -51,7 +50,7 @@ def measure_sampling(options: SamplingAblation) -> Iterator[tuple[str, ...]]:
     encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=options.device)
     if encoder.hash != embeddings.encoder_hash:
         raise ValueError(f"{options.encoder} is not the encoder of these embeddings: give {embeddings.encoder_name}")
-    rows = np.linspace(0, len(embeddings) - 1, min(options.images, len(embeddings)), dtype=np.int64)
+    rows = np.linspace(0, len(embeddings) - 1, min(options.images, len(embeddings)), dtype=np.int64).tolist()
     seeds = [viewgen.view_seed(options.seed, embeddings.keys[row], 0) for row in rows]
     sources = torch.from_numpy(embeddings.vectors[rows].astype(np.float32))
     for guidance in options.guidance:
@@ -76,7 +75,7 @@ def paint(
     guidance: float,
 ) -> tuple[UInt8[Tensor, "N 3 H W"], float]:
     """A view for each source, and the seconds they took after a first batch that is not counted."""
-    generator = eldm.ELDMGenerator(
+    generator = viewgen.eldm.ELDMGenerator(
         options.model, steps=steps, guidance=guidance, sampler=sampler, device=options.device, dtype=options.dtype
     )
     size = options.batch_size

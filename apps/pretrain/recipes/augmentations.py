@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pairdata import Augment
 from recipes.recipe import Views
@@ -53,3 +54,21 @@ def dino_cifar_views() -> Views:
 def multi_crop(global_list: Augment, *, count: int, scale: tuple[float, float], size: int = 96) -> dict[str, Any]:
     """The `local` and `local_count` of `Views`: small crops with the list of a global view."""
     return {"local": replace(global_list, size=size, crop_scale=scale), "local_count": count}
+
+
+Operation = Literal["crop", "flip", "jitter", "grey", "blur", "solarize"]
+LEFT_OUT: dict[Operation, dict[str, Any]] = {
+    "crop": {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)},
+    "flip": {"flip": 0.0},
+    "jitter": {"jitter": None},
+    "grey": {"grey_p": 0.0},
+    "blur": {"blur_p": 0.0},
+    "solarize": {"solarize_p": 0.0},
+}
+
+
+def without(views: Views, operations: Sequence[Operation]) -> Views:
+    """The same lists without some of their operations; a view that is not cropped is the image's central square."""
+    changes = {name: value for operation in operations for name, value in LEFT_OUT[operation].items()}
+    first, second = (replace(each, **changes) for each in (views.first, views.second))
+    return replace(views, first=first, second=second, local=views.local and replace(views.local, **changes))
