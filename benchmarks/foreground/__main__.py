@@ -1,6 +1,6 @@
 """Does an encoder's first principal component find the object? Measured on images with masks, at several sizes.
 
-uv run python benchmarks/foreground ecssd.tar --encoder resnet20:resnet20-cifar10.th --sizes 32 64 96 128
+uv run python benchmarks/foreground ecssd.tar --encoder cifar:resnet20-cifar10.th --sizes 32 64 96 128
 uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
 uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
 
@@ -33,7 +33,7 @@ class Foreground:
     data: Annotated[Path, tyro.conf.Positional]
     """A folder or tar with images/<name>.jpg and masks/<name>.png."""
     encoder: str
-    """What pairquality.load_encoder takes; random/<timm model>; or resnet20:<file>, a ResNet-20 of CIFAR-10."""
+    """What pairquality.load_encoder takes; random/<timm model>; or cifar:<file>, a ResNet of CIFAR-10."""
     sizes: tuple[int, ...] = (32, 64, 96, 128)
     """Sides in pixels of the encoder's images."""
     share_foreground: float = 0.4

@@ -3,20 +3,24 @@
 import timm
 import torch
 
+import sslzoo
 from pairquality import FeatureEncoder, load_encoder
 from pairquality.timm_models import timm_features
-from resnet20 import CIFAR_MEAN, CIFAR_STD, load_resnet20
+from sslzoo.cifar_resnet import CifarResNet
 
 
 def open_encoder(name: str, size: int, *, seed: int, device: str) -> FeatureEncoder:
-    """By pairquality, with random weights of timm's, or the small ResNet-20 of CIFAR-10.
+    """By pairquality, with random weights of timm's, or a ResNet of CIFAR-10.
 
     Raises:
         ValueError: unknown name, or weights that do not fit.
     """
-    if name.startswith("resnet20:"):
-        network = load_resnet20(name.removeprefix("resnet20:"))
-        return FeatureEncoder(network, size, CIFAR_MEAN, CIFAR_STD, name).to(device)
+    if name.startswith("cifar:"):
+        network, images = sslzoo.open_backbone(name.removeprefix("cifar:"))
+        if not isinstance(network, CifarResNet):
+            raise ValueError(f"{name} holds another network than a ResNet of CIFAR-10")
+        take = CifarResNet.maps
+        return FeatureEncoder(network, size, images["mean"], images["std"], name, take_map=take).to(device)
     if name.startswith("random/"):
         with torch.random.fork_rng():
             torch.manual_seed(seed)

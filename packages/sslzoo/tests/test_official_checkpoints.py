@@ -53,6 +53,8 @@ OFFICIAL = {
     "dino-vit": ("DINO", 224, "434f3ad24f766c03", (-0.042107, 1.576225, 0.378719, 0.700562)),
     # sthalles/SimCLR@1848fc9 models/resnet_simclr.py: resnet18, out_dim=8
     "simclr-pytorch": ("SimCLR", 64, "ba0884815f049ee9", (3.292057, 2.843581, 0.230663, 1.309376)),
+    # akamaster/pytorch_resnet_cifar10@d5489e8 resnet.py: resnet20(), what its linear layer sees
+    "cifar-resnet": ("labels", 32, "0f89cd4e125a58d5", (1.706192, 0.835761, 1.324201, 2.495327)),
     # Separius/SimCLRv2-Pytorch@f4c2f41 resnet.py: get_resnet(50)
     "simclr-v2": ("SimCLR v2", 64, "b64db8770bb4081a", (1.339502, 1.022438, 4.246826, 1.005888)),
 }
@@ -209,7 +211,13 @@ def simclr_v2():
     return tensors, {"resnet": tensors, "head": {"layers.0.weight": torch.zeros(2)}}
 
 
+def cifar_resnet():
+    tensors = named(**{"": shapes_of("resnet20"), "linear": nn.Linear(64, 10)})
+    return tensors, {"best_prec1": 91.7, "state_dict": parallel(tensors)}
+
+
 FILES = {
+    "cifar-resnet": cifar_resnet,
     "moco-v1": lambda: moco(nn.Linear(512, 8)),
     "moco-v2": lambda: moco(two_layers(512, 8)),
     "moco-v3-resnet": moco_v3_resnet,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.backbones import WIDENED, create_backbone
+from sslzoo.cifar_resnet import CIFAR_RESNETS
 from sslzoo.widened_resnet import BLOCKS
 
 RESNETS = (
@@ -88,6 +89,8 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[Architecture]:
 def _resnets(stem: Tensor) -> Iterator[Architecture]:
     width, _, side, _ = stem.shape
     cifar: Architecture = {} if side == 7 else {"cifar_stem": True}
+    if (width, side) == (16, 3):
+        yield from ({"name": name} for name in CIFAR_RESNETS)
     if width % 64 == 0 and width > 64:
         yield from ({"name": WIDENED, "depth": depth, "widen": width // 64} for depth in BLOCKS)
     yield from ({"name": name, **cifar} for name in RESNETS)

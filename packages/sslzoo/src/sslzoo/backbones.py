@@ -7,6 +7,7 @@ import timm
 import torchvision
 from torch import nn
 
+from sslzoo.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from sslzoo.dino_vit import DINO_VITS, create_dino_vit
 from sslzoo.moco_vit import MOCO_VITS, create_moco_vit
 from sslzoo.narrow_resnet import NarrowResNet
@@ -23,8 +24,9 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
 
     Args:
         name: a ResNet of torchvision ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
-            "widened_resnet" (WidenedResNet), "moco_vit_small" or "moco_vit_base" (MoCo v3's), "dino_vit_tiny",
-            "dino_vit_small" or "dino_vit_base" (DINO's, for images of any size), or "timm/<any name>".
+            "resnet20" to "resnet110" (CifarResNet), "widened_resnet" (WidenedResNet), "moco_vit_small" or
+            "moco_vit_base" (MoCo v3's), "dino_vit_tiny", "dino_vit_small" or "dino_vit_base" (DINO's, for images of any
+            size), or "timm/<any name>".
         cifar_stem: for the ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
         image_size: pixels; for timm's networks of fixed input size (vision transformers). The others take any.
         options: passed on: torchvision's (`zero_init_residual=True`), NarrowResNet's (`width=32`), create_moco_vit's
@@ -33,7 +35,7 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
     Raises:
         ValueError: unknown name, with near ones; a CIFAR stem for a network of timm.
     """
-    if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, *DINO_VITS, WIDENED)):
+    if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, *DINO_VITS, *CIFAR_RESNETS, WIDENED)):
         raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), image_size, options)
@@ -41,13 +43,17 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
         return create_moco_vit(name, image_size=image_size, **options)
     if name in DINO_VITS:
         return create_dino_vit(name, image_size=image_size, **options)
+    if name in CIFAR_RESNETS:
+        return CifarResNet(CIFAR_RESNETS[name], **options)
     if name == WIDENED:
         return WidenedResNet(**options)
     if name == "resnet10":
         return NarrowResNet(cifar_stem=cifar_stem, **options)
     if name not in _torchvision_resnets():
         others = [TIMM + other for other in timm.list_models()]
-        raise _unknown(name, ["resnet10", WIDENED, *MOCO_VITS, *DINO_VITS, *_torchvision_resnets(), *others])
+        raise _unknown(
+            name, ["resnet10", *CIFAR_RESNETS, WIDENED, *MOCO_VITS, *DINO_VITS, *_torchvision_resnets(), *others]
+        )
     return _torchvision_resnet(name, cifar_stem, options)
 
 
@@ -82,6 +88,7 @@ def _from_timm(name: str, image_size: int | None, options: dict[str, Any]) -> nn
 
 def _unknown(name: str, known: list[str]) -> ValueError:
     near = difflib.get_close_matches(name, known, n=3)
-    kinds = f"choose a torchvision ResNet, resnet10, {', '.join([WIDENED, *MOCO_VITS, *DINO_VITS])}, or timm/<name>"
+    own = ", ".join(["resnet10", *CIFAR_RESNETS, WIDENED, *MOCO_VITS, *DINO_VITS])
+    kinds = f"choose a torchvision ResNet, {own}, or timm/<name>"
     hint = f"near ones: {', '.join(near)}" if near else kinds
     return ValueError(f"Unknown backbone {name!r}; {hint}.")

@@ -28,6 +28,7 @@ class Layout:
         rename: from the names after `backbone` to torchvision's.
         mean: of the images' normalisation.
         std: likewise.
+        image_size: of its training, in pixels.
         same_padding: the network pads as TensorFlow does.
     """
 
@@ -42,6 +43,7 @@ class Layout:
     rename: Callable[[Tensors], Tensors] | None = None
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
+    image_size: int = 224
     same_padding: bool = False
 
     def tensors(self, content: dict[str, Any]) -> Tensors | None:

@@ -61,7 +61,7 @@ def open_official(
     backbone = create_backbone(**architecture)
     backbone.load_state_dict(kept)
     about = _about(path, found, architecture, content)
-    about["recipe"]["image_size"] = image_size or architecture.get("image_size", 224)
+    about["recipe"]["image_size"] = image_size or architecture.get("image_size", found.image_size)
     return backbone.eval(), about
 
 
