@@ -1,0 +1,235 @@
+"""Detection and instance segmentation on COCO by a Mask R-CNN that starts from a backbone.
+
+uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --name "MoCo v2"
+uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --backend torchvision
+uv run torchrun --standalone --nproc_per_node=8 benchmarks/coco_transfer --backbone DIR --coco COCO --workers 4
+uv run benchmarks/coco_transfer --backbone DIR --coco MINI --iterations 20 --batch-size 2 --short-edge 160
+
+COCO holds annotations/instances_train2017.json, train2017/ and the same of val2017. A stopped training goes on with
+the same command. The figures of detectron2 and torchvision do not compare, nor do those of two variants: each has
+tables of its own. Variants and schedules, with their sources: ssl_eval/coco/recipe.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import ssl_eval
+import sslzoo
+from grids import TASKS, cells
+from ssl_eval.coco import (
+    CocoInstances,
+    DetectionRecipe,
+    Detectron2Backbone,
+    average_precision,
+    detect,
+    detection_recipe,
+    open_instances,
+    train_mask_rcnn,
+)
+
+TOLD_EVERY = 20
+"""Steps and images between two lines about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoTransfer:
+    """One backbone, one training, one test."""
+
+    backbone: str
+    """A backbone folder, an official checkpoint, or timm/NAME: a ResNet."""
+    coco: Path
+    """The folder of COCO 2017."""
+    backend: Literal["detectron2", "torchvision"] = "detectron2"
+    variant: Literal["fpn", "fpn-heads", "c4"] = "fpn-heads"
+    """Batch norms in backbone and FPN; in the heads too; MoCo's C4 (detectron2 only, published with 2x)."""
+    schedule: Literal["1x", "2x"] = "1x"
+    """90,000 or 180,000 steps."""
+    iterations: int | None = None
+    """Steps instead, the schedule's shape kept."""
+    batch_size: int | None = None
+    """Images a step over all processes, instead of 16; the learning rate is scaled with it."""
+    learning_rate: float | None = None
+    """Instead of 0.02 for 16 images."""
+    short_edge: int | None = None
+    """Pixels in training and test, instead of 640 to 800 and 800."""
+    channels: int | None = None
+    """Of pyramid and heads, instead of 256, where time is short."""
+    regions: int | None = None
+    """An image that the heads learn from, instead of 512, likewise."""
+    train: str = "train2017"
+    """Which images to learn from."""
+    test: str = "val2017"
+    """Which images to test on."""
+    evaluator: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
+    name: str | None = None
+    """The row's name in the table; left out, the backbone's path."""
+    results: Path = Path("runs/coco_transfer/results.jsonl")
+    """One JSON line a result is appended here; the tables of this protocol are written beside it as Markdown, too."""
+    resume: Path | None = Path("runs/coco_transfer/resume")
+    """Folder of the files that a stopped training goes on from; None keeps none."""
+    save_every: int = 1000
+    """Steps between two writes of it."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that read images, for each GPU."""
+    device: str = "auto"
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe; published figures are of float32."""
+
+
+def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
+    """Train, test, append the results; the tables of boxes and masks."""
+    worker = sslzoo.start_worker(os.environ, options.device)
+    shown = Console(stderr=True, quiet=not worker.leads)
+    recipe = detection_recipe(
+        options.variant,
+        options.schedule,
+        iterations=options.iterations,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        short_edge=options.short_edge,
+        channels=options.channels,
+        regions=options.regions,
+    )
+    network, expected = sslzoo.open_backbone(options.backbone)
+    mean, std = (tuple(255 * value for value in expected[name]) for name in ("mean", "std"))
+    recipe = replace(recipe, mean=mean, std=std)
+    train, test = (_open(options.coco, split) for split in (options.train, options.test))
+    if train.categories != test.categories:
+        raise ValueError(f"{train.annotations} and {test.annotations} do not hold the same categories")
+    protocol = f"{options.backend} {recipe.label}" + " bf16" * options.bf16
+    started = time.perf_counter()
+    figures = _measure(options, recipe, network, train, test, worker, protocol, shown)
+    about = {
+        "protocol": protocol,
+        "backbone": sslzoo.backbone_hash(network),
+        "data": options.coco.resolve().name + ("" if options.test == "val2017" else f" {options.test}"),
+        "seed": options.seed,
+        "machine": ssl_eval.machine(),
+        "seconds": time.perf_counter() - started,
+        "recipe": options.name or options.backbone,
+    }
+    if worker.leads:
+        for task, metrics in figures.items():
+            for metric, value in metrics.items():
+                result = ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
+                ssl_eval.append_result(options.results, result)
+    sslzoo.wait_for_all()
+    tables = _tables(options.results, protocol, about["data"])
+    if worker.leads:
+        _show(tables, protocol, options.results.parent)
+    return tables
+
+
+def _open(coco: Path, split: str) -> CocoInstances:
+    return open_instances(coco / "annotations" / f"instances_{split}.json", coco / split)
+
+
+def _measure(
+    options: CocoTransfer,
+    recipe: DetectionRecipe,
+    network: torch.nn.Module,
+    train: CocoInstances,
+    test: CocoInstances,
+    worker: sslzoo.Worker,
+    protocol: str,
+    shown: Console,
+) -> dict[str, dict[str, float]]:
+    """Percent by task and metric; on the leading process only."""
+    shared = {
+        "recipe": recipe,
+        "device": worker.device,
+        "amp": torch.bfloat16 if options.bf16 else None,
+        "group": dist.group.WORLD if worker.world_size > 1 else None,
+        "workers": options.workers,
+    }
+    resume = None
+    if options.resume is not None:
+        name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
+        resume = options.resume / name.replace("/", "_")
+    begun = time.perf_counter()
+
+    def tell(step: int, losses: dict[str, float]) -> None:
+        if step % TOLD_EVERY == 0 or step == recipe.iterations:
+            parts = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
+            total = sum(losses.values())
+            line = f"step {step}/{recipe.iterations}: loss {total:.3f} ({parts}), {_since(begun)}"
+            shown.print(line, soft_wrap=True)
+
+    def tell_images(done: int, images: int) -> None:
+        if done % (10 * TOLD_EVERY) == 0 or done == images:
+            shown.print(f"image {done}/{images}, {_since(begun)}")
+
+    detector = train_mask_rcnn(
+        _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
+        save_every=options.save_every, synchronise=sslzoo.synchronise_batch_norm, on_step=tell, **shared,
+    )  # fmt: skip
+    found = detect(detector, test, on_image=tell_images, **shared)
+    return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.leads else {}
+
+
+def _since(begun: float) -> str:
+    return f"{(time.perf_counter() - begun) / 60:.1f} min"
+
+
+def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | Detectron2Backbone:
+    if backend == "torchvision":
+        return network
+    return Detectron2Backbone(
+        settings=sslzoo.detectron2_settings(network), weights=sslzoo.to_detectron2(network)["model"]
+    )
+
+
+def _tables(path: Path, protocol: str, data: str) -> dict[str, ssl_eval.Table]:
+    """Of each task, all encoders that were measured alike."""
+    results = [each for each in ssl_eval.read_results(path) if (each.protocol, each.data) == (protocol, data)]
+    tables = {}
+    for task in TASKS:
+        ours = [each for each in results if each.task == f"coco {task}"]
+        table = ssl_eval.compare(cells(protocol, task, [each.recipe for each in ours]), ours, data=data)
+        tables[task] = _tidied(table, protocol)
+    return tables
+
+
+def _tidied(table: ssl_eval.Table, protocol: str) -> ssl_eval.Table:
+    """Without the protocol, which the title tells, and without columns that hold nothing."""
+    kept = [place for place in range(len(table.header)) if any(row[place] for row in table.rows)]
+    header = tuple(table.header[place].removeprefix(f"{protocol} ") for place in kept)
+    return ssl_eval.Table(header=header, rows=[tuple(row[place] for place in kept) for row in table.rows])
+
+
+def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> None:
+    """On the terminal, and as Markdown beside the results."""
+    titles = {task: f"{task} AP in percent, {protocol}" for task in tables}
+    (folder / f"{protocol}.md").write_text(
+        "\n".join(f"{titles[task]}\n\n{table.markdown()}\n" for task, table in tables.items())
+    )
+    for task, table in tables.items():
+        printed = Table(*table.header, title=titles[task])
+        for row in table.rows:
+            printed.add_row(*row)
+        Console(width=200).print(printed)
+
+
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line."""
+    try:
+        run(tyro.cli(CocoTransfer, description=__doc__))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""COCO's average precision of boxes and masks."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_eval.coco.detections import Detection
+
+METRICS: tuple[str, ...] = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""The first six numbers of COCOeval.stats."""
+EVALUATORS = ("faster-coco-eval", "pycocotools")
+
+
+def average_precision(
+    annotations: str | Path, found: Sequence[Detection], *, evaluator: str = "faster-coco-eval"
+) -> dict[str, dict[str, float]]:
+    """Percent by task ("box", "mask") and metric; a metric is absent where no object is of that size.
+
+    Args:
+        annotations: COCO's JSON of the test set.
+        found: what detect gives.
+        evaluator: "faster-coco-eval" or "pycocotools"; the figures are the same.
+
+    Raises:
+        ValueError: there is no such evaluator.
+    """
+    if evaluator not in EVALUATORS:
+        raise ValueError(f"no evaluator {evaluator!r}: choose one of {', '.join(EVALUATORS)}")
+    data, evaluation = _library(evaluator)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = data(str(annotations))
+        return {
+            task: _measure(evaluation(truth, _results(truth, data(), found, unused), kind))
+            for task, kind, unused in (("box", "bbox", "segmentation"), ("mask", "segm", "bbox"))
+        }
+
+
+def _library(evaluator: str) -> tuple[Any, Any]:
+    """Its class for data and that for an evaluation."""
+    if evaluator == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        return COCO, COCOeval
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    return COCO, COCOeval_faster
+
+
+def _results(truth: Any, empty: Any, found: Sequence[Detection], unused: str) -> Any:
+    """As the evaluator reads them. It takes an object's size from its box where one is told, so a mask comes alone."""
+    if found:
+        return truth.loadRes([{key: value for key, value in each.items() if key != unused} for each in found])
+    empty.dataset = {**truth.dataset, "annotations": []}
+    empty.createIndex()
+    return empty
+
+
+def _measure(evaluation: Any) -> dict[str, float]:
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    told = zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)
+    return {metric: 100 * float(value) for metric, value in told if value >= 0}  # -1: there is no such object

@@ -1,0 +1,198 @@
+"""Mask R-CNN trained from a self-supervised backbone, by either library."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_eval.coco.annotations import CocoInstances
+from ssl_eval.coco.batch_norm import measure_statistics
+from ssl_eval.coco.detector import Detector
+from ssl_eval.coco.detectron2_detector import Detectron2Backbone, Detectron2Detector
+from ssl_eval.coco.reading import read_all, training_requests
+from ssl_eval.coco.recipe import MOMENTUM, WEIGHT_DECAY, DetectionRecipe
+from ssl_eval.coco.torchvision_detector import TorchvisionDetector
+from ssl_eval.processes import rank_in, size_of, sum_over
+from ssl_eval.results import backbone_hash
+from ssl_eval.softmax_regression import stream
+from ssl_eval.training_state import load_state, save_state
+
+BACKENDS = ("detectron2", "torchvision")
+SAVE_EVERY = 1000
+"""Steps between two writes of the resume file, of some 350 MB with ResNet-50."""
+
+
+def train_mask_rcnn(
+    backbone: nn.Module | Detectron2Backbone,
+    train: CocoInstances,
+    *,
+    recipe: DetectionRecipe,
+    backend: str = "detectron2",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    amp: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
+    workers: int = 0,
+    resume: Path | None = None,
+    save_every: int = SAVE_EVERY,
+    synchronise: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm,
+    on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
+) -> Detector:
+    """Train the whole network, none of it frozen.
+
+    Args:
+        backbone: a ResNet with torchvision's names for torchvision, a Detectron2Backbone for detectron2.
+        train: what to learn.
+        recipe: variant, schedule, sizes.
+        backend: "detectron2" or "torchvision"; their results do not compare.
+        seed: of the heads' initial weights, the order of the images and everything drawn.
+        device: where to compute.
+        amp: autocast to this type.
+        group: processes that share each batch.
+        workers: processes that read images, for each of those.
+        resume: a file to go on from, written every `save_every` steps and at the end; bit-identical on a CPU.
+        save_every: steps.
+        synchronise: makes batch norms span the group; torch's needs GPUs.
+        on_step: called after every step with how many are done and the losses of this process.
+
+    Raises:
+        ValueError: detectron2 is not installed, the backbone does not fit, there is nothing to learn, an image is
+            broken, the loss is no number, or the resume file is of another training.
+    """
+    with _drawing(seed, "weights", device):
+        detector = _detector(backbone, len(train.categories), recipe, backend)
+    detector.network.to(device)
+    if size_of(group) > 1:
+        detector.network = synchronise(detector.network)
+    network = detector.network.train()
+    optimizer = _optimizer(network)
+    settings = {
+        "backend": backend,
+        "backbone": _hash(backbone),
+        "recipe": asdict(recipe),
+        "data": hashlib.blake2b(train.packed.numpy().tobytes(), digest_size=16).hexdigest(),
+        "seed": seed,
+    }
+    start = _restore(resume, settings, network, optimizer)
+    requests = training_requests(train, recipe, seed, start=start, rank=rank_in(group), processes=size_of(group))
+    requests = itertools.islice(requests, recipe.iterations - start + recipe.precise_norm)
+    batches = read_all(train, requests, recipe, detector.to_input, workers)
+    compute = _compute(detector, device, amp)
+    for step, batch in enumerate(itertools.islice(batches, recipe.iterations - start), start):
+        for part in optimizer.param_groups:
+            part["lr"] = recipe.rate(step)
+        with _drawing(seed, f"step/{step}/{rank_in(group)}", device):
+            losses = compute(batch)
+        _descend(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
+        done = step + 1
+        if resume is not None and rank_in(group) == 0 and (done % save_every == 0 or done == recipe.iterations):
+            save_state(resume, settings, done, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+        on_step(done, {name: float(loss.detach()) for name, loss in losses.items()})
+    if recipe.precise_norm:
+        with _drawing(seed, f"statistics/{rank_in(group)}", device):
+            measure_statistics(network, compute, batches, group)
+    return detector
+
+
+def _detector(
+    backbone: nn.Module | Detectron2Backbone, classes: int, recipe: DetectionRecipe, backend: str
+) -> Detector:
+    if backend not in BACKENDS:
+        raise ValueError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    if backend == "detectron2":
+        if not isinstance(backbone, Detectron2Backbone):
+            raise ValueError("the detectron2 backend takes a Detectron2Backbone: settings and weights in its names")
+        return Detectron2Detector(backbone, classes, recipe)
+    if isinstance(backbone, Detectron2Backbone):
+        raise ValueError("the torchvision backend takes a ResNet with torchvision's names, no Detectron2Backbone")
+    return TorchvisionDetector(backbone, classes, recipe)
+
+
+def _compute(
+    detector: Detector, device: str | torch.device, amp: torch.dtype | None
+) -> Callable[[list[Any]], dict[str, Tensor]]:
+    def compute(batch: list[Any]) -> dict[str, Tensor]:
+        with torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+            return detector.losses(batch)
+
+    return compute
+
+
+def _descend(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    step: int,
+    group: dist.ProcessGroup | None,
+    resume: Path | None,
+) -> None:
+    """One step of SGD on the mean of all processes' losses."""
+    mean = sum_over(group, loss.detach().clone()) / size_of(group)
+    if not mean.isfinite():
+        kept = f"{resume} keeps the last good checkpoint; " if resume is not None and resume.exists() else ""
+        raise ValueError(f"the loss is {float(mean)} at step {step}: {kept}give a smaller learning rate")
+    optimizer.zero_grad()
+    loss.backward()
+    _mean_gradients(network, group)
+    optimizer.step()
+
+
+def _mean_gradients(network: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """In one message. A process without an object of some kind has no gradient for it: zeros."""
+    if group is None:
+        return
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
+    total = sum_over(group, torch.cat([gradient.flatten() for gradient in gradients])) / size_of(group)
+    for parameter, part in zip(trained, total.split([each.numel() for each in trained]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def _optimizer(network: nn.Module) -> torch.optim.SGD:
+    """SGD, without weight decay on batch norms."""
+    norms = {id(each) for part in network.modules() if isinstance(part, _BatchNorm) for each in part.parameters()}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [each for each in trained if id(each) not in norms], "weight_decay": WEIGHT_DECAY},
+        {"params": [each for each in trained if id(each) in norms], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM)
+
+
+@contextmanager
+def _drawing(seed: int, purpose: str, device: str | torch.device) -> Iterator[None]:
+    """Inside, what is drawn depends on these alone; outside, nobody sees that anything was."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(stream(seed, f"coco/{purpose}").initial_seed())
+        yield
+
+
+def _hash(backbone: nn.Module | Detectron2Backbone) -> str:
+    if isinstance(backbone, nn.Module):
+        return backbone_hash(backbone)
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(backbone.weights.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _restore(
+    resume: Path | None, settings: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    """Fill both from the file, if there is one; how many steps are done."""
+    found = None if resume is None else load_state(resume, settings)
+    if found is None:
+        return 0
+    done, state = found
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return done
