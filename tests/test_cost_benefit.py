@@ -1,17 +1,22 @@
-"""How like an image its positives are, for any views and any encoder."""
+"""How like an image its positives are, and what they cost, for any views and any encoder."""
 
 import json
 import math
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import viewgen
 from pairdata import write_scenes
+from ssl_eval import Result, append_result, read_results
 from viewgen import ImageEncoder, embed_images, fold_journals, generate_views
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +70,30 @@ def similarity(monkeypatch):
     return similarity
 
 
-def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similarity):
+def run(*arguments: object, expect: int = 0) -> str:
+    """Run the program in this process, as `python benchmarks/cost_benefit` does in its own; what it printed."""
+    argv, printed, code = sys.argv, StringIO(), 0
+    sys.argv = [str(PROGRAM), *map(str, arguments)]
+    try:
+        with redirect_stdout(printed):
+            runpy.run_path(str(PROGRAM), run_name="__main__")
+    except SystemExit as stop:
+        code = 1
+        print(stop.code, file=printed)
+    finally:
+        sys.argv = argv
+    assert code == expect, printed.getvalue()
+    return printed.getvalue()
+
+
+def cost(*arguments: object) -> dict[str, dict[str, str]]:
+    """The table of costs by row name and column."""
+    lines = [line.strip("┃│ ") for line in run("cost", *arguments).splitlines() if "┃" in line or "│" in line]
+    head, *rows = [[part.strip() for part in line.replace("┃", "│").split("│")] for line in lines]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=False)) for row in rows}
+
+
+def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similarity, monkeypatch):
     torch.manual_seed(0)
     encoder = ImageEncoder(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 8)), size=32)
     root = views(0.5)
@@ -75,8 +103,10 @@ def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similari
         image = kept[0].vectors[kept[0].keys.row(path.rsplit(".", 2)[0])].astype(float)
         view = kept[1].vectors[row].astype(float)
         cosines.append(image @ view / math.sqrt(image @ image) / math.sqrt(view @ view))
-    for rows in (similarity.ROWS, 7):
-        similarity.ROWS = rows
+    import rows
+
+    for at_once in (rows.ROWS, 7):
+        monkeypatch.setattr(rows, "ROWS", at_once)
         found = similarity.measure_similarity(*kept, root / "manifest.parquet")
         assert (found.views, found.lost) == (48, 0)
         assert found.mean == pytest.approx(np.mean(cosines), abs=1e-12)
@@ -84,26 +114,110 @@ def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similari
         assert found.other < found.mean
 
 
-def test_views_by_clip_from_a_file_of_weights(images, views, tmp_path):
+def test_views_by_clip_from_a_file_of_weights(images, views, tmp_path, monkeypatch):
     import open_clip
 
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
     open_clip.add_model_config(tmp_path / "configs")
     torch.save(open_clip.create_model("tiny-clip").state_dict(), tmp_path / "clip.pt")
-    start = f"import open_clip, runpy, sys; open_clip.add_model_config({str(tmp_path / 'configs')!r}); "
-    program = start + f"sys.path.insert(0, {str(PROGRAM)!r}); runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
-
-    def run(*arguments: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", program, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-
     near, far = views(0.1), views(0.9)
-    done = run(images, near, far, "--encoder", f"open_clip/tiny-clip:{tmp_path / 'clip.pt'}", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
+    printed = run(images, near, far, "--encoder", f"open_clip/tiny-clip:{tmp_path / 'clip.pt'}", "--device", "cpu")
+    rows = [line.split("│") for line in printed.splitlines() if "│" in line]
     assert [int(row[2]) for row in rows] == [48, 48]
     assert float(rows[0][3]) > float(rows[1][3])
-    unknown = run(images, near, "--encoder", "open_clip/no-such-model:tag", "--device", "cpu")
-    assert unknown.returncode == 1
-    assert unknown.stderr.strip().splitlines()[-1].startswith("error: unknown encoder open_clip/no-such-model")
+    unknown = run(images, near, "--encoder", "open_clip/no-such-model:tag", "--device", "cpu", expect=1)
+    assert unknown.strip().splitlines()[-1].startswith("error: unknown encoder open_clip/no-such-model")
+
+
+def test_the_table_of_costs_has_ours_beside_the_published(images, views, backbone, tmp_path):
+    near, far, out = views(0.1), views(0.6), tmp_path / "results" / "views.jsonl"
+    linear = {"metric": "top1", "protocol": "p", "backbone": "b", "data": "d", "machine": "m", "seconds": 1.0}
+    for seed, value in enumerate((60.0, 62.0)):
+        append_result(
+            tmp_path / "linear.jsonl", Result(task="linear", value=value, seed=seed, recipe=near.name, **linear)
+        )
+    options = ["--features", backbone, "--encoder", backbone, "--timed", 4, "--device", "cpu"]
+    table = cost(images, near, far, *options, "--results", tmp_path / "linear.jsonl", "--out", out)
+    assert list(table) == [near.name, far.name, "crop", "jitter", "blur", "ICGAN, noise-based", "MaskGIT, mask-based"]
+    assert table[near.name]["linear top-1"] == "61.00 ± 1.41 (2)" and table["crop"]["linear top-1"] == "(35.0)"
+    assert table["ICGAN, noise-based"] == {
+        "pairs": "", "linear top-1": "(54.4)", "FID": "(21.13)", "SSIM": "(0.21)", "cosine": "", "ms": "(19.82)",
+        "parameters": "(116M)",
+    }  # fmt: skip
+    assert [table[name]["pairs"] for name in (near.name, far.name, "blur")] == ["48", "48", "24"]
+    found = {(result.recipe, result.metric): result.value for result in read_results(out)}
+    for measure, smaller, larger in (("fid", near, far), ("ssim", far, near), ("cosine", far, near)):
+        assert found[smaller.name, measure] < found[larger.name, measure]
+    for name in ("crop", "jitter", "blur"):
+        ours, published = table[name]["ms"].split()
+        assert float(ours) == pytest.approx(found[name, "milliseconds"], abs=0.006) and published[0] == "("
+        assert table[name]["FID"].split()[0] == f"{found[name, 'fid']:.2f}"
+    assert found["jitter", "ssim"] > found["crop", "ssim"]
+    markdown = out.with_suffix(".md").read_text()
+    assert f"FID by {backbone}" in markdown and "| (21.13) |" in markdown
+
+
+def test_views_are_compared_with_the_image_of_their_row(images, views, tmp_path):
+    """SSIM 1 for views that are their images, whatever the order of the manifest; broken files are counted."""
+    root = views(0.0)
+    table = cost(images, root, "--device", "cpu", "--count", 11, "--timed", 1)
+    assert table[root.name]["SSIM"] == "1.000" and table[root.name]["pairs"] == table["blur"]["pairs"] == "11"
+    assert table[root.name]["FID"] == "" and table["crop"]["FID"] == "(2.48)"
+    sorted(root.rglob("*.png"))[5].write_bytes(b"broken")
+    table = cost(images, root, "--device", "cpu", "--timed", 1)
+    assert (table[root.name]["pairs"], table[root.name]["lost"]) == ("47", "1")
+
+
+def test_an_augmentation_alone_is_what_its_name_says(images, monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAM))
+    from augmentations import Augmenter, augmentations
+
+    squares = torch.stack([viewgen.read_image(images / key, 64) for key in viewgen.list_images(images)])
+    made = {name: Augmenter(name, augment, 0)(squares) for name, augment in augmentations(64).items()}
+    again = Augmenter("jitter", augmentations(64)["jitter"], 0)(squares)
+    assert torch.equal(made["jitter"], again)
+    assert all(view.dtype == torch.uint8 and view.shape == squares.shape for view in made.values())
+    assert all(not torch.equal(view, squares) for view in made.values())
+    means = {name: view.float().mean((2, 3)) for name, view in made.items()}
+    assert (means["blur"] - squares.float().mean((2, 3))).abs().max() < 3
+    contrast = {name: view.float().std() for name, view in made.items()}
+    assert contrast["blur"] < squares.float().std()
+
+
+def test_generators_are_timed_by_the_words_of_viewgen_generate(images, tmp_path):
+    embedded = embed_images(
+        images, tmp_path / "pool", ImageEncoder(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), size=32)
+    )
+    words = f"--pool {embedded.folder} --pool-images {images} --output-size 32"
+    root = tmp_path / "retrieved"
+    generator = viewgen.load_generator("retrieval", pool=embedded.folder, pool_images=images, output_size=32)
+    generate_views(images, root, generator)
+    fold_journals(root)
+    table = cost(images, root, "--generators", f"retrieved=retrieval {words}", "--timed", 5, "--device", "cpu")
+    assert 0 < float(table["retrieved"]["ms"]) < 1000
+
+
+def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, tmp_path):
+    root = views(0.1)
+    (tmp_path / "bare").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare" / "a.png")
+    (tmp_path / "none.jsonl").touch()
+    mistakes = {
+        (images, tmp_path / "bare"): "run viewgen index",
+        (images, root, root): "two folders of views have the same name",
+        (images, root, "--inception", "a.pth", "--features", backbone): "not both",
+        (images, root, "--inception", "no/such.pth"): "download it from https://github.com/mseitzer/pytorch-fid",
+        (images, root, "--lpips", "no/such.pth"): "download torchvision's AlexNet",
+        (images, root, "--features", "nothing"): "nothing",
+        (images, root, "--results", tmp_path / "none.jsonl"): "has no linear top-1",
+        (images, root, "--generators", "other=eldm"): "ROW one of views-0.1",
+        (images, root, "--generators", "views-0.1=nothing"): "there is no generator 'nothing'",
+        (images, root, "--generators", "views-0.1=retrieval --pol x"): "see viewgen generate --generator retrieval",
+        (tmp_path / "nowhere", root): "nowhere",
+        (images, root, "--size", 4): "at least 6 pixels",
+    }
+    for arguments, says in mistakes.items():
+        line = run("cost", *arguments, "--device", "cpu", expect=1).splitlines()[-1]
+        assert line.startswith("error: ") and says in line, line

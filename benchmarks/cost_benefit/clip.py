@@ -1,4 +1,7 @@
-"""CLIP's image embedding, after its projection: what CLIP similarities are measured with."""
+"""CLIP's image embedding, after its projection: what CLIP similarities are measured with.
+
+pairquality's encoders are the same towers without it: a vector for each patch.
+"""
 
 from __future__ import annotations
 

@@ -5,17 +5,13 @@ Shapes: N views, D the embedding's length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 import viewgen
-
-ROWS = 16_384  # pairs compared at a time
-Progress = Callable[[int, int], None]
+from rows import keys_and_paths
 
 
 class Similarity(NamedTuple):
@@ -45,7 +41,7 @@ def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, ma
     if images.encoder_hash != views.encoder_hash:
         raise ValueError("images and views were embedded by different encoders: choose another --work folder")
     own, other, lost = [], [], 0
-    for keys, paths in _pairs(manifest):
+    for keys, paths in keys_and_paths(manifest):
         rows = [(images.keys.row(key), views.keys.row(path)) for key, path in zip(keys, paths, strict=True)]
         known = np.array([pair for pair in rows if None not in pair], dtype=np.int64).reshape(-1, 2)
         lost += len(rows) - len(known)
@@ -65,13 +61,6 @@ def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, ma
         other=float(chance.mean()) if len(chance) else nothing,
         lost=lost,
     )
-
-
-def _pairs(manifest: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Keys and paths of the manifest's views, some at a time."""
-    with pq.ParquetFile(manifest) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=["key", "path"]):
-            yield batch.column("key").to_pylist(), batch.column("path").to_pylist()
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

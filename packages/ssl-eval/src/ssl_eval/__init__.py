@@ -5,9 +5,11 @@ from ssl_eval.features import Features, extract_features
 from ssl_eval.finetune import finetune
 from ssl_eval.frozen import evaluate_frozen
 from ssl_eval.grid import GridRun
+from ssl_eval.image_metrics import ImageMetrics, image_metrics
 from ssl_eval.knn import knn_accuracy, knn_predictions
 from ssl_eval.linear import LinearResult, linear_probe
 from ssl_eval.linear_evaluation import linear_evaluation
+from ssl_eval.metric_networks import ImageFeatures, load_inception, load_lpips
 from ssl_eval.protocols import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Protocol, adapted
 from ssl_eval.published import PROTOCOLS, find_protocol
 from ssl_eval.results import Result, append_result, backbone_hash, machine, read_results
@@ -26,6 +28,8 @@ __all__ = [
     "Features",
     "FineTuneProtocol",
     "GridRun",
+    "ImageFeatures",
+    "ImageMetrics",
     "KNNProtocol",
     "LinearProtocol",
     "LinearResult",
@@ -46,11 +50,14 @@ __all__ = [
     "features_of",
     "find_protocol",
     "finetune",
+    "image_metrics",
     "knn_accuracy",
     "knn_predictions",
     "linear_evaluation",
     "linear_probe",
     "listed_subset",
+    "load_inception",
+    "load_lpips",
     "machine",
     "named_folders",
     "read_results",

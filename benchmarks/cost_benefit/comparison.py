@@ -1,0 +1,194 @@
+"""Kinds of views, each compared with its images and timed: views of folders, and augmentations.
+
+FID, SSIM, LPIPS and cosine by ssl_eval; milliseconds of what makes the views, one image at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import Tensor
+
+import sslzoo
+import viewgen
+from augmentations import Augmenter, augmentations
+from encoders import open_encoder
+from pairdata import Augment
+from rows import About, Reader, about_views, evenly, keys_and_paths, manifest_of
+from ssl_eval.image_metrics import ImageMetrics, image_metrics
+from ssl_eval.metric_networks import load_inception, load_lpips
+from ssl_eval.view_cost import count_parameters
+from timing import maker_of, milliseconds_per_view, named_generators
+from viewgen.hashing import file_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Accuracy, FID, SSIM, milliseconds and parameters of kinds of views."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    views: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders with a manifest.parquet; crop, jitter and blur need none."""
+    inception: Path | None = None
+    """FID's own network: pt_inception-2015-12-05-6726825d.pth."""
+    features: str | None = None
+    """Another network for FID: open_clip/MODEL:TAG (or :FILE), timm/MODEL, or a backbone folder."""
+    lpips: Path | None = None
+    """torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1."""
+    encoder: str | None = None
+    """For the cosine between image and view, named as --features."""
+    results: Path | None = None
+    """JSON lines; linear top-1 of the recipe that is called as the row."""
+    generators: tuple[str, ...] = ()
+    """To be timed: "ROW=GENERATOR --option value", as `viewgen generate` takes them."""
+    size: int | None = None
+    """Side in pixels at which pairs are compared; that of the first views without, 224 where there are none."""
+    count: int | None = None
+    """Pairs compared for each row, evenly spaced; all without."""
+    timed: int = 1000
+    """Images timed, one at a time."""
+    out: Path | None = None
+    """File that gets a JSON line for each figure; the table goes beside it, as Markdown."""
+    seed: int = 0
+    """Of the augmentations."""
+    batch_size: int = 64
+    workers: int = 4
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A kind of view, and what was found.
+
+    Attributes:
+        name: a folder's, or an augmentation's.
+        kind: the generator's name, or the augmentation's; what the paper's rows are found by.
+        metrics: measured.
+        lost: pairs that could not be read.
+        seconds: the measurement took.
+        views: tells them from others: the manifest's hash, or the augmentation's name.
+    """
+
+    name: str
+    kind: str
+    metrics: ImageMetrics
+    lost: int
+    seconds: float
+    views: str
+
+
+def measure(options: Cost) -> list[Row]:
+    """Compare and time each kind of view."""
+    manifests = {folder.resolve().name: manifest_of(folder) for folder in options.views}
+    if len(manifests) < len(options.views):
+        raise ValueError("two folders of views have the same name: a row is called by it, so rename one")
+    abouts = {name: about_views(manifest) for name, manifest in manifests.items()}
+    generators = named_generators(options.generators, list(manifests), options.device)
+    networks = open_networks(options)
+    size = options.size or next((about.side for about in abouts.values()), 224)
+    keys = viewgen.list_images(options.images)
+    with sslzoo.Progress() as progress:
+        compare = Comparison(options, keys, size, networks, progress)
+        rows = [
+            compare.views(folder, abouts[name], generators.get(name))
+            for name, folder in zip(manifests, options.views, strict=True)
+        ]
+        return rows + [compare.augmented(name, augment) for name, augment in augmentations(size).items()]
+
+
+def open_networks(options: Cost) -> dict[str, Any]:
+    """What `image_metrics` compares by."""
+    if options.inception is not None and options.features is not None:
+        raise ValueError("FID takes the features of one network: give --inception or --features, not both")
+    named = {"fid": options.features, "encoder": options.encoder}
+    networks: dict[str, Any] = {
+        use: open_encoder(name, options.device) for use, name in named.items() if name is not None
+    }
+    for encoder in networks.values():
+        encoder.name += f" ({encoder.hash[:8]})"
+    if options.inception is not None:
+        networks["fid"] = load_inception(options.inception)
+    if options.lpips is not None:
+        networks["lpips"] = load_lpips(options.lpips)
+    return networks
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One kind of view after another, on the same images by the same networks.
+
+    Attributes:
+        options: of the command line.
+        keys: of all images.
+        size: side in pixels of what is compared.
+        networks: of `image_metrics`.
+        progress: where each kind is a stage.
+    """
+
+    options: Cost
+    keys: Sequence[str]
+    size: int
+    networks: dict[str, Any]
+    progress: sslzoo.Progress
+
+    def views(self, folder: Path, about: About, generator: viewgen.Generator | None) -> Row:
+        """The views of a folder; their generator is timed if it is given."""
+        options, manifest, reader = self.options, manifest_of(folder), self._reader()
+        pairs = reader(
+            [(options.images, key), (folder, path)]
+            for keys, paths in keys_and_paths(manifest, options.count)
+            for key, path in zip(keys, paths, strict=True)
+        )
+        about_row = {"name": folder.resolve().name, "kind": about.generator, "views": file_hash(manifest)}
+        row = self._row(about_row, pairs, reader, self._count(about.views))
+        if generator is None:
+            return row
+        make = maker_of(generator, strength=about.strength, seed=options.seed)
+        milliseconds = self._timed(make, getattr(generator, "input_size", None))
+        cost = replace(row.metrics, milliseconds=milliseconds, parameters=count_parameters(generator))
+        return replace(row, metrics=cost)
+
+    def augmented(self, name: str, augment: Augment) -> Row:
+        """An augmentation of every image."""
+        options, reader = self.options, self._reader()
+        chosen = self._evenly(options.count)
+        make, timed = (Augmenter(name, augment, options.seed) for _ in range(2))
+        squares = reader([(options.images, key)] for key in chosen)
+        pairs = ((images, make(images)) for (images,) in squares)
+        row = self._row({"name": name, "kind": name, "views": name}, pairs, reader, len(chosen))
+        milliseconds = self._timed(lambda key, image: timed(image.to(options.device)), self.size)
+        return replace(row, metrics=replace(row.metrics, milliseconds=milliseconds))
+
+    def _timed(self, make: Callable[[str, Tensor], object], size: int | None) -> float | None:
+        keys = self._evenly(self.options.timed)
+        return milliseconds_per_view(make, self.options.images, keys, size=size, device=self.options.device)
+
+    def _evenly(self, count: int | None) -> list[str]:
+        return [self.keys[int(place)] for place in evenly(len(self.keys), count)]
+
+    def _row(self, about: dict[str, str], pairs: Iterable, reader: Reader, total: int) -> Row:
+        started = time.perf_counter()
+        told = _telling(pairs, self.progress.stage(about["name"]), total)
+        metrics = image_metrics(told, **self.networks, device=self.options.device)
+        return Row(**about, metrics=metrics, lost=reader.lost, seconds=time.perf_counter() - started)
+
+    def _reader(self) -> Reader:
+        return Reader(self.size, batch_size=self.options.batch_size, workers=self.options.workers)
+
+    def _count(self, total: int) -> int:
+        return total if self.options.count is None else min(total, self.options.count)
+
+
+def _telling(pairs: Iterable, update: Callable[[int, int], None], total: int) -> Iterator:
+    """The pairs, and how far they are."""
+    done = 0
+    for pair in pairs:
+        yield pair
+        done += len(pair[0])
+        update(done, total)

@@ -1,0 +1,19 @@
+"""Whatever embeds an image as one vector, by name."""
+
+from __future__ import annotations
+
+import sslzoo
+import viewgen
+
+
+def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
+    """open_clip/MODEL:TAG (or :FILE), timm/MODEL, a backbone folder or an official checkpoint.
+
+    Raises:
+        ValueError: it is none of these, or cannot be read.
+    """
+    if name.startswith("open_clip/"):
+        from clip import open_clip_encoder
+
+        return open_clip_encoder(name.removeprefix("open_clip/"), device)
+    return viewgen.load_encoder(name, other=sslzoo.open_backbone, device=device)

@@ -1,0 +1,76 @@
+"""Milliseconds of whatever makes views, one image at a time, as GenCL's Table 4 tells them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from jaxtyping import UInt8
+from torch import Tensor
+
+import sslzoo
+import viewgen
+from ssl_eval.view_cost import Stopwatch
+from viewgen.generator import generator_class
+from viewgen.images import key_path, read_image
+from viewgen.options import options_type
+
+
+def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) -> dict[str, viewgen.Generator]:
+    """The generator behind each row that is to be timed.
+
+    Args:
+        wanted: "ROW=GENERATOR --option value ...", the options those of `viewgen generate --generator GENERATOR`.
+        rows: names of the folders of views.
+        device: where they run.
+
+    Raises:
+        ValueError: no such row or generator, or options that it does not have.
+    """
+    found = {}
+    for text in wanted:
+        row, _, words = text.partition("=")
+        name, *options = shlex.split(words) or [""]
+        if row not in rows:
+            raise ValueError(f"--generators {text!r}: write ROW=GENERATOR --option value, ROW one of {', '.join(rows)}")
+        kind = options_type(generator_class(name), without={"device"})
+        try:
+            chosen = tyro.cli(kind, args=options, prog=name, console_outputs=False)
+        except SystemExit as error:
+            raise ValueError(f"--generators {text!r}: see viewgen generate --generator {name} --help") from error
+        values: dict[str, Any] = {item.name: getattr(chosen, item.name) for item in fields(kind)}
+        if isinstance(values.get("encoder"), str):  # of a backbone folder too
+            values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.open_backbone, device=device)
+        found[row] = viewgen.load_generator(name, **values, device=device)
+    return found
+
+
+def maker_of(generator: Any, *, strength: float | None, seed: int) -> Callable[[str, Tensor], Tensor]:
+    """From a key and its decoded image to a view."""
+    level = None if strength is None else torch.tensor([strength])
+
+    def make(key: str, image: UInt8[Tensor, "1 3 H W"]) -> UInt8[Tensor, "1 3 H W"]:
+        keyed = getattr(generator, "condition_for", None)
+        condition = generator.condition(image) if keyed is None else keyed([key], image)
+        return generator.generate(condition, seeds=[viewgen.view_seed(seed, key, 0)], strength=level)
+
+    return make
+
+
+def milliseconds_per_view(
+    make: Callable[[str, Tensor], object], images: Path, keys: Iterable[str], *, size: int | None, device: str
+) -> float | None:
+    """Mean over images, one at a time, each decoded before the clock runs; None if none can be read."""
+    watch = Stopwatch(device)
+    for key in keys:
+        try:
+            image = read_image(key_path(images, key), size)
+        except viewgen.UnreadableImage:
+            continue
+        watch(make, key, image[None])
+    return watch.milliseconds

@@ -1,0 +1,58 @@
+"""The command ``ssl-eval``.
+
+ssl-eval report RESULTS.jsonl --out runs/report
+ssl-eval report RESULTS.jsonl MORE.jsonl --out runs/report --facts facts.csv --title "Views on CIFAR-10"
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that is asked for; a user's mistake ends in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            written = options.run(options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for warning in told:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    for path in written:
+        print(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ssl-eval", description="What encoders are worth.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    report = commands.add_parser(
+        "report",
+        help="tables and plots of results",
+        description="Write report.html, report.md and report.csv from lines of results.",
+    )
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="files of JSON lines")
+    report.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="made where it is missing")
+    report.add_argument(
+        "--facts", type=Path, metavar="CSV", help="recipe, perhaps series, and columns of numbers: views, cost"
+    )
+    report.add_argument("--title", default="Results", help="heading of the page")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _report(options: argparse.Namespace) -> list[Path]:
+    try:
+        from ssl_eval.report import write_report
+    except ModuleNotFoundError as error:
+        raise ValueError(f"reports need {error.name}: pip install 'ssl-eval[report]'") from error
+    return write_report(options.results, options.out, facts=options.facts, title=options.title)
+
+
+if __name__ == "__main__":
+    main()

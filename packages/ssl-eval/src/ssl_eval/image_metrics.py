@@ -1,0 +1,265 @@
+"""How near views are to their images, and what they cost: FID, SSIM, LPIPS, cosine, milliseconds, parameters.
+
+Shapes: B pairs of a batch, H and W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ssl_eval.metric_networks import required
+from ssl_eval.results import Result, machine
+from ssl_eval.view_cost import Stopwatch, count_parameters
+
+Features = Callable[[UInt8[Tensor, "B 3 H W"]], Float[Tensor, "B D"]]
+SSIM_SIGMA = 1.5
+"""Of the Gaussian window, 11 pixels wide, K1 0.01, K2 0.03: Wang et al. 2004 (https://doi.org/10.1109/TIP.2003.819861),
+III B."""
+SMALLEST = 6  # pixels a side: the window is reflected at the border
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageMetrics:
+    """What was measured of pairs; None for what was not asked for.
+
+    Attributes:
+        pairs: how many.
+        ssim: mean structural similarity, 1 for equal images.
+        ssim_deviation: of it, over the pairs.
+        fid: Fréchet distance of the features of all images and of all views, 0 for equal ones. It depends on the
+            number of pairs, and is too large with few.
+        fid_features: whose features.
+        lpips: mean learned perceptual distance, 0 for equal images.
+        lpips_network: by which network.
+        cosine: mean cosine of the embeddings of image and view.
+        cosine_encoder: whose embeddings.
+        milliseconds: mean time to make one view, one at a time.
+        parameters: of what makes them.
+    """
+
+    pairs: int
+    ssim: float
+    ssim_deviation: float
+    fid: float | None = None
+    fid_features: str = ""
+    lpips: float | None = None
+    lpips_network: str = ""
+    cosine: float | None = None
+    cosine_encoder: str = ""
+    milliseconds: float | None = None
+    parameters: int | None = None
+
+    def results(self, *, recipe: str, views: str, data: str, seed: int = 0, seconds: float) -> list[Result]:
+        """A result for each figure, task "views", for tables and reports.
+
+        Args:
+            recipe: what made the views.
+            views: their hash, or what else tells them from all others; in the place of a backbone's.
+            data: name of the set of images.
+            seed: of the views.
+            seconds: the measurement took.
+        """
+        pairs = f"{self.pairs} pairs"
+        told = {
+            "fid": (self.fid, f"{self.fid_features}, {pairs}"),
+            "ssim": (self.ssim, pairs),
+            "lpips": (self.lpips, f"{self.lpips_network}, {pairs}"),
+            "cosine": (self.cosine, f"{self.cosine_encoder}, {pairs}"),
+            "milliseconds": (self.milliseconds, "batch 1"),
+            "parameters": (self.parameters, ""),
+        }
+        same: dict[str, Any] = {"backbone": views, "data": data, "seed": seed, "recipe": recipe, "seconds": seconds}
+        return [
+            Result(task="views", metric=metric, value=float(value), protocol=protocol, machine=machine(), **same)
+            for metric, (value, protocol) in told.items()
+            if value is not None
+        ]
+
+
+@torch.no_grad()
+def image_metrics(
+    pairs: Iterable[tuple[Tensor, Tensor]],
+    *,
+    fid: Features | None = None,
+    lpips: nn.Module | None = None,
+    encoder: Features | None = None,
+    make_view: Callable[[UInt8[Tensor, "1 3 H W"]], object] | None = None,
+    timed: int = 1000,
+    device: str | torch.device = "cpu",
+) -> ImageMetrics:
+    """Compare images with their views in one pass, in memory that does not grow with their number.
+
+    What GenCL's Table 4 and GenView's Table 10 (https://arxiv.org/abs/2403.12003) tell. FID is
+    |m - n|^2 + tr(S + T - 2 (S T)^(1/2)) (https://arxiv.org/abs/1706.08500, eq. 6), of means and covariances summed in
+    float64; LPIPS is eq. 1 of https://arxiv.org/abs/1801.03924. The arithmetic is torchmetrics'.
+
+    Args:
+        pairs: (images, views), both uint8 [B, 3, H, W] and of one size.
+        fid: gives features of uint8 images: `load_inception`, or any other network as `ImageFeatures`; its `name` is
+            told with the result.
+        lpips: what `load_lpips` gives.
+        encoder: embeds uint8 images for the cosine, as `ImageFeatures` does.
+        make_view: makes the view of one image; it is timed on the first images.
+        timed: on how many; GenCL takes 1,000.
+        device: where to compute. Networks that are modules are moved there.
+
+    Raises:
+        ValueError: no pairs, or fewer than two with fid; batches that are not such pairs; torchmetrics is missing.
+    """
+    sums = [_Similarity(), *([_Distance(lpips)] if lpips else []), *([_Cosine(encoder)] if encoder else [])]
+    frechet = _Frechet(fid) if fid else None
+    for network in (fid, lpips, encoder):
+        if isinstance(network, nn.Module):
+            network.eval().to(device)
+    watch, count = Stopwatch(device), 0
+    for images, views in pairs:
+        _check(images, views)
+        images, views = images.to(device), views.to(device)
+        for measure in sums:
+            measure.add(images, views)
+        if frechet is not None:
+            frechet.add(images, views)
+        if make_view is not None:
+            for row in range(min(len(images), timed - watch.count)):
+                watch(make_view, images[row : row + 1])
+        count += len(images)
+    if count < (1 if frechet is None else 2):
+        raise ValueError(f"{count} pairs are too few to compare: give at least one, and two for FID")
+    found: dict[str, Any] = {}
+    for measure in sums:
+        found |= measure.found()
+    return ImageMetrics(
+        pairs=count,
+        **found,
+        **({} if frechet is None else frechet.found()),
+        milliseconds=watch.milliseconds if make_view else None,
+        parameters=count_parameters(make_view) if isinstance(make_view, nn.Module) else None,
+    )
+
+
+class _Mean:
+    """Mean and deviation of a value per pair."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def include(self, values: Float[Tensor, " B"]) -> None:
+        """A batch more."""
+        wide = values.double()
+        self._count += len(wide)
+        self._sum += float(wide.sum())
+        self._squares += float(wide.square().sum())
+
+    @property
+    def mean(self) -> float:
+        """Of all so far."""
+        return self._sum / self._count
+
+    @property
+    def deviation(self) -> float:
+        """Of the values themselves, not of their mean."""
+        return math.sqrt(max(0.0, self._squares / self._count - self.mean**2))
+
+
+class _Similarity(_Mean):
+    """SSIM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ssim = required("torchmetrics.functional.image").structural_similarity_index_measure
+
+    def add(self, images: Tensor, views: Tensor) -> None:
+        """A batch more."""
+        levels = (images.float() / 255, views.float() / 255)
+        found = self._ssim(*levels, sigma=SSIM_SIGMA, data_range=1.0, reduction="none")
+        self.include(found.reshape(len(images)))
+
+    def found(self) -> dict[str, Any]:
+        """What is told."""
+        return {"ssim": self.mean, "ssim_deviation": self.deviation}
+
+
+class _Distance(_Mean):
+    """LPIPS."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+
+    def add(self, images: Tensor, views: Tensor) -> None:
+        """A batch more."""
+        self.include(self._network(images, views))
+
+    def found(self) -> dict[str, Any]:
+        """What is told."""
+        return {"lpips": self.mean, "lpips_network": _name(self._network)}
+
+
+class _Cosine(_Mean):
+    """Cosine of two embeddings."""
+
+    def __init__(self, encoder: Features) -> None:
+        super().__init__()
+        self._encoder = encoder
+
+    def add(self, images: Tensor, views: Tensor) -> None:
+        """A batch more."""
+        self.include(nn.functional.cosine_similarity(self._encoder(images).double(), self._encoder(views).double()))
+
+    def found(self) -> dict[str, Any]:
+        """What is told."""
+        return {"cosine": self.mean, "cosine_encoder": _name(self._encoder)}
+
+
+class _Frechet:
+    """FID of whatever features."""
+
+    def __init__(self, features: Features) -> None:
+        self._features, self._metric, self._kind = (
+            features,
+            None,
+            required("torchmetrics.image.fid").FrechetInceptionDistance,
+        )
+
+    def add(self, images: Tensor, views: Tensor) -> None:
+        """A batch more."""
+        for batch, real in ((images, True), (views, False)):
+            features = self._features(batch)
+            if features.ndim != 2:
+                raise ValueError(f"{_name(self._features)} gave {list(features.shape)}: FID needs one vector per image")
+            if self._metric is None:
+                self._metric = self._kind(feature=_Given(features.shape[1])).to(features.device)
+            self._metric.update(features.double(), real=real)
+
+    def found(self) -> dict[str, Any]:
+        """What is told."""
+        assert self._metric is not None
+        return {"fid": float(self._metric.compute()), "fid_features": _name(self._features)}
+
+
+class _Given(nn.Identity):
+    """Features that are computed already, as torchmetrics asks for them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+
+def _name(network: object) -> str:
+    return getattr(network, "name", type(network).__name__)
+
+
+def _check(images: Tensor, views: Tensor) -> None:
+    """Raises ValueError unless these are uint8 pairs of one size."""
+    told = " and ".join(f"{each.dtype} {list(each.shape)}" for each in (images, views)).replace("torch.", "")
+    if images.dtype != torch.uint8 or views.dtype != torch.uint8 or images.shape != views.shape:
+        raise ValueError(f"images and views are {told}: give both as uint8 [B, 3, H, W], of one size")
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST:
+        raise ValueError(f"images are {told}: give [B, 3, H, W], at least {SMALLEST} pixels a side")
