@@ -19,6 +19,8 @@ from rich.console import Console
 def main() -> None:
     """Measure and print the table that is asked for; a user's mistake ends in one line."""
     arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]):
+        print(__doc__)
     try:
         if arguments[:1] == ["cost"]:
             from cost_table import main
