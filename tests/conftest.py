@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -23,11 +24,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def programs_apart() -> Iterator[None]:
     """Programs name their modules alike (step, views): what one file of tests imports is not for the next."""
+    others = _take_programs_modules()
     yield
+    _take_programs_modules()
+    sys.modules.update(others)
+
+
+def _take_programs_modules() -> dict[str, ModuleType]:
+    """Those that are imported, which they are no longer."""
+    found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and any(Path(file).is_relative_to(program) for program in PROGRAMS):
-            del sys.modules[name]
+            found[name] = sys.modules.pop(name)
+    return found
 
 
 class Programs:

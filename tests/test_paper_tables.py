@@ -187,9 +187,13 @@ signal.signal(signal.SIGINT, save)
 Path(sys.argv[1]).touch()
 time.sleep(60)
 """
-CALLS = (
-    "import sys; sys.path.insert(0, {!r}); import programs; programs.run({!r}, [{!r}], who='', log=programs.Path({!r}))"
-)
+CALLS = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+sys.path.insert(0, {!r})
+import programs
+programs.run({!r}, [{!r}], who="", log=programs.Path({!r}))
+"""
 
 
 def test_an_interrupt_waits_until_the_training_has_saved(tmp_path):
