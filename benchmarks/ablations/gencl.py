@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from filling import PaperTable
 from grids import KNN, LINEAR, Column, Grid, Row, unpublished
-from ssl_eval import Cell, Variant
+from ssl_eval import Cell, Variant, list_argument
 
 _LINEAR = Variant(name="vicreg-linear")
 _ONE, _TEN = (Variant(name=f"vicreg-semi-{each}", labels=f"list {each}percent.txt") for each in (1, 10))
@@ -49,12 +49,7 @@ class GenCLTable(PaperTable):
         Raises:
             ValueError: a list is needed, and it is not known where it is.
         """
-        named = cell.variant.labels or ""
-        if not named.startswith("list "):
-            return []
-        if self.lists is None:
-            raise ValueError(f"{cell.protocol} needs a list: give the folder of SimCLR's lists with --lists")
-        return [f"--list={self.lists / named.removeprefix('list ')}"]
+        return list_argument(cell, self.lists)
 
 
 BASELINE = Row("0%", (65.8, 86.6, 42.9, 60.7, 70.2, 84.1), {"policy": "none"})

@@ -41,12 +41,7 @@ class SemiSupervised(GridRun):
         Raises:
             ValueError: the cell needs one, and it is not known where it is.
         """
-        named = cell.variant.labels or ""
-        if not named.startswith("list "):
-            return []
-        if self.lists is None:
-            raise ValueError(f"{cell.protocol} needs a list: give the folder of SimCLR's lists with --lists")
-        return [f"--list={self.lists / named.removeprefix('list ')}"]
+        return ssl_eval.list_argument(cell, self.lists)
 
 
 def run(options: SemiSupervised) -> ssl_eval.Table:

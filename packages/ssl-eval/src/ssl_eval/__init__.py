@@ -1,6 +1,6 @@
 """What an encoder is worth: kNN, linear probe, fine-tuning on few labels, and their results."""
 
-from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
+from ssl_eval.comparison import Cell, compare, list_argument, named_folders, unmeasured
 from ssl_eval.features import Features, extract_features
 from ssl_eval.finetune import finetune
 from ssl_eval.frozen import evaluate_frozen
@@ -55,6 +55,7 @@ __all__ = [
     "knn_predictions",
     "linear_evaluation",
     "linear_probe",
+    "list_argument",
     "listed_subset",
     "load_inception",
     "load_lpips",

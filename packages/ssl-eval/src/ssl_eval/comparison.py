@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ssl_eval.results import Result
 from ssl_eval.table import Table, format_cell
@@ -28,6 +29,24 @@ class Cell:
     def protocol(self) -> str:
         """What results call it."""
         return self.variant.label + self.suffix
+
+
+def list_argument(cell: Cell, lists: Path | None) -> list[str]:
+    """The argument of apps/evaluate that names a list of labelled images; none where the cell needs none.
+
+    Args:
+        cell: whose variant's labels may be "list 1percent.txt".
+        lists: the folder of such files.
+
+    Raises:
+        ValueError: the cell needs one, and it is not known where it is.
+    """
+    named = cell.variant.labels or ""
+    if not named.startswith("list "):
+        return []
+    if lists is None:
+        raise ValueError(f"{cell.protocol} needs a list: give the folder of SimCLR's lists with --lists")
+    return [f"--list={lists / named.removeprefix('list ')}"]
 
 
 def unmeasured(cells: Sequence[Cell], results: Sequence[Result], *, data: str, seed: int = 0) -> list[Cell]:

@@ -4,11 +4,9 @@ Shapes: b batch, c classes, h x w pixels.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,14 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssl_eval.drawing import drawing
 from ssl_eval.features import evaluating
-from ssl_eval.processes import in_step, rank_in, size_of, sum_over
+from ssl_eval.processes import in_step, rank_in, size_of, sum_gradients, sum_over
 from ssl_eval.protocols import FineTuneProtocol
 from ssl_eval.results import backbone_hash
 from ssl_eval.scores import Scores, score
 from ssl_eval.softmax_regression import INITIAL_DEVIATION, stream
 from ssl_eval.training_images import Training, batches_of, check_labels, feature_width, steps_of
-from ssl_eval.training_state import load_state, save_state
+from ssl_eval.training_state import restore, save_state
 
 
 def finetune(
@@ -82,8 +81,8 @@ def finetune(
         with torch.autocast(kind, dtype=amp, enabled=amp is not None):
             return model(images.to(device, non_blocking=True)).float()
 
-    for epoch in range(_restore(resume, settings, model, optimizer), protocol.epochs):
-        with _drawing(seed, epoch, rank_in(group), device):
+    for epoch in range(restore(resume, settings, model, optimizer), protocol.epochs):
+        with drawing(seed, f"dropout/{epoch}/{rank_in(group)}", device):
             _train_epoch(model.train(), classify, optimizer, train, epoch, protocol, num_classes, device, group)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ValueError(f"training diverged in epoch {epoch}: give smaller learning rates")
@@ -120,7 +119,7 @@ def _train_epoch(
         loss = cross_entropy(classify(images), labels.to(device), reduction="sum") / everyone
         optimizer.zero_grad()
         loss.backward()
-        _sum_gradients(model, group)
+        sum_gradients(model, group)
         optimizer.step()
 
 
@@ -138,25 +137,6 @@ def _head(width: int, num_classes: int, seed: int) -> nn.Linear:
     return head
 
 
-def _sum_gradients(model: nn.Module, group: dist.ProcessGroup | None) -> None:
-    """Add up the gradients of all processes, in one message."""
-    if group is None:
-        return
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    total = sum_over(group, torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-@contextmanager
-def _drawing(seed: int, epoch: int, rank: int, device: str | torch.device) -> Iterator[None]:
-    """Inside, what the network draws depends on these alone; outside, nobody sees that it drew."""
-    place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(stream(seed, f"dropout/{epoch}/{rank}").initial_seed())
-        yield
-
-
 def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> None:
     alone = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     if size_of(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
@@ -164,14 +144,3 @@ def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> N
             "the backbone's batch norms see one process only, so that each would train another network: "
             "synchronise them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
         )
-
-
-def _restore(resume: Path | None, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Fill both from the file, if there is one; how many epochs are done."""
-    found = None if resume is None else load_state(resume, settings)
-    if found is None:
-        return 0
-    done, state = found
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return done

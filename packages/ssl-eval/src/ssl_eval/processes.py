@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 Item = TypeVar("Item")
 
@@ -54,3 +54,13 @@ def in_step(batches: Iterable[Item], group: dist.ProcessGroup | None, device: st
         if batch is None or having < group.size():
             raise ValueError(f"only {having} of {group.size()} processes have a batch left: give all of them as many")
         yield batch
+
+
+def sum_gradients(model: nn.Module, group: dist.ProcessGroup | None) -> None:
+    """Add up the gradients of all processes, in one message."""
+    if group is None:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    total = sum_over(group, torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def save_state(path: Path, settings: dict[str, Any], epoch: int, state: dict[str, Any]) -> None:
@@ -51,6 +52,21 @@ def load_state(path: Path, settings: dict[str, Any]) -> tuple[int, dict[str, Any
         each = "; ".join(f"{name}: {found.get(name)}, {wanted.get(name)}" for name in differing)
         raise ValueError(f"{path} belongs to another training; choose another file. Differing (file, now): {each}")
     return epoch, state
+
+
+def restore(path: Path | None, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Fill both with what `save_state` wrote of them, if there is a file; how many epochs or steps are done.
+
+    Raises:
+        ValueError: as `load_state`.
+    """
+    found = None if path is None else load_state(path, settings)
+    if found is None:
+        return 0
+    done, state = found
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return done
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from ssl_eval.coco.detectron2_detector import Detectron2Backbone, Detectron2Dete
 from ssl_eval.coco.reading import read_all, training_requests
 from ssl_eval.coco.recipe import MOMENTUM, WEIGHT_DECAY, DetectionRecipe
 from ssl_eval.coco.torchvision_detector import TorchvisionDetector
+from ssl_eval.drawing import drawing
 from ssl_eval.processes import rank_in, size_of, sum_over
 from ssl_eval.results import backbone_hash
-from ssl_eval.softmax_regression import stream
-from ssl_eval.training_state import load_state, save_state
+from ssl_eval.training_state import restore, save_state
 
 BACKENDS = ("detectron2", "torchvision")
 SAVE_EVERY = 1000
@@ -67,7 +66,7 @@ def train_mask_rcnn(
         ValueError: detectron2 is not installed, the backbone does not fit, there is nothing to learn, an image is
             broken, the loss is no number, or the resume file is of another training.
     """
-    with _drawing(seed, "weights", device):
+    with drawing(seed, "coco/weights", device):
         detector = _detector(backbone, len(train.categories), recipe, backend)
     detector.network.to(device)
     if size_of(group) > 1:
@@ -81,7 +80,7 @@ def train_mask_rcnn(
         "data": hashlib.blake2b(train.packed.numpy().tobytes(), digest_size=16).hexdigest(),
         "seed": seed,
     }
-    start = _restore(resume, settings, network, optimizer)
+    start = restore(resume, settings, network, optimizer)
     requests = training_requests(train, recipe, seed, start=start, rank=rank_in(group), processes=size_of(group))
     requests = itertools.islice(requests, recipe.iterations - start + recipe.precise_norm)
     batches = read_all(train, requests, recipe, detector.to_input, workers)
@@ -89,15 +88,15 @@ def train_mask_rcnn(
     for step, batch in enumerate(itertools.islice(batches, recipe.iterations - start), start):
         for part in optimizer.param_groups:
             part["lr"] = recipe.rate(step)
-        with _drawing(seed, f"step/{step}/{rank_in(group)}", device):
+        with drawing(seed, f"coco/step/{step}/{rank_in(group)}", device):
             losses = compute(batch)
         _descend(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
         done = step + 1
         if resume is not None and rank_in(group) == 0 and (done % save_every == 0 or done == recipe.iterations):
-            save_state(resume, settings, done, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+            save_state(resume, settings, done, {"model": network.state_dict(), "optimizer": optimizer.state_dict()})
         on_step(done, {name: float(loss.detach()) for name, loss in losses.items()})
     if recipe.precise_norm:
-        with _drawing(seed, f"statistics/{rank_in(group)}", device):
+        with drawing(seed, f"coco/statistics/{rank_in(group)}", device):
             measure_statistics(network, compute, batches, group)
     return detector
 
@@ -167,15 +166,6 @@ def _optimizer(network: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM)
 
 
-@contextmanager
-def _drawing(seed: int, purpose: str, device: str | torch.device) -> Iterator[None]:
-    """Inside, what is drawn depends on these alone; outside, nobody sees that anything was."""
-    place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(stream(seed, f"coco/{purpose}").initial_seed())
-        yield
-
-
 def _hash(backbone: nn.Module | Detectron2Backbone) -> str:
     if isinstance(backbone, nn.Module):
         return backbone_hash(backbone)
@@ -183,16 +173,3 @@ def _hash(backbone: nn.Module | Detectron2Backbone) -> str:
     for name, array in sorted(backbone.weights.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def _restore(
-    resume: Path | None, settings: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    """Fill both from the file, if there is one; how many steps are done."""
-    found = None if resume is None else load_state(resume, settings)
-    if found is None:
-        return 0
-    done, state = found
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return done

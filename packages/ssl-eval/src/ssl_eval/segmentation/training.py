@@ -6,7 +6,6 @@ Shapes: b images, h x w pixels.
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_eval.features import evaluating
-from ssl_eval.processes import in_step, rank_in, sum_over
+from ssl_eval.processes import in_step, rank_in, sum_gradients, sum_over
 from ssl_eval.results import backbone_hash
 from ssl_eval.segmentation.head import SegmentationHead
 from ssl_eval.segmentation.last_map import FrozenMaps
 from ssl_eval.segmentation.mean_iou import LEFT_OUT
-from ssl_eval.training_state import load_state, save_state
+from ssl_eval.training_state import restore, save_state
 
 SAVED_EVERY = 500
 """Steps between two writings of the resume file."""
@@ -106,7 +105,7 @@ def train_segmentation(
     with evaluating(network):
         head = SegmentationHead(_channels(look, protocol.crop), num_classes, seed=seed).to(device)
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=protocol.weight_decay)
-        first = _restore(resume, settings, head, optimizer)
+        first = restore(resume, settings, head, optimizer)
         head.train()
         steps = in_step(batches(first, protocol.steps), group, device)
         for step, (images, masks) in enumerate(steps, start=first):
@@ -115,7 +114,7 @@ def train_segmentation(
                 raise ValueError(f"training diverged at step {step}: give a smaller learning rate")
             done = step + 1
             if resume is not None and rank_in(group) == 0 and (done % SAVED_EVERY == 0 or done == protocol.steps):
-                state = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
+                state = {"model": head.state_dict(), "optimizer": optimizer.state_dict()}
                 save_state(resume, settings, done, state)
             on_step(done, loss)
     return head.eval()
@@ -136,9 +135,7 @@ def _step(
     loss = cross_entropy(logits, masks, ignore_index=LEFT_OUT, reduction="sum") / counted
     optimizer.zero_grad()
     loss.backward()
-    if group is not None:
-        for parameter in head.parameters():
-            sum_over(group, parameter.grad)  # pyright: ignore[reportArgumentType]
+    sum_gradients(head, group)
     for part in optimizer.param_groups:
         part["lr"] = rate
     optimizer.step()
@@ -147,16 +144,3 @@ def _step(
 
 def _channels(look: FrozenMaps, side: int) -> int:
     return look(torch.zeros(1, 3, side, side)).shape[1]
-
-
-def _restore(
-    resume: Path | None, settings: dict[str, Any], head: SegmentationHead, optimizer: torch.optim.Optimizer
-) -> int:
-    """Fill both from the file, if there is one; how many steps are done."""
-    found = None if resume is None else load_state(resume, settings)
-    if found is None:
-        return 0
-    done, state = found
-    head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
-    return done

@@ -4,22 +4,21 @@ Shapes: n slides, c classes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ssl_eval.drawing import drawing
 from ssl_eval.features import evaluating
 from ssl_eval.slides.attention_mil import AttentionMIL
 from ssl_eval.softmax_regression import stream
 from ssl_eval.training_images import check_labels
-from ssl_eval.training_state import load_state, save_state
+from ssl_eval.training_state import restore, save_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +93,15 @@ def train_attention(
     if int(counts.min()) == 0:
         raise ValueError(f"class {int(counts.argmin())} has no training slide")
     width = bags[0].shape[1]
-    with _drawing(seed, "weights", device):
+    with drawing(seed, "bags/weights", device):
         model = AttentionMIL(
             width, num_classes, hidden=protocol.hidden, attention=protocol.attention, dropout=protocol.dropout
         ).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
     slides = hashlib.blake2b(labels.numpy().tobytes() + bags[0].numpy().tobytes(), digest_size=16).hexdigest()
     settings = {"protocol": asdict(protocol), "num_classes": num_classes, "slides": slides, "seed": seed}
-    for epoch in range(_restore(resume, settings, model, optimizer), protocol.epochs):
-        with _drawing(seed, f"dropout/{epoch}", device):
+    for epoch in range(restore(resume, settings, model, optimizer), protocol.epochs):
+        with drawing(seed, f"bags/dropout/{epoch}", device):
             _train_epoch(model.train(), bags, labels, optimizer, stream(seed, f"slides/{epoch}"), device)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ValueError(f"training diverged in epoch {epoch}: give a smaller learning rate")
@@ -139,25 +138,3 @@ def _train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
-
-@contextmanager
-def _drawing(seed: int, purpose: str, device: str | torch.device) -> Iterator[None]:
-    """Inside, what the network draws depends on these alone; outside, nobody sees that it drew."""
-    place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(stream(seed, f"bags/{purpose}").initial_seed())
-        yield
-
-
-def _restore(
-    resume: Path | None, settings: dict[str, Any], model: AttentionMIL, optimizer: torch.optim.Optimizer
-) -> int:
-    """Fill both from the file, if there is one; how many epochs are done."""
-    found = None if resume is None else load_state(resume, settings)
-    if found is None:
-        return 0
-    done, state = found
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return done
