@@ -1,6 +1,7 @@
 """The throughput benchmark runs, at a size that says nothing about speed; and what it compares is the same work."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,14 @@ def test_batches_grow_until_the_memory_runs_out(monkeypatch, tmp_path):
         held.call("eat", best)  # in a new process
     assert best == 2 and list(tried) == [1, 2]
     assert [measured.peak for measured in tried.values()] == pytest.approx([0.1, 0.2], abs=0.03)
+
+
+def test_the_rivals_of_the_evaluation_are_as_accurate(run):
+    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
+    pytest.importorskip("sklearn", reason="needs the rivals: uv sync --group rivals")
+    printed = run("eval", "--train", "600", "--test", "200", "--width", "512", "--epochs", "2", "--rounds", "1")
+    ours, lightly, scikit = (float(found) for found in re.findall(r"\((\d+\.\d+)%\)", printed)[:3])
+    assert ours == scikit > 15 and abs(ours - lightly) <= 1
 
 
 def test_keys_are_counted(run):

@@ -6,7 +6,7 @@ uv run benchmarks/throughput views                          # every generator, u
 uv run benchmarks/throughput keys                           # what a million images cost before and after their views
 uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
 uv run --group rivals --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
-uv run --group rivals benchmarks/throughput evaluation      # kNN and the linear probe beside lightly and scikit-learn
+uv run --group rivals benchmarks/throughput eval            # kNN and the linear probe beside lightly and scikit-learn
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = {
         *("work", "records, raw", "records, jpeg", "folders", "torchvision", "lightly", "FFCV's Loader"),
         *("raw to torchvision", "jpeg to torchvision"),
     ),
-    "evaluation": ("work", "ours, s", "lightly, s", "scikit-learn, s", "to lightly", "to scikit-learn"),
+    "eval": ("work", "ours, s", "lightly, s", "scikit-learn, s", "to lightly", "to scikit-learn"),
 }
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         "keys": keys,
         "quality": quality,
         "loader": loader,
-        "evaluation": evaluation,
+        "eval": evaluation,
     }
     name, *arguments = sys.argv[1:] or [""]
     if name not in measures:
@@ -125,7 +125,7 @@ def evaluation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     """The device, and a row for kNN and one for the probe."""
     from evaluation import EvaluationBenchmark, measure_evaluation
 
-    options = tyro.cli(EvaluationBenchmark, args=arguments, prog="evaluation")
+    options = tyro.cli(EvaluationBenchmark, args=arguments, prog="eval")
     return options.device, measure_evaluation(options)
 
 

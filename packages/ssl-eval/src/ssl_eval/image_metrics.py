@@ -31,7 +31,7 @@ class ImageMetrics:
 
     Attributes:
         pairs: how many.
-        ssim: mean structural similarity, 1 for equal images.
+        ssim: mean structural similarity, 1 for equal images; over all pixels, the image mirrored at its border.
         ssim_deviation: of it, over the pairs.
         fid: Fréchet distance of the features of all images and of all views, 0 for equal ones. It depends on the
             number of pairs, and is too large with few.
