@@ -1,6 +1,7 @@
 """Every app as a user runs it: train two steps, be stopped, go on, export, paint views, evaluate."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def test_a_generated_view_for_every_image(scenes, views):
         painted = {p.relative_to(folder).as_posix() for p in folder.rglob("*.png")}
         assert painted == {f"{key}.0.png" for key in keys}
         assert (folder / "manifest.parquet").exists()
+
+
+def test_a_model_without_embeddings_asks_for_its_encoder(scenes, generator, backbone, programs, tmp_path):
+    alone = shutil.copytree(generator, tmp_path / "eldm", ignore=shutil.ignore_patterns("embeddings"))
+    command = ["apps/generate", scenes / "train/images", "--out", tmp_path / "views", "--model", alone]
+    command += ["--steps", 2, "--device", "cpu"]
+    assert "give --encoder" in programs(*command, expect=1)
+    programs(*command, "--encoder", backbone)
+    assert len([*(tmp_path / "views").rglob("*.png")]) == 64
 
 
 def test_gen_dino_learns_from_views_on_two_processes(scenes, views, programs, tmp_path):

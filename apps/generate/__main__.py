@@ -110,9 +110,15 @@ def open_generator(options: Generate, device: str) -> viewgen.Generator:
 
 
 def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
-    """An E-LDM's conditions: just made, or those it was trained on."""
+    """An E-LDM's conditions: just made, or those it was trained on.
+
+    Raises:
+        ValueError: the model holds none, as where another program trained it.
+    """
     if options.generator != "eldm":
         return None
+    if options.encoder is None and not (options.model / "embeddings").exists():
+        raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")
     return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")
 
 
