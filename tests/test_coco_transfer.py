@@ -4,8 +4,10 @@ import importlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -105,17 +107,46 @@ def module(monkeypatch):
     return module
 
 
-def test_two_processes_share_each_batch(module, coco, backbone, tmp_path):
-    """Forked, so that torch is imported once; they join by the variables that torchrun sets."""
-    options = module.CocoTransfer(
-        backbone=str(backbone), coco=coco, backend="torchvision", iterations=2, batch_size=2, short_edge=64,
+@pytest.fixture
+def options(module, coco, backbone, tmp_path):
+    """options(iterations=2, ...): of the imported program."""
+    return partial(
+        module.CocoTransfer, backbone=str(backbone), coco=coco, backend="torchvision", batch_size=2, short_edge=64,
         channels=16, regions=16, device="cpu", results=tmp_path / "results.jsonl", resume=tmp_path / "resume",
     )  # fmt: skip
+
+
+def test_a_signal_ends_a_training_after_a_whole_step(module, options, tmp_path, monkeypatch):
+    """Sent to the processes that read as well, as schedulers do."""
+    train = module.train_mask_rcnn
+
+    def signalled(*arguments, on_step, **named):
+        def step(done, losses):
+            for process in multiprocessing.active_children() if done == 1 else ():
+                os.kill(process.pid, signal.SIGTERM)
+            if done == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            on_step(done, losses)
+
+        return train(*arguments, on_step=step, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(sslzoo.Stopped, match="SIGTERM after step 2"):
+        patched.setattr(module, "train_mask_rcnn", signalled)
+        module.run(options(iterations=3, workers=1))
+    (kept,) = (tmp_path / "resume").iterdir()
+    assert torch.load(kept, weights_only=True)["epoch"] == 2
+    module.run(options(iterations=3))
+    assert torch.load(kept, weights_only=True)["epoch"] == 3
+    assert ssl_eval.read_results(tmp_path / "results.jsonl")
+
+
+def test_two_processes_share_each_batch(module, options, tmp_path):
+    """Forked, so that torch is imported once; they join by the variables that torchrun sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=one_of_two, args=(rank, port, module, options)) for rank in range(2)]
+    workers = [fork.Process(target=one_of_two, args=(rank, port, module, options(iterations=2))) for rank in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -5,9 +5,10 @@ uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --back
 uv run torchrun --standalone --nproc_per_node=8 benchmarks/coco_transfer --backbone DIR --coco COCO --workers 4
 uv run benchmarks/coco_transfer --backbone DIR --coco MINI --iterations 20 --batch-size 2 --short-edge 160
 
-COCO holds annotations/instances_train2017.json, train2017/ and the same of val2017. A stopped training goes on with
-the same command. The figures of detectron2 and torchvision do not compare, nor do those of two variants: each has
-tables of its own. Variants and schedules, with their sources: ssl_eval/coco/recipe.py.
+COCO holds annotations/instances_train2017.json, train2017/ and the same of val2017. A training that is stopped, by
+SIGTERM or Ctrl-C after a whole step, goes on with the same command. The figures of detectron2 and torchvision do not
+compare, nor do those of two variants: each has tables of its own. Variants and schedules, with their sources:
+ssl_eval/coco/recipe.py.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ from ssl_eval.coco import (
     open_instances,
     train_mask_rcnn,
 )
-
-TOLD_EVERY = 20
-"""Steps and images between two lines about them."""
+from watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,6 @@ class CocoTransfer:
 def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     """Train, test, append the results; the tables of boxes and masks."""
     worker = sslzoo.start_worker(os.environ, options.device)
-    shown = Console(stderr=True, quiet=not worker.leads)
     recipe = detection_recipe(
         options.variant,
         options.schedule,
@@ -111,7 +109,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         raise ValueError(f"{train.annotations} and {test.annotations} do not hold the same categories")
     protocol = f"{options.backend} {recipe.label}" + " bf16" * options.bf16
     started = time.perf_counter()
-    figures = _measure(options, recipe, network, train, test, worker, protocol, shown)
+    figures = _measure(options, recipe, network, train, test, worker, protocol)
     about = {
         "protocol": protocol,
         "backbone": sslzoo.backbone_hash(network),
@@ -145,7 +143,6 @@ def _measure(
     test: CocoInstances,
     worker: sslzoo.Worker,
     protocol: str,
-    shown: Console,
 ) -> dict[str, dict[str, float]]:
     """Percent by task and metric; on the leading process only."""
     shared = {
@@ -159,29 +156,15 @@ def _measure(
     if options.resume is not None:
         name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
         resume = options.resume / name.replace("/", "_")
-    begun = time.perf_counter()
-
-    def tell(step: int, losses: dict[str, float]) -> None:
-        if step % TOLD_EVERY == 0 or step == recipe.iterations:
-            parts = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
-            total = sum(losses.values())
-            line = f"step {step}/{recipe.iterations}: loss {total:.3f} ({parts}), {_since(begun)}"
-            shown.print(line, soft_wrap=True)
-
-    def tell_images(done: int, images: int) -> None:
-        if done % (10 * TOLD_EVERY) == 0 or done == images:
-            shown.print(f"image {done}/{images}, {_since(begun)}")
-
-    detector = train_mask_rcnn(
-        _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
-        save_every=options.save_every, synchronise=sslzoo.synchronise_batch_norm, on_step=tell, **shared,
-    )  # fmt: skip
-    found = detect(detector, test, on_image=tell_images, **shared)
+    with sslzoo.StopSignal() as stop:
+        watch = Watch(recipe.iterations, worker, stop)
+        detector = train_mask_rcnn(
+            _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
+            save_every=options.save_every, save_now=watch.told_to_stop, synchronise=sslzoo.synchronise_batch_norm,
+            on_step=watch.step, **shared,
+        )  # fmt: skip
+    found = detect(detector, test, on_image=watch.image, **shared)
     return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.leads else {}
-
-
-def _since(begun: float) -> str:
-    return f"{(time.perf_counter() - begun) / 60:.1f} min"
 
 
 def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | Detectron2Backbone:
@@ -225,10 +208,17 @@ def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> Non
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
+    options = tyro.cli(CocoTransfer, description=__doc__)
     try:
-        run(tyro.cli(CocoTransfer, description=__doc__))
+        run(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except sslzoo.Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped if options.resume else "stopped; without --resume nothing is kept", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on with the test")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,16 @@ def test_two_steps_and_two_more_are_four(variant, instances, small_recipe, small
     assert set(measured) == {"box", "mask"} and set(measured["box"]) <= set(METRICS)
 
 
+def test_the_state_is_saved_when_asked_for(instances, small_recipe, small_resnet, tmp_path):
+    path, answers = tmp_path / "resume.pt", iter([False, False, True, False])
+    common = {"recipe": small_recipe(), "backend": "torchvision", "resume": path}
+    with pytest.raises(KeyboardInterrupt):
+        train_mask_rcnn(
+            small_resnet, instances, save_now=lambda: next(answers), on_step=stopping_at(3), save_every=99, **common
+        )
+    assert torch.load(path, weights_only=True)["epoch"] == 3
+
+
 def test_a_loss_that_is_no_number_ends_it(instances, small_recipe, small_resnet, tmp_path):
     common = {"backend": "torchvision", "resume": tmp_path / "resume.pt", "save_every": 1}
     recipe = small_recipe(learning_rate=1e12, warmup=0)

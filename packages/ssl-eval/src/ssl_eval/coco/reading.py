@@ -4,6 +4,7 @@ The order, the short edges and the mirroring depend on the seed and the step alo
 """
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def read_all(
         sampler=requests,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
         collate_fn=_as_read,
+        worker_init_fn=_ignore_signals,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         generator=torch.Generator(),  # the loader would draw from the global one
     )
@@ -124,8 +126,11 @@ class _Reader(Dataset):
         except ValueError as error:
             return str(error)
 
-    def _read(self, request: Request) -> Example:
-        return read_example(self._instances, request.row, request.short_edge, self._long_edge, flip=request.flip)
+
+def _ignore_signals(worker: int) -> None:
+    """A scheduler signals every process of a job; these live until the one that reads from them has ended."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_read(item: object) -> object:

@@ -42,6 +42,7 @@ def train_mask_rcnn(
     workers: int = 0,
     resume: Path | None = None,
     save_every: int = SAVE_EVERY,
+    save_now: Callable[[], bool] = lambda: False,
     synchronise: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm,
     on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
 ) -> Detector:
@@ -59,6 +60,7 @@ def train_mask_rcnn(
         workers: processes that read images, for each of those.
         resume: a file to go on from, written every `save_every` steps and at the end; bit-identical on a CPU.
         save_every: steps.
+        save_now: asked after every step on every process; True on the first one writes the file then, too.
         synchronise: makes batch norms span the group; torch's needs GPUs.
         on_step: called after every step with how many are done and the losses of this process.
 
@@ -92,7 +94,8 @@ def train_mask_rcnn(
             losses = compute(batch)
         _descend(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
         done = step + 1
-        if resume is not None and rank_in(group) == 0 and (done % save_every == 0 or done == recipe.iterations):
+        due = save_now() or done % save_every == 0 or done == recipe.iterations
+        if resume is not None and rank_in(group) == 0 and due:
             save_state(resume, settings, done, {"model": network.state_dict(), "optimizer": optimizer.state_dict()})
         on_step(done, {name: float(loss.detach()) for name, loss in losses.items()})
     if recipe.precise_norm:
