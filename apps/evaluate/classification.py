@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 import ssl_eval
 import sslzoo
@@ -152,11 +151,7 @@ def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_e
 
 
 def _show(path: Path) -> None:
-    table = ssl_eval.tabulate(ssl_eval.read_results(path))
-    shown = Table(*table.header, title="accuracy in percent")
-    for row in table.rows:
-        shown.add_row(*row)
-    Console().print(shown)
+    Console().print(replace(ssl_eval.tabulate(ssl_eval.read_results(path)), title="accuracy in percent"))
 
 
 def main(arguments: Sequence[str]) -> None:

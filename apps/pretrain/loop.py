@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 import pictures
 import ssl_eval
@@ -143,12 +142,9 @@ def _report(loop: Loop, progress: Progress, seconds: float) -> None:
     """The table and where everything lies."""
     results = ssl_eval.read_results(loop.out / "results.jsonl")
     if results:
-        shown = ssl_eval.tabulate(results)
-        table = Table(*shown.header, title="top-1 accuracy in percent on held-out images")
-        for row in shown.rows:
-            table.add_row(*row)
-        progress.console.print(table)
-        (loop.out / "table.md").write_text(shown.markdown())
+        table = ssl_eval.tabulate(results)
+        progress.console.print(dataclasses.replace(table, title="top-1 accuracy in percent on held-out images"))
+        (loop.out / "table.md").write_text(table.markdown())
     for name, what in WRITTEN.items():
         if (loop.out / name).exists():
             progress.console.print(f"  {loop.out / name}  {what}")

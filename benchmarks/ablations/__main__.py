@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-import ssl_eval
 from filling import PaperTable, fill, paper_table, wanted
 from gencl import PairwiseAugmentations, SamplingRate
 from gensis import SelfAugmentations
@@ -35,6 +34,7 @@ from learns import COLUMNS as LEARNING
 from learns import LearnsAblation, arms, below_margin, learning_rows, measure_learning
 from quality import QualityAblation, cells, measure_quality, quality_table
 from sampling import COLUMNS, SamplingAblation, measure_sampling
+from ssl_eval import Table
 
 
 def sampling(chosen: SamplingAblation) -> Table:
@@ -42,20 +42,21 @@ def sampling(chosen: SamplingAblation) -> Table:
     total = len(chosen.guidance) * (1 + 2 * len(chosen.steps))
     rows = list(track(measure_sampling(chosen), "painting", total, console=Console(stderr=True)))
     title = f"distance to DDIM in {chosen.reference_steps} steps from the same noise"
-    return _table(title, COLUMNS, rows)
+    return Table(header=COLUMNS, rows=rows, title=title)
 
 
 def quality(chosen: QualityAblation) -> Table:
     """Accuracies, a row a scorer and gamma."""
     total = chosen.seeds * len(cells(chosen))
     list(track(measure_quality(chosen), "encoders", total, console=Console(stderr=True)))
-    return _shown(f"{chosen.recipe}, {chosen.epochs} epochs", quality_table(chosen))
+    return replace(quality_table(chosen), title=f"{chosen.recipe}, {chosen.epochs} epochs")
 
 
 def learns(chosen: LearnsAblation) -> Table:
     """kNN of every small recipe beside that of the encoder it starts from."""
     list(track(measure_learning(chosen), "encoders", chosen.seeds * len(arms(chosen)), console=Console(stderr=True)))
-    table = _table(f"{chosen.epochs} epochs of {chosen.data}", LEARNING, learning_rows(chosen))
+    title = f"{chosen.epochs} epochs of {chosen.data}"
+    table = Table(header=LEARNING, rows=learning_rows(chosen), title=title)
     if below := below_margin(chosen):
         Console(width=140).print(table)
         raise ValueError(f"less than {chosen.margin:g} points above the untrained encoder: {'; '.join(below)}")
@@ -65,7 +66,7 @@ def learns(chosen: LearnsAblation) -> Table:
 def of_paper(chosen: PaperTable) -> Table:
     """A table of a paper, ours beside the published figures."""
     list(track(fill(chosen), "encoders", chosen.seeds * len(wanted(chosen)), console=Console(stderr=True)))
-    return _shown(f"{chosen.folder.name} on {chosen.train}, accuracy in percent", paper_table(chosen))
+    return replace(paper_table(chosen), title=f"{chosen.folder.name} on {chosen.train}, accuracy in percent")
 
 
 ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
@@ -79,17 +80,6 @@ ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
     "pairwise_augmentations": (PairwiseAugmentations, of_paper),
     "self_augmentations": (SelfAugmentations, of_paper),
 }
-
-
-def _shown(title: str, table: ssl_eval.Table) -> Table:
-    return _table(title, table.header, table.rows)
-
-
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ import torch
 import torch.distributed as dist
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 import ssl_eval
 import sslzoo
@@ -182,28 +181,17 @@ def _tables(path: Path, protocol: str, data: str) -> dict[str, ssl_eval.Table]:
     for task in TASKS:
         ours = [each for each in results if each.task == f"coco {task}"]
         table = ssl_eval.compare(cells(protocol, task, [each.recipe for each in ours]), ours, data=data)
-        tables[task] = _tidied(table, protocol)
+        header = tuple(name.removeprefix(f"{protocol} ") for name in table.header)
+        tables[task] = replace(table, header=header, title=f"{task} AP in percent, {protocol}")
     return tables
-
-
-def _tidied(table: ssl_eval.Table, protocol: str) -> ssl_eval.Table:
-    """Without the protocol, which the title tells, and without columns that hold nothing."""
-    kept = [place for place in range(len(table.header)) if any(row[place] for row in table.rows)]
-    header = tuple(table.header[place].removeprefix(f"{protocol} ") for place in kept)
-    return ssl_eval.Table(header=header, rows=[tuple(row[place] for place in kept) for row in table.rows])
 
 
 def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> None:
     """On the terminal, and as Markdown beside the results."""
-    titles = {task: f"{task} AP in percent, {protocol}" for task in tables}
-    (folder / f"{protocol}.md").write_text(
-        "\n".join(f"{titles[task]}\n\n{table.markdown()}\n" for task, table in tables.items())
-    )
-    for task, table in tables.items():
-        printed = Table(*table.header, title=titles[task])
-        for row in table.rows:
-            printed.add_row(*row)
-        Console(width=200).print(printed)
+    written = "\n".join(f"{table.title}\n\n{table.markdown()}\n" for table in tables.values())
+    (folder / f"{protocol}.md").write_text(written)
+    for table in tables.values():
+        Console(width=200).print(table)
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ features give figures that compare with one another alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
-from rich.table import Table as RichTable
 
 import ssl_eval
 from comparison import Cost, Row, measure
@@ -22,7 +22,7 @@ from published import GENCL, Published
 from ssl_eval.table import format_cell
 
 
-def main(arguments: Sequence[str]) -> RichTable:
+def main(arguments: Sequence[str]) -> ssl_eval.Table:
     """The table for a command line."""
     options = tyro.cli(Cost, description=__doc__, args=arguments)
     accuracies = linear_top1(options.results)
@@ -30,10 +30,7 @@ def main(arguments: Sequence[str]) -> RichTable:
     table = tabulate(rows, accuracies)
     if options.out is not None:
         write(options, rows, table)
-    shown = RichTable(*table.header, title="ours (published by GenCL)", caption=caption(rows))
-    for line in table.rows:
-        shown.add_row(*line)
-    return shown
+    return replace(table, title="ours (published by GenCL)", caption=caption(rows))
 
 
 def linear_top1(path: Path | None) -> dict[str, dict[int, float]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 import ssl_eval
 from grids import GRIDS
@@ -49,16 +48,8 @@ def run(options: SemiSupervised) -> ssl_eval.Table:
     return options.fill(GRIDS, EVALUATE, options.labels)
 
 
-def shown(table: ssl_eval.Table) -> Table:
-    """The same for a terminal."""
-    printed = Table(*table.header, title="accuracy in percent")
-    for row in table.rows:
-        printed.add_row(*row)
-    return printed
-
-
 if __name__ == "__main__":
     try:
-        Console(width=160).print(shown(run(tyro.cli(SemiSupervised, description=__doc__))))
+        Console(width=160).print(run(tyro.cli(SemiSupervised, description=__doc__)))
     except ValueError as error:
         sys.exit(f"error: {error}")

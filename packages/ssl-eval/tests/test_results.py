@@ -1,12 +1,13 @@
 import json
 import multiprocessing
 from dataclasses import asdict, replace
+from io import StringIO
 
 import pytest
 import torch
 from torch import nn
 
-from ssl_eval import Result, append_result, backbone_hash, machine, read_results, tabulate
+from ssl_eval import Result, Table, append_result, backbone_hash, machine, read_results, tabulate
 
 
 def result(**changes) -> Result:
@@ -99,3 +100,14 @@ def test_a_table_has_mean_and_spread_over_seeds():
     lines = table.markdown().splitlines()
     assert lines[1] == "| --- | --- | ---: | ---: |"
     assert lines[4] == "| abc | a\\|b | 10.00 |  |"
+
+
+def test_rich_draws_a_table_and_takes_nothing_in_it_for_markup():
+    console = pytest.importorskip("rich.console", reason="rich is not installed")
+    table = Table(header=("encoder", "top1"), rows=[("ours [bold]", "81.03")], title="of [red]", caption="below")
+    drawn = console.Console(width=60, file=StringIO())
+    drawn.print(table)
+    lines = drawn.file.getvalue()
+    assert all(each in lines for each in ("of [red]", "encoder", "ours [bold]", "81.03", "below"))
+    drawn.print(replace(table, title="", caption=""))
+    assert len(drawn.file.getvalue().splitlines()) == 2 * len(lines.splitlines()) - 2

@@ -59,10 +59,12 @@ def unmeasured(cells: Sequence[Cell], results: Sequence[Result], *, data: str, s
 def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> Table:
     """A row an encoder; for each protocol and metric two columns, the paper's figure and ours; "" where there is none.
 
-    Ours is the mean over seeds, with its deviation where there are several.
+    The paper's column is left out where no row has a figure. Ours is the mean over seeds, with its deviation where
+    there are several.
     """
     told = {(cell.encoder, cell.protocol, each): cell.published[each] for cell in cells for each in cell.published}
-    columns = list(dict.fromkeys((protocol, metric) for _, protocol, metric in told))
+    columns = dict.fromkeys((protocol, metric) for _, protocol, metric in told)
+    published = {where[1:] for where, figure in told.items() if figure is not None}
     ours: dict[tuple[str, str, str], dict[int, float]] = {}
     for found in results:
         if found.data == data:
@@ -71,11 +73,16 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
     for encoder in dict.fromkeys(cell.encoder for cell in cells):
         row = [encoder]
         for column in columns:
-            figure = told.get((encoder, *column))
-            row += ["" if figure is None else f"{figure:.1f}", format_cell(ours.get((encoder, *column), {}))]
+            if column in published:
+                figure = told.get((encoder, *column))
+                row.append("" if figure is None else f"{figure:.1f}")
+            row.append(format_cell(ours.get((encoder, *column), {})))
         rows.append(tuple(row))
-    header = [f"{protocol} {metric}, {whose}" for protocol, metric in columns for whose in ("published", "ours")]
-    return Table(header=("encoder", *header), rows=rows)
+    header = ["encoder"]
+    for column in columns:
+        whose = ("published", "ours") if column in published else ("ours",)
+        header += [f"{' '.join(column)}, {each}" for each in whose]
+    return Table(header=tuple(header), rows=rows, title="accuracy in percent")
 
 
 def named_folders(pairs: Sequence[str], cells: Sequence[Cell]) -> dict[str, str]:

@@ -1,29 +1,49 @@
 """Tables from result lines: one row per recipe and data set, one column per measurement, mean and spread over seeds."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import TYPE_CHECKING
 
 from ssl_eval.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of strings.
+    """A table of strings; rich's `print` draws it on a terminal.
 
     Attributes:
         header: one name per column.
         rows: cells, as many as the header has; "" where nothing was measured.
+        title: stands above it.
+        caption: and below, on a terminal.
     """
 
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    title: str = ""
+    caption: str = ""
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""
         dashes = ["---"] * 2 + ["---:"] * (len(self.header) - 2)
         lines = [self.header, dashes, *self.rows]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def __rich__(self) -> RichTable:
+        """What rich draws."""
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        drawn = RichTable(*map(escape, self.header), title=escape(self.title), caption=escape(self.caption))
+        for row in self.rows:
+            drawn.add_row(*map(escape, row))
+        return drawn
 
 
 def tabulate(results: Iterable[Result]) -> Table:
