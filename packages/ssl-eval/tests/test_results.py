@@ -25,6 +25,8 @@ def test_results_come_back_and_the_newest_of_each_identity_counts(tmp_path):
         append_result(path, result(value=value, seed=seed))
     assert [(found.value, found.seed) for found in read_results(path)] == [(70.0, 1), (81.0, 0)]
     assert len(path.read_text().splitlines()) == 3
+    append_result(path, result(value=82.0, recipe="another name of the same weights"))
+    assert [found.value for found in read_results(path)] == [70.0, 81.0, 82.0]
 
 
 def test_a_file_torn_at_any_byte_loses_only_its_last_line(tmp_path):

@@ -46,9 +46,12 @@ class Result:
             raise ValueError(f"{self.task} {self.metric} = {self.value}: only finite values are results.")
 
     @property
-    def identity(self) -> tuple[str, str, str, str, str, int]:
-        """What a newer measurement replaces: the same (task, metric, protocol, backbone, data, seed)."""
-        return (self.task, self.metric, self.protocol, self.backbone, self.data, self.seed)
+    def identity(self) -> tuple[str, str, str, str, str, int, str]:
+        """What a newer measurement replaces: the same (task, metric, protocol, backbone, data, seed, recipe).
+
+        Two recipes may end in the same weights, as where one leaves out what the other never did.
+        """
+        return (self.task, self.metric, self.protocol, self.backbone, self.data, self.seed, self.recipe)
 
 
 def append_result(path: str | Path, result: Result) -> None:
