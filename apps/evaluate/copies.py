@@ -51,6 +51,7 @@ def find_copies(options: Copies) -> None:
             batch_size=options.batch_size,
             workers=options.workers,
             device=opened.device,
+            group=opened.group,
         ),
         size=options.size,
         distractors=distractors,

@@ -6,17 +6,21 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import tyro
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import ssl_eval
 import sslzoo
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others' work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,33 +42,51 @@ class OneBackbone:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A network on its device and what images it knows: `size`, `mean`, `std`."""
+    """A network on this process's device and what images it knows: `size`, `mean`, `std`."""
 
     network: nn.Module
     images: Mapping[str, Any]
-    device: torch.device
+    worker: sslzoo.Worker
     since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.worker.device
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """All processes, where there are several."""
+        return dist.group.WORLD if self.worker.world_size > 1 else None
 
 
 def open_on_device(options: OneBackbone) -> Opened:
-    """The backbone.
+    """The backbone, on this process's device.
 
     Raises:
-        ValueError: it cannot be opened, or several processes were started.
+        ValueError: it cannot be opened.
     """
     worker = sslzoo.start_worker(os.environ, options.device)
-    if worker.world_size > 1:
-        raise ValueError("this test runs in one process: start it without torchrun")
     network, images = sslzoo.open_backbone(options.backbone)
-    return Opened(network=network.to(worker.device), images=images, device=worker.device)
+    return Opened(network=network.to(worker.device), images=images, worker=worker)
+
+
+def patient_group(worker: sslzoo.Worker) -> dist.ProcessGroup | None:
+    """All processes, where there are several; one may wait for another for hours, where NCCL would give up."""
+    if worker.world_size == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def keep_results(
     options: OneBackbone, opened: Opened, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
 ) -> None:
-    """Append a line for each metric, and show them."""
+    """Append a line for each metric, and show them; one process does it for all."""
+    if not opened.worker.leads:
+        return
     seconds = time.perf_counter() - opened.since
-    shown = Table("metric", "percent", title=f"{task} {protocol}: {data}")
     for metric, value in percent.items():
         result = ssl_eval.Result(
             task=task,
@@ -79,5 +101,5 @@ def keep_results(
             recipe=options.name or str(options.backbone),
         )
         ssl_eval.append_result(options.results, result)
-        shown.add_row(metric, f"{value:.2f}")
-    Console().print(shown)
+    rows = [(metric, f"{value:.2f}") for metric, value in percent.items()]
+    Console().print(ssl_eval.Table(header=("metric", "percent"), rows=rows, title=f"{task} {protocol}: {data}"))

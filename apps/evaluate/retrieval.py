@@ -2,7 +2,8 @@
 
 uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k
 uv run apps/evaluate retrieval BACKBONE --data DATA/rparis6k --size 512 --multi-scale
-uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k --distractors DATA/revisitop1m
+uv run torchrun --standalone --nproc_per_node=8 apps/evaluate retrieval BACKBONE --data DATA/roxford5k \
+    --distractors DATA/revisitop1m
 
 DATA/roxford5k holds gnd_roxford5k.pkl and jpg, as https://github.com/filipradenovic/revisitop makes it. The first two
 commands are those of https://github.com/facebookresearch/dino, eval_image_retrieval.py.
@@ -46,7 +47,13 @@ def retrieve(options: Retrieval) -> None:
     scores = evaluate_revisited(
         opened.network,
         landmarks,
-        Preparing(mean=opened.images["mean"], std=opened.images["std"], workers=options.workers, device=opened.device),
+        Preparing(
+            mean=opened.images["mean"],
+            std=opened.images["std"],
+            workers=options.workers,
+            device=opened.device,
+            group=opened.group,
+        ),
         size=options.size,
         scales=SCALES if options.multi_scale else (1.0,),
         crop_queries=options.crop_queries,

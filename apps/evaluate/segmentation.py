@@ -10,7 +10,6 @@ protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen map, ssl_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import tyro
 from rich.console import Console
 
 import sslzoo
-from one_backbone import OneBackbone, Opened, keep_results
+from one_backbone import OneBackbone, keep_results, open_on_device
 from ssl_eval.segmentation.images import TestImages, TrainingCrops
 from ssl_eval.segmentation.last_map import LastMap
 from ssl_eval.segmentation.mean_iou import class_ious, mean_iou, pixel_accuracy
@@ -66,10 +65,9 @@ def evaluate(options: Segmentation) -> None:
         open_split(options.data, split, num_classes=options.classes)
         for split in (options.train_split, options.test_split)
     )
-    worker = sslzoo.start_worker(os.environ, options.device)
-    network, images = sslzoo.open_backbone(options.backbone)
-    opened = Opened(network=network, images=images, device=worker.device)
-    maps = LastMap(network, options.layer)
+    opened = open_on_device(options)
+    worker, images = opened.worker, opened.images
+    maps = LastMap(opened.network, options.layer)
     protocol = _protocol(options, maps, images["size"])
     counts = _measure(options, maps, protocol, train, test, (images["mean"], images["std"]), worker)
     if worker.leads:

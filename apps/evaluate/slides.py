@@ -11,10 +11,8 @@ stopped embedding goes on. Slides are embedded, and runs trained, on as many pro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
@@ -26,7 +24,7 @@ from rich.console import Console
 
 import sslzoo
 from labelled_folders import Centre
-from one_backbone import OneBackbone, Opened, keep_results
+from one_backbone import OneBackbone, Opened, keep_results, open_on_device, patient_group
 from ssl_eval.linear import stratified_holdout
 from ssl_eval.processes import gather_over
 from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
@@ -39,9 +37,6 @@ from tiles import Tiles
 
 TOLD_EVERY = 50
 """Slides between two lines of progress."""
-
-PATIENCE = timedelta(days=30)
-"""How long a process waits for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +102,9 @@ def evaluate(options: Slides) -> None:
     """Embed, train, measure, append the results."""
     protocol = _protocol(options)
     train, test = _slides(options)
-    worker = sslzoo.start_worker(os.environ, options.device)
-    group = _patient_group() if worker.world_size > 1 else None
-    network, images = sslzoo.open_backbone(options.backbone)
-    opened = Opened(network=network, images=images, device=worker.device)
-    backbone = sslzoo.backbone_hash(network)
+    opened = open_on_device(options)
+    worker, group = opened.worker, patient_group(opened.worker)
+    backbone = sslzoo.backbone_hash(opened.network)
     job = Job(
         options=options,
         protocol=protocol,
@@ -128,13 +121,6 @@ def evaluate(options: Slides) -> None:
     if worker.leads:
         _tell(job, opened, [found[run] for run in range(options.runs)])
     sslzoo.wait_for_all()
-
-
-def _patient_group() -> dist.ProcessGroup:
-    """All processes; one may wait for another's slides or runs for as long as they take, where NCCL would give up."""
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
 
 
 def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:

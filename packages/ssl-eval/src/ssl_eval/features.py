@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssl_eval.processes import failing_together
+
 BROADCAST_ROWS = 65_536
 """Rows that travel at once between processes, so that a gather needs little device memory."""
 
@@ -118,11 +120,13 @@ def extract_features(
         group: processes that share the images; every one of them gets all features. None: this process has them all.
 
     Raises:
-        ValueError: features that are not [b, d]; a group without indices; no images; NaN features.
+        ValueError: features that are not [b, d]; a group without indices; no images; NaN features. Of a group, on every
+            process where one of them met it.
     """
     backbone.to(device)
     features, labels, indices = [], [], []
-    with evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+    precision = torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None)
+    with failing_together(group), evaluating(backbone), precision:
         for images, targets, *index in loader:
             output = backbone(images.to(device, non_blocking=True))
             if output.ndim != 2:
@@ -130,10 +134,10 @@ def extract_features(
             features.append(output.to("cpu", dtype))
             labels.append(targets.cpu())
             indices.extend(index)
-    if not features:
-        raise ValueError("No features: the loader gave no images.")
-    if group is not None and len(indices) != len(features):
-        raise ValueError("Processes that share a data set need (images, labels, index) from the loader.")
+        if not features:
+            raise ValueError("No features: the loader gave no images.")
+        if group is not None and len(indices) != len(features):
+            raise ValueError("Processes that share a data set need (images, labels, index) from the loader.")
     columns = [torch.cat(features), torch.cat(labels).long()]
     if indices:
         columns.append(torch.cat(indices).cpu().long())

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_eval.features import extract_features
+from ssl_eval.processes import rank_in, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,6 +37,7 @@ class Preparing:
         batch_size: images at once, where all have one size.
         workers: processes that decode.
         device: where the network runs.
+        group: processes that share the images, a GPU each.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -42,6 +45,7 @@ class Preparing:
     batch_size: int = 16
     workers: int = 0
     device: str | torch.device = "cpu"
+    group: dist.ProcessGroup | None = None
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -85,7 +89,7 @@ def features_of_files(
     fit: Callable[[int, Image.Image], Image.Image],
     preparing: Preparing,
 ) -> Float[Tensor, "n d"]:
-    """One vector an image.
+    """One vector an image, on every process of a group.
 
     Args:
         network: images [b, 3, h, w] to features [b, d].
@@ -96,8 +100,10 @@ def features_of_files(
     Raises:
         ValueError: a file cannot be read, or see extract_features.
     """
-    batches = _Batches(_Files(files, fit, preparing), preparing)
-    return extract_features(network, batches, device=preparing.device).features
+    group = preparing.group
+    mine = range(rank_in(group), len(files), size_of(group)) or range(len(files))[:1]  # nobody may have nothing
+    batches = _Batches(_Files(files, fit, preparing, mine), preparing)
+    return extract_features(network, batches, device=preparing.device, group=group).features
 
 
 def blocks_of_features(
@@ -113,31 +119,33 @@ def blocks_of_features(
 
 @dataclass(frozen=True)
 class _Files(Dataset):
-    """Places to normalised images, or to the line that says which file is broken."""
+    """Some of the files: places among all of them with normalised images, or with what says which file is broken."""
 
     files: Sequence[Path]
     fit: Callable[[int, Image.Image], Image.Image]
     preparing: Preparing
+    mine: Sequence[int]
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.mine)
 
-    def __getitem__(self, place: int) -> Tensor | str:
+    def __getitem__(self, row: int) -> tuple[int, Tensor | str]:
+        place = self.mine[row]
         try:
             image = self.fit(place, read_rgb(self.files[place]))
         except ValueError as error:
-            return str(error)
-        return normalised(image, self.preparing.mean, self.preparing.std)
+            return place, str(error)
+        return place, normalised(image, self.preparing.mean, self.preparing.std)
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """(images, labels): all of one class, since nothing asks for it."""
+    """(images, labels, places): all of one class, since nothing asks for it."""
 
     files: _Files
     preparing: Preparing
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         workers = self.preparing.workers
         loader = DataLoader(
             self.files,
@@ -148,6 +156,7 @@ class _Batches:
             generator=torch.Generator(),  # the loader would draw from the global one
         )
         for batch in loader:
-            if broken := [item for item in batch if isinstance(item, str)]:
+            places, images = zip(*batch, strict=True)
+            if broken := [image for image in images if isinstance(image, str)]:
                 raise ValueError(broken[0])
-            yield torch.stack(batch), torch.zeros(len(batch), dtype=torch.long)
+            yield torch.stack(images), torch.zeros(len(images), dtype=torch.long), torch.tensor(places)

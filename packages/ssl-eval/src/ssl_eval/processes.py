@@ -1,6 +1,7 @@
 """What the processes of a job tell each other; without a group every function is a job of one."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -34,6 +35,20 @@ def gather_over(group: dist.ProcessGroup | None, item: Item) -> list[Item]:
     items: list[Item] = [item] * group.size()
     dist.all_gather_object(items, item, group=group)
     return items
+
+
+@contextmanager
+def failing_together(group: dist.ProcessGroup | None) -> Iterator[None]:
+    """A ValueError inside is raised on all processes, once all are through: none waits for one that is gone."""
+    fault = ""
+    try:
+        yield
+    except ValueError as error:
+        if group is None:
+            raise
+        fault = str(error)
+    if faults := [each for each in gather_over(group, fault) if each]:
+        raise ValueError(faults[0])
 
 
 def in_step(batches: Iterable[Item], group: dist.ProcessGroup | None, device: str | torch.device) -> Iterator[Item]:

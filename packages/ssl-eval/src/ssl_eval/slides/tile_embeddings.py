@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_eval.features import evaluating
-from ssl_eval.processes import gather_over, rank_in, size_of
+from ssl_eval.processes import failing_together, rank_in, size_of
 from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
 
 FEATURES = "features"
@@ -56,17 +56,12 @@ def embed_slides(
     """
     backbone.to(device)
     mine = [slide for slide in slides if slide.place.suffix != EMBEDDED][rank_in(group) :: size_of(group)]
-    fault = ""
-    try:
+    with failing_together(group):
         for done, slide in enumerate(mine, start=1):
             path, said = kept_at(folder, slide), {**about, "tiles": _tiles_hash(slide.place)}
             if _said(path) != said:
                 _write(path, _embed(backbone, read(slide), device, amp, slide), said)
             on_slide(done, len(mine))
-    except ValueError as error:
-        fault = str(error)
-    if faults := [each for each in gather_over(group, fault) if each]:
-        raise ValueError(faults[0])
 
 
 def kept_at(folder: Path, slide: Slide) -> Path:

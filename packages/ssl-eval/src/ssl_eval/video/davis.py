@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch.distributed as dist
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
@@ -19,6 +20,7 @@ from torch import nn
 
 from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.image_files import read_rgb
+from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
 from ssl_eval.video.following import Frames, follow_objects
 from ssl_eval.video.label_propagation import Propagation
 from ssl_eval.video.region_and_contour import Followed, compare_masks
@@ -130,6 +132,7 @@ def evaluate_davis(
     options: Propagation,
     *,
     masks: str | Path | None = None,
+    group: dist.ProcessGroup | None = None,
     on_video: Callable[[str, Sequence[Followed]], object] = lambda name, followed: None,
 ) -> list[Followed]:
     """J and F of every object of every video, for `davis_table`.
@@ -140,16 +143,20 @@ def evaluate_davis(
         frames: how they are seen.
         options: how labels are carried.
         masks: a folder for the masks that were found.
-        on_video: called after each video with its name and its objects.
+        group: processes that share the videos; all of them get all objects.
+        on_video: called after each video of this process with its name and its objects.
 
     Raises:
-        ValueError: the backbone gives no map, or see `follow_video` and `measure_video`.
+        ValueError: the backbone gives no map, or see `follow_video` and `measure_video`; on every process.
     """
-    network, followed = OutputAndMap(backbone), []
-    for video in videos:
-        found = follow_video(network, video, frames, options)
-        if masks is not None:
-            write_masks(masks, video, found)
-        followed += (objects := measure_video(video, found))
-        on_video(video.name, objects)
-    return followed
+    network, followed = OutputAndMap(backbone), {}
+    with failing_together(group):
+        for row in range(rank_in(group), len(videos), size_of(group)):
+            video = videos[row]
+            found = follow_video(network, video, frames, options)
+            if masks is not None:
+                write_masks(masks, video, found)
+            followed[row] = measure_video(video, found)
+            on_video(video.name, followed[row])
+    everyone = {row: objects for part in gather_over(group, followed) for row, objects in part.items()}
+    return [each for row in range(len(videos)) for each in everyone[row]]
