@@ -1,11 +1,11 @@
 """What is a backbone worth? Measure it on labelled images, or by the test that the first word names.
 
-uv run apps/evaluate BACKBONE --train DATA/train --test DATA/test       # kNN, linear, few labels: classification.py
-uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k           # revisited Oxford and Paris
-uv run apps/evaluate copies BACKBONE --data DATA/copydays               # copies of images, among distractors
-uv run apps/evaluate video BACKBONE --data DATA/DAVIS                   # objects followed through videos
-uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv    # slides, by their tiles
-uv run apps/evaluate segmentation BACKBONE --data VOCdevkit             # every pixel's class
+    uv run apps/evaluate BACKBONE --train DATA/train --test DATA/test       # kNN, linear, few labels: classification.py
+    uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k           # revisited Oxford and Paris
+    uv run apps/evaluate copies BACKBONE --data DATA/copydays               # copies of images, among distractors
+    uv run apps/evaluate video BACKBONE --data DATA/DAVIS                   # objects followed through videos
+    uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv    # slides, by their tiles
+    uv run apps/evaluate segmentation BACKBONE --data VOCdevkit             # every pixel's class
 
 WORD --help tells the options; a folder that is called like a word is given as ./WORD.
 """

@@ -1,9 +1,9 @@
 """Measure how a backbone classifies, frozen or with few labels.
 
-uv run apps/evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
-uv run apps/evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
-uv run apps/evaluate BACKBONE --protocol vicreg-semi-1 --list 1percent.txt --train IMAGENET/train --test IMAGENET/val
-uv run torchrun --standalone --nproc_per_node=8 apps/evaluate BACKBONE --protocol ... --train ... --test ...
+    uv run apps/evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
+    uv run apps/evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
+    uv run apps/evaluate BACKBONE --protocol vicreg-semi-1 --list 1percent.txt --train IMAGENET/train --test ...
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate BACKBONE --protocol ... --train ... --test ...
 
 Protocols, with their sources: ssl_eval/published.py. Without one: DINO's kNN, and a linear probe of kept features whose
 learning rate is chosen on held-out training images.

@@ -1,7 +1,7 @@
 """Copies of photographs found by a frozen backbone: mean average precision on Copydays.
 
-uv run apps/evaluate copies BACKBONE --data DATA/copydays
-uv run apps/evaluate copies BACKBONE --data DATA/copydays --distractors DATA/yfcc-10k --whitening DATA/yfcc-20k
+    uv run apps/evaluate copies BACKBONE --data DATA/copydays
+    uv run apps/evaluate copies BACKBONE --data DATA/copydays --distractors DATA/yfcc-10k --whitening DATA/yfcc-20k
 
 DATA/copydays holds original and strong, and jpegqual and crops if these are to be measured. The protocol is that of
 https://github.com/facebookresearch/dino, eval_copy_detection.py, which reports strong.

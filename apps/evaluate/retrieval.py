@@ -1,9 +1,9 @@
-"""Retrieval of landmarks by a frozen backbone: mean average precision on revisited Oxford and Paris.
+r"""Retrieval of landmarks by a frozen backbone: mean average precision on revisited Oxford and Paris.
 
-uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k
-uv run apps/evaluate retrieval BACKBONE --data DATA/rparis6k --size 512 --multi-scale
-uv run torchrun --standalone --nproc_per_node=8 apps/evaluate retrieval BACKBONE --data DATA/roxford5k \
-    --distractors DATA/revisitop1m
+    uv run apps/evaluate retrieval BACKBONE --data DATA/roxford5k
+    uv run apps/evaluate retrieval BACKBONE --data DATA/rparis6k --size 512 --multi-scale
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate retrieval BACKBONE --data DATA/roxford5k \
+        --distractors DATA/revisitop1m
 
 DATA/roxford5k holds gnd_roxford5k.pkl and jpg, as https://github.com/filipradenovic/revisitop makes it. The first two
 commands are those of https://github.com/facebookresearch/dino, eval_image_retrieval.py.

@@ -1,8 +1,8 @@
 """Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout.
 
-uv run apps/evaluate segmentation BACKBONE --data VOCdevkit
-uv run apps/evaluate segmentation BACKBONE --data ECSSD --classes 2 --steps 500 --crop 128
-uv run torchrun --standalone --nproc_per_node=8 apps/evaluate segmentation BACKBONE --data VOCdevkit
+    uv run apps/evaluate segmentation BACKBONE --data VOCdevkit
+    uv run apps/evaluate segmentation BACKBONE --data ECSSD --classes 2 --steps 500 --crop 128
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate segmentation BACKBONE --data VOCdevkit
 
 DATA, DATA/VOC2012 or DATA/VOCdevkit/VOC2012 holds JPEGImages, SegmentationClass and ImageSets/Segmentation. The
 protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen map, ssl_eval/segmentation/.

@@ -1,8 +1,8 @@
 """Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT.
 
-uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv
-uv run apps/evaluate slides BACKBONE --data BRIGHT --level group
-uv run torchrun --standalone --nproc_per_node=8 apps/evaluate slides BACKBONE --data ... --runs 8
+    uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv
+    uv run apps/evaluate slides BACKBONE --data BRIGHT --level group
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate slides BACKBONE --data ... --runs 8
 
 A slide is a folder of tiles, png or jpg: DATA/<image_id>/<tile> beside a CSV, or DATA/train/<class>/<slide>/<tile> and
 DATA/test/..., or instead of the folder a file of its tiles' embeddings, <slide>.safetensors. Embeddings are kept; a

@@ -1,7 +1,7 @@
 """Objects followed through videos by the features of a frozen backbone: J and F on DAVIS 2017.
 
-uv run apps/evaluate video BACKBONE --data DATA/DAVIS
-uv run apps/evaluate video BACKBONE --data DATA/DAVIS --masks found      # keep the masks, for the official evaluation
+    uv run apps/evaluate video BACKBONE --data DATA/DAVIS
+    uv run apps/evaluate video BACKBONE --data DATA/DAVIS --masks found    # for the official evaluation
 
 DATA/DAVIS holds ImageSets, JPEGImages and Annotations. Labels are carried as in
 https://github.com/facebookresearch/dino, eval_video_segmentation.py, and measured as in

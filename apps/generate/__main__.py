@@ -1,10 +1,10 @@
-"""Paint views of a folder of images.
+r"""Paint views of a folder of images.
 
-uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
-uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
-uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
-    --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
-uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
+    uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
+    uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
+    uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
+        --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
+    uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line, failed images in exit code 3."""
-    options = tyro.cli(Generate, description="Paint views of a folder of images.")
+    options = tyro.cli(Generate, description=__doc__)
     try:
         summary = generate(options, sslzoo.start_worker(os.environ, options.device))
     except ValueError as error:

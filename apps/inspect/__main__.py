@@ -1,7 +1,9 @@
 """Look at a run: pairs with their foreground maps, scores and facts, in one HTML file that needs nothing beside it.
 
-uv run apps/inspect IMAGES VIEWS --pca FILE --encoder NAME --out report.html
-uv run apps/inspect IMAGES VIEWS                                   # pictures and facts alone, without a model
+    uv run apps/inspect IMAGES VIEWS --pca FILE --encoder NAME --out report.html
+    uv run apps/inspect IMAGES VIEWS                                   # pictures and facts alone, without a model
+
+No script or picture is asked of anywhere else; the page can be mailed.
 """
 
 from __future__ import annotations
@@ -161,7 +163,7 @@ def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
-    options = tyro.cli(Inspect, description="Look at a run: one HTML page of pairs, maps, scores and facts.")
+    options = tyro.cli(Inspect, description=__doc__)
     try:
         print(inspect(options))
     except ValueError as error:

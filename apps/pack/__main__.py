@@ -1,8 +1,10 @@
 """Pack images and their views into records that load many times faster than folders.
 
-uv run apps/pack IMAGES --out RECORDS [--views VIEWS] [--interpolated MIXED]
-uv run apps/pack IMAGES --out RECORDS --mode raw --size 32     # bit for bit what folders give; for small images
-uv run apps/pack IMAGES --out RECORDS --verify                 # read all of it back, and repair what is damaged
+    uv run apps/pack IMAGES --out RECORDS [--views VIEWS] [--interpolated MIXED]
+    uv run apps/pack IMAGES --out RECORDS --mode raw --size 32     # bit for bit what folders give; for small images
+    uv run apps/pack IMAGES --out RECORDS --verify                 # read all of it back, and repair what is damaged
+
+Stopped at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def read_back(out: Path) -> dict[str, str]:
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line, unreadable images in exit code 3."""
-    options = tyro.cli(Pack, description="Pack images and their views into records.")
+    options = tyro.cli(Pack, description=__doc__)
     try:
         packed = pack(options)
     except ValueError as error:

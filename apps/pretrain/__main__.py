@@ -6,7 +6,7 @@ uv run apps/pretrain --list                                # the recipes
 uv run apps/pretrain RECIPE --data DIR [--views DIR]       # the real job
 uv run torchrun --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
 uv run torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST apps/pretrain RECIPE --data DIR
-                                                           # on each of 4 machines that share --data and --out
+                                                       # on each of 4 machines that share --data and --out
 """
 
 from __future__ import annotations

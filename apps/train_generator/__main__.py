@@ -1,9 +1,11 @@
 """Train a diffusion model of your own images on an encoder's embeddings (Gen-SIS's E-LDM).
 
-uv run apps/train_generator IMAGES --encoder runs/cifar10-dino/backbone --out runs/eldm --preset 32
-uv run apps/train_generator IMAGES --encoder ... --out ... --preset 256                # trains an autoencoder first
-uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
-uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
+    uv run apps/train_generator IMAGES --encoder runs/cifar10-dino/backbone --out runs/eldm --preset 32
+    uv run apps/train_generator IMAGES --encoder ... --out ... --preset 256                # trains an autoencoder first
+    uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
+    uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
+
+Stopped at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -111,9 +113,7 @@ def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Pro
 
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
-    options = tyro.cli(
-        TrainGenerator, description="Train a diffusion model of your own images on an encoder's embeddings."
-    )
+    options = tyro.cli(TrainGenerator, description=__doc__)
     try:
         train_generator(options, sslzoo.start_worker(os.environ, options.device))
     except (ValueError, FloatingPointError) as error:

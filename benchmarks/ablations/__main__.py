@@ -1,18 +1,18 @@
-"""What a choice is worth: one part changed, everything else held.
+r"""What a choice is worth: one part changed, everything else held.
 
-uv run benchmarks/ablations sampling runs/first-light/generator --embeddings runs/first-light/embeddings \
-    --encoder runs/first-light/vanilla/seed-0/backbone
-uv run benchmarks/ablations learns --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
-uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
+    uv run benchmarks/ablations sampling runs/first-light/generator --embeddings runs/first-light/embeddings \
+        --encoder runs/first-light/vanilla/seed-0/backbone
+    uv run benchmarks/ablations learns --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
+    uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
 
 The papers' tables, ours beside the published figures; `--grid small` for minutes on a CPU:
 
-uv run benchmarks/ablations view_probability --grid imagenet100 --train TRAIN --test TEST --views VIEWS --processes 8
-uv run benchmarks/ablations components --train TRAIN --test TEST --views CONSTANT --adaptive ADAPTIVE --pca FILE
-uv run benchmarks/ablations noise_strategy --train TRAIN --test TEST --views constant-0=VIEWS ... adaptive=VIEWS
-uv run benchmarks/ablations sampling_rate --grid mask-based --train TRAIN --test TEST --views VIEWS --lists LISTS
-uv run benchmarks/ablations pairwise_augmentations --train TRAIN --test TEST --views VIEWS --lists LISTS
-uv run benchmarks/ablations self_augmentations --train TRAIN --test TEST --views VIEWS --interpolated MIXED
+    uv run benchmarks/ablations view_probability --train TRAIN --test TEST --views VIEWS --processes 8
+    uv run benchmarks/ablations components --train TRAIN --test TEST --views CONSTANT --adaptive ADAPTIVE --pca FILE
+    uv run benchmarks/ablations noise_strategy --train TRAIN --test TEST --views constant-0=VIEWS ... adaptive=VIEWS
+    uv run benchmarks/ablations sampling_rate --grid mask-based --train TRAIN --test TEST --views VIEWS --lists LISTS
+    uv run benchmarks/ablations pairwise_augmentations --train TRAIN --test TEST --views VIEWS --lists LISTS
+    uv run benchmarks/ablations self_augmentations --train TRAIN --test TEST --views VIEWS --interpolated MIXED
 """
 
 from __future__ import annotations

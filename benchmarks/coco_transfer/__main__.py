@@ -1,9 +1,9 @@
 """Detection and instance segmentation on COCO by a Mask R-CNN that starts from a backbone.
 
-uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --name "MoCo v2"
-uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --backend torchvision
-uv run torchrun --standalone --nproc_per_node=8 benchmarks/coco_transfer --backbone DIR --coco COCO --workers 4
-uv run benchmarks/coco_transfer --backbone DIR --coco MINI --iterations 20 --batch-size 2 --short-edge 160
+    uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --name "MoCo v2"
+    uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --backend torchvision
+    uv run torchrun --standalone --nproc_per_node=8 benchmarks/coco_transfer --backbone DIR --coco COCO --workers 4
+    uv run benchmarks/coco_transfer --backbone DIR --coco MINI --iterations 20 --batch-size 2 --short-edge 160
 
 COCO holds annotations/instances_train2017.json, train2017/ and the same of val2017. A training that is stopped, by
 SIGTERM or Ctrl-C after a whole step, goes on with the same command. The figures of detectron2 and torchvision do not

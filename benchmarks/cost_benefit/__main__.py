@@ -1,8 +1,8 @@
 """What a kind of view costs and brings.
 
-uv run benchmarks/cost_benefit IMAGES VIEWS [VIEWS ...] --encoder open_clip/ViT-H-14:laion2b_s32b_b79k
-uv run benchmarks/cost_benefit my/train runs/views runs/retrieved --encoder runs/dino/backbone
-uv run benchmarks/cost_benefit cost my/train runs/views --inception pt_inception-2015-12-05-6726825d.pth
+    uv run benchmarks/cost_benefit IMAGES VIEWS [VIEWS ...] --encoder open_clip/ViT-H-14:laion2b_s32b_b79k
+    uv run benchmarks/cost_benefit my/train runs/views runs/retrieved --encoder runs/dino/backbone
+    uv run benchmarks/cost_benefit cost my/train runs/views --inception pt_inception-2015-12-05-6726825d.pth
 
 The first two: the cosine between images and their views, GenView's Table 10. With the word cost: accuracy, FID, SSIM,
 milliseconds and parameters of views and of crop, jitter and blur, GenCL's Table 4. --help after either tells its

@@ -1,8 +1,8 @@
-"""What views cost and bring, beside crop, jitter and blur: GenCL's Table 4, ours with the published figures.
+r"""What views cost and bring, beside crop, jitter and blur: GenCL's Table 4, ours with the published figures.
 
-uv run benchmarks/cost_benefit cost IMAGES VIEWS [VIEWS ...] --inception pt_inception-2015-12-05-6726825d.pth
-uv run benchmarks/cost_benefit cost IMAGES VIEWS --features runs/dino/backbone --results runs/results.jsonl \
-    --generators "VIEWS=eldm --folder runs/eldm --encoder runs/dino/backbone"
+    uv run benchmarks/cost_benefit cost IMAGES VIEWS [VIEWS ...] --inception pt_inception-2015-12-05-6726825d.pth
+    uv run benchmarks/cost_benefit cost IMAGES VIEWS --features runs/dino/backbone --results runs/results.jsonl \
+        --generators "VIEWS=eldm --folder runs/eldm --encoder runs/dino/backbone"
 
 A row is called by its folder's name. Published figures are of ImageNet's training set, by Inception; other images or
 features give figures that compare with one another alone.

@@ -1,8 +1,8 @@
 """Does an encoder's first principal component find the object? Measured on images with masks, at several sizes.
 
-uv run python benchmarks/foreground ecssd.tar --encoder cifar:resnet20-cifar10.th --sizes 32 64 96 128
-uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
-uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
+    uv run python benchmarks/foreground ecssd.tar --encoder cifar:resnet20-cifar10.th --sizes 32 64 96 128
+    uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
+    uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
 
 Masks are used to measure, never to fit. Beside the map: a disc in the middle and random tokens, both of the share of
 pixels that the threshold asks for, and the map with the sign that the masks would choose.

@@ -1,9 +1,9 @@
-"""The tables of frozen encoders: every encoder at hand under every protocol of a grid, beside the published figures.
+r"""The tables of frozen encoders: every encoder at hand under every protocol of a grid, beside the published figures.
 
-uv run benchmarks/linear --grid imagenet --train IMAGENET/train --test IMAGENET/val \
-    --encoders "MoCo v2=runs/moco/backbone" "MoCo v2 + GenView=runs/genview/backbone" --processes 8
-uv run benchmarks/linear --grid small --train CIFAR/train --test CIFAR/test \
-    --encoders "hand-made views=runs/dino/backbone" "generated views=runs/gen-dino/backbone"
+    uv run benchmarks/linear --grid imagenet --train IMAGENET/train --test IMAGENET/val \
+        --encoders "MoCo v2=runs/moco/backbone" "MoCo v2 + GenView=runs/genview/backbone" --processes 8
+    uv run benchmarks/linear --grid small --train CIFAR/train --test CIFAR/test \
+        --encoders "hand-made views=runs/dino/backbone" "generated views=runs/gen-dino/backbone"
 
 Each measurement is a run of apps/evaluate. What has a result is not measured again; what was stopped goes on.
 The table is also written beside the results, as Markdown.
