@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,14 @@ def learns():
 
 
 def write(path: Path, accuracies: dict[str, tuple[float, ...]]) -> None:
-    about = {"task": "knn", "metric": "top1", "protocol": "k=20 T=0.07", "data": "d", "machine": "m", "seconds": 1.0}
+    about = {
+        "task": "knn",
+        "metric": "top1",
+        "protocol": "k=20 T=0.07",
+        "data": "d/test",
+        "machine": "m",
+        "seconds": 1.0,
+    }
     for name, values in accuracies.items():
         for seed, value in enumerate(values):
             append_result(path, Result(**about, value=value, backbone=f"{name}-{seed}", seed=seed, recipe=name))
@@ -32,7 +40,13 @@ def write(path: Path, accuracies: dict[str, tuple[float, ...]]) -> None:
 
 def test_the_margin_is_from_the_encoder_that_a_run_started_from(learns, tmp_path):
     options = learns.LearnsAblation(
-        data=tmp_path, test=tmp_path, views=tmp_path, methods=("byol", "gen-dino"), seeds=2, margin=3, out=tmp_path
+        data=tmp_path,
+        test=tmp_path / "d/test",
+        views=tmp_path,
+        methods=("byol", "gen-dino"),
+        seeds=2,
+        margin=3,
+        out=tmp_path,
     )
     found = {
         "untrained": (30.0, 40.0),
@@ -53,6 +67,8 @@ def test_every_small_recipe_has_its_arms(learns, tmp_path):
     assert all(f'"small-{method}"' in known for method in learns.METHODS)
     assert known.count('"small-') == len(learns.METHODS)
     options = learns.LearnsAblation(data=tmp_path, test=tmp_path)
+    with pytest.raises(ValueError, match="gen-dino learns from --views"):
+        next(learns.measure_learning(replace(options, methods=("gen-dino",))))
     assert [arm.name for arm in learns.arms(options)] == [f"small-{method}" for method in learns.METHODS[:-1]]
     with_views = learns.LearnsAblation(data=tmp_path, test=tmp_path, views=tmp_path)
     assert len(learns.arms(with_views)) == 9 + 10

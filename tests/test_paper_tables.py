@@ -71,18 +71,18 @@ def test_figures_are_those_of_the_papers(ablations):
 
 
 def result(name: str, protocol: str, metric: str, value: float, seed: int = 0) -> Result:
-    about = {"task": "t", "backbone": f"{name}-{seed}", "data": "cifar", "machine": "m", "seconds": 1.0}
+    about = {"task": "t", "backbone": f"{name}-{seed}", "data": "cifar/test", "machine": "m", "seconds": 1.0}
     return Result(**about, recipe=name, protocol=protocol, metric=metric, value=value, seed=seed)
 
 
 def test_ours_stand_beside_the_published_figures(ablations):
     grid = ablations.genview.ViewProbability.GRIDS["imagenet100"]
     found = [result("0.5", "genview-linear epochs=50", "top1", value, seed) for seed, value in enumerate((68.0, 70.0))]
-    table = grid.table("alpha", [*found, result("0.5", "another", "top1", 1.0)], "cifar")
+    table = grid.table("alpha", [*found, result("0.5", "another", "top1", 1.0)], "cifar/test")
     assert table.header == ("alpha", "top-1, published", "ours", "top-5, published", "ours")
     assert table.rows[3] == ("0.5", "69.04", "69.00 ± 1.41 (2)", "89.29", "")
     assert [row[3] for row in table.rows][:2] == ["84.57", "87.10"]
-    small = ablations.genview.ViewProbability.GRIDS["small"].table("alpha", found, "cifar")
+    small = ablations.genview.ViewProbability.GRIDS["small"].table("alpha", found, "cifar/test")
     assert small.header == ("alpha", "kNN", "linear top-1", "linear top-5") and set(small.rows[3][1:]) == {""}
 
 
@@ -106,7 +106,8 @@ label = given["protocol"] + " cached" * ("cached" in given) + " k=20" * ("knn" i
 with Path(given["results"]).open("a") as file:
     for metric in ("top1", "top5"):
         line = {"task": "t", "metric": metric, "value": 50.0, "protocol": label, "backbone": sys.argv[1],
-                "data": "cifar", "seed": int(given["seed"]), "machine": "m", "seconds": 1.0, "recipe": given["name"]}
+                "data": "cifar/test", "seed": int(given["seed"]), "machine": "m", "seconds": 1.0,
+                "recipe": given["name"]}
         file.write(json.dumps(line) + chr(10))
 """
 

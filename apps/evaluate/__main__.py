@@ -35,6 +35,8 @@ def main() -> None:
             classification(arguments)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last saved epoch")
 
 
 # Each imports what it needs alone.

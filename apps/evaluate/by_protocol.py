@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,9 @@ class Job:
         learning_rates: tried together by a linear protocol; the protocol's own where empty.
         k: neighbours, instead of the protocol's.
         resume: a folder for files to go on from.
+        bf16: whether the network computes in bfloat16.
         on_epoch: called with how many epochs are done, and of how many.
+        tell: called with a line about what was found on the way.
     """
 
     backbone: nn.Module
@@ -50,7 +53,9 @@ class Job:
     learning_rates: tuple[float, ...] = ()
     k: int | None = None
     resume: Path | None = None
+    bf16: bool = False
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None
+    tell: Callable[[str], object] = lambda line: None
 
     @property
     def group(self) -> dist.ProcessGroup | None:
@@ -59,8 +64,8 @@ class Job:
 
     @property
     def amp(self) -> torch.dtype | None:
-        """bfloat16 on a GPU."""
-        return torch.bfloat16 if self.worker.device.type == "cuda" else None
+        """What it is told to compute in; None is float32, as published figures are."""
+        return torch.bfloat16 if self.bf16 else None
 
     def centred(self, index: ImageIndex) -> CentredImages:
         """Images as a test sees them."""
@@ -76,6 +81,18 @@ class Job:
         """One vector an image."""
         device, images = self.worker.device, self.centred(index)
         return ssl_eval.extract_features(network, images, device=device, amp=self.amp, group=self.group)
+
+    @property
+    def tried(self) -> str:
+        """What results add to a linear protocol whose learning rates are not its own."""
+        return " rates=" + ",".join(f"{rate:g}" for rate in self.learning_rates) if self.learning_rates else ""
+
+    def digest(self) -> str:
+        """Of which images are learned from, under which labels, and how they are prepared."""
+        found = hashlib.blake2b(repr((self.preparation, self.train.classes, self.bf16)).encode(), digest_size=6)
+        for row, label in enumerate(self.train.labels.tolist()):
+            found.update(f"{self.train.key(row)} {label}\n".encode())
+        return found.hexdigest()
 
     def common(self) -> dict:
         """Arguments of every training."""
@@ -135,7 +152,7 @@ def _linear_cached(protocol: LinearProtocol, job: Job) -> Found:
         device=job.worker.device,
         group=job.group,
     )
-    return _told(found)
+    return _told(found, job)
 
 
 def _linear(protocol: LinearProtocol, job: Job, variant: Variant) -> Found:
@@ -147,14 +164,15 @@ def _linear(protocol: LinearProtocol, job: Job, variant: Variant) -> Found:
     train, test = job.augmented(index, protocol.batch_size), job.centred(job.test)
     found = ssl_eval.linear_evaluation(
         job.backbone, train, test, protocol=protocol, learning_rates=rates, held_out=held_out,
-        resume=_resume(job, variant), **job.common(),
+        resume=_resume(job, variant, job.tried), **job.common(),
     )  # fmt: skip
-    return _told(found)
+    return _told(found, job)
 
 
-def _told(found: LinearResult) -> Found:
-    chosen = f" rate={found.learning_rate:g}" if found.holdout_accuracies else ""
-    return [("linear", chosen, "top1", found.accuracy), ("linear", chosen, "top5", found.top5)]
+def _told(found: LinearResult, job: Job) -> Found:
+    if found.holdout_accuracies:
+        job.tell(f"learning rate {found.learning_rate:g} is the best on held-out training images")
+    return [("linear", job.tried, "top1", found.accuracy), ("linear", job.tried, "top5", found.top5)]
 
 
 def _finetune(protocol: FineTuneProtocol, job: Job, variant: Variant) -> Found:
@@ -170,10 +188,12 @@ def _rates(protocol: LinearProtocol, job: Job) -> tuple[float, ...]:
     return job.learning_rates or protocol.searched or (protocol.learning_rate,)
 
 
-def _resume(job: Job, variant: Variant) -> Path | None:
+def _resume(job: Job, variant: Variant, further: str = "") -> Path | None:
+    """A file of its own for each backbone, protocol and set of images."""
     if job.resume is None:
         return None
-    name = f"{ssl_eval.backbone_hash(job.backbone)[:12]} {variant.label} seed {job.seed}.pt"
+    backbone = ssl_eval.backbone_hash(job.backbone)[:12]
+    name = f"{backbone} {variant.label}{further} data {job.digest()} seed {job.seed}.pt"
     return job.resume / name.replace("/", "_")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -25,8 +26,10 @@ import ssl_eval
 import sslzoo
 from by_protocol import Job, at_size, labelled_rows, measure
 from labelled_folders import Reading
+from one_backbone import PATIENCE
 from pairdata import ImageIndex, index_images
 from ssl_eval import Preparation, Variant
+from ssl_eval.features import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Evaluate:
     """Both data folders hold one folder a class; the test images are looked at once."""
 
     backbone: Annotated[Path, tyro.conf.Positional]
-    """A backbone folder that apps/pretrain wrote."""
+    """A backbone folder, a checkpoint of an official repository, or timm/NAME."""
     train: Path
     test: Path
     protocol: str | None = None
@@ -61,6 +64,8 @@ class Evaluate:
     """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
     k: int | None = None
     """Neighbours; None takes the protocol's, 20 without one."""
+    bf16: bool = False
+    """Compute in bfloat16; published figures are of float32."""
     seed: int = 0
     """Seed of the encoder's training, as the table counts it, and of what is drawn here."""
     workers: int = 0
@@ -69,15 +74,19 @@ class Evaluate:
 
 def evaluate(options: Evaluate) -> None:
     """Measure, append the results, show the table."""
-    worker = sslzoo.start_worker(os.environ, options.device)
+    worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
+    ssl_eval.check_results(options.results)
     variant = _variant(options)
     protocol = None if variant is None else variant.protocol
     backbone, expected = sslzoo.open_backbone(options.backbone)
     train, test = _open(options.train), _open(options.test)
-    if train.classes != test.classes:
-        raise ValueError(f"{options.train} and {options.test} do not hold the same class folders")
+    if odd := sorted(set(train.classes) ^ set(test.classes)):
+        lacking = options.test if odd[0] in train.classes else options.train
+        raise ValueError(f"{lacking} has no image of the class {odd[0]}: both folders need the same class folders")
     if protocol is not None and (rows := labelled_rows(train, protocol, options.list, options.seed)) is not None:
         train = train.take(rows.numpy())
+        if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
+            raise ValueError(f"{options.list} names no image of the class {train.classes[missing[0]]}")
     preparation = Preparation() if protocol is None else protocol.preparation
     shown = Console(stderr=True, quiet=not worker.leads)
     job = Job(
@@ -91,8 +100,11 @@ def evaluate(options: Evaluate) -> None:
         learning_rates=options.learning_rates,
         k=options.k,
         resume=options.resume,
+        bf16=options.bf16,
+        tell=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )
+    _check_size(options, job)
     for result in _results(options, variant, job):
         if worker.leads:
             ssl_eval.append_result(options.results, result)
@@ -108,10 +120,15 @@ def _variant(options: Evaluate) -> Variant | None:
         if given := [name for name in changed if getattr(options, name)]:
             raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
         return None
+    known = ssl_eval.find_protocol(options.protocol)
+    if options.learning_rates and not isinstance(known, ssl_eval.LinearProtocol):
+        raise ValueError(f"{options.protocol} is no linear protocol: leave --learning-rates out")
+    if options.k and not isinstance(known, ssl_eval.KNNProtocol):
+        raise ValueError(f"{options.protocol} has no neighbours: leave --k out")
     labels = None
     if options.list is not None:
         labels = f"list {options.list.name}"
-    elif isinstance(ssl_eval.find_protocol(options.protocol), ssl_eval.FineTuneProtocol):
+    elif isinstance(known, ssl_eval.FineTuneProtocol):
         labels = "balanced"
     return Variant(
         name=options.protocol,
@@ -120,6 +137,23 @@ def _variant(options: Evaluate) -> Variant | None:
         cached=options.cached,
         labels=labels,
     )
+
+
+def _check_size(options: Evaluate, job: Job) -> None:
+    """Some networks take images of one size alone.
+
+    Raises:
+        ValueError: the backbone does not take such images.
+    """
+    size = job.preparation.size
+    try:
+        with torch.no_grad(), evaluating(job.backbone):
+            job.backbone(torch.zeros(2, 3, size, size, device=job.worker.device))
+    except (AssertionError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"{options.backbone} takes no images of {size} x {size} pixels ({told}): give --size"
+        ) from None
 
 
 def _open(root: Path) -> ImageIndex:
@@ -132,22 +166,31 @@ def _open(root: Path) -> ImageIndex:
 def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_eval.Result]:
     same = {
         "backbone": sslzoo.backbone_hash(job.backbone),
-        "data": options.test.parent.name or options.test.name,
+        "data": ssl_eval.data_name(options.test),
         "recipe": options.name or str(options.backbone),
         "seed": options.seed,
     }
     if variant is None:
         train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
-        return ssl_eval.evaluate_frozen(
+        found = ssl_eval.evaluate_frozen(
             train, test, k=options.k or 20, device=job.worker.device, group=job.group, **same
         )
+        return [replace(result, protocol=result.protocol + _changes(options)) for result in found]
     started = time.perf_counter()
     found = measure(variant, job)
     same |= {"machine": ssl_eval.machine(), "seconds": time.perf_counter() - started}
     return [
-        ssl_eval.Result(task=task, metric=metric, value=value, protocol=variant.label + further, **same)
+        ssl_eval.Result(
+            task=task, metric=metric, value=value, protocol=variant.label + further + _changes(options), **same
+        )
         for task, further, metric, value in found
     ]
+
+
+def _changes(options: Evaluate) -> str:
+    """What makes a figure another one than the protocol's, beside what the variant tells."""
+    given = {"size": options.size, "resize": options.resize}
+    return "".join(f" {name}={value}" for name, value in given.items() if value) + " bf16" * options.bf16
 
 
 def _show(path: Path) -> None:

@@ -64,9 +64,10 @@ def open_on_device(options: OneBackbone) -> Opened:
     """The backbone, on this process's device.
 
     Raises:
-        ValueError: it cannot be opened.
+        ValueError: it cannot be opened, or results cannot be kept.
     """
-    worker = sslzoo.start_worker(os.environ, options.device)
+    worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
+    ssl_eval.check_results(options.results)
     network, images = sslzoo.open_backbone(options.backbone)
     return Opened(network=network.to(worker.device), images=images, worker=worker)
 

@@ -61,6 +61,9 @@ def evaluate(options: Segmentation) -> None:
     """Train, measure, append the results."""
     if options.classes < 2 or options.steps < 1:
         raise ValueError(f"--classes {options.classes}, --steps {options.steps}: at least 2 classes and 1 step")
+    for name in ("batch_size", "crop", "short"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: give 1 or more")
     train, test = (
         open_split(options.data, split, num_classes=options.classes)
         for split in (options.train_split, options.test_split)
@@ -99,7 +102,7 @@ def _measure(
     shown = Console(stderr=True, quiet=not worker.leads)
     resume = None
     if options.resume is not None:
-        named = f"{sslzoo.backbone_hash(maps.backbone)[:12]} segmentation {options.data.resolve().name}"
+        named = f"{sslzoo.backbone_hash(maps.backbone)[:12]} segmentation {train.digest()}"
         resume = options.resume / f"{named} {_label(options, protocol)} seed {options.seed}.pt"
     same = {
         "protocol": protocol,

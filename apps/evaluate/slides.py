@@ -26,7 +26,7 @@ import sslzoo
 from labelled_folders import Centre
 from one_backbone import OneBackbone, Opened, keep_results, open_on_device, patient_group
 from ssl_eval.linear import stratified_holdout
-from ssl_eval.processes import gather_over
+from ssl_eval.processes import failing_together, gather_over
 from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
 from ssl_eval.slides.class_folders import slides_of_folders
 from ssl_eval.slides.class_scores import ClassScores, class_scores
@@ -116,7 +116,8 @@ def evaluate(options: Slides) -> None:
         shown=Console(stderr=True, quiet=not worker.leads),
     )
     _embed(job, opened, group)
-    mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
+    with failing_together(group):
+        mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
     found = {run: scores for part in gather_over(group, mine) for run, scores in part.items()}
     if worker.leads:
         _tell(job, opened, [found[run] for run in range(options.runs)])
@@ -197,8 +198,11 @@ def _label(options: Slides) -> str:
     parts = [f"attention {options.protocol}"]
     parts += [f"epochs={options.epochs}"] if options.epochs is not None else []
     parts += [f"runs={options.runs}"] if options.runs > 1 else []
+    parts += [f"{name}={value}" for name in ("size", "resize") if (value := getattr(options, name))]
     if options.labels is None:
         parts.append(options.level if options.level == "group" else "")
+        splits = f"{options.train_split}/{options.test_split}"
+        parts.append(splits if splits != "train/test" else "")
     else:
         parts.append(options.column if options.column != "isup_grade" else "")
         held = f"held-out={options.held_out:g} split={options.split_seed}"

@@ -132,7 +132,12 @@ def _evaluate(
                 for root in (images, test)
             )
             for result in ssl_eval.evaluate_frozen(
-                train_features, test_features, backbone=backbone_hash, data=test.parent.name, recipe=arm, seed=seed
+                train_features,
+                test_features,
+                backbone=backbone_hash,
+                data=ssl_eval.data_name(test),
+                recipe=arm,
+                seed=seed,
             ):
                 ssl_eval.append_result(path, result)
         update(done + 1, len(encoders))

@@ -11,15 +11,14 @@ from pairdata import LabelledImages
 from ssl_eval import Features, extract_features, read_results
 
 
-def data_name(test: Path) -> str:
-    """What results call the data set."""
-    return test.parent.name or test.name
-
-
-def is_measured(results: Path, recipe: str, backbone: str, seed: int) -> bool:
-    """Whether there is a result of this encoder, named by the hash of its weights."""
-    sought = (recipe, backbone, seed)
-    return any((found.recipe, found.backbone, found.seed) == sought for found in read_results(results))
+def measured_of(results: Path, recipe: str, backbone: str, data: str, seed: int) -> set[tuple[str, str]]:
+    """Task and metric of every result of this encoder, named by the hash of its weights, on this data set."""
+    sought = (recipe, backbone, data, seed)
+    return {
+        (found.task, found.metric)
+        for found in read_results(results)
+        if (found.recipe, found.backbone, found.data, found.seed) == sought
+    }
 
 
 def features(backbone: nn.Module, trained: Path, roots: tuple[Path, ...], device: str) -> list[Features]:

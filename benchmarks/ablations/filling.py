@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import programs
-from encoders import data_name
 from grids import Grid, Row
-from ssl_eval import Cell, Table, read_results, unmeasured
+from ssl_eval import Cell, Table, data_name, read_results, unmeasured
 
 
 @dataclass(frozen=True, kw_only=True)

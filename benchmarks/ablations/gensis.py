@@ -1,7 +1,8 @@
 """Gen-SIS's parts, https://arxiv.org/abs/2412.01672.
 
 ViT-S/16, 100 epochs of ImageNet by DINO. Its own comparison of the parts is on DAVIS 2017, J&F: 61.45 for DINO, 61.66
-with generative views, 62.07 with interpolated views and their disentanglement as well. That task is not measured here.
+with generative views, 62.07 with interpolated views and their disentanglement as well, which `apps/evaluate video`
+measures.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from torch import nn
 
 import programs
 import sslzoo
-from encoders import data_name, features, is_measured
-from ssl_eval import Result, append_result, knn_accuracy, machine, read_results
+from encoders import features, measured_of
+from ssl_eval import Result, append_result, data_name, knn_accuracy, machine, read_results
 from ssl_eval.table import format_cell
 
 METHODS = (
@@ -79,8 +79,10 @@ def measure_learning(options: LearnsAblation) -> Iterator[str]:
         The arm's name, once its result is there.
 
     Raises:
-        ValueError: a run failed; with the last line that it printed.
+        ValueError: a run failed, with the last line that it printed; or there is nothing to train.
     """
+    if not arms(options):
+        raise ValueError("gen-dino learns from --views: give them, or other --methods")
     for seed in range(options.seeds):
         for arm in arms(options):
             folder = options.out / arm.folder / f"seed-{seed}"
@@ -111,7 +113,7 @@ def untrained(folder: Path, seed: int) -> nn.Module:
 def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
     """Appends the kNN accuracy of one encoder, unless it is there."""
     path, made = options.out / "results.jsonl", sslzoo.backbone_hash(backbone)
-    if is_measured(path, name, made, seed):
+    if measured_of(path, name, made, data_name(options.test), seed):
         return
     began = time.perf_counter()
     train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
@@ -134,6 +136,8 @@ def read_accuracies(options: LearnsAblation) -> dict[str, dict[int, float]]:
     """Accuracy by name and seed, from OUT/results.jsonl alone."""
     found: dict[str, dict[int, float]] = {}
     for result in read_results(options.out / "results.jsonl"):
+        if result.data != data_name(options.test):
+            continue
         found.setdefault(result.recipe, {})[result.seed] = result.value
     return found
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import programs
 import sslzoo
-from encoders import data_name, features, is_measured
-from ssl_eval import Result, Table, append_result, evaluate_frozen, read_results, tabulate
+from encoders import features, measured_of
+from ssl_eval import Result, Table, append_result, data_name, evaluate_frozen, read_results, tabulate
 
 Scorer = Literal["exact", "distilled", "self"]
 
@@ -102,7 +102,8 @@ def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> No
     """Appends the results of one encoder, unless they are there."""
     path, backbone = options.out / "results.jsonl", sslzoo.load_backbone(folder / "backbone")
     made = sslzoo.backbone_hash(backbone)
-    if is_measured(path, cell.name, made, seed):
+    needed = {("knn", "top1"), ("linear", "top1")} | ({("pairs", "quality")} if _weighed(folder) else set())
+    if needed <= measured_of(path, cell.name, made, data_name(options.test), seed):
         return
     train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
     about = {"backbone": made, "data": data_name(options.test), "recipe": cell.name, "seed": seed}
@@ -111,9 +112,14 @@ def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> No
         append_result(path, result)
 
 
+def _weighed(folder: Path) -> list[dict]:
+    """The lines of a run's log that tell of weights."""
+    return [row for row in sslzoo.read_log(folder / "log.jsonl") if "quality" in row]
+
+
 def _of_weights(folder: Path, like: Result) -> list[Result]:
     """Means over the log of a run: quality and effective sample size of its batches."""
-    rows = [row for row in sslzoo.read_log(folder / "log.jsonl") if "quality" in row]
+    rows = _weighed(folder)
     if not rows:
         return []
     about = replace(like, task="pairs", seconds=0.0)

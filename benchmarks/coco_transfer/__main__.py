@@ -89,7 +89,10 @@ class CocoTransfer:
 
 def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     """Train, test, append the results; the tables of boxes and masks."""
+    if options.save_every < 1:
+        raise ValueError(f"--save-every {options.save_every}: give a number of steps, 1 or more")
     worker = sslzoo.start_worker(os.environ, options.device)
+    ssl_eval.check_results(options.results)
     recipe = detection_recipe(
         options.variant,
         options.schedule,
@@ -112,7 +115,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     about = {
         "protocol": protocol,
         "backbone": sslzoo.backbone_hash(network),
-        "data": options.coco.resolve().name + ("" if options.test == "val2017" else f" {options.test}"),
+        "data": _data_name(options),
         "seed": options.seed,
         "machine": ssl_eval.machine(),
         "seconds": time.perf_counter() - started,
@@ -128,6 +131,12 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     if worker.leads:
         _show(tables, protocol, options.results.parent)
     return tables
+
+
+def _data_name(options: CocoTransfer) -> str:
+    """The data set, and what is not its usual halves."""
+    trained = "" if options.train == "train2017" else f" from {options.train}"
+    return options.coco.resolve().name + ("" if options.test == "val2017" else f" {options.test}") + trained
 
 
 def _open(coco: Path, split: str) -> CocoInstances:
@@ -162,6 +171,8 @@ def _measure(
             save_every=options.save_every, save_now=watch.told_to_stop, synchronise=sslzoo.synchronise_batch_norm,
             on_step=watch.step, **shared,
         )  # fmt: skip
+        if watch.told_to_stop():  # while batch norms were measured
+            watch.leave(recipe.iterations)
     found = detect(detector, test, on_image=watch.image, **shared)
     return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.leads else {}
 
@@ -206,7 +217,7 @@ def main() -> None:
             print(stopped if options.resume else "stopped; without --resume nothing is kept", file=sys.stderr)
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on with the test")
+        sys.exit("stopped; the same command goes on from the last saved step")
 
 
 if __name__ == "__main__":

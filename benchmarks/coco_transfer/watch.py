@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 import torch
 from rich.console import Console
@@ -45,8 +46,16 @@ class Watch:
             told = f"step {done}/{self._steps}: loss {sum(losses.values()):.3f} ({parts}), {self._minutes}"
             self._shown.print(told, soft_wrap=True)
         if self._signal:
-            sslzoo.wait_for_all()
-            raise sslzoo.Stopped(self._signal, done)
+            self.leave(done)
+
+    def leave(self, done: int) -> NoReturn:
+        """End on all processes after so many steps.
+
+        Raises:
+            Stopped: always.
+        """
+        sslzoo.wait_for_all()
+        raise sslzoo.Stopped(self._signal, done)
 
     def image(self, done: int, images: int) -> None:
         """An image of this process's more."""

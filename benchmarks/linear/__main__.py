@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 
 import ssl_eval
+import sslzoo
 from grids import GRIDS
 from ssl_eval import GridRun
 
@@ -33,9 +34,14 @@ class Linear(GridRun):
     resume: Path = Path("runs/linear/resume")
 
 
+def hash_of(folder: str) -> str:
+    """Of the weights in an encoder's folder."""
+    return sslzoo.backbone_hash(sslzoo.open_backbone(folder)[0])
+
+
 def run(options: Linear) -> ssl_eval.Table:
     """Measure what is missing, then tabulate."""
-    return options.fill(GRIDS, EVALUATE)
+    return options.fill(GRIDS, EVALUATE, hash_of)
 
 
 if __name__ == "__main__":
@@ -43,3 +49,5 @@ if __name__ == "__main__":
         Console(width=160).print(run(tyro.cli(Linear, description=__doc__)))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")

@@ -2,7 +2,8 @@
 
 ImageNet: GenView (https://arxiv.org/abs/2403.12003), table 1; its baselines marked with * are its authors'
 own runs. DINO: https://github.com/facebookresearch/dino, README.md at 7c446df. VICReg with and without synthetic views:
-GenCL, tables 2 and 3, at 100 epochs of pretraining. CIFAR-10: GenView, table 5 (ResNet-18, 500 epochs).
+GenCL, tables 2 and 3, at 100 epochs of pretraining. CIFAR-10 and -100, Tiny
+ImageNet: GenView, table 5 (ResNet-18, 500, 500 and 200 epochs).
 """
 
 from __future__ import annotations
@@ -51,6 +52,14 @@ GRIDS: dict[str, list[Cell]] = {
     "cifar10": [
         linear("MoCo v2 + GenView", "genview-cifar-linear", 93.00),
         linear("BYOL + GenView", "genview-cifar-linear", 93.56),
+    ],
+    "cifar100": [
+        linear("MoCo v2 + GenView", "genview-cifar-linear", 67.49),
+        linear("BYOL + GenView", "genview-cifar-linear", 67.53),
+    ],
+    "tinyimagenet": [
+        linear("MoCo v2 + GenView", "genview-cifar-linear", 56.76),
+        linear("BYOL + GenView", "genview-cifar-linear", 54.79),
     ],
     # Minutes on a CPU, for any encoders of 32 px; nothing was published for it.
     "small": [

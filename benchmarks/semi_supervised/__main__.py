@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 
 import ssl_eval
+import sslzoo
 from grids import GRIDS
 from ssl_eval import Cell, GridRun
 
@@ -43,9 +44,14 @@ class SemiSupervised(GridRun):
         return ssl_eval.list_argument(cell, self.lists)
 
 
+def hash_of(folder: str) -> str:
+    """Of the weights in an encoder's folder."""
+    return sslzoo.backbone_hash(sslzoo.open_backbone(folder)[0])
+
+
 def run(options: SemiSupervised) -> ssl_eval.Table:
     """Measure what is missing, then tabulate."""
-    return options.fill(GRIDS, EVALUATE, options.labels)
+    return options.fill(GRIDS, EVALUATE, hash_of, options.labels)
 
 
 if __name__ == "__main__":
@@ -53,3 +59,5 @@ if __name__ == "__main__":
         Console(width=160).print(run(tyro.cli(SemiSupervised, description=__doc__)))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")

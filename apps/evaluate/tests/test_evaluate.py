@@ -111,7 +111,9 @@ def test_every_kind_of_protocol(folder):
     assert [row["metric"] for row in linear] == ["top1", "top5"]
     assert linear[0]["protocol"] == "simsiam-linear epochs=2 batch=16" and linear[0]["recipe"] == "untrained"
     many = evaluate(folder, "many", protocol="byol-linear", epochs=1, batch_size=16)
-    assert many[0]["protocol"].startswith("byol-linear epochs=1 batch=16 rate=")
+    assert {row["protocol"] for row in many} == {"byol-linear epochs=1 batch=16"}
+    own = evaluate(folder, "own", protocol="simsiam-linear", epochs=2, batch_size=16, learning_rates=(0.1, 3.0))
+    assert {row["protocol"] for row in own} == {"simsiam-linear epochs=2 batch=16 rates=0.1,3"}
     cached = evaluate(folder, "cached", protocol="mocov2-linear", epochs=2, batch_size=16, cached=True)
     assert cached[0]["protocol"] == "mocov2-linear epochs=2 batch=16 cached"
     semi = evaluate(folder, "semi", protocol="swav-semi-10", epochs=2, batch_size=3)
@@ -121,8 +123,19 @@ def test_every_kind_of_protocol(folder):
     (folder / "some.txt").write_text("\n".join(keys[::2]))
     listed = evaluate(folder, "listed", protocol="vicreg-semi-10", epochs=1, batch_size=5, list=folder / "some.txt")
     assert {row["protocol"] for row in listed} == {"vicreg-semi-10 epochs=1 batch=5 list some.txt"}
-    assert all(0 <= row["value"] <= 100 for row in [*knn, *linear, *many, *cached, *semi, *listed])
-    assert len(list((folder / "resume").glob("*.pt"))) == 4
+    assert all(0 <= row["value"] <= 100 for row in [*knn, *linear, *many, *own, *cached, *semi, *listed])
+    assert len(list((folder / "resume").glob("*.pt"))) == 5
+    assert {row["data"] for row in [*knn, *semi]} == {f"{folder.name}/test"}
+
+
+def test_a_kept_training_is_of_its_own_images_and_size(folder, tmp_path):
+    """A second set of images, another size: neither takes the classifier of the first."""
+    common = {"protocol": "simsiam-linear", "epochs": 1, "batch_size": 10, "resume": tmp_path}
+    for changes in ({}, {}, {"train": folder / "test/images"}, {"size": 24}, {"bf16": True}):
+        found = evaluate(folder, "kept", **common, **changes)
+    labels = [row["protocol"].removeprefix("simsiam-linear epochs=1 batch=10") for row in found]
+    assert labels == ["", "", "", "", "", "", " size=24", " size=24", " bf16", " bf16"]
+    assert found[0]["value"] == found[2]["value"] and len(list(tmp_path.glob("*.pt"))) == 4
 
 
 def test_mistakes_are_named(folder, tmp_path):
@@ -135,6 +148,30 @@ def test_mistakes_are_named(folder, tmp_path):
     (folder / "none.txt").write_text("nowhere.JPEG\n")
     with pytest.raises(ValueError, match=r"1 of the 1 images .* are missing, first nowhere\.JPEG"):
         evaluate(folder, "wrong", protocol="swav-semi-1", list=folder / "none.txt")
+    with pytest.raises(ValueError, match="is no linear protocol: leave --learning-rates out"):
+        evaluate(folder, "wrong", protocol="dino-knn", learning_rates=(0.1,))
+    with pytest.raises(ValueError, match="has no neighbours: leave --k out"):
+        evaluate(folder, "wrong", protocol="simsiam-linear", k=3)
+    with pytest.raises(ValueError, match="results cannot be written to"):
+        evaluate(folder, "wrong", results=folder)
+    index = index_images(folder / "train/images")
+    one = [index.key(row) for row in range(len(index)) if index.labels[row] == 0]
+    (folder / "one.txt").write_text("\n".join(one))
+    with pytest.raises(ValueError, match=f"one.txt names no image of the class {index.classes[1]}"):
+        evaluate(folder, "wrong", protocol="swav-semi-1", list=folder / "one.txt")
+    (tmp_path / "less" / index.classes[1]).mkdir(parents=True)
+    for place in range(len(index.classes)):
+        if place != 1:
+            (tmp_path / "less" / index.classes[place]).symlink_to(folder / "test/images" / index.classes[place])
+    with pytest.raises(ValueError, match=f"less has no image of the class {index.classes[1]}: both folders"):
+        evaluate(folder, "wrong", test=tmp_path / "less")
+    fixed = {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 24}
+    fixed["num_heads"] = 3
+    about = {"image_size": 32, "mean": READING.mean, "std": READING.std}
+    network = sslzoo.create_backbone(**fixed)
+    sslzoo.save_backbone(tmp_path / "vit", network, architecture=fixed, method="none", recipe=about, epoch=0, data="")
+    with pytest.raises(ValueError, match=r"vit takes no images of 48 x 48 pixels .*give --size"):
+        evaluate(folder, "wrong", backbone=tmp_path / "vit", size=48)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/broken.jpg").write_bytes(b"no image")
     broken = CentredImages(index_images(tmp_path), SMALL, READING, batch_size=1, worker=worker())

@@ -65,9 +65,11 @@ def test_halves_are_told_apart(data, tmp_path, capsys):
     assert found[0]["protocol"] == "linear head crop=32 steps=150 batch_size=4 layer=layer2"
     assert "IoU of the classes: " in capsys.readouterr().out
     (kept,) = (tmp_path / "resume").iterdir()
-    assert "segmentation VOCdevkit linear head crop=32" in kept.name
+    assert " segmentation " in kept.name and " linear head crop=32" in kept.name
     again = run(data, tmp_path)  # goes on after the last step
     assert again[2]["value"] == found[0]["value"]
+    run(data, tmp_path, train_split="val", steps=1)  # other images: a training of their own
+    assert len(list((tmp_path / "resume").iterdir())) == 2
 
 
 def test_mistakes_are_told(data, tmp_path):
@@ -77,6 +79,7 @@ def test_mistakes_are_told(data, tmp_path):
         "--short 20 is less than the windows' 24 px": {"crop": 24, "short": 20},
         "has no layer layer9; choose one of": {"layer": "layer9"},
         "at least 2 classes and 1 step": {"classes": 1},
+        "--batch-size 0: give 1 or more": {"batch_size": 0},
     }.items():
         with pytest.raises(ValueError, match=line) as error:
             run(data, tmp_path, **changes)

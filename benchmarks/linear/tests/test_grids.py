@@ -21,7 +21,7 @@ label = given["protocol"] + "".join(f" {name}={value}" for name, value in change
 label += " cached" * ("cached" in given) + " k=20" * ("knn" in label) + " balanced" * ("semi" in label)
 with Path(given["results"]).open("a") as file:
     for metric in ("top1", "top5"):
-        line = {"task": "t", "metric": metric, "value": 50.0, "protocol": label, "backbone": "b", "data": "cifar",
+        line = {"task": "t", "metric": metric, "value": 50.0, "protocol": label, "backbone": "b", "data": "cifar/test",
                 "seed": int(given["seed"]), "machine": "m", "seconds": 1.0, "recipe": given["name"]}
         file.write(json.dumps(line) + chr(10))
 """
@@ -39,6 +39,7 @@ def benchmark_of(request, monkeypatch, tmp_path) -> Iterator[ModuleType]:
     spec.loader.exec_module(module)
     (tmp_path / "evaluate.py").write_text(STAND_IN)
     monkeypatch.setattr(module, "EVALUATE", tmp_path / "evaluate.py")
+    monkeypatch.setattr(module, "hash_of", lambda folder: "other" if folder == "other" else "b")
     yield module
     sys.modules.pop("grids", None)
 
@@ -58,9 +59,11 @@ def test_a_grid_is_filled_once(benchmark_of, tmp_path, capsys):
     table = benchmark_of.run(kind(encoders=("untrained=a",), **common, **results))
     rows = [cell.encoder for cell in benchmark_of.GRIDS["small"]]
     assert capsys.readouterr().err.count("--protocol=") == rows.count("untrained")
-    assert len(table.rows) == len(set(rows)) and "| untrained |" in (tmp_path / "results.md").read_text()
+    assert len(table.rows) == len(set(rows)) and "| untrained |" in (tmp_path / "small.md").read_text()
     benchmark_of.run(kind(encoders=("untrained=a",), **common, **results))
     assert capsys.readouterr().err == ""
+    benchmark_of.run(kind(encoders=("untrained=other",), **common, **results))  # other weights of that name
+    assert capsys.readouterr().err.count("--protocol=") == rows.count("untrained")
     with pytest.raises(ValueError, match=r"generated views, .*: the evaluation failed"):
         benchmark_of.run(kind(encoders=("generated views=broken",), **common, **results))
     with pytest.raises(ValueError, match="no grid 'big'"):

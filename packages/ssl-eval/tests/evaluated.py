@@ -62,6 +62,19 @@ class Epochs:
             yield self.images[mine] + noise[mine], self.labels[mine]
 
 
+class Torn(Epochs):
+    """The second process cannot read an image of its second batch."""
+
+    def __init__(self, rank: int):
+        super().__init__(rank, 2)
+
+    def epoch(self, epoch: int):
+        for number, batch in enumerate(super().epoch(epoch)):
+            if (self.rank, number) == (1, 1):
+                raise ValueError("x.jpg is broken")
+            yield batch
+
+
 def tests(rank: int = 0, size: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     images, labels = draw(61, 2)
     return list(zip(images[rank::size].split(16), labels[rank::size].split(16), strict=True))
@@ -116,6 +129,10 @@ if __name__ == "__main__":
         told = str(error)
     try:
         finetune(backbone(batch_norm=True), uneven, tests(), protocol=SEMI, num_classes=3, group=dist.group.WORLD)
+    except ValueError as error:
+        told += str(error)
+    try:
+        finetune(backbone(), Torn(number), tests(), protocol=SEMI, num_classes=3, group=dist.group.WORLD)
     except ValueError as error:
         told += str(error)
     (place / f"{number}.txt").write_text(told)

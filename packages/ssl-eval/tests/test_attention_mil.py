@@ -104,6 +104,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     assert not torch.equal(straight.classify.weight, other.classify.weight)
     with pytest.raises(ValueError, match="belongs to another training"):
         train_attention(bags, 1 - labels, **options)
+    with pytest.raises(ValueError, match="belongs to another training"):
+        train_attention([*bags[:-1], bags[-1] + 1], labels, **options)
 
 
 def test_mistakes_are_told():

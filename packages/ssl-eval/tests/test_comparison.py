@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ssl_eval import Cell, Result, Variant, compare, named_folders, unmeasured
@@ -34,7 +36,14 @@ def test_published_and_measured_stand_side_by_side():
         ("ours", "", "", "", "", "", "", ""),
     ]
     assert unmeasured(CELLS, results, data="imagenet") == CELLS[1:]
+    assert unmeasured(CELLS, results, data="imagenet", backbones={"MoCo v2": ""}) == CELLS[1:]
+    assert unmeasured(CELLS, results, data="imagenet", backbones={"MoCo v2": "other weights"}) == CELLS
     assert unmeasured(CELLS, results, data="imagenet", seed=1) == CELLS
+
+
+def test_published_figures_keep_their_decimals():
+    cells = [replace(CELLS[0], published={"top1": 93.56}), replace(CELLS[2], published={"top1": 93.0})]
+    assert [row[1] for row in compare(cells, [], data="cifar").rows] == ["93.56", "93.00"]
 
 
 def test_encoders_are_named_by_their_rows():

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_eval import Result, Table, append_result, backbone_hash, machine, read_results, tabulate
+from ssl_eval import (
+    Result,
+    Table,
+    append_result,
+    backbone_hash,
+    check_results,
+    data_name,
+    machine,
+    read_results,
+    tabulate,
+)
 
 
 def result(**changes) -> Result:
@@ -102,6 +112,29 @@ def test_a_table_has_mean_and_spread_over_seeds():
     lines = table.markdown().splitlines()
     assert lines[1] == "| --- | --- | ---: | ---: |"
     assert lines[4] == "| abc | a\\|b | 10.00 |  |"
+
+
+def test_lines_of_other_types_and_unwritable_files_are_told_in_a_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for wrong, told in (({"value": None}, "value is None"), ({"seed": "0"}, "seed is '0'")):
+        path.write_text(json.dumps(asdict(result()) | wrong) + "\n")
+        with pytest.raises(ValueError, match=f"line 1 is not a result: {told}"):
+            read_results(path)
+    path.write_text(json.dumps(asdict(result())).replace("80.0", "NaN") + "\n")
+    with pytest.raises(ValueError, match=r"line 1: .*only finite values"):
+        read_results(path)
+    with pytest.raises(ValueError, match=r"results cannot be written to .*: Is a directory"):
+        check_results(tmp_path)
+    check_results(tmp_path / "new/results.jsonl")
+    assert read_results(tmp_path / "new/results.jsonl") == []
+
+
+def test_halves_of_a_data_set_have_names_of_their_own(tmp_path, monkeypatch):
+    assert {data_name(f"/x/imagenet/{half}") for half in ("val", "v2")} == {"imagenet/val", "imagenet/v2"}
+    assert data_name("/x/scenes/test/images") == "scenes/test"
+    (tmp_path / "cifar/test").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cifar/test")
+    assert data_name(".") == data_name("../test") == "cifar/test"
 
 
 def test_rich_draws_a_table_and_takes_nothing_in_it_for_markup():

@@ -12,7 +12,15 @@ from ssl_eval.linear_evaluation import linear_evaluation
 from ssl_eval.metric_networks import ImageFeatures, load_inception, load_lpips
 from ssl_eval.protocols import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Protocol, adapted
 from ssl_eval.published import PROTOCOLS, find_protocol
-from ssl_eval.results import Result, append_result, backbone_hash, machine, read_results
+from ssl_eval.results import (
+    Result,
+    append_result,
+    backbone_hash,
+    check_results,
+    data_name,
+    machine,
+    read_results,
+)
 from ssl_eval.schedule import Cosine, Steps
 from ssl_eval.scores import Scores
 from ssl_eval.subset import balanced_subset, listed_subset
@@ -44,7 +52,9 @@ __all__ = [
     "append_result",
     "backbone_hash",
     "balanced_subset",
+    "check_results",
     "compare",
+    "data_name",
     "evaluate_frozen",
     "extract_features",
     "features_of",

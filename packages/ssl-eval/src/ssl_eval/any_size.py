@@ -38,7 +38,10 @@ class AnySize(nn.Module):
             raise ValueError(f"an image of {height} x {width} pixels is less than a patch of {patch[0]} x {patch[1]}")
         whole = images[..., : grid[0] * patch[0], : grid[1] * patch[1]]
         with _fitted(self.backbone, grid):
-            return self.backbone(whole)
+            try:
+                return self.backbone(whole)
+            except AssertionError as error:
+                raise ValueError(f"the backbone takes no images of any size, as this test needs: {error}") from None
 
 
 def patch_of(backbone: nn.Module) -> tuple[int, int] | None:

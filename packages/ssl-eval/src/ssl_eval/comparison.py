@@ -1,6 +1,6 @@
 """A grid of measurements beside the figures of a paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,29 @@ def list_argument(cell: Cell, lists: Path | None) -> list[str]:
     return [f"--list={lists / named.removeprefix('list ')}"]
 
 
-def unmeasured(cells: Sequence[Cell], results: Sequence[Result], *, data: str, seed: int = 0) -> list[Cell]:
-    """The cells of which some metric has no result on this data set with this seed."""
-    here = [found for found in results if (found.data, found.seed) == (data, seed)]
+def unmeasured(
+    cells: Sequence[Cell],
+    results: Sequence[Result],
+    *,
+    data: str,
+    seed: int = 0,
+    backbones: Mapping[str, str] | None = None,
+) -> list[Cell]:
+    """The cells of which some metric has no result on this data set with this seed.
+
+    Args:
+        cells: what is wanted.
+        results: what there is.
+        data: name of the data set.
+        seed: of the encoders' training.
+        backbones: hash of the weights by encoder; results of other weights do not count.
+    """
+    weights = backbones or {}
+    here = [
+        found
+        for found in results
+        if (found.data, found.seed, found.backbone) == (data, seed, weights.get(found.recipe, found.backbone))
+    ]
     have = {(found.recipe, found.protocol, found.metric) for found in here}
     return [cell for cell in cells if any((cell.encoder, cell.protocol, each) not in have for each in cell.published)]
 
@@ -65,6 +85,7 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
     told = {(cell.encoder, cell.protocol, each): cell.published[each] for cell in cells for each in cell.published}
     columns = dict.fromkeys((protocol, metric) for _, protocol, metric in told)
     published = {where[1:] for where, figure in told.items() if figure is not None}
+    decimals = {column: max(_decimals(told[where]) for where in told if where[1:] == column) for column in published}
     ours: dict[tuple[str, str, str], dict[int, float]] = {}
     for found in results:
         if found.data == data:
@@ -75,7 +96,7 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
         for column in columns:
             if column in published:
                 figure = told.get((encoder, *column))
-                row.append("" if figure is None else f"{figure:.1f}")
+                row.append("" if figure is None else f"{figure:.{decimals[column]}f}")
             row.append(format_cell(ours.get((encoder, *column), {})))
         rows.append(tuple(row))
     header = ["encoder"]
@@ -83,6 +104,11 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
         whose = ("published", "ours") if column in published else ("ours",)
         header += [f"{' '.join(column)}, {each}" for each in whose]
     return Table(header=tuple(header), rows=rows, title="accuracy in percent")
+
+
+def _decimals(figure: float | None) -> int:
+    """As the paper wrote it: 93.56 has two, 67.5 one."""
+    return len(str(figure).partition(".")[2]) if figure is not None else 0
 
 
 def named_folders(pairs: Sequence[str], cells: Sequence[Cell]) -> dict[str, str]:

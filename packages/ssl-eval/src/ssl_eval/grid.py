@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
-from ssl_eval.results import read_results
+from ssl_eval.results import check_results, data_name, read_results
 from ssl_eval.table import Table
 
 
@@ -20,7 +20,7 @@ class GridRun:
     encoders: tuple[str, ...]
     """NAME=FOLDER, the name a row of the grid."""
     results: Path
-    """One JSON line a result; the table is written beside it, as Markdown."""
+    """One JSON line a result; the table of a grid is written beside it, as Markdown."""
     resume: Path
     grid: str = "imagenet"
     processes: int = 1
@@ -34,6 +34,7 @@ class GridRun:
         self,
         grids: Mapping[str, Sequence[Cell]],
         evaluate: Path,
+        hash_of: Callable[[str], str],
         more: Callable[[Cell], Sequence[str]] = lambda cell: (),
     ) -> Table:
         """Measure what is missing of the encoders at hand, then tabulate.
@@ -41,6 +42,7 @@ class GridRun:
         Args:
             grids: by name.
             evaluate: the program that measures one cell.
+            hash_of: the hash of the weights in an encoder's folder; what was measured of others is measured anew.
             more: further arguments of it.
 
         Raises:
@@ -50,16 +52,17 @@ class GridRun:
             raise ValueError(f"no grid {self.grid!r}: choose one of {', '.join(grids)}")
         cells = grids[self.grid]
         folders = named_folders(self.encoders, cells)
-        data = self.test.parent.name or self.test.name
-        for cell in unmeasured(cells, read_results(self.results), data=data, seed=self.seed):
+        check_results(self.results)
+        data, backbones = data_name(self.test), {name: hash_of(folder) for name, folder in folders.items()}
+        results = read_results(self.results)
+        for cell in unmeasured(cells, results, data=data, seed=self.seed, backbones=backbones):
             if cell.encoder in folders:
                 command = [*self._command(cell, evaluate, folders[cell.encoder]), *more(cell)]
                 print(" ".join(command), file=sys.stderr)
                 if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                     raise ValueError(f"{cell.encoder}, {cell.protocol}: the evaluation failed; see above")
         table = compare(cells, read_results(self.results), data=data)
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        self.results.with_suffix(".md").write_text(table.markdown() + "\n")
+        self.results.with_name(f"{self.grid}.md").write_text(table.markdown() + "\n")
         return table
 
     def _command(self, cell: Cell, evaluate: Path, folder: str) -> list[str]:

@@ -46,7 +46,7 @@ def failing_together(group: dist.ProcessGroup | None) -> Iterator[None]:
     except ValueError as error:
         if group is None:
             raise
-        fault = str(error)
+        fault = str(error) or type(error).__name__
     if faults := [each for each in gather_over(group, fault) if each]:
         raise ValueError(faults[0])
 
@@ -55,15 +55,22 @@ def in_step(batches: Iterable[Item], group: dist.ProcessGroup | None, device: st
     """The batches, checked to be as many on every process: one that went on alone would wait for ever.
 
     Raises:
-        ValueError: on all processes, where one has no batch left and another has.
+        ValueError: on all processes, where one has no batch left and another has, or one could not make its batch.
     """
     if group is None:
         yield from batches
         return
     mine = iter(batches)
     while True:
-        batch = next(mine, None)
-        having = int(sum_over(group, torch.tensor([int(batch is not None)], device=device)))
+        batch, fault = None, ""
+        try:
+            batch = next(mine, None)
+        except ValueError as error:
+            fault = str(error) or type(error).__name__
+        counts = torch.tensor([int(batch is not None), int(bool(fault))], device=device)
+        having, faulty = sum_over(group, counts).tolist()
+        if faulty:
+            raise ValueError(next(told for told in gather_over(group, fault) if told))
         if having == 0:
             return
         if batch is None or having < group.size():

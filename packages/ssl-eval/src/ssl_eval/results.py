@@ -54,6 +54,27 @@ class Result:
         return (self.task, self.metric, self.protocol, self.backbone, self.data, self.seed, self.recipe)
 
 
+def data_name(test: str | Path) -> str:
+    """What results call the images of a folder: "cifar10/test" for cifar10/test and for cifar10/test/images."""
+    place = Path(test).resolve()
+    place = place.parent if place.name == "images" else place
+    return f"{place.parent.name}/{place.name}".strip("/")
+
+
+def check_results(path: str | Path) -> None:
+    """Find out before hours of measuring whether results can be kept.
+
+    Raises:
+        ValueError: nothing can be appended to this file.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"results cannot be written to {path}: {error.strerror}") from None
+
+
 def append_result(path: str | Path, result: Result) -> None:
     """Appends one line by one write, and waits until it is on the disk.
 
@@ -96,12 +117,21 @@ def read_results(path: str | Path) -> list[Result]:
     return list(newest.values())
 
 
+_TYPES: dict[object, type | tuple[type, ...]] = {str: str, int: int, float: (int, float)}
+
+
 def _parse(content: object, where: str) -> Result:
     """A result from decoded JSON."""
     names = {field.name for field in fields(Result)}
     if not isinstance(content, dict) or not names - {"recipe"} <= content.keys() <= names:
         raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(names - {'recipe'}))}.")
-    return Result(**content)
+    wanted = {field.name: _TYPES[field.type] for field in fields(Result)}
+    if odd := [name for name in content if not isinstance(content[name], wanted[name])]:
+        raise ValueError(f"{where} is not a result: {odd[0]} is {content[odd[0]]!r}")
+    try:
+        return Result(**content)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def backbone_hash(backbone: nn.Module) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -26,12 +27,13 @@ class Worker:
         return self.rank == 0
 
 
-def start_worker(environ: Mapping[str, str], device: str = "auto") -> Worker:
+def start_worker(environ: Mapping[str, str], device: str = "auto", *, patience: timedelta | None = None) -> Worker:
     """Join the process group that torchrun describes in `environ`, or be a job of one.
 
     Args:
         environ: usually `os.environ`; read are RANK, WORLD_SIZE and LOCAL_RANK.
         device: "cpu", "cuda", or "auto" for the GPU where there is one.
+        patience: how long a process waits for the others; None takes torch's, minutes.
 
     Raises:
         ValueError: "cuda" is asked for and there is none, or this machine has fewer GPUs than processes.
@@ -50,7 +52,7 @@ def start_worker(environ: Mapping[str, str], device: str = "auto") -> Worker:
     if on_gpu:
         torch.cuda.set_device(place)
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
     return Worker(rank=int(environ.get("RANK", "0")), world_size=world_size, device=place)
 
 

@@ -113,7 +113,8 @@ def _objects(
         with naming(path, f"annotation {each['id']} of image {image['id']}"):
             box = _box(each["bbox"], height, width)
             segmentation = read_segmentation(each["segmentation"], height, width)
-        nothing = (box[2:] - box[:2]).min() <= NOTHING or segmentation == []
+        kept = box.astype(np.float32)  # where a thin box may become none
+        nothing = (kept[2:] - kept[:2]).min() <= NOTHING or segmentation == []
         if not each.get("iscrowd", 0) and not nothing:
             boxes.append(box)
             labels.append(places[each["category_id"]])

@@ -31,6 +31,9 @@ def average_precision(
     data, evaluation = _library(evaluator)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = data(str(annotations))
+        for each in truth.anns.values():  # what the evaluators take for granted, and files of others leave out
+            each.setdefault("iscrowd", 0)
+            each.setdefault("area", each["bbox"][2] * each["bbox"][3])
         return {
             task: _measure(evaluation(truth, _results(truth, data(), found, unused), kind))
             for task, kind, unused in (("box", "bbox", "segmentation"), ("mask", "segm", "bbox"))

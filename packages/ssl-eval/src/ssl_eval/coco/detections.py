@@ -13,7 +13,7 @@ from ssl_eval.coco.reading import Request, read_all
 from ssl_eval.coco.recipe import DetectionRecipe
 from ssl_eval.coco.segmentation import encode
 from ssl_eval.features import evaluating
-from ssl_eval.processes import gather_over, rank_in, size_of
+from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
 
 Detection = dict[str, Any]
 """image_id, category_id, score, bbox (left, top, width, height) and segmentation (run lengths)."""
@@ -50,7 +50,8 @@ def detect(
     requests = [[Request(row, recipe.short_edge_test)] for row in rows]
     ids = [category for category, _ in test.categories]
     found: list[Detection] = []
-    with evaluating(detector.network), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
+    precision = torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None)
+    with failing_together(group), evaluating(detector.network), precision:
         batches = read_all(test, requests, recipe, detector.to_input, workers)
         for done, (row, batch) in enumerate(zip(rows, batches, strict=True), 1):
             (seen,) = detector.detect(batch)

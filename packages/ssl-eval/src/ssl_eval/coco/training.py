@@ -20,7 +20,7 @@ from ssl_eval.coco.reading import read_all, training_requests
 from ssl_eval.coco.recipe import MOMENTUM, WEIGHT_DECAY, DetectionRecipe
 from ssl_eval.coco.torchvision_detector import TorchvisionDetector
 from ssl_eval.drawing import drawing
-from ssl_eval.processes import rank_in, size_of, sum_over
+from ssl_eval.processes import in_step, rank_in, size_of, sum_over
 from ssl_eval.results import backbone_hash
 from ssl_eval.training_state import restore, save_state
 
@@ -87,7 +87,8 @@ def train_mask_rcnn(
     requests = itertools.islice(requests, recipe.iterations - start + recipe.precise_norm)
     batches = read_all(train, requests, recipe, detector.to_input, workers)
     compute = _compute(detector, device, amp)
-    for step, batch in enumerate(itertools.islice(batches, recipe.iterations - start), start):
+    steps = in_step(itertools.islice(batches, recipe.iterations - start), group, device)
+    for step, batch in enumerate(steps, start):
         for part in optimizer.param_groups:
             part["lr"] = recipe.rate(step)
         with drawing(seed, f"coco/step/{step}/{rank_in(group)}", device):

@@ -72,6 +72,7 @@ def _read(paths: Sequence[str | Path]) -> tuple[list[Result], list[Source]]:
         if not found:
             raise ValueError(f"{path} holds no result: give a file of JSON lines, as ssl_eval.append_result writes it")
         for result in found:
+            newest.pop(result.identity, None)
             newest[result.identity] = result
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         sources.append(Source(path=path.name, results=len(found), sha256=digest))

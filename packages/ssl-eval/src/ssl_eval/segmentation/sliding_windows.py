@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ssl_eval.features import evaluating
-from ssl_eval.processes import sum_over
+from ssl_eval.processes import failing_together, sum_over
 from ssl_eval.segmentation.head import SegmentationHead
 from ssl_eval.segmentation.last_map import FrozenMaps
 from ssl_eval.segmentation.mean_iou import count_pixels
@@ -72,7 +72,7 @@ def count_segmented(
     """
     look = FrozenMaps(network.to(device), torch.device(device), amp)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
-    with evaluating(network), evaluating(head):
+    with failing_together(group), evaluating(network), evaluating(head):
         for image, mask in test:
             logits = segment(look, head, image.to(device), window=protocol.crop, stride=protocol.stride)
             size = (mask.shape[0], mask.shape[1])

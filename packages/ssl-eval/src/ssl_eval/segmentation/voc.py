@@ -5,6 +5,7 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, section 3. A mask
 background; 255 is left out.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class SegmentedImages:
                 image = file.convert("RGB")
             with Image.open(mask_path) as file:
                 kind, mask = file.mode, np.array(file)
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self.names[row]} in {self.root} cannot be read: {error}") from None
         if kind not in ("P", "L"):
             raise ValueError(f"{mask_path} is of the kind {kind}: keep classes as values of a grey or palette image")
@@ -60,6 +61,11 @@ class SegmentedImages:
                 f"mend it, or say that there are {highest + 1} classes"
             )
         return image, mask
+
+    def digest(self) -> str:
+        """Of which images there are, under which masks: names and masks' sizes in bytes."""
+        told = "".join(f"{name} {self._paths(name)[1].stat().st_size}\n" for name in self.names)
+        return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         return self.root / "JPEGImages" / f"{name}.jpg", self.root / "SegmentationClass" / f"{name}.png"

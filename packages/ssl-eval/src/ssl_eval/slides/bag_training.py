@@ -98,8 +98,8 @@ def train_attention(
             width, num_classes, hidden=protocol.hidden, attention=protocol.attention, dropout=protocol.dropout
         ).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
-    slides = hashlib.blake2b(labels.numpy().tobytes() + bags[0].numpy().tobytes(), digest_size=16).hexdigest()
-    settings = {"protocol": asdict(protocol), "num_classes": num_classes, "slides": slides, "seed": seed}
+    settings = {"protocol": asdict(protocol), "num_classes": num_classes, "seed": seed}
+    settings["slides"] = "" if resume is None else _digest(bags, labels)
     for epoch in range(restore(resume, settings, model, optimizer), protocol.epochs):
         with drawing(seed, f"bags/dropout/{epoch}", device):
             _train_epoch(model.train(), bags, labels, optimizer, stream(seed, f"slides/{epoch}"), device)
@@ -119,6 +119,14 @@ def slide_probabilities(
     with evaluating(model):
         each = (bags[row].to(device) for row in range(len(bags)))
         return torch.stack([model(bag).logits.softmax(dim=0).cpu() for bag in each])
+
+
+def _digest(bags: Sequence[Float[Tensor, "_ d"]], labels: Int[Tensor, " n"]) -> str:
+    """Of all that is learned from."""
+    found = hashlib.blake2b(labels.numpy().tobytes(), digest_size=16)
+    for bag in bags:
+        found.update(f"{list(bag.shape)}".encode() + bag.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _train_epoch(

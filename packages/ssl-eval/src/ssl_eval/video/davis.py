@@ -73,7 +73,7 @@ def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
     try:
         with Image.open(path) as image:
             mask = np.array(image)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a mask ({error})") from None
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"{path} is no mask: it needs one channel of 8 bits, numbers of objects and not their colours")
