@@ -140,6 +140,14 @@ def test_a_signal_ends_a_training_after_a_whole_step(module, options, tmp_path, 
     assert ssl_eval.read_results(tmp_path / "results.jsonl")
 
 
+def test_the_small_schedule_is_one_of_minutes_that_may_be_changed(module, options):
+    small = module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="small", regions=7))
+    assert (small.iterations, small.batch_size, small.short_edges, small.regions) == (20, 2, (96,), 7)
+    assert module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="2x")).iterations == 180_000
+    with pytest.raises(ValueError, match="--save-every 0: give a number of steps"):
+        module.run(options(save_every=0))
+
+
 def test_two_processes_share_each_batch(module, options, tmp_path):
     """Forked, so that torch is imported once; they join by the variables that torchrun sets."""
     with socket.socket() as free:

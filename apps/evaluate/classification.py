@@ -48,6 +48,12 @@ class Evaluate:
     """Instead of the protocol's, over all processes; the learning rates are scaled with it."""
     learning_rates: tuple[float, ...] = ()
     """Of a linear protocol, tried in one pass and chosen among on a tenth of the training images."""
+    percent: int | None = None
+    """Of the labels, instead of a semi-supervised protocol's."""
+    head_rate: float | None = None
+    """Learning rate of the classifier, instead of a semi-supervised protocol's."""
+    backbone_rate: float | None = None
+    """And of the backbone."""
     cached: bool = False
     """Keep the features of a linear protocol instead of augmenting the images anew every epoch."""
     list: Path | None = None
@@ -116,7 +122,7 @@ def evaluate(options: Evaluate) -> None:
 def _variant(options: Evaluate) -> Variant | None:
     """The protocol and what is changed of it; None without a protocol."""
     if options.protocol is None:
-        changed = ("epochs", "batch_size", "learning_rates", "cached", "list")
+        changed = ("epochs", "batch_size", "learning_rates", "percent", "head_rate", "backbone_rate", "cached", "list")
         if given := [name for name in changed if getattr(options, name)]:
             raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
         return None
@@ -136,6 +142,9 @@ def _variant(options: Evaluate) -> Variant | None:
         batch_size=options.batch_size,
         cached=options.cached,
         labels=labels,
+        percent=options.percent,
+        head_rate=options.head_rate,
+        backbone_rate=options.backbone_rate,
     )
 
 

@@ -118,13 +118,15 @@ def test_every_kind_of_protocol(folder):
     assert cached[0]["protocol"] == "mocov2-linear epochs=2 batch=16 cached"
     semi = evaluate(folder, "semi", protocol="swav-semi-10", epochs=2, batch_size=3)
     assert {row["protocol"] for row in semi} == {"swav-semi-10 epochs=2 batch=3 balanced"}
+    half = evaluate(folder, "half", protocol="swav-semi-10", epochs=1, batch_size=5, percent=50, head_rate=0.1)
+    assert {row["protocol"] for row in half} == {"swav-semi-10 epochs=1 batch=5 percent=50 head=0.1 balanced"}
     root = folder / "train/images"
     keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     (folder / "some.txt").write_text("\n".join(keys[::2]))
     listed = evaluate(folder, "listed", protocol="vicreg-semi-10", epochs=1, batch_size=5, list=folder / "some.txt")
     assert {row["protocol"] for row in listed} == {"vicreg-semi-10 epochs=1 batch=5 list some.txt"}
     assert all(0 <= row["value"] <= 100 for row in [*knn, *linear, *many, *own, *cached, *semi, *listed])
-    assert len(list((folder / "resume").glob("*.pt"))) == 5
+    assert len(list((folder / "resume").glob("*.pt"))) == 6
     assert {row["data"] for row in [*knn, *semi]} == {f"{folder.name}/test"}
 
 

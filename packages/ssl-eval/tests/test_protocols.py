@@ -117,6 +117,18 @@ class Transformer(nn.Module):
 
 
 @torch.no_grad()
+def test_few_labels_have_rates_and_a_share_that_may_be_changed():
+    given = {"percent": 5, "head_rate": 0.2, "backbone_rate": 0.0}
+    changed = Variant(name="vicreg-semi-10", batch_size=64, labels="balanced", **given)
+    assert changed.label == "vicreg-semi-10 batch=64 percent=5 head=0.2 backbone=0 balanced"
+    assert {name: getattr(changed.protocol, name) for name in given} == given  # not scaled with the batch
+    assert changed.options == [
+        "--protocol=vicreg-semi-10", "--batch-size=64", "--percent=5", "--head-rate=0.2", "--backbone-rate=0.0",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"dino-linear is for all labels, .*: leave head_rate out"):
+        _ = Variant(name="dino-linear", head_rate=1.0).protocol
+
+
 def test_class_tokens_are_those_of_the_last_blocks():
     torch.manual_seed(0)
     network, images = Transformer(), torch.randn(4, 3, 4, 4)

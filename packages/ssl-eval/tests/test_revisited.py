@@ -38,6 +38,18 @@ def folder(tmp_path_factory) -> Path:
     return draw_revisited(tmp_path_factory.mktemp("data") / "roxford5k")
 
 
+def test_a_network_of_one_size_alone_is_told():
+    class Strict(torch.nn.Module):
+        def forward(self, images):
+            assert images.shape[-1] == 32, "Input width doesn't match model (32)"
+
+    with pytest.raises(ValueError, match=r"no images of any size, .*: Input width doesn't match"), torch.no_grad():
+        network = Strict()
+        network.patch_embed = torch.nn.Identity()
+        network.patch_embed.patch_size = (4, 4)
+        AnySize(network)(torch.zeros(1, 3, 32, 40))
+
+
 def test_it_measures_what_dino_measures(folder):
     data = read_revisited(folder)
     assert (len(data.queries), len(data.images), len(data.judged)) == (5, 37, 5)

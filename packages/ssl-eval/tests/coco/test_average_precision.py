@@ -57,6 +57,17 @@ def test_both_evaluators_agree(annotations):
     assert {task: pytest.approx(metrics, abs=1e-9) for task, metrics in slow.items()} == fast
 
 
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_areas_and_crowds_may_be_left_out(annotations, evaluator):
+    found = predictions(annotations, 0)
+    content = json.loads(annotations.read_text())
+    for each in content["annotations"]:
+        if not each["iscrowd"]:
+            del each["iscrowd"], each["area"]
+    annotations.write_text(json.dumps(content))
+    assert average_precision(annotations, found, evaluator=evaluator)["box"]["AP"] > 99
+
+
 def test_there_is_no_other(annotations):
     with pytest.raises(ValueError, match="no evaluator 'coco'"):
         average_precision(annotations, [], evaluator="coco")
