@@ -195,5 +195,7 @@ def test_published_figures_stand_beside_those_measured_alike(monkeypatch):
     figures = {row.encoder: row.published for row in rows}
     assert (figures["BYOL + GenView"]["AP"], figures["ours"]["AP"]) == (37.0, None)
     assert figures["MoCo v2 + FreeATM"]["AP"] is None and figures["DenseCL"]["APs"] is None
+    others = grids.cells("detectron2 fpn-heads 1x", "mask", ["ours"], halves=("train2017", "test-dev2017"))
+    assert [row.encoder for row in others] == ["ours"]
     for protocol in ("torchvision fpn-heads 1x", "detectron2 fpn 1x", "detectron2 fpn-heads 1x batch=8"):
         assert [row.encoder for row in grids.cells(protocol, "box", ["ours"])] == ["ours"]

@@ -118,7 +118,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
                 result = ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
                 ssl_eval.append_result(options.results, result)
     sslzoo.wait_for_all()
-    tables = _tables(options.results, protocol, about["data"])
+    tables = _tables(options.results, protocol, about["data"], (options.train, options.test))
     if worker.leads:
         _show(tables, protocol, options.results.parent)
     return tables
@@ -187,13 +187,13 @@ def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | De
     )
 
 
-def _tables(path: Path, protocol: str, data: str) -> dict[str, ssl_eval.Table]:
+def _tables(path: Path, protocol: str, data: str, halves: tuple[str, str]) -> dict[str, ssl_eval.Table]:
     """Of each task, all encoders that were measured alike."""
     results = [each for each in ssl_eval.read_results(path) if (each.protocol, each.data) == (protocol, data)]
     tables = {}
     for task in TASKS:
         ours = [each for each in results if each.task == f"coco {task}"]
-        table = ssl_eval.compare(cells(protocol, task, [each.recipe for each in ours]), ours, data=data)
+        table = ssl_eval.compare(cells(protocol, task, [each.recipe for each in ours], halves=halves), ours, data=data)
         header = tuple(name.removeprefix(f"{protocol} ") for name in table.header)
         tables[task] = replace(table, header=header, title=f"{task} AP in percent, {protocol}")
     return tables

@@ -12,6 +12,7 @@ from ssl_eval import Cell, Variant
 from ssl_eval.coco import METRICS
 
 TASKS = ("box", "mask")
+HALVES = ("train2017", "val2017")
 GENVIEW = {
     "ReSim": ((39.8, 60.2, 43.5), (36.0, 57.1, 38.6)),
     "DenseCL": ((40.3, 59.9, 44.3), (36.4, 57.0, 39.2)),
@@ -27,15 +28,16 @@ GENVIEW = {
 PUBLISHED = {"detectron2 fpn-heads 1x": GENVIEW}
 
 
-def cells(protocol: str, task: str, encoders: list[str]) -> list[Cell]:
+def cells(protocol: str, task: str, encoders: list[str], *, halves: tuple[str, str] = HALVES) -> list[Cell]:
     """A row for each published encoder, then one for each of ours; the paper's figures where they were measured alike.
 
     Args:
         protocol: what results call the measurement.
         task: of TASKS.
         encoders: names of ours.
+        halves: images to learn from and to test on.
     """
-    published = PUBLISHED.get(protocol, {})
+    published = PUBLISHED.get(protocol, {}) if halves == HALVES else {}
     rows = []
     for encoder in dict.fromkeys([*published, *encoders]):
         told = published.get(encoder, ((), ()))[TASKS.index(task)]
