@@ -15,8 +15,8 @@ from pathlib import Path
 
 import tyro
 
-from one_backbone import OneBackbone, keep_results, open_on_device
-from ssl_eval.image_files import Preparing, images_in
+from one_backbone import OneBackbone, keep_results, open_on_device, prepared_for
+from ssl_eval.image_files import images_in
 from ssl_eval.retrieval.copydays import evaluate_copydays, read_copydays
 
 
@@ -45,14 +45,7 @@ def find_copies(options: Copies) -> None:
     found = evaluate_copydays(
         opened.network,
         blocks,
-        Preparing(
-            mean=opened.images["mean"],
-            std=opened.images["std"],
-            batch_size=options.batch_size,
-            workers=options.workers,
-            device=opened.device,
-            group=opened.group,
-        ),
+        prepared_for(opened, options, batch_size=options.batch_size),
         size=options.size,
         distractors=distractors,
         whitening=whitening,

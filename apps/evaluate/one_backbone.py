@@ -18,6 +18,7 @@ from torch import nn
 
 import ssl_eval
 import sslzoo
+from ssl_eval.image_files import Preparing
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others' work."""
@@ -58,6 +59,18 @@ class Opened:
     def group(self) -> dist.ProcessGroup | None:
         """All processes, where there are several."""
         return dist.group.WORLD if self.worker.world_size > 1 else None
+
+
+def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -> Preparing:
+    """How the images of a test are read for a backbone."""
+    return Preparing(
+        mean=opened.images["mean"],
+        std=opened.images["std"],
+        batch_size=batch_size,
+        workers=options.workers,
+        device=opened.device,
+        group=opened.group,
+    )
 
 
 def open_on_device(options: OneBackbone) -> Opened:

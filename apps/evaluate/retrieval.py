@@ -17,8 +17,7 @@ from pathlib import Path
 
 import tyro
 
-from one_backbone import OneBackbone, keep_results, open_on_device
-from ssl_eval.image_files import Preparing
+from one_backbone import OneBackbone, keep_results, open_on_device, prepared_for
 from ssl_eval.retrieval.multi_scale import SCALES
 from ssl_eval.retrieval.revisited import evaluate_revisited, read_distractors, read_revisited
 
@@ -47,13 +46,7 @@ def retrieve(options: Retrieval) -> None:
     scores = evaluate_revisited(
         opened.network,
         landmarks,
-        Preparing(
-            mean=opened.images["mean"],
-            std=opened.images["std"],
-            workers=options.workers,
-            device=opened.device,
-            group=opened.group,
-        ),
+        prepared_for(opened, options),
         size=options.size,
         scales=SCALES if options.multi_scale else (1.0,),
         crop_queries=options.crop_queries,
