@@ -50,7 +50,7 @@ class Variant:
         ] * self.cached
 
     @property
-    def _few_labels(self) -> dict[str, float]:
+    def _few_labels(self) -> dict[str, int | float]:
         """What is changed that only protocols of few labels have."""
         given = {name: getattr(self, name) for name in ("percent", "head_rate", "backbone_rate")}
         return {name: value for name, value in given.items() if value is not None}
