@@ -85,15 +85,6 @@ def open_on_device(options: OneBackbone) -> Opened:
     return Opened(network=network.to(worker.device), images=images, worker=worker)
 
 
-def patient_group(worker: sslzoo.Worker) -> dist.ProcessGroup | None:
-    """All processes, where there are several; one may wait for another for hours, where NCCL would give up."""
-    if worker.world_size == 1:
-        return None
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
-
-
 def keep_results(
     options: OneBackbone, opened: Opened, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
 ) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 import sslzoo
 from labelled_folders import Centre
-from one_backbone import OneBackbone, Opened, keep_results, open_on_device, patient_group
+from one_backbone import OneBackbone, Opened, keep_results, open_on_device
 from ssl_eval.linear import stratified_holdout
 from ssl_eval.processes import failing_together, gather_over
 from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
@@ -103,7 +103,7 @@ def evaluate(options: Slides) -> None:
     protocol = _protocol(options)
     train, test = _slides(options)
     opened = open_on_device(options)
-    worker, group = opened.worker, patient_group(opened.worker)
+    worker, group = opened.worker, opened.group
     backbone = sslzoo.backbone_hash(opened.network)
     job = Job(
         options=options,

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from one_backbone import OneBackbone, keep_results, open_on_device, patient_group
+from one_backbone import OneBackbone, keep_results, open_on_device
 from ssl_eval.video.davis import evaluate_davis, read_davis
 from ssl_eval.video.following import Frames
 from ssl_eval.video.label_propagation import Propagation
@@ -63,7 +63,7 @@ def follow(options: Video) -> None:
         ),
         propagation,
         masks=options.masks,
-        group=patient_group(opened.worker),
+        group=opened.group,
         on_video=_tell,
     )
     protocol = f"{options.subset} {options.resolution} side={options.short_side} frames={options.frames}"

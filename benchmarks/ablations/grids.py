@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ssl_eval import Cell, Result, Table, Variant
-from ssl_eval.table import format_cell
+from ssl_eval.table import decimals_of, format_cell
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Grid:
 
 def _as_published(figures: Sequence[float | None]) -> list[str]:
     """With as many decimals as the column has."""
-    decimals = max(len(str(figure).partition(".")[2]) for figure in figures if figure is not None)
+    decimals = decimals_of(figures)
     return ["" if figure is None else f"{figure:.{decimals}f}" for figure in figures]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_eval.results import Result
-from ssl_eval.table import Table, format_cell
+from ssl_eval.table import Table, decimals_of, format_cell
 from ssl_eval.variant import Variant
 
 
@@ -85,7 +85,9 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
     told = {(cell.encoder, cell.protocol, each): cell.published[each] for cell in cells for each in cell.published}
     columns = dict.fromkeys((protocol, metric) for _, protocol, metric in told)
     published = {where[1:] for where, figure in told.items() if figure is not None}
-    decimals = {column: max(_decimals(told[where]) for where in told if where[1:] == column) for column in published}
+    decimals = {
+        column: decimals_of([figure for where, figure in told.items() if where[1:] == column]) for column in published
+    }
     ours: dict[tuple[str, str, str], dict[int, float]] = {}
     for found in results:
         if found.data == data:
@@ -104,11 +106,6 @@ def compare(cells: Sequence[Cell], results: Sequence[Result], *, data: str) -> T
         whose = ("published", "ours") if column in published else ("ours",)
         header += [f"{' '.join(column)}, {each}" for each in whose]
     return Table(header=tuple(header), rows=rows, title="accuracy in percent")
-
-
-def _decimals(figure: float | None) -> int:
-    """As the paper wrote it: 93.56 has two, 67.5 one."""
-    return len(str(figure).partition(".")[2]) if figure is not None else 0
 
 
 def named_folders(pairs: Sequence[str], cells: Sequence[Cell]) -> dict[str, str]:

@@ -69,3 +69,8 @@ def format_cell(by_seed: dict[int, float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.2f}" if values else ""
     return f"{mean(values):.2f} ± {stdev(values):.2f} ({len(values)})"
+
+
+def decimals_of(figures: Iterable[float | None]) -> int:
+    """As many as the most exact of a paper's figures has: 93.56 has two, 67.5 one."""
+    return max(len(str(figure).partition(".")[2]) for figure in figures if figure is not None)
