@@ -1,0 +1,1 @@
+"""The small common ground of the genviews libraries."""
