@@ -38,6 +38,19 @@ def _same(first, second):
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
 
 
+def test_a_view_that_is_a_link_out_of_its_folder_counts_as_missing(images, tmp_path):
+    views = tmp_path / "views"
+    for i in range(3):
+        _write_view(views, f"0/{i:02d}.png", 0, _colour(i, 0))
+    view = (views / "0/01.png.0.png").rename(tmp_path / "elsewhere.png")
+    (views / "0/01.png.0.png").symlink_to(view)
+    loader = FolderLoader(images, batch_size=20, size=8, views=views, shuffle=False)
+    (batch,) = loader
+    assert batch.view_exists[:3, 0].tolist() == [True, False, True]
+    ((file, why),) = loader.failures.items()
+    assert file == str(views / "0/01.png.0.png") and "a link to" in why
+
+
 def test_a_batch_holds_the_images_it_names(images):
     loader = FolderLoader(images, batch_size=6, size=8)
     batches = list(loader)

@@ -63,6 +63,44 @@ def test_views_are_found_by_key_in_every_form(tmp_path, form):
     assert mixed.mixtures("b/2.png") == [("a/1.png", 0.75)]
 
 
+@pytest.mark.parametrize("form", ["parquet", "journal"])
+def test_a_partner_without_alpha_is_the_image_that_the_view_shows(tmp_path, form):
+    rows = [_row("a.png", 0, "b.png"), _row("a.png", 1, "b.png", 0.5), _row("b.png", 0)]
+    _parquet(tmp_path, rows) if form == "parquet" else _journal(tmp_path, "0.jsonl", rows)
+    views = ViewsIndex(tmp_path)
+    assert (views.paths("a.png"), views.paths("b.png")) == (["a.png.0.png"], ["b.png.0.png"])
+    assert ViewsIndex(tmp_path, interpolated=True).paths("a.png") == ["a.png.1.png"]
+
+
+OUTSIDE = ["../a.png", "/etc/a.png", "a/../../b.png", "..\\a.png", "C:\\a.png", ""]
+
+
+@pytest.mark.parametrize("form", ["parquet", "journal"])
+@pytest.mark.parametrize("column", ["key", "path", "partner_key"])
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_paths_outside_the_folder_are_refused(tmp_path, form, column, path):
+    rows = [_row("a.png", 0), _row("a.png", 1, "b.png", 0.5) | {column: path}]
+    _parquet(tmp_path, rows) if form == "parquet" else _journal(tmp_path, "0.jsonl", rows)
+    for interpolated in (False, True):
+        with pytest.raises(ValueError, match=f"expected {column} to be a path inside its folder, got") as refused:
+            ViewsIndex(tmp_path, interpolated=interpolated)
+        assert repr(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+NO_ROWS = ["{", "[]", "3", "null", '"a.png"', "{}", "[" * 20000, "\\x00", '{"key": "a.png", "k": 0}', "",
+           json.dumps(_row("a.png", 0) | {"k": "0"}), json.dumps(_row("a.png", 0) | {"k": 2**40}),
+           json.dumps(_row("a.png", 0) | {"k": True}), json.dumps(_row("a.png", 0) | {"path": 1}),
+           json.dumps(_row("\ud800", 0)), json.dumps(_row("a.png", 0, "b.png", 2.0)),
+           json.dumps(_row("a.png", 0, "b.png", float("nan")))]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
+def test_a_broken_line_is_named(tmp_path, line):
+    _journal(tmp_path, "0.jsonl", ROWS[:2], end=line + "\n" + json.dumps(ROWS[2]) + "\n")
+    with pytest.raises(ValueError, match=r"journals/0\.jsonl, line 3: expected .*`viewgen verify .* --repair`"):
+        ViewsIndex(tmp_path)
+
+
 def test_a_torn_last_line_is_left_out(tmp_path):
     _journal(tmp_path, "0.jsonl", ROWS[:2], end='{"key": "d/4.png", "k": 0, "pa')
     views = ViewsIndex(tmp_path)
@@ -95,8 +133,14 @@ def test_many_rows_agree_with_a_dictionary(tmp_path):
     ("prepare", "message"),
     [
         (lambda root: None, "no manifest of views"),
-        (lambda root: _journal(root, "0.jsonl", [_row("a.png", 0, "b.png", 0.5)]), "no views without a partner"),
+        (
+            lambda root: _journal(root, "0.jsonl", [_row("a.png", 0, "b.png", 0.5)]),
+            "no views that are not interpolated",
+        ),
         (lambda root: (root / "manifest.parquet").write_bytes(b"PAR1torn"), "not a readable manifest"),
+        (lambda root: _parquet(root, [_row("a.png", 0, "b.png", float("nan"))]), "expected alpha from 0 to 1 or null"),
+        (lambda root: _parquet(root, [_row("a.png", 0), _row(None, 1, path="b.png")]), "has a row without key"),
+        (lambda root: _parquet(root, [_row("a.png", "x")]), "is not a manifest of views"),
         (lambda root: pq.write_table(pa.table({"key": ["a"]}), root / "manifest.parquet"), "lacks the columns k, path"),
     ],
 )

@@ -59,9 +59,9 @@ class FolderLoader:
             root: the folder of images.
             batch_size: images a batch, on each rank.
             size: side of the squares, pixels.
-            views: a folder of views with their manifest; its rows with a partner are not used.
-            interpolated: a folder of interpolated views with their manifest (it may be the same); its rows without
-                a partner are not used.
+            views: a folder of views with their manifest; its interpolated views are not used.
+            interpolated: a folder of interpolated views with their manifest (it may be the same); of its rows
+                those with an alpha are used.
             views_per_image: places for views; where an image has more views, they take turns from epoch to epoch.
             fit: "squash" for training (the whole image as a square; crops are drawn in the original's geometry);
                 "center" for evaluation (short side to `resize`, then the centre).

@@ -1,15 +1,18 @@
 """Which synthetic views exist: the manifest of a views folder, read into flat arrays."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, path_inside
 from pairdata.packed import PackedStrings
 
 # The columns a loader needs, of the sixteen a manifest has; the last two may be missing.
@@ -22,6 +25,9 @@ _SCHEMA = pa.schema(
         ("alpha", pa.float32()),
     ]
 )
+_PATHS = ("key", "path", "partner_key")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_REMEDY = "fold the journals again with `viewgen index`"
 _ROWS_AT_A_TIME = 65536
 
 
@@ -29,14 +35,16 @@ class ViewsIndex:
     """The views in a folder, found by the key of the image they were made from.
 
     Reads `manifest.parquet` and the journals beside it (`journals/*.jsonl`), which hold what runs wrote since it was
-    folded; of two rows with the same key and k the later counts. A line torn by an interruption is left out.
+    folded; of two rows with the same key and k the later counts. A last line torn by an interruption is left out.
+
+    An interpolated view is one with an alpha; a partner without alpha (retrieval) is the image that the view shows.
 
     Attributes:
         root: the views folder.
         keys: the images that have views, sorted by their bytes.
         first: int64 [len(keys) + 1]; the rows of keys[i] are first[i] to first[i + 1], by rising k.
         files: per row, the view's path relative to the root.
-        partners: per row, the key of the other image of an interpolated view, else "".
+        partners: per row, the key of the other image behind the view, else "".
         alpha: per row, float32, the weight of the row's own image in an interpolated view, else nan.
     """
 
@@ -45,16 +53,17 @@ class ViewsIndex:
 
         Args:
             root: the views folder.
-            interpolated: take the rows with a partner (interpolated views) rather than those without.
+            interpolated: take the interpolated views (rows with an alpha) rather than the others.
 
         Raises:
-            ValueError: no manifest, a damaged one, or none of its rows is of the wanted sort.
+            ValueError: no manifest, a damaged one, one that lists a path outside the folder, or none of its rows is of
+                the wanted sort.
         """
         self.root = Path(root)
         table = _latest_rows(_read(self.root))
-        table = table.filter(table["partner_key"].is_valid() if interpolated else table["partner_key"].is_null())
+        table = table.filter(table["alpha"].is_valid() if interpolated else table["alpha"].is_null())
         if not len(table):
-            sort = "interpolated views (rows with a partner_key)" if interpolated else "views without a partner"
+            sort = "interpolated views (rows with an alpha)" if interpolated else "views that are not interpolated"
             raise ValueError(f"the manifest of {self.root} lists no {sort}: give another folder or generate some")
         changes = _differs_from_next(table["key"])
         self.first = np.concatenate([[0], np.flatnonzero(changes) + 1])
@@ -65,6 +74,14 @@ class ViewsIndex:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def path(self, row: int) -> Path:
+        """The file of a row.
+
+        Raises:
+            ValueError: it is a link that leads out of the folder.
+        """
+        return path_inside(self.root, self.files[row])
 
     def paths(self, key: str) -> list[str]:
         """The files of an image's views relative to the root, by rising k; none for an unknown key."""
@@ -99,32 +116,88 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         names = pq.read_schema(path).names
         table = pq.read_table(path, columns=[name for name in _SCHEMA.names if name in names])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a readable manifest ({error}): fold the journals again") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a readable manifest ({_line(error)}): {_REMEDY}") from error
     if missing := [name for name in _SCHEMA.names[:3] if name not in names]:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is not a manifest of views")
     for field in _SCHEMA:
         if field.name not in names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(_SCHEMA.names).cast(_SCHEMA)
+    return _checked(table.select(_SCHEMA.names), path)
+
+
+def _checked(table: pa.Table, path: Path) -> pa.Table:
+    """The table with the types of `_SCHEMA`, if all its rows can be rows of views.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    try:
+        table = table.cast(_SCHEMA)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is not a manifest of views ({_line(error)}): {_REMEDY}") from error
+    if empty := [name for name in _SCHEMA.names[:3] if table[name].null_count]:
+        raise ValueError(f"{path} has a row without {empty[0]}: {_REMEDY}")
+    for name in _PATHS:
+        found = pc.match_substring_regex(table[name], OUTSIDE_PATTERN)
+        if outside := table[name].filter(found)[:1].to_pylist():
+            raise ValueError(f"{path}: expected {name} to be a path inside its folder, got {outside[0]!r}; {_REMEDY}")
+    alpha = table["alpha"].drop_null().to_numpy()
+    if len(wrong := alpha[~((alpha >= 0) & (alpha <= 1))]):
+        raise ValueError(f"{path}: expected alpha from 0 to 1 or null, got {wrong[0]}; {_REMEDY}")
+    return table
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_journal(path: Path) -> Iterator[pa.Table]:
     """The rows of a journal, a bounded number at a time (one table without rows at least)."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        rows = _parse(lines)
+    with path.open("rb") as lines:
+        rows = _parse(lines, path)
         while chunk := list(islice(rows, _ROWS_AT_A_TIME)):
             yield pa.Table.from_pylist(chunk, schema=_SCHEMA)
     yield _SCHEMA.empty_table()
 
 
-def _parse(lines: Iterator[str]) -> Iterator[dict]:
-    for line in lines:
+def _parse(lines: Iterator[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of whole lines; a run that is stopped leaves a part of one at the end, and that view counts as missing.
+
+    Raises:
+        ValueError: a whole line is not a row.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            return
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a run was stopped while it wrote this line; its view counts as missing
+        except (ValueError, RecursionError):
+            row = None
+        if why := _row_error(row):
+            root = path.parent.parent
+            raise ValueError(f"{path}, line {number}: {why}; `viewgen verify {root} --repair` leaves it out")
         yield {name: row.get(name) for name in _SCHEMA.names}
+
+
+def _row_error(row: Any) -> str | None:
+    """Why a line's content is not a row of a view, if it is not."""
+    if not isinstance(row, dict):
+        return "expected the JSON object of a view"
+    for name in _PATHS:
+        if not (_is_path(row.get(name)) or (name == "partner_key" and row.get(name) is None)):
+            return f"expected {name} to be a path inside its folder, got {row.get(name)!r}"
+    if type(row.get("k")) is not int or not 0 <= row["k"] < 2**31:
+        return f"expected a number as k, got {row.get('k')!r}"
+    alpha = row.get("alpha")
+    if alpha is not None and not (type(alpha) in (int, float) and 0 <= alpha <= 1):
+        return f"expected alpha from 0 to 1 or null, got {alpha!r}"
+    return None
+
+
+def _is_path(text: Any) -> bool:
+    """Whether it is a text that names a file inside a folder, and fits a UTF-8 column."""
+    return isinstance(text, str) and not leaves_folder(text) and not _SURROGATES.search(text)
 
 
 def _latest_rows(table: pa.Table) -> pa.Table:

@@ -63,7 +63,7 @@ def pack_records(
     Args:
         images: the folder of images.
         out: the folder of records.
-        views: a folder of views with their manifest; its rows with a partner are not used.
+        views: a folder of views with their manifest; its interpolated views are not used.
         interpolated: a folder of interpolated views with their manifest (it may be the same).
         views_per_image: places for views in a row, K; None takes as many as the image with most of them has.
         size: side of the squares, pixels.

@@ -47,8 +47,12 @@ class AlignedViews:
         return np.where(slot < counts, self.first[positions] + (turn + slot) % np.maximum(counts, 1), -1)
 
     def path(self, row: int) -> Path | None:
-        """The file of a row; None for row -1."""
-        return self.views.root / self.views.files[row] if row >= 0 else None
+        """The file of a row; None for row -1.
+
+        Raises:
+            ValueError: it is a link that leads out of the folder.
+        """
+        return self.views.path(row) if row >= 0 else None
 
 
 class BatchReader:
@@ -127,8 +131,16 @@ class BatchReader:
         failures: dict[str, str],
     ) -> np.ndarray:
         """Read the views in some rows of a manifest (-1: none) over what stands there; return which were read."""
+
+        def path_of(i: int) -> Path | None:
+            try:
+                return source.path(int(rows[i]))
+            except ValueError as error:
+                failures[str(source.views.root / source.views.files[int(rows[i])])] = str(error)
+                return None
+
         items = np.where(rows >= 0, first_item + rows, _UNNUMBERED)
-        return self._fill(items, lambda i: source.path(int(rows[i])), pixels, sizes, failures)
+        return self._fill(items, path_of, pixels, sizes, failures)
 
     def _mixed(
         self, position: np.ndarray, epoch: int, real: np.ndarray, real_sizes: np.ndarray, failures: dict[str, str]

@@ -1,0 +1,50 @@
+"""Paths that leave their folder are refused, by both syntaxes' rules, and nothing else is."""
+
+import os
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, path_inside
+
+OUTSIDE = ["", "/etc/passwd", "..", "../a.png", "a/../../b.png", "a/..", "..\\a.png", "a\\..\\b.png", "\\\\host\\a.png",
+           "C:\\a.png", "c:/a.png", "a\0.png"]  # fmt: skip
+INSIDE = ["a.png", "a/b.png", "a..png", "..a/b..", "...", "a\\b.png", "c:a.png", "a b/ü\n.png", ".hidden"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_paths_that_climb_or_are_absolute_are_refused(tmp_path, path):
+    assert leaves_folder(path)
+    with pytest.raises(ValueError, match=re.escape(f"expected a path inside {tmp_path}, got {path!r}")):
+        path_inside(tmp_path, path)
+
+
+@pytest.mark.parametrize("path", INSIDE)
+def test_all_other_names_are_names(tmp_path, path):
+    assert not leaves_folder(path)
+    assert path_inside(tmp_path, path) == tmp_path / path
+
+
+def test_the_pattern_means_the_same_to_arrow():
+    found = pc.match_substring_regex(pa.array(OUTSIDE + INSIDE), OUTSIDE_PATTERN).to_pylist()
+    assert found == [True] * len(OUTSIDE) + [False] * len(INSIDE)
+
+
+def test_links_must_stay_inside(tmp_path, monkeypatch):
+    folder, other = tmp_path / "real", tmp_path / "other"
+    for made in (folder / "a", other):
+        made.mkdir(parents=True)
+        (made / "x.png").touch()
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "b").symlink_to("a")
+    (folder / "out").symlink_to(other)
+    (folder / "a/y.png").symlink_to(other / "x.png")
+    monkeypatch.chdir(tmp_path / "linked")
+    for root in (folder, tmp_path / "linked", os.curdir):
+        assert path_inside(root, "a/x.png").is_file()
+        assert path_inside(root, "b/x.png").is_file()
+        for path in ("out/x.png", "a/y.png", "b/y.png"):
+            with pytest.raises(ValueError, match="a link to"):
+                path_inside(root, path)
