@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import sslzoo
 import viewgen
 from pairdata import write_scenes
 from ssl_eval import Result, append_result, read_results
@@ -221,3 +222,62 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
     for arguments, says in mistakes.items():
         line = run("cost", *arguments, "--device", "cpu", expect=1).splitlines()[-1]
         assert line.startswith("error: ") and says in line, line
+
+
+def test_class_agreement_of_views_stands_between_other_images_and_the_images_themselves(
+    images, views, tmp_path, backbone
+):
+    """A classifier that sees brightness alone: views that are their images keep the class, black ones lose it."""
+    root = tmp_path / "bright"
+    for name, level in (("dark", 40), ("light", 200)):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (32, 32), (level + number,) * 3).save(root / name / f"{number}.png")
+    same, inverted = tmp_path / "same", tmp_path / "inverted"
+    for place, change in ((same, lambda images: images), (inverted, lambda images: 255 - images)):
+        generator = Faded(0.0)
+        generator.condition = lambda images, change=change: change(images).float()
+        generate_views(root, place, generator)
+        fold_journals(place)
+    file = tmp_path / "classifier.pt"
+    write_classifier(file)
+    printed = run("agreement", root, same, inverted, "--classifier", file, "--device", "cpu", "--out", tmp_path / "o")
+    found = {result.recipe: result.value for result in read_results(tmp_path / "o")}
+    assert found["the images"] == found["same"] == 100 and found["inverted"] == 0 and "100.0" in printed
+    assert 0 < found["views of other images"] < 100
+    by_votes = ("--classifier", backbone, "--labelled", root)
+    run("agreement", root, same, *by_votes, "--device", "cpu", "--out", tmp_path / "votes")
+    assert {result.recipe: result.value for result in read_results(tmp_path / "votes")}["the images"] == 100
+
+
+def write_classifier(path: Path) -> None:
+    """A ResNet-20 whose two classes are dark and light images."""
+    network = sslzoo.create_backbone("resnet20").eval()
+    with torch.no_grad():
+        levels = (torch.tensor([40, 60, 180, 205]) / 255 - 0.45) / 0.225
+        features = network(levels[:, None, None, None].expand(-1, 3, 32, 32))
+        direction = features[2:].mean(0) - features[:2].mean(0)
+        weight = torch.stack([-direction, direction])
+        offset = -(features.mean(0) @ direction)
+    tensors = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    head = {"module.linear.weight": weight, "module.linear.bias": torch.stack([-offset, offset])}
+    torch.save({"state_dict": tensors | head}, path)
+
+
+def test_mistakes_in_the_table_of_agreement_give_one_line(images, views, tmp_path, backbone):
+    root, file = views(0.1), tmp_path / "classifier.pt"
+    write_classifier(file)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    Image.new("RGB", (8, 8)).save(flat / "a.png")
+    torch.save({"state_dict": sslzoo.create_backbone("resnet18").state_dict()}, tmp_path / "headless.pt")
+    mistakes = {
+        (flat, root, "--classifier", file): "two class folders",
+        (images, root, "--classifier", file): "got one of 2",
+        (images, root, "--classifier", tmp_path / "headless.pt"): "without a linear layer",
+        (images, root, "--classifier", backbone): "with --labelled",
+        (tmp_path / "no", root, "--classifier", file): "which is none",
+    }
+    for arguments, says in mistakes.items():
+        line = run("agreement", *arguments, "--device", "cpu", expect=1).splitlines()[-1]
+        assert line.startswith("error: expected ") and says in line, line

@@ -3,10 +3,12 @@
     uv run benchmarks/cost_benefit IMAGES VIEWS [VIEWS ...] --encoder open_clip/ViT-H-14:laion2b_s32b_b79k
     uv run benchmarks/cost_benefit my/train runs/views runs/retrieved --encoder runs/dino/backbone
     uv run benchmarks/cost_benefit cost my/train runs/views --inception pt_inception-2015-12-05-6726825d.pth
+    uv run benchmarks/cost_benefit agreement my/train runs/views runs/retrieved --classifier resnet20-cifar10.th
 
 The first two: the cosine between images and their views, GenView's Table 10. With the word cost: accuracy, FID, SSIM,
-milliseconds and parameters of views and of crop, jitter and blur, GenCL's Table 4. --help after either tells its
-options; a folder that is called cost is given as ./cost.
+milliseconds and parameters of views and of crop, jitter and blur, GenCL's Table 4. With the word agreement: how often
+an independent classifier gives views the class of their images. --help after any tells its options; a folder that is
+called cost or agreement is given as ./cost or ./agreement.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ def main() -> None:
     if arguments in (["-h"], ["--help"]):
         print(__doc__)
     try:
-        if arguments[:1] == ["cost"]:
+        words = arguments[:1]
+        if words == ["cost"]:
             from cost_table import main
+        elif words == ["agreement"]:
+            from agreement_table import main
         else:
+            words = []
             from similarity_table import main
-        Console(width=160).print(main(arguments[1:] if arguments[:1] == ["cost"] else arguments))
+        Console(width=160).print(main(arguments[len(words) :]))
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 import viewgen
@@ -85,8 +84,8 @@ class Reader:
     def __init__(self, size: int, *, batch_size: int, workers: int) -> None:
         self._size, self._batch_size, self._workers, self.lost = size, batch_size, max(1, workers), 0
 
-    def __call__(self, rows: Iterable[Sequence[tuple[Path, str]]]) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], ...]]:
-        """A tensor for each place of a row, a row being (folder, key) of files that belong together."""
+    def __call__(self, rows: Iterable[Sequence[tuple[Path, str] | Tensor]]) -> Iterator[tuple[Tensor, ...]]:
+        """A tensor for each place of a row: (folder, key) gives UInt8[B, 3, S, S], a tensor is stacked as it is."""
         with ThreadPoolExecutor(self._workers) as pool:
             ahead = None
             for batch in _batches(rows, self._batch_size):
@@ -94,9 +93,9 @@ class Reader:
                 yield from self._stack(now)
             yield from self._stack(ahead)
 
-    def _read(self, row: Sequence[tuple[Path, str]]) -> list[Tensor] | None:
+    def _read(self, row: Sequence[tuple[Path, str] | Tensor]) -> list[Tensor] | None:
         try:
-            return [read_image(key_path(folder, key), self._size) for folder, key in row]
+            return [part if isinstance(part, Tensor) else read_image(key_path(*part), self._size) for part in row]
         except viewgen.UnreadableImage:
             return None
 

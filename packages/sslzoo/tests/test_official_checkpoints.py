@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sslzoo import backbone_input, create_backbone, load_backbone, open_backbone, open_official
+from sslzoo import backbone_input, create_backbone, load_backbone, open_backbone, open_classifier, open_official
 from sslzoo.architectures import find_architecture
 from sslzoo.cli import main
 
@@ -440,3 +440,14 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(ValueError, match="Unknown layout 'moko'; known: moco-v2, moco-v1"):
         torch.save({}, tmp_path / "empty.pth")
         open_official(tmp_path / "empty.pth", layout="moko")
+
+
+@pytest.mark.parametrize(("name", "head", "size"), [("resnet20", "linear", 32), ("resnet18", "fc", 224)])
+def test_a_classifiers_logits_are_those_of_its_own_layer(tmp_path, name, head, size):
+    network = create_backbone(name).eval()
+    layer = nn.Linear(network.num_features, 7)
+    tensors = {**network.state_dict(), **{f"{head}.{part}": value for part, value in layer.state_dict().items()}}
+    torch.save({"state_dict": tensors} if name == "resnet20" else tensors, tmp_path / "file.pt")
+    classifier, about = open_classifier(tmp_path / "file.pt")
+    seen = torch.randn(2, 3, 32, 32)
+    assert about["size"] == size and torch.equal(classifier(seen), layer(network(seen)))

@@ -1,5 +1,6 @@
 """What an encoder is worth: kNN, linear probe, fine-tuning on few labels, and their results."""
 
+from ssl_eval.class_agreement import ClassAgreement, class_agreement, far_agreement
 from ssl_eval.comparison import Cell, compare, list_argument, named_folders, unmeasured
 from ssl_eval.features import Features, extract_features
 from ssl_eval.finetune import finetune
@@ -31,6 +32,7 @@ from ssl_eval.variant import Variant
 __all__ = [
     "PROTOCOLS",
     "Cell",
+    "ClassAgreement",
     "ClassTokens",
     "Cosine",
     "Features",
@@ -53,10 +55,12 @@ __all__ = [
     "backbone_hash",
     "balanced_subset",
     "check_results",
+    "class_agreement",
     "compare",
     "data_name",
     "evaluate_frozen",
     "extract_features",
+    "far_agreement",
     "features_of",
     "find_protocol",
     "finetune",

@@ -13,7 +13,7 @@ from sslzoo.finite import all_finite, first_not_finite
 from sslzoo.flops import peak_flops
 from sslzoo.gather import gather
 from sslzoo.lars import LARS
-from sslzoo.official import open_official
+from sslzoo.official import open_classifier, open_official
 from sslzoo.optim import apply_schedule, build_optimizer, clip_gradients, parameter_groups
 from sslzoo.preemption import Stopped, StopSignal
 from sslzoo.process_group import Worker, distribute, least_of_all, start_worker, wait_for_all
@@ -52,6 +52,7 @@ __all__ = [
     "losses",
     "methods",
     "open_backbone",
+    "open_classifier",
     "open_official",
     "parameter_groups",
     "peak_flops",
