@@ -10,6 +10,7 @@ import torch
 
 import sslzoo
 from ssl_eval.any_size import AnySize
+from ssl_eval.feature_map import OutputAndMap
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "packages/ssl-eval/tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,6 +30,7 @@ TRANSFORMER = {
     "name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24,
     "num_heads": 3, "mlp_ratio": 2,
 }  # fmt: skip
+DINO = {**TRANSFORMER, "name": "dino_vit_tiny"}
 NAMES = {
     "self_attn.in_proj_": "attn.qkv.", "self_attn.out_proj": "attn.proj", "linear1": "mlp.fc1", "linear2": "mlp.fc2",
 }  # fmt: skip
@@ -48,12 +50,11 @@ def small_weights() -> dict[str, torch.Tensor]:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("named")
     recipe = {"image_size": 32, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    transformer = sslzoo.create_backbone(**TRANSFORMER)
-    transformer.load_state_dict(small_weights())
     residual = {"name": "resnet10", "cifar_stem": True, "width": 4}
-    for name, network, architecture in (
-        ("vit", transformer, TRANSFORMER), ("resnet", sslzoo.create_backbone(**residual), residual)
-    ):  # fmt: skip
+    for name, architecture in (("vit", TRANSFORMER), ("dino", DINO), ("resnet", residual)):
+        network = sslzoo.create_backbone(**architecture)
+        if name != "resnet":
+            network.load_state_dict(small_weights())
         about = {"method": "none", "recipe": recipe, "epoch": 0, "data": "none"}
         sslzoo.save_backbone(folder / name, network, architecture=architecture, **about)
     draw_revisited(folder / "roxford5k")
@@ -73,9 +74,9 @@ def measured(module, folder: Path, backbone: str, data: str, *options: str) -> d
     return {row["metric"]: (row["protocol"], row["value"]) for row in rows}
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_timms_transformers_see_any_size_as_dinos_does(dynamic):
-    network = sslzoo.create_backbone(**TRANSFORMER, dynamic_img_size=dynamic).eval()
+@pytest.mark.parametrize("architecture", [TRANSFORMER, DINO])
+def test_transformers_see_any_size_as_dinos_does(architecture):
+    network = sslzoo.create_backbone(**architecture).eval()
     network.load_state_dict(small_weights())
     images = torch.randn(2, 3, 70, 41, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -83,10 +84,41 @@ def test_timms_transformers_see_any_size_as_dinos_does(dynamic):
         torch.testing.assert_close(network(images[..., :32, :32]), SmallTransformer().eval()(images[..., :32, :32]))
 
 
-def test_retrieval(folder):
-    found = measured(retrieval, folder, "vit", "roxford5k", "--size", "64")
+DYNAMIC = {"name": "timm/vit_tiny_patch16_224", "dynamic_img_size": True}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "dino_vit_tiny"},
+        DYNAMIC,
+        DYNAMIC | {"reg_tokens": 4},
+        DYNAMIC | {"reg_tokens": 4, "no_embed_class": True},
+    ],
+    ids=["dino", "timm", "registers", "registers without positions"],
+)
+def test_transformers_of_dynamic_sizes_are_called_as_they_are(options):
+    """At the frames of DAVIS and at images of Oxford and Paris; 9 x 4 patches are as many as 6 x 6."""
+    network = sslzoo.create_backbone(depth=1, embed_dim=24, num_heads=3, **options).eval()
+    for height, width in ((224, 448), (320, 240), (480, 832), (144, 64), (128, 32)):
+        images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            direct = network(images)
+            output, found = OutputAndMap(network)(images)
+            assert torch.equal(AnySize(network)(images), direct) and torch.equal(output, direct)
+            tokens = network.forward_features(images)[:, network.num_prefix_tokens :]
+        assert found.shape == (1, 24, height // 16, width // 16)
+        assert torch.equal(found.flatten(2).transpose(1, 2), tokens)
+
+
+@pytest.mark.parametrize("backbone", ["vit", "dino"])
+def test_retrieval(folder, backbone):
+    found = measured(retrieval, folder, backbone, "roxford5k", "--size", "64")
     # the figures of test_revisited.py in packages/ssl-eval
     assert found["mAP medium"] == ("size=64", pytest.approx(57.446393883893876, abs=1e-3)) and "mP@10 hard" in found
+
+
+def test_retrieval_with_options(folder):
     options = ("--multi-scale", "--crop-queries", "--distractors", str(folder / "copydays/distractors"))
     found = measured(retrieval, folder, "resnet", "roxford5k", *options)
     assert {protocol for protocol, _ in found.values()} == {"size=224 multi-scale cropped distractors=30"}
@@ -102,12 +134,17 @@ def test_copies(folder):
     assert found["mAP original"] == ("size=32 distractors=30 whitening=60", 100)
 
 
-def test_video(folder):
+@pytest.mark.parametrize("backbone", ["vit", "dino"])
+def test_video(folder, backbone, tmp_path):
     options = ("--short-side", "96", "--frames", "3", "--radius", "4")
-    found = measured(video, folder, "vit", "DAVIS", *options, "--masks", str(folder / "masks"))
+    found = measured(video, folder, backbone, "DAVIS", *options, "--masks", str(tmp_path))
     assert found["J&F-Mean"] == ("val 480p side=96 frames=3 radius=4 neighbours=5", pytest.approx(41.0776, abs=0.5))
-    assert len(found) == 7 and len(list((folder / "masks").glob("*/*.png"))) == 16
-    assert "F-Decay" in measured(video, folder, "resnet", "DAVIS", *options)
+    assert len(found) == 7 and len(list(tmp_path.glob("*/*.png"))) == 16
+
+
+def test_video_of_a_resnet(folder):
+    found = measured(video, folder, "resnet", "DAVIS", "--short-side", "96", "--frames", "3", "--radius", "4")
+    assert "F-Decay" in found
 
 
 def test_the_first_word_names_the_test(folder, monkeypatch, capsys):

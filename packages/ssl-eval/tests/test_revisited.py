@@ -5,15 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
 from PIL import Image
 
-from ssl_eval.any_size import AnySize, resampled_positions
 from ssl_eval.image_files import Preparing
-from ssl_eval.retrieval.multi_scale import SCALES, MultiScale
+from ssl_eval.retrieval.multi_scale import SCALES
 from ssl_eval.retrieval.revisited import evaluate_revisited, read_distractors, read_revisited
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,18 +34,6 @@ OFFICIAL = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return draw_revisited(tmp_path_factory.mktemp("data") / "roxford5k")
-
-
-def test_a_network_of_one_size_alone_is_told():
-    class Strict(torch.nn.Module):
-        def forward(self, images):
-            assert images.shape[-1] == 32, "Input width doesn't match model (32)"
-
-    with pytest.raises(ValueError, match=r"no images of any size, .*: Input width doesn't match"), torch.no_grad():
-        network = Strict()
-        network.patch_embed = torch.nn.Identity()
-        network.patch_embed.patch_size = (4, 4)
-        AnySize(network)(torch.zeros(1, 3, 32, 40))
 
 
 def test_it_measures_what_dino_measures(folder):
@@ -77,23 +63,6 @@ def test_distractors_and_boxes_change_what_is_found(folder, tmp_path):
     (tmp_path / "revisitop1m.txt").write_text("\n".join(names))
     assert read_distractors(tmp_path) == [tmp_path / "jpg" / name for name in names]
     assert len(read_distractors(tmp_path / "jpg/0")) == 3
-
-
-def test_images_of_any_size():
-    network, generator = SmallTransformer().eval(), torch.Generator().manual_seed(0)
-    native, other = (torch.randn(2, 3, *size, generator=generator) for size in ((32, 32), (50, 71)))
-    with torch.no_grad():
-        assert torch.equal(AnySize(network)(native), network(native))
-        assert torch.equal(AnySize(network)(other), AnySize(network)(other[..., :48, :64]))
-        assert torch.equal(network(native), AnySize(network)(native))  # its positions are its own again
-        three = MultiScale(AnySize(network))(other)
-    torch.testing.assert_close(three.norm(dim=1), torch.ones(2))
-    with pytest.raises(ValueError, match="an image of 50 x 7 pixels is less than a patch of 8 x 8"):
-        AnySize(network)(other[..., :7])
-    kept = resampled_positions(network.pos_embed, (4, 4), (5, 9))
-    assert kept.shape == (1, 46, 24) and torch.equal(kept[:, 0], network.pos_embed[:, 0])
-    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert AnySize(pooled)(other).shape == (2, 4)
 
 
 def test_mistakes_are_named(folder, tmp_path):

@@ -16,11 +16,11 @@ from torch.nn.functional import interpolate
 class AnySize(nn.Module):
     """A network that takes images of any size; what a patch does not fill, right and below, is left out.
 
-    The positions of timm's vision transformers are resampled as DINO resamples its own; other networks are called as
-    they are.
+    A network that takes them by itself (DINO's own, timm's with `dynamic_img_size=True`, ResNets) is called as it is.
+    The positions of timm's vision transformers of one fixed size are resampled as DINO resamples its own.
 
     Raises:
-        ValueError: an image is smaller than a patch.
+        ValueError: an image is smaller than a patch, or the network does not take its size.
     """
 
     def __init__(self, backbone: nn.Module):
@@ -29,46 +29,60 @@ class AnySize(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
         """What the backbone gives."""
-        patch = patch_of(self.backbone)
-        if patch is None:
-            return self.backbone(images)
-        grid = (images.shape[-2] // patch[0], images.shape[-1] // patch[1])
+        patch, (height, width) = patch_of(self.backbone) or (1, 1), images.shape[-2:]
+        grid = (height // patch[0], width // patch[1])
         if 0 in grid:
-            height, width = images.shape[-2:]
             raise ValueError(f"an image of {height} x {width} pixels is less than a patch of {patch[0]} x {patch[1]}")
         whole = images[..., : grid[0] * patch[0], : grid[1] * patch[1]]
         with _fitted(self.backbone, grid):
             try:
                 return self.backbone(whole)
-            except AssertionError as error:
-                raise ValueError(f"the backbone takes no images of any size, as this test needs: {error}") from None
+            except torch.OutOfMemoryError:
+                raise
+            except (AssertionError, RuntimeError) as error:
+                size, told = f"{whole.shape[-2]} x {whole.shape[-1]}", " ".join(str(error).split())
+                raise ValueError(
+                    f"expected a backbone that takes images of any size, got one that takes no {size} pixels ({told}); "
+                    "choose a ResNet, or a vision transformer of DINO's or timm's"
+                ) from None
 
 
 def patch_of(backbone: nn.Module) -> tuple[int, int] | None:
-    """Height and width of a vision transformer's patches; None for other networks."""
-    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    """Height and width of the patches that tile a vision transformer's images; None for other networks."""
+    patches: Any = getattr(backbone, "patch_embed", None)
+    size = getattr(patches, "patch_size", None)
     if size is None:
         return None
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    projection = getattr(patches, "proj", None)
+    tiles = not isinstance(projection, nn.Conv2d) or projection.stride == size
+    return size if tiles else None  # PVT's patches overlap: their number is no quotient
+
+
+def prefix_of(backbone: nn.Module) -> int:
+    """How many class and register tokens come before a vision transformer's patch tokens.
+
+    timm counts them in `num_prefix_tokens`; facebookresearch/dinov2 has one class token and `num_register_tokens`.
+    """
+    return int(getattr(backbone, "num_prefix_tokens", 1 + int(getattr(backbone, "num_register_tokens", 0))))
 
 
 @contextmanager
 def _fitted(backbone: nn.Module, grid: tuple[int, int]) -> Iterator[None]:
-    """Inside, timm's network has the positions of this grid and does not insist on its own image size."""
-    patches: Any = backbone.patch_embed
-    positions = getattr(backbone, "pos_embed", None)
-    own = getattr(patches, "grid_size", None)
-    if own is None or not isinstance(positions, nn.Parameter):  # DINO's own networks resample by themselves
+    """Inside, timm's network of a fixed size has the positions of this grid and does not insist on its own size."""
+    patches: Any = getattr(backbone, "patch_embed", None)
+    positions, own = getattr(backbone, "pos_embed", None), getattr(patches, "grid_size", None)
+    insists = getattr(patches, "strict_img_size", False)  # where not, the network resamples by itself
+    if not insists or own is None or not isinstance(positions, nn.Parameter):
         yield
         return
-    strict = patches.strict_img_size
     backbone.pos_embed = nn.Parameter(resampled_positions(positions.detach(), own, grid), requires_grad=False)
     patches.grid_size, patches.strict_img_size = grid, False
     try:
         yield
     finally:
         backbone.pos_embed = positions
-        patches.grid_size, patches.strict_img_size = own, strict
+        patches.grid_size, patches.strict_img_size = own, True
 
 
 def resampled_positions(

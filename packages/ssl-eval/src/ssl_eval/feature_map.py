@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_eval.any_size import AnySize, patch_of
+from ssl_eval.any_size import AnySize, patch_of, prefix_of
 
 
 class OutputAndMap(nn.Module):
@@ -29,7 +29,7 @@ class OutputAndMap(nn.Module):
             raise ValueError(f"{name} gives no patch tokens and no map: choose a vision transformer or a ResNet")
         self.network = AnySize(backbone)
         self.layer = "norm" if transformer else "layer4"
-        self.prefix = int(getattr(backbone, "num_prefix_tokens", 1))
+        self.prefix = prefix_of(backbone)
 
     def forward(
         self, images: Float[Tensor, "b 3 h w"]

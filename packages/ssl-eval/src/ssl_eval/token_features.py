@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssl_eval.any_size import prefix_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTokens:
@@ -44,7 +46,7 @@ class TokenFeatures(nn.Module):
         if getattr(backbone, "cls_token", None) is None:
             raise ValueError("the vision transformer has no class token: choose a protocol that takes its own output")
         self.backbone, self.chosen = backbone, chosen
-        self.prefix = int(getattr(backbone, "num_prefix_tokens", 1))
+        self.prefix = prefix_of(backbone)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
         """[class token of each block, the earliest first; mean patch token]."""
