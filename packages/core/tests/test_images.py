@@ -1,0 +1,144 @@
+"""Every kind of image file comes out as the RGB picture that a viewer shows, or is refused in one line."""
+
+import io
+import os
+import pickle
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from odd_images import encode, picture, readable_images, refused_files
+
+from genviews_core import images
+from genviews_core.images import ImageTooLarge, UnreadableImage, image_size, read_image, read_label_map, read_rgb
+
+READABLE, REFUSED = readable_images(), refused_files()
+NOT_THE_PICTURE = {"1.png", "1.pbm"}
+pytestmark = pytest.mark.filterwarnings("ignore::genviews_core.pixel_range.PixelRangeWarning")
+
+
+@pytest.mark.parametrize("name", [name for name in READABLE if "16" not in name and "I32" not in name])
+def test_every_kind_is_the_picture_in_rgb_or_gray(name):
+    read, rgb = read_rgb(READABLE[name]), picture()
+    assert read.mode == "RGB"
+    expected = np.asarray(rgb, float)
+    clear = np.asarray(rgb.convert("L"), float)[..., None] / 255
+    if name.startswith("turned"):
+        expected = np.asarray(ImageOps.exif_transpose(_stored(READABLE[name])), float)
+    if name.startswith(("1", "L", "gray", "F")) or name == "LA.tif":
+        expected = np.repeat(np.asarray(rgb.convert("L"), float)[..., None], 3, -1)
+    if name.startswith(("LA", "RGBA")):
+        expected = expected * clear + 255 * (1 - clear)
+    if name in ("F-own.tif", "F-nan.tif"):
+        low, high = expected.min(), expected.max()
+        expected = (
+            (expected - low) / (high - low) * 255 if name == "F-own.tif" else np.where(expected > 200, 0, expected)
+        )
+    assert np.abs(np.asarray(read, float) - expected).mean() < (128 if name in NOT_THE_PICTURE else 8)
+
+
+def _stored(data):
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_image_is_refused_in_one_line_that_names_it(tmp_path, name):
+    data, reason = REFUSED[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UnreadableImage, match=f"cannot read the image .*{name}': .*{reason}") as error:
+        read_rgb(tmp_path / name)
+    assert str(error.value).isprintable() and error.value.reason in str(error.value)
+    with pytest.raises(UnreadableImage, match=reason):
+        read_rgb(data)
+
+
+def test_the_error_survives_a_worker_process():
+    with pytest.raises(UnreadableImage) as error:
+        read_rgb(b"")
+    assert pickle.loads(pickle.dumps(error.value)).reason == error.value.reason
+
+
+def test_no_file_starts_ghostscript(tmp_path, monkeypatch):
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for read in (read_rgb, read_label_map, image_size, lambda data: images.read_reduced(data, 8)):
+        with pytest.raises(UnreadableImage):
+            read(REFUSED["postscript.jpg"][0])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_is_undone_unless_asked_not_to(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(picture(), exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(read_rgb(data), turned)
+    assert np.array_equal(read_rgb(data, upright=False), picture())
+    assert images.read_reduced(data, 8)[1] == turned.size[::-1]
+    assert image_size(data) == picture().size
+
+
+def test_a_label_map_keeps_its_numbers():
+    labels = np.arange(0, 250, dtype=np.uint8).reshape(10, 25)
+    mask = Image.fromarray(labels)
+    mask.putpalette(list(range(256)) * 3)
+    for data in (encode(mask), encode(Image.fromarray(labels))):
+        assert np.array_equal(read_label_map(data), labels)
+    for data in (encode(picture()), READABLE["I16.png"]):
+        with pytest.raises(UnreadableImage, match="one channel of 8 bits"):
+            read_label_map(data)
+
+
+def test_a_large_jpeg_is_read_at_a_fraction_and_else_refused(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 200 * 200)
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 7), np.uint8))
+    large = coarse.resize((400, 400), Image.Resampling.NEAREST)
+    data = encode(large, "JPEG")
+    with pytest.raises(ImageTooLarge, match="more than 40000 pixels"):
+        read_rgb(data)
+    assert images.read_reduced(data, 64)[0].size == (100, 100)
+    small = np.asarray(large.resize((64, 64), Image.Resampling.BICUBIC), float)
+    assert np.abs(np.asarray(images.read_reduced(data, 64)[0].resize((64, 64)), float)[..., 0] - small).mean() < 4
+    with pytest.raises(ImageTooLarge):
+        images.read_reduced(encode(large, "JPEG", progressive=True), 64)
+
+
+def test_pipes_sockets_devices_and_missing_files_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.jpg")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("socket.jpg")
+    Path("device.jpg").symlink_to("/dev/zero")
+    Path("circle.jpg").symlink_to("circle.jpg")
+    messages = []
+
+    def read_all():
+        for name in ("pipe.jpg", "socket.jpg", "device.jpg", ".", "circle.jpg", "missing.jpg"):
+            with pytest.raises(UnreadableImage) as error:
+                read_rgb(name)
+            messages.append(str(error.value))
+
+    reader = threading.Thread(target=read_all, daemon=True)
+    reader.start()
+    reader.join(timeout=5)
+    server.close()
+    assert len(messages) == 6, "reading hangs"
+    assert all("regular file" in message for message in messages[:4])
+    assert "symbolic links" in messages[4] and messages[5].endswith("no such file")
+
+
+def test_a_tensor_is_the_central_square(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(picture()))
+    assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(np.array(picture())).permute(2, 0, 1))
+    square = np.asarray(picture().crop((8, 0, 32, 24)).resize((10, 10), Image.Resampling.BICUBIC), int)
+    assert np.abs(read_image(tmp_path / "a.png", 10).permute(1, 2, 0).numpy() - square).max() <= 1
