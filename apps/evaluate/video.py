@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from one_backbone import OneBackbone, keep_results, open_on_device
-from ssl_eval.video.davis import evaluate_davis, read_davis
+from ssl_eval.video.davis import evaluate_davis, read_davis, remarks_on
 from ssl_eval.video.following import Frames
 from ssl_eval.video.label_propagation import Propagation
 from ssl_eval.video.region_and_contour import Followed, davis_table
@@ -51,7 +51,10 @@ def follow(options: Video) -> None:
     """Measure and append the results."""
     videos = read_davis(options.data, subset=options.subset, resolution=options.resolution)
     propagation = Propagation(frames=options.frames, radius=options.radius, neighbours=options.neighbours)
+    remarks = remarks_on(videos)
     opened = open_on_device(options)
+    for remark in remarks if opened.worker.leads else ():
+        Console(stderr=True).print(remark, highlight=False, markup=False)
     followed = evaluate_davis(
         opened.network,
         videos,

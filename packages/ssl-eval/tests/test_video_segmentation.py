@@ -16,7 +16,7 @@ from PIL import Image
 
 from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.video import label_propagation
-from ssl_eval.video.davis import evaluate_davis, follow_video, read_davis, read_mask
+from ssl_eval.video.davis import Video, evaluate_davis, follow_video, read_davis, read_mask, remarks_on
 from ssl_eval.video.following import Frames, seen_size
 from ssl_eval.video.label_propagation import Propagation, propagate
 from ssl_eval.video.region_and_contour import davis_table
@@ -89,6 +89,45 @@ def test_maps_of_resnets_are_followed_too(folder):
     residual.layer4, residual.pool = nn.Conv2d(3, 8, 8, 8), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     masks = follow_video(OutputAndMap(residual), read_davis(folder)[1], FRAMES, OPTIONS)
     assert {mask.shape for mask in masks} == {(140, 100)} and set(np.unique(masks[-1])) == {0, 1, 2}
+
+
+def renumbered(folder: Path, place: Path, numbers: dict[int, int]) -> list[Video]:
+    """The same videos with other numbers of objects."""
+    shutil.copytree(folder, place)
+    table = np.array([numbers.get(each, each) for each in range(256)], np.uint8)
+    for path in place.glob("Annotations/480p/*/*.png"):
+        Image.fromarray(table[np.array(Image.open(path))]).save(path)
+    return read_davis(place)
+
+
+@pytest.mark.parametrize("numbers", [{1: 3, 2: 38}, {1: 9, 2: 4}, {2: 254}])
+def test_objects_are_measured_whatever_their_numbers(folder, tmp_path, numbers):
+    videos = renumbered(folder, tmp_path / "DAVIS", numbers)
+    usual, other = (
+        {each.number: each for each in evaluate_davis(SmallTransformer(), [each[1]], FRAMES, OPTIONS)}
+        for each in (read_davis(folder), videos)
+    )
+    assert len(other) == 2
+    for number, followed in usual.items():
+        same = other[numbers.get(number, number)]
+        assert np.array_equal(followed.regions, same.regions) and np.array_equal(followed.contours, same.contours)
+    listed = ", ".join(str(each) for each in sorted(other))
+    assert [each.removeprefix("slide: ").removeprefix("rise: ") for each in remarks_on(videos)] == [
+        f"the objects' numbers have gaps; {listed} are measured, and no others"
+    ] * 2
+
+
+def test_void_is_no_object(folder, tmp_path):
+    videos = renumbered(folder, tmp_path / "some", {2: 255})
+    assert remarks_on(videos)[0] == "slide: 255 in the first mask is void and counts as background"
+    assert [each.number for each in evaluate_davis(SmallTransformer(), videos[:1], FRAMES, OPTIONS)] == [1]
+    assert remarks_on(read_davis(folder)) == []
+    binary = renumbered(folder, tmp_path / "all", {1: 255, 2: 255})  # as DAVIS 2016 draws its one object
+    said = r"00000\.png has no object to follow: expected numbers from 1 to 254, got 0 and 255, which is void"
+    with pytest.raises(ValueError, match=said):
+        remarks_on(binary)
+    with pytest.raises(ValueError, match=said):
+        evaluate_davis(SmallTransformer(), binary, FRAMES, OPTIONS)
 
 
 def test_sizes():

@@ -4,6 +4,9 @@
     JPEGImages/480p/<video>/00000.jpg         frames
     Annotations/480p/<video>/00000.png        a palette image each: 0, or the number of an object; 255 is void
 
+The objects of the first mask are followed and measured, whatever their numbers. Void is no object: it counts as
+background, as in the official semi-supervised evaluation; so do objects that appear later.
+
 https://davischallenge.org/davis2017/code.html
 """
 
@@ -70,6 +73,11 @@ def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
     Raises:
         ValueError: it is no image of one channel.
     """
+    return _without_void(_read_numbers(path))
+
+
+def _read_numbers(path: Path) -> UInt8[ndarray, "h w"]:
+    """As the file has them."""
     try:
         with Image.open(path) as image:
             mask = np.array(image)
@@ -77,7 +85,20 @@ def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
         raise ValueError(f"{path} cannot be read as a mask ({error})") from None
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"{path} is no mask: it needs one channel of 8 bits, numbers of objects and not their colours")
+    return mask
+
+
+def _without_void(mask: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
     return np.where(mask == VOID, 0, mask).astype(np.uint8)
+
+
+def _objects_in(mask: UInt8[ndarray, "h w"], path: Path) -> list[int]:
+    """The numbers of the objects of a first mask, void not among them."""
+    numbers = [int(number) for number in np.unique(mask) if number not in (0, VOID)]
+    if not numbers:
+        void = f"0 and {VOID}, which is void" if (mask == VOID).any() else "0 alone"
+        raise ValueError(f"{path} has no object to follow: expected numbers from 1 to {VOID - 1}, got {void}")
+    return numbers
 
 
 def follow_video(
@@ -88,9 +109,9 @@ def follow_video(
     Raises:
         ValueError: a file cannot be read, the first mask has no object, or sizes differ.
     """
-    first = read_mask(video.masks[0])
-    if not first.any():
-        raise ValueError(f"{video.masks[0]} has no object to follow")
+    numbered = _read_numbers(video.masks[0])
+    _objects_in(numbered, video.masks[0])
+    first = _without_void(numbered)
     images = (np.asarray(read_rgb(path)) for path in video.frames)
     try:
         return [first, *follow_objects(network, images, first, frames, options)]
@@ -99,17 +120,35 @@ def follow_video(
 
 
 def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[Followed]:
-    """J and F of each object; the first frame and the last do not count.
+    """J and F of each object of the first mask; the first frame and the last do not count.
 
     Raises:
         ValueError: see compare_masks; masks of different sizes.
     """
     masks = [read_mask(path) for path in video.masks]
-    objects = int(masks[0].max())
+    numbers = _objects_in(masks[0], video.masks[0])
     if odd := [path for path, mask in zip(video.masks, masks, strict=True) if mask.shape != masks[0].shape]:
         raise ValueError(f"{odd[0]} has another size than the first mask of {video.name}")
-    truth = np.stack([np.where(mask > objects, 0, mask) for mask in masks[1:-1]])
-    return compare_masks(truth, np.stack(list(found)[1:-1]), objects)
+    truth = np.stack([np.where(np.isin(mask, numbers), mask, 0) for mask in masks[1:-1]])
+    return compare_masks(truth, np.stack(list(found)[1:-1]), numbers)
+
+
+def remarks_on(videos: Sequence[Video]) -> list[str]:
+    """What of the first masks should be known beside the figures: numbers with gaps, void. A line each.
+
+    Raises:
+        ValueError: a mask that cannot be read, or has no object; so it is found before any video is followed.
+    """
+    remarks = []
+    for video in videos:
+        mask = _read_numbers(video.masks[0])
+        numbers = _objects_in(mask, video.masks[0])
+        if numbers != list(range(1, len(numbers) + 1)):
+            listed = ", ".join(map(str, numbers))
+            remarks.append(f"{video.name}: the objects' numbers have gaps; {listed} are measured, and no others")
+        if (mask == VOID).any():
+            remarks.append(f"{video.name}: {VOID} in the first mask is void and counts as background")
+    return remarks
 
 
 def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> None:

@@ -60,7 +60,7 @@ def follow_objects(
     Args:
         network: the backbone and its map.
         images: the frames, from the first on.
-        first: the first one's mask: 0, or the number of an object.
+        first: the first one's mask: 0, or the number of an object; numbers may have gaps.
         frames: how they are seen.
         options: how labels are carried.
 
@@ -68,6 +68,8 @@ def follow_objects(
         ValueError: the mask is not of the frame's size.
     """
     network.to(frames.device)
+    numbers = np.union1d(first, [0]).astype(np.uint8)
+    places = np.searchsorted(numbers, first).astype(np.uint8)  # 0, 1, 2, ... without gaps: a class each
     origin: tuple[Tensor, Tensor] | None = None
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
     for image in images:
@@ -75,12 +77,12 @@ def follow_objects(
             raise ValueError(f"the mask has {list(first.shape)} pixels, and a frame {list(image.shape[:2])}")
         seen, size = _seen(network, image, frames)
         if origin is None:
-            origin = (seen, _shrunk_labels(first, seen.shape[1:]).to(seen.device))
+            origin = (seen, _shrunk_labels(places, seen.shape[1:]).to(seen.device))
             continue
         maps, labels = zip(origin, *recent, strict=True)
         found = propagate(seen, maps, labels, options)
         recent.append((seen, found))
-        yield _mask(found, size, first.shape)
+        yield numbers[_mask(found, size, first.shape)]
 
 
 def _seen(

@@ -73,28 +73,40 @@ def statistics(values: Float[ndarray, " t"]) -> Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """J and F of one object in every frame that counts."""
+    """J and F of one object in every frame that counts; `number` is the object's in the masks."""
 
+    number: int
     regions: Float[ndarray, " t"]
     contours: Float[ndarray, " t"]
 
 
-def compare_masks(truth: Integer[ndarray, "t h w"], found: Integer[ndarray, "_ _ _"], objects: int) -> list[Followed]:
+def compare_masks(
+    truth: Integer[ndarray, "t h w"], found: Integer[ndarray, "_ _ _"], numbers: Sequence[int]
+) -> list[Followed]:
     """Each object by itself; pixels hold 0 or the number of an object.
+
+    The official code measures every number up to the largest, and an object that is nowhere counts as perfectly
+    followed; where `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
+
+    Args:
+        truth: the annotations; other numbers than `numbers` are background.
+        found: the masks to measure.
+        numbers: of the objects that are there to be followed.
 
     Raises:
         ValueError: masks of different sizes, or an object that the truth has not.
     """
     if truth.shape != found.shape:
         raise ValueError(f"masks {list(found.shape)} are compared with {list(truth.shape)}: give as many, as large")
-    if found.max(initial=0) > objects:
-        raise ValueError(f"a mask holds object {found.max()}, and the video has {objects}")
+    if odd := sorted(set(np.unique(found).tolist()) - {0, *numbers}):
+        known = ", ".join(map(str, numbers))
+        raise ValueError(f"expected 0 and the objects {known} in the masks found, got object {odd[0]}")
     followed = []
-    for number in range(1, objects + 1):
+    for number in numbers:
         pairs = [(right == number, mine == number) for right, mine in zip(truth, found, strict=True)]
         regions = np.array([region_similarity(*pair) for pair in pairs])
         contours = np.array([contour_accuracy(*pair) for pair in pairs])
-        followed.append(Followed(regions=regions, contours=contours))
+        followed.append(Followed(number=number, regions=regions, contours=contours))
     return followed
 
 
