@@ -26,7 +26,7 @@ from weighing import Scoring  # noqa: E402
 SMALL = {"stem_stride": 1, "cifar_stem": True, "width": 4}
 OPTIONS = {
     "cifar10-simsiam": {"projection_dim": 16, "prediction_dim": 8},
-    "cifar10-moco-v2": {"queue_size": 64, "projection_dim": 16},
+    "cifar10-moco-v2": {"queue_size": 64, "projection_dim": 16, "splits": 2},
     "cifar10-dino": {"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8},
     "cifar10-gen-dino": {"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8},
 }

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import sslzoo
 from pairdata import PairBatch
@@ -176,6 +177,17 @@ def test_crops_are_those_of_the_sources(app):
     for name, expected in local.items():
         views = app.recipes.RECIPES[name]().augmentation
         assert (views.local.size, views.local.crop_scale, views.local_count) == expected
+
+
+def test_moco_v2_splits_its_batch_norm_as_8_gpus_do(app):
+    """facebookresearch/moco trains on 8 GPUs with batch norm per GPU; its CIFAR-10 demo sets --bn-splits 8."""
+    names = [name for name, make in app.recipes.RECIPES.items() if make().method == "moco-v2"]
+    assert len(names) == 5
+    for name in names:
+        recipe = app.recipes.RECIPES[name]()
+        assert recipe.method_options["splits"] == 8
+        norms = [part for part in at_full_size(app, recipe).modules() if isinstance(part, _BatchNorm)]
+        assert norms and {type(norm).__name__ for norm in norms} == {"SplitBatchNorm"}
 
 
 def test_policies_are_those_of_the_papers(app):

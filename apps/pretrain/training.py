@@ -126,10 +126,7 @@ def open_training(
 def build_method(recipe: Recipe, worker: Worker) -> Method:
     """The method on this process's device, the same weights on every process."""
     torch.manual_seed(recipe.seed)
-    options = dict(recipe.method_options)
-    if recipe.method == "moco-v2" and recipe.quality == "self":
-        options["shuffle"] = False  # batch norm is synchronised, and the keys' maps must be those of their queries
-    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **options)
+    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
 

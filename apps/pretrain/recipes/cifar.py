@@ -46,12 +46,15 @@ def cifar10_simsiam() -> Recipe:
 
 
 def genview_moco_v2() -> Recipe:
-    """MoCo v2 on 32 px images as GenView trains it: ResNet-18, 500 epochs; published 93.00 with views. Not yet run."""
+    """MoCo v2 on 32 px images as GenView trains it: ResNet-18, 500 epochs; published 93.00 with views. Not yet run.
+
+    Batch norm in 8 splits: facebookresearch/moco@f736491 colab/moco_cifar10_demo.ipynb.
+    """
     return Recipe(
         **SHARED,
         name="cifar10-moco-v2",
         method="moco-v2",
-        method_options={"queue_size": 4096, "momentum": 0.99, "temperature": 0.2},
+        method_options={"queue_size": 4096, "momentum": 0.99, "temperature": 0.2, "splits": 8},
         augmentation=pair(cifar_augment()),
         expected="linear 93.00 with views (GenView)",
         epochs=500,

@@ -18,12 +18,14 @@ SHARED: dict[str, Any] = {"dataset": "ImageNet-1k", "backbone": "resnet50", "sto
 def imagenet_moco_v2() -> Recipe:
     """MoCo v2, ResNet-50, 200 epochs on ImageNet-1k; published 67.5 linear, 70.0 with views (GenView). Not yet run.
 
-    SGD 0.03 at batch 256, weight decay 1e-4: GenView table 9, facebookresearch/moco@132aea9 README.md.
+    SGD 0.03 at batch 256, weight decay 1e-4: GenView table 9, facebookresearch/moco@132aea9 README.md, which trains on
+    8 GPUs, each with its own batch norm: fewer processes split theirs to make 8.
     """
     return Recipe(
         **SHARED,
         name="imagenet-moco-v2",
         method="moco-v2",
+        method_options={"splits": 8},
         augmentation=pair(imagenet_augment()),
         expected="linear 67.5, with views 70.0 (GenView)",
         epochs=200,

@@ -74,7 +74,7 @@ def small_simclr() -> Recipe:
 
 def small_moco_v2() -> Recipe:
     """MoCo v2 for a laptop: a queue of 1024, a momentum of 0.95 for the few steps there are."""
-    options = {"queue_size": 1024, "momentum": 0.95, "temperature": 0.2, "symmetric": True}
+    options = {"queue_size": 1024, "momentum": 0.95, "temperature": 0.2, "symmetric": True, "splits": 8}
     return _small("moco-v2", pair(cifar_augment(blur_p=0.0)), options)
 
 

@@ -17,7 +17,7 @@ def tiny_imagenet_moco_v2() -> Recipe:
         genview_moco_v2(),
         **SHORTER,
         name="tiny-imagenet-moco-v2",
-        method_options={"queue_size": 16384, "momentum": 0.996, "temperature": 0.2},
+        method_options={"queue_size": 16384, "momentum": 0.996, "temperature": 0.2, "splits": 8},
         augmentation=pair(imagenet_augment(size=64)),
         expected="linear 56.76 with views (GenView)",
     )

@@ -13,16 +13,16 @@ from torch import distributed, nn
 
 jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
 
-from sslzoo import create_backbone, distribute, gather, synchronise_batch_norm  # noqa: E402
+from sslzoo import PairTap, create_backbone, distribute, gather, synchronise_batch_norm  # noqa: E402
 from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg  # noqa: E402
-from sslzoo.methods.shuffle import shuffled_apply  # noqa: E402
+from sslzoo.methods.shuffle import permutation, shuffled_apply  # noqa: E402
 
 BATCH = 12
 DINO_OPTIONS = {"out_dim": 16, "hidden_dim": 16, "bottleneck_dim": 8}
 METHODS = {
     "simsiam": lambda b: SimSiam(b, projection_dim=16, prediction_dim=8),
-    "moco_v2": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, momentum=0.9, shuffle=True),
-    "moco_v2_symmetric": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, symmetric=True, shuffle=False),
+    "moco_v2": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, momentum=0.9, splits=2),
+    "moco_v2_symmetric": lambda b: MoCoV2(b, projection_dim=8, queue_size=20, symmetric=True, splits=2),
     "dino": lambda b: DINO(b, head_batch_norm=True, **DINO_OPTIONS),
     "gen_dino": lambda b: GenDINO(b, **DINO_OPTIONS),
     "byol": lambda b: BYOL(b, projection_dim=8, hidden_dim=16, momentum=0.9),
@@ -79,6 +79,15 @@ def gathered_gradient(share) -> torch.Tensor:
     return rows.grad
 
 
+def key_maps(share) -> torch.Tensor:
+    """What the key network, which sees shuffled rows of all ranks, makes of this rank's second views."""
+    torch.manual_seed(0)
+    method = METHODS["moco_v2"](create_backbone("resnet10", cifar_stem=True, width=4)).double()
+    tap = PairTap(method)
+    method([share(draw(i, 3, 12, 12)) for i in range(2)])
+    return tap.take()[1]
+
+
 def work(rank: int, ranks: int, folder: Path) -> None:
     torch.set_num_threads(1)
     if ranks > 1:
@@ -89,7 +98,8 @@ def work(rank: int, ranks: int, folder: Path) -> None:
 
     found = {name: train(name, share, ranks) for name in METHODS}
     found["gather"] = gathered_gradient(share)
-    found["shuffled"] = shuffled_apply(nn.Flatten(), share(draw(1, 3, 4, 4)), seed=0, step=1)
+    found["shuffled"] = shuffled_apply(nn.Flatten(), share(draw(1, 3, 4, 4)), permutation(BATCH, 0, 1))
+    found["key maps"] = key_maps(share)
     torch.save(found, folder / f"{ranks}.{rank}.pt")
     if ranks > 1:
         distributed.barrier()

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from sslzoo import SynchronisedBatchNorm, synchronise_batch_norm
+from sslzoo.batch_norm import SplitBatchNorm, split_batch_norm
+from sslzoo.methods import MoCoV2
 
 
 def test_one_process_is_exactly_torchs_batch_norm(seeded):
@@ -30,3 +32,59 @@ def test_parameters_names_and_modes_stay(build):
 def test_a_norm_with_an_activation_inside_is_refused():
     with pytest.raises(ValueError, match="BatchNormAct2d cannot be synchronised on a CPU"):
         synchronise_batch_norm(timm.create_model("mobilenetv3_small_050"))
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, timm.layers.BatchNormAct2d])
+def test_split_batch_norm_is_a_batch_norm_of_each_part(seeded, make):
+    theirs = make(3).train()
+    ours = split_batch_norm(nn.Sequential(make(3)), 4)[0]
+    images = seeded.normal(0, 8, 3, 5, 5)
+    found = ours(images)
+    parts, statistics = [], []
+    for rows in images.chunk(4):
+        alone = make(3).train()
+        parts.append(alone(rows))
+        statistics.append(torch.stack([alone.running_mean, alone.running_var]))
+    torch.testing.assert_close(found, torch.cat(parts))
+    torch.testing.assert_close(torch.stack([ours.running_mean, ours.running_var]), torch.stack(statistics).mean(0))
+    assert not torch.allclose(found, theirs(images), atol=0.01)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+
+
+def test_split_batch_norm_carries_the_gradient_and_takes_small_batches(seeded):
+    norm = split_batch_norm(nn.BatchNorm2d(3), 8)
+    for count, parts in ((3, 1), (5, 2), (16, 8)):
+        images = seeded.normal(0, count, 3, 4, 4).requires_grad_()
+        found = norm(images)
+        means = torch.stack([part.mean((0, 2, 3)) for part in found.tensor_split(parts)])
+        torch.testing.assert_close(means, torch.zeros(parts, 3), rtol=0, atol=1e-6)
+        found.square().mean().backward()
+        assert images.grad is not None and images.grad.isfinite().all()
+
+
+def test_moco_v2_keeps_batch_norm_per_rank_and_its_names(build):
+    plain = build("moco_v2")
+    method = MoCoV2(build("simsiam").backbone, projection_dim=8, queue_size=20, momentum=0.9, splits=2)
+    assert list(method.state_dict()) == list(plain.state_dict())
+    assert synchronise_batch_norm(method) is method
+    norms = [part for part in method.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(type(norm) is SplitBatchNorm for norm in norms)
+    with pytest.raises(ValueError, match="expected splits of 1 or more, got 0"):
+        MoCoV2(build("simsiam").backbone, splits=0)
+
+
+def test_moco_v2_keys_have_other_statistics_than_their_queries(build, seeded):
+    """With one batch norm for all, a shuffle changes nothing; with split ones the keys move."""
+    backbone = build("simsiam").backbone
+    found = {}
+    for splits in (1, 4):
+        for shuffle in (False, True):
+            torch.manual_seed(0)
+            method = MoCoV2(backbone if splits == 1 else build("simsiam").backbone, projection_dim=8, splits=splits,
+                            queue_size=8, shuffle=shuffle)  # fmt: skip
+            seeded.fill(method, torch.float32)
+            seeded.fill(method.key.requires_grad_(True), torch.float32)
+            found[splits, shuffle] = method._keys(seeded.views(1, 16, 0)[0])
+    torch.testing.assert_close(found[1, False], found[1, True])
+    assert (found[4, False] - found[4, True]).abs().max() > 0.01

@@ -98,8 +98,17 @@ def test_a_missing_layer_is_named(build):
         FeatureTap(torch.nn.Sequential(torch.nn.Flatten()))
 
 
-def test_shuffled_keys_cannot_be_tapped(build, monkeypatch):
-    method = MoCoV2(build("simsiam").backbone, projection_dim=8, queue_size=8)
-    monkeypatch.setattr("sslzoo.methods.moco_v2.world_size", lambda: 2)
-    with pytest.raises(ValueError, match="shuffle=False"):
-        PairTap(method)
+def test_shuffled_key_maps_are_in_the_order_of_the_images(build, seeded):
+    """Without batch norm a map depends on its own image alone, so shuffling must not show."""
+    backbone = build("simsiam").backbone
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            backbone.set_submodule(name, torch.nn.Identity())
+    method = MoCoV2(backbone, projection_dim=8, queue_size=8, splits=4)
+    tap, views = PairTap(method), seeded.views(2, 16, 0)
+    method(views)
+    first, second = tap.take()
+    straight = FeatureTap(method.key.backbone)
+    method.key(views[1])
+    torch.testing.assert_close(second, straight.take()[0])
+    assert first.shape == second.shape and method.shuffles == 1

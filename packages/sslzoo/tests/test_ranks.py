@@ -1,4 +1,7 @@
-"""Two gloo processes, half of the batch each, are one process with the whole batch."""
+"""Two gloo processes, half of the batch each, are one process with the whole batch.
+
+MoCo v2 normalizes each half by itself: batch norm per rank, and in one process a batch norm of two splits.
+"""
 
 import os
 import subprocess
@@ -65,6 +68,11 @@ def test_parameters_stay_together(found, method):
 def test_gather_carries_the_gradient_of_other_ranks(found):
     one, *two = [results["gather"] for results in found]
     torch.testing.assert_close(torch.cat(two) / 2, one)  # DistributedDataParallel takes the mean over ranks
+
+
+def test_shuffled_key_maps_come_back_in_place(found):
+    one, *two = [results["key maps"] for results in found]
+    torch.testing.assert_close(torch.cat(two), one)
 
 
 def test_shuffled_rows_come_back_in_place(found):

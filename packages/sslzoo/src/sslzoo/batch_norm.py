@@ -1,4 +1,6 @@
-"""Batch norm over all ranks, also on a CPU with gloo, where torch's SyncBatchNorm refuses.
+"""Batch norm whose statistics span all ranks, or only a part of the batch.
+
+torch's SyncBatchNorm refuses a CPU; SynchronisedBatchNorm works there with gloo.
 
 Shapes: B samples, C channels, any further dimensions.
 """
@@ -9,9 +11,10 @@ import timm.layers
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslzoo.gather import world_size
+from sslzoo.gather import mean_over_ranks, world_size
 from sslzoo.losses.reduction import precise
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -21,11 +24,14 @@ def synchronise_batch_norm(module: Module) -> Module:
     """The module with every batch norm replaced by one whose statistics span all ranks.
 
     On CUDA torch's SyncBatchNorm, elsewhere SynchronisedBatchNorm. Parameters, buffers and their names stay. Call it
-    on the final device, before DistributedDataParallel.
+    on the final device, before DistributedDataParallel. A method that needs batch norm of its own on every rank
+    (`batch_norm_per_rank`, MoCo v2) is returned as it is.
 
     Raises:
         ValueError: on a CPU, for a batch norm with an activation inside (timm's BatchNormAct2d).
     """
+    if getattr(module, "batch_norm_per_rank", False):
+        return module
     if any(tensor.is_cuda for tensor in module.parameters()):
         return timm.layers.convert_sync_batchnorm(module)  # pyright: ignore[reportReturnType]
     if isinstance(module, _BatchNorm):
@@ -46,6 +52,91 @@ def _synchronised(norm: _BatchNorm) -> nn.Module:
     other._parameters = norm._parameters
     other._buffers = norm._buffers
     return other
+
+
+def split_batch_norm(module: Module, splits: int) -> Module:
+    """The module with every batch norm replaced by a SplitBatchNorm; parameters, buffers and their names stay."""
+    if isinstance(module, _BatchNorm):
+        return SplitBatchNorm.like(module, splits)  # pyright: ignore[reportReturnType]
+    for name, child in module.named_children():
+        setattr(module, name, split_batch_norm(child, splits))
+    return module
+
+
+class SplitBatchNorm(_BatchNorm):
+    """nn.BatchNorm that normalizes each of several equal parts of a batch by its own statistics.
+
+    It does in one process what batch norm per rank does in several: SplitBatchNorm of facebookresearch/moco@f736491
+    colab/moco_cifar10_demo.ipynb, where it stands for 8 GPUs; the running statistics get the mean over the parts. The
+    parts here are neighboring rows, as ranks have them.
+
+    Attributes:
+        splits: parts over all ranks, so one rank of R has splits / R; fewer where a part would have less than two rows.
+    """
+
+    splits: int
+    drop: nn.Module
+    act: nn.Module
+
+    @classmethod
+    def like(cls, norm: _BatchNorm, splits: int) -> "SplitBatchNorm":
+        """One with the parameters and buffers of another batch norm, and timm's activation if it has one."""
+        other = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        other.splits = splits
+        other.drop, other.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
+        other._parameters = norm._parameters
+        other._buffers = norm._buffers
+        return other.train(norm.training)
+
+    def forward(self, input: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
+        """Normalized part by part; in evaluation exactly as nn.BatchNorm."""
+        parts = min(self.splits // world_size(), len(input) // 2)
+        if not self.training or parts < 2:
+            return self.act(self.drop(super().forward(input)))
+        outputs, means, variances = [], [], []
+        for rows in input.tensor_split(parts):
+            mean, variance = self._running()
+            rate = 0.0 if mean is None else self._rate()
+            outputs.append(functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, rate, self.eps))
+            means.append(mean)
+            variances.append(variance)
+        if self.running_mean is not None:
+            self._track(torch.stack(means).mean(0), torch.stack(variances).mean(0))
+        return self.act(self.drop(torch.cat(outputs)))
+
+    def _running(self) -> tuple[Tensor | None, Tensor | None]:
+        """Copies that one part's statistics go into."""
+        if self.running_mean is None or self.running_var is None:
+            return None, None
+        return self.running_mean.clone(), self.running_var.clone()
+
+    def _rate(self) -> float:
+        assert self.num_batches_tracked is not None
+        return 1 / (float(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(variance)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        assert input.dim() >= 2
+
+
+@torch.no_grad()
+def average_running_statistics(module: nn.Module) -> None:
+    """Give every batch norm the mean over all ranks of its running mean and variance; nothing with one rank."""
+    if world_size() == 1:
+        return
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    both = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+    buffers = [buffer for buffer in both if buffer is not None]
+    if buffers:
+        joined = mean_over_ranks(torch.cat([buffer.flatten() for buffer in buffers]))
+        for buffer, mean in zip(buffers, joined.split([len(buffer) for buffer in buffers]), strict=True):
+            buffer.copy_(mean)
 
 
 class SynchronisedBatchNorm(_BatchNorm):

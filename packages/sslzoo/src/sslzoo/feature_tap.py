@@ -61,15 +61,17 @@ class PairTap:
     """The maps of the two global views, from the networks of the method that have just seen them.
 
     Args:
-        method: any; DINO's maps are the teacher's, MoCo's those of query and key.
+        method: any; DINO's maps are the teacher's, MoCo's those of query and key. Where MoCo v2 shuffles its keys over
+            ranks, the key's maps are gathered from all of them once a step and brought back in order.
         layer: see FeatureTap.
 
     Raises:
-        ValueError: there is no such layer, or the method shuffles its images between ranks.
+        ValueError: there is no such layer.
     """
 
     def __init__(self, method: Method, layer: str | None = None):
         first, second = method.pair_backbones
+        self._method = method
         self._first = FeatureTap(first, layer)
         self._second = self._first if second is first else FeatureTap(second, layer)
 
@@ -85,7 +87,7 @@ class PairTap:
             found += self._second.take()
         assert found, "the networks have not seen the views yet"
         first, second = torch.cat(found).chunk(2)
-        return first, second
+        return first, self._method.in_order(second)
 
     def close(self) -> None:
         """Let the networks alone."""

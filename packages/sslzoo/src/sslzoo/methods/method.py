@@ -18,6 +18,9 @@ class Method(nn.Module, ABC):
     A step is: forward, backward, optimizer.step(), after_step(). All that a resumed run needs is in state_dict().
     """
 
+    batch_norm_per_rank = False
+    """Whether batch norm must not span ranks; `synchronise_batch_norm` then leaves the method alone."""
+
     def __init__(self):
         super().__init__()
         self.progress = 0.0
@@ -31,6 +34,10 @@ class Method(nn.Module, ABC):
     def pair_backbones(self) -> tuple[nn.Module, nn.Module]:
         """The networks whose maps of the first and of the second view can be compared."""
         return self.backbone, self.backbone
+
+    def in_order(self, rows: Tensor) -> Tensor:
+        """What the second of `pair_backbones` made of this rank's images, from the order in which it saw them."""
+        return rows
 
     @abstractmethod
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
