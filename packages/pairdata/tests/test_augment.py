@@ -49,6 +49,19 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(size, count):
     torch.testing.assert_close(augment.apply(images, draws), expected, atol=1e-4, rtol=0)
 
 
+def test_interpolation_reaches_the_crop_and_no_draw():
+    images, sizes = _images(4, 40), torch.full((4, 2), 40)
+    smooth, sharp = (Augment(size=24, jitter=None, interpolation=kind) for kind in ("bilinear", "bicubic"))
+    draws, others = (each.draw(sizes, torch.Generator().manual_seed(0)) for each in (smooth, sharp))
+    assert torch.equal(draws.boxes, others.boxes) and torch.equal(draws.flip, others.flip)
+    plain = {"grey_p": 0.0, "blur_p": 0.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "jitter": None}
+    for kind in ("bilinear", "bicubic"):
+        view = Augment(size=24, interpolation=kind, **plain)
+        draws = view.draw(sizes, torch.Generator().manual_seed(0))
+        expected = crop(images, draws.boxes, 24, flip=draws.flip, interpolation=kind)
+        torch.testing.assert_close(view.apply(images, draws), expected / 255)
+
+
 @pytest.mark.parametrize("block", [1, 3 * 32 * 32 * 7, 2**30])
 def test_how_many_images_are_worked_on_together_changes_nothing(monkeypatch, block):
     images, sizes, augment = _images(40, 40), torch.full((40, 2), 40), Augment(size=32, solarize_p=0.2)

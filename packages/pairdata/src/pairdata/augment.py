@@ -14,6 +14,7 @@ from torch import Tensor
 from pairdata.blur import blur_
 from pairdata.color import brightness_, contrast_, grey_, hue_, saturation_, solarize_
 from pairdata.crops import crop, sample_crops
+from pairdata.separable import Interpolation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,6 +61,7 @@ class Augment:
         size: side of the output, pixels.
         crop_scale: smallest and largest share of the area.
         crop_ratio: smallest and largest width / height.
+        interpolation: of the crop's resize, antialiased: "bilinear" (torchvision's default) or "bicubic".
         flip: probability of a horizontal flip.
         jitter: brightness, contrast, saturation and hue as torchvision's ColorJitter takes them; None for none.
         jitter_p: probability of jitter.
@@ -74,6 +76,7 @@ class Augment:
     size: int
     crop_scale: tuple[float, float] = (0.2, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
     flip: float = 0.5
     jitter: tuple[float, float, float, float] | None = (0.4, 0.4, 0.4, 0.1)
     jitter_p: float = 0.8
@@ -132,7 +135,8 @@ class Augment:
         """Augment a part of the batch, in place in its part of the output."""
         order = draws.order.argsort(stable=True)  # those that share an order of jitter come to lie side by side
         draws = draws[order]
-        out.copy_(crop(images, draws.boxes, self.size, rows=order, flip=draws.flip)).div_(255)
+        cut = crop(images, draws.boxes, self.size, rows=order, flip=draws.flip, interpolation=self.interpolation)
+        out.copy_(cut).div_(255)
         _jitter_(out, draws, self.jitter or (0.0, 0.0, 0.0, 0.0))
         _where_drawn_(out, draws.grey, grey_)
         _where_drawn_(out, draws.blur, blur_, draws.sigma)

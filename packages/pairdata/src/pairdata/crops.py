@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from pairdata.separable import resampling, separable
+from pairdata.separable import Interpolation, resampling, separable
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries as often
 
@@ -72,8 +72,9 @@ def crop(
     *,
     rows: Int64[Tensor, " B"] | None = None,
     flip: Bool[Tensor, " B"] | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
-    """Cut boxes out of square images and resize them, bilinear and antialiased.
+    """Cut boxes out of square images and resize them, antialiased.
 
     On a CPU one by one with torch's 8-bit kernel, the box rounded to whole pixels of the square (fastest on
     channels_last images); elsewhere all at once, without rounding the box.
@@ -84,11 +85,12 @@ def crop(
         size: side of the output, pixels.
         rows: the image each box is cut from, on the CPU; box i from image i when None.
         flip: which cuts to mirror left and right, on the CPU; none when None.
+        interpolation: "bilinear" or "bicubic", as PIL's resize.
     """
     rows = torch.arange(len(images)) if rows is None else rows
     flip = torch.zeros(len(boxes), dtype=torch.bool) if flip is None else flip
     cut = crop_each if images.device.type == "cpu" else crop_by_matrices
-    return cut(images, boxes, size, rows, flip)
+    return cut(images, boxes, size, rows, flip, interpolation)
 
 
 def crop_each(
@@ -97,6 +99,7 @@ def crop_each(
     size: int,
     rows: Int64[Tensor, " B"],
     flip: Bool[Tensor, " B"],
+    interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
     """Cut one by one; see `crop`."""
     out = images.new_empty(len(boxes), size, size, 3).permute(0, 3, 1, 2)
@@ -105,7 +108,7 @@ def crop_each(
         zip(rows.tolist(), flip.tolist(), bounds, strict=True)
     ):
         box = images[row : row + 1, :, top:bottom, left:right]
-        cut = F.interpolate(box, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+        cut = F.interpolate(box, (size, size), mode=interpolation, antialias=True, align_corners=False)[0]
         out[i] = cut.flip(-1) if mirror else cut
     return out
 
@@ -124,10 +127,13 @@ def crop_by_matrices(
     size: int,
     rows: Int64[Tensor, " B"],
     flip: Bool[Tensor, " B"],
+    interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
     """Cut all at once, as two matrix products per image, on any device; see `crop`."""
     side, device = images.shape[-1], images.device
     top, left, height, width = (boxes.to(device) * side).unbind(1)
-    down, across = resampling(top, height, side, size), resampling(left, width, side, size)
+    down = resampling(top, height, side, size, interpolation)
+    across = resampling(left, width, side, size, interpolation)
     across = torch.where(flip.to(device)[:, None, None], across.flip(1), across)
-    return separable(images[rows.to(device)].float(), down, across).round_().clamp_(0, 255).to(torch.uint8)
+    cut = separable(images[rows.to(device)].float(), down, across, clamp=interpolation == "bicubic")
+    return cut.round_().clamp_(0, 255).to(torch.uint8)

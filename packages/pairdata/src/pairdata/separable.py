@@ -6,31 +6,45 @@ parameters; on a CPU they are the fastest way for small images.
 Legend: B images, M input side, N output side.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 def separable(
-    images: Float[Tensor, "B C M M"], rows: Float[Tensor, "B N M"], cols: Float[Tensor, "B N M"]
+    images: Float[Tensor, "B C M M"], rows: Float[Tensor, "B N M"], cols: Float[Tensor, "B N M"], clamp: bool = False
 ) -> Float[Tensor, "B C N N"]:
-    """Apply each image's own linear map along its height, and another along its width."""
+    """Apply each image's own linear map along its height, and another along its width.
+
+    With `clamp` the width goes first and its result is cut to [0, 255], as PIL does where the cubic overshoots.
+    """
+    if clamp:
+        return rows[:, None] @ (images @ cols[:, None].mT).clamp_(0, 255)
     return rows[:, None] @ images @ cols[:, None].mT
 
 
 def resampling(
-    start: Float[Tensor, " B"], extent: Float[Tensor, " B"], side: int, size: int
+    start: Float[Tensor, " B"],
+    extent: Float[Tensor, " B"],
+    side: int,
+    size: int,
+    interpolation: Interpolation = "bilinear",
 ) -> Float[Tensor, "B {size} {side}"]:
-    """Matrices that resize [start, start + extent) to `size` samples, bilinear and antialiased as PIL does it.
+    """Matrices that resize [start, start + extent) to `size` samples, antialiased as PIL does it.
 
-    A triangle as wide as an output sample, and at least as an input sample, is laid on the input samples within the
-    box and normalised (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters).
+    A triangle or a cubic as wide as an output sample, and at least as an input sample, is laid on the input samples
+    within the box and normalised (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters).
 
     Args:
         start: where the box begins, in input samples.
         extent: its length, in input samples.
         side: number of input samples.
         size: number of output samples.
+        interpolation: the triangle ("bilinear") or the cubic ("bicubic").
     """
     step = (extent / size)[:, None, None]
     middle = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * step
@@ -38,8 +52,17 @@ def resampling(
     # An input sample counts by the share of it that lies inside the box.
     first, last = start[:, None, None], (start + extent)[:, None, None]
     inside = torch.minimum(sample + 0.5, last) - torch.maximum(sample - 0.5, first)
-    weights = (1 - (sample - middle).abs() / step.clamp(min=1)).clamp_(min=0) * inside.clamp_(0, 1)
+    distance = (sample - middle).abs() / step.clamp(min=1)
+    kernel = (1 - distance).clamp_(min=0) if interpolation == "bilinear" else cubic(distance)
+    weights = kernel * inside.clamp_(0, 1)
     return weights / weights.sum(-1, keepdim=True)
+
+
+def cubic(distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Keys' kernel with a = -0.5, PIL's and antialiased torch's (https://doi.org/10.1109/TASSP.1981.1163711)."""
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
 
 
 def gaussian(sigma: Float[Tensor, " B"], side: int) -> Float[Tensor, "B {side} {side}"]:
