@@ -28,7 +28,7 @@ CONSTANTS = {
     "imagenet-moco-v3-300": ("lars", 4.8, 0, 1e-6, None, 10, 300, 4096),
     "imagenet-moco-v3-vit-s": ("adamw", 2.4e-3, 0, 0.1, None, 40, 300, 4096),
     "imagenet-moco-v3-vit-b": ("adamw", 2.4e-3, 0, 0.1, None, 40, 300, 4096),
-    "imagenet-vicreg": ("lars", 0.625, 6.25e-4, 1e-6, None, 10, 100, 800),
+    "imagenet-vicreg": ("lars", 0.9375, 9.375e-4, 1e-6, None, 10, 100, 800),
     "imagenet-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 100, 512),
     "imagenet-gen-dino": ("adamw", 1e-3, 1e-6, 0.04, 0.4, 10, 100, 512),
     "imagenet-simclr": ("lars", 4.8, 0, 1e-4, None, 10, 100, 4096),
@@ -93,7 +93,8 @@ def test_constants_are_those_of_the_sources(app, name):
     kind, lr, final_lr, decay, final_decay, warmup, epochs, batch = CONSTANTS[name]
     assert (recipe.optimizer, recipe.epochs, recipe.batch_size) == (kind, epochs, batch)
     assert recipe.lr == pytest.approx(lr)
-    assert (recipe.final_lr, recipe.weight_decay, recipe.final_weight_decay) == (final_lr, decay, final_decay)
+    assert recipe.lowest_lr == pytest.approx(final_lr)
+    assert (recipe.weight_decay, recipe.final_weight_decay) == (decay, final_decay)
     assert recipe.warmup_epochs == warmup
     assert (recipe.clip_norm, recipe.clip_total_norm) == ((3.0 if "dino" in recipe.method else None), None)
 
@@ -145,7 +146,7 @@ def test_every_recipe_builds_at_full_size_with_its_optimizer(app, name):
     ("name", "batch", "lr"),
     [
         ("imagenet-simsiam", 512, 0.1),  # facebookresearch/simsiam README.md: 100 epochs, batch 512, lr 0.1
-        ("imagenet-vicreg", 2048, 1.6),  # facebookresearch/vicreg README.md: base-lr 0.2, batch 2048
+        ("imagenet-vicreg", 512, 0.6),  # facebookresearch/vicreg README.md: 100 epochs, base-lr 0.3, batch 512
         ("imagenet-moco-v3-vit-s", 1024, 6e-4),  # facebookresearch/moco-v3 README.md: 1.5e-4 per 256, batch 1024
         ("imagenet-simclr", 256, 1.2),  # google-research/simclr README.md: 0.075 sqrt(batch)
         ("cifar10-moco-v2", 256, 0.25),
@@ -155,6 +156,45 @@ def test_the_rate_follows_the_batch(app, name, batch, lr):
     recipe = dataclasses.replace(app.recipes.RECIPES[name](), batch_size=batch)
     assert recipe.lr == pytest.approx(lr)
     assert dataclasses.replace(recipe, lr_scaling="none").lr == recipe.base_lr
+
+
+def test_the_lowest_rate_follows_the_highest_where_the_source_scales_it(app):
+    """end_lr = base_lr * 0.001 in main_vicreg.py and Barlow Twins' main.py; DINO's --min_lr is not scaled."""
+    for name, follows in {"imagenet-vicreg": True, "imagenet-barlow-twins": True, "imagenet-dino": False}.items():
+        recipe = app.recipes.RECIPES[name]()
+        twice = dataclasses.replace(recipe, batch_size=2 * recipe.batch_size)
+        assert twice.lowest_lr == pytest.approx(recipe.lowest_lr * (2 if follows else 1))
+        assert dataclasses.replace(recipe, final_lr=0.5).lowest_lr == 0.5
+
+
+BICUBIC = {
+    "imagenet-vicreg",  # facebookresearch/vicreg augmentations.py
+    "imagenet-dino",  # facebookresearch/dino main_dino.py, DataAugmentationDINO; local crops, too
+    "imagenet-gen-dino",
+    "cifar10-dino",
+    "cifar10-gen-dino",
+    "imagenet-barlow-twins",  # facebookresearch/barlowtwins main.py, Transform
+    "imagenet-byol",  # open-mmlab/mmpretrain configs/_base_/datasets/imagenet_bs32_byol.py
+    "imagenet-simclr",  # google-research/simclr data_util.py, crop_and_resize
+    "cifar10-simclr",
+    "cifar10-moco-v3",  # vturrisi/solo-learn solo/data/pretrain_dataloader.py
+    "cifar10-vicreg",
+}
+"""The others are torchvision's default, bilinear, in their sources: MoCo v2 and v3, SimSiam, SwAV, lightly."""
+
+
+def test_crops_are_interpolated_as_in_the_sources(app):
+    for name, make in app.recipes.RECIPES.items():
+        views = make().augmentation
+        for augment in (views.first, views.second, views.local or views.first):
+            assert augment.interpolation == ("bicubic" if name in BICUBIC else "bilinear"), name
+
+
+@pytest.mark.parametrize("name", ["cifar10-simclr", "imagenet-simclr", "imagenet-vicreg", "imagenet-barlow-twins"])
+def test_residual_blocks_start_at_zero_where_they_do_in_the_sources(app, name):
+    backbone = sslzoo.create_backbone(**app.recipes.RECIPES[name]().architecture)
+    last = [getattr(block, "bn3", block.bn2) for block in backbone.modules() if hasattr(block, "bn2")]
+    assert last and not any(norm.weight.any() for norm in last)
 
 
 def test_asymmetric_lists_blur_one_view_and_solarize_the_other(app):

@@ -162,6 +162,27 @@ def test_local_views_come_from_the_two_images_in_turn(app):
     assert [bool(synthetic(view).all()) for view in views] == [False, True, False, True, False, True]
 
 
+def multi_crop(app, policy: str, crops: str):
+    plain = recipe(app, policy).augmentation.first
+    made = recipe(app, policy, local=dataclasses.replace(plain, size=4), local_count=6)
+    made = dataclasses.replace(made, synthetic_crops=crops)
+    views = app.views.make_views(batch_of(800), made, torch.Generator().manual_seed(0))
+    return torch.stack([synthetic(view) for view in views])
+
+
+def test_genview_draws_one_of_all_views_to_be_synthetic(app):
+    """MultiView.random_choose of xiaojieli0903/genview: SwAV's 2 + 6 crops have one synthetic view of eight."""
+    drawn = multi_crop(app, "genview", "one")
+    assert (drawn.sum(0) == 1).all()
+    assert all(60 < count < 140 for count in drawn.sum(1).tolist())
+
+
+def test_genview_with_half_of_the_crops_takes_them_from_both_images_in_turn(app):
+    drawn = multi_crop(app, "genview", "half")
+    assert (drawn.sum(0) == 4).all() and torch.equal(drawn[::2], drawn[:1].expand(4, -1))
+    assert torch.equal(multi_crop(app, "gensis", "one"), multi_crop(app, "gensis", "half"))
+
+
 @pytest.mark.parametrize("policy", ["genview", "gencl", "gensis", "none"])
 def test_interpolated_views_belong_to_gensis(app, policy):
     generator = torch.Generator().manual_seed(0)

@@ -81,7 +81,7 @@ def _set_rates(training: Training, recipe: Recipe, steps_per_epoch: int) -> floa
         step,
         total,
         peak=recipe.lr,
-        final=recipe.final_lr,
+        final=recipe.lowest_lr,
         warmup_steps=warmup,
         warmup_holds_peak=recipe.warmup_holds_peak,
     )

@@ -1,13 +1,17 @@
 """From a batch of images on the device to the views that a method takes, by the recipe's policy.
 
 none     both views are of the real image.
-genview  one view is of the real image, the other of its synthetic one; which is first is drawn evenly. One list of
-         augmentations for both. https://arxiv.org/abs/2403.12003, mmpretrain/datasets/transforms/wrappers.py of
-         xiaojieli0903/genview@38a6a78.
+genview  one view, drawn evenly from all, local crops included, is of the synthetic image, the others are of the real
+         one. One list of augmentations for both. https://arxiv.org/abs/2403.12003, MultiView.random_choose in
+         mmpretrain/datasets/transforms/wrappers.py of xiaojieli0903/genview@38a6a78. `synthetic_crops="half"` draws one
+         of the two global views instead and takes local crops from both images in turn.
 gensis   the real image first, the synthetic one second, so that Gen-DINO's disentanglement target is the teacher's
          answer to the source itself; with interpolated views. https://arxiv.org/abs/2412.01672.
 gencl    the synthetic image first (figures 2 and 3), cropped, flipped, jittered and solarized, but neither blurred nor
          grey (section 4.2); the real image second, with the full list. Papers: GenCL; no code was published.
+
+Under gensis and gencl local crops are taken from both images in turn: our choice, the papers do not say (Gen-DINO's
+student sees both images at every size).
 
 `view_probability` is alpha of GenView and gamma of GenCL: the chance that a pair has a synthetic view at all. Where it
 was not drawn, or the image has no synthetic view, both views are of the real image.
@@ -36,14 +40,12 @@ class Images(NamedTuple):
 
 
 def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b 3 _ _"]]:
-    """Two global views by the recipe's policy, then the local views, taken from the two images in turn."""
+    """Two global views by the recipe's policy, then the local views."""
     plan = recipe.augmentation
-    images = choose_pair(batch, recipe, generator)
     lists = [plan.first, plan.second] + ([plan.local] * plan.local_count if plan.local else [])
     own = recipe.policy == "gencl"
     views = []
-    for place, augment in enumerate(lists):
-        image = images[place % 2]
+    for image, augment in zip(choose_images(batch, recipe, len(lists), generator), lists, strict=True):
         if own:
             views.append(_augment_by_origin(image, augment, synthetic_list(augment, plan), generator))
         else:
@@ -51,18 +53,25 @@ def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> 
     return views
 
 
-def choose_pair(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> tuple[Images, Images]:
-    """The image of the first view and that of the second."""
+def choose_images(batch: PairBatch, recipe: Recipe, count: int, generator: torch.Generator) -> list[Images]:
+    """The image of each of `count` views; the first two are the global ones."""
     real = Images(batch.real, batch.sizes[:, 0], torch.zeros_like(batch.index, dtype=torch.bool))
     if recipe.policy == "none":
-        return real, real
+        return [real] * count
     other = _synthetic_or_real(batch, real, recipe.view_probability, generator)
     if recipe.policy == "gencl":
-        return other, real
+        return _in_turn(other, real, count)
     if recipe.policy == "gensis":
-        return real, other
-    swap = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.real.device)
-    return _choose(swap, other, real), _choose(swap, real, other)
+        return _in_turn(real, other, count)
+    places = count if recipe.synthetic_crops == "one" else 2
+    drawn = (torch.rand(len(batch), generator=generator) * places).long().to(batch.real.device)
+    if recipe.synthetic_crops == "half":
+        return _in_turn(_choose(drawn == 0, other, real), _choose(drawn == 0, real, other), count)
+    return [_choose(drawn == place, other, real) for place in range(count)]
+
+
+def _in_turn(first: Images, second: Images, count: int) -> list[Images]:
+    return [(first, second)[place % 2] for place in range(count)]
 
 
 def synthetic_list(augment: Augment, plan: Views) -> Augment:

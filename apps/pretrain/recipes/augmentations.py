@@ -46,9 +46,9 @@ def imagenet_augment(**changes: Any) -> Augment:
     return replace(Augment(size=224, crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)), **changes)
 
 
-def dino_cifar_views() -> Views:
+def dino_cifar_views(**changes: Any) -> Views:
     """DINO's two lists at 32 px, with half the blur and larger crops."""
-    return asymmetric(cifar_augment(crop_scale=(0.3, 1.0)), blur=(0.5, 0.1))
+    return asymmetric(cifar_augment(crop_scale=(0.3, 1.0), **changes), blur=(0.5, 0.1))
 
 
 def multi_crop(global_list: Augment, *, count: int, scale: tuple[float, float], size: int = 96) -> dict[str, Any]:

@@ -95,13 +95,14 @@ def cifar10_simclr() -> Recipe:
     """SimCLR on 32 px images: ResNet-18, 1000 epochs; published about 91 linear. Not yet run.
 
     LARS 1.0 per 256, weight decay 1e-4, T 0.5, jitter of strength 0.5, no blur: google-research/simclr@383d414
-    README.md.
+    README.md; the last norm of a residual block starts at zero: its resnet.py; bicubic crops: its data_util.py.
     """
-    augment = cifar_augment(crop_scale=(0.08, 1.0), blur_p=0.0, **NOT_NORMALISED)
+    augment = cifar_augment(crop_scale=(0.08, 1.0), blur_p=0.0, interpolation="bicubic", **NOT_NORMALISED)
     return Recipe(
-        **SHARED,
         name="cifar10-simclr",
         method="simclr",
+        dataset="CIFAR-10",
+        backbone_options={"cifar_stem": True, "zero_init_residual": True},
         method_options={"temperature": 0.5},
         augmentation=pair(augment),
         expected="linear about 91 (SimCLR)",
@@ -118,14 +119,15 @@ def cifar10_simclr() -> Recipe:
 def cifar10_moco_v3() -> Recipe:
     """MoCo v3 on 32 px images: ResNet-18, 1000 epochs; published 93.10 linear (solo-learn). Not yet run.
 
-    LARS 0.3 per 256, trust 0.02 and clipped, weight decay 1e-6, T 0.2: solo-learn mocov3.yaml, asymmetric.yaml.
+    LARS 0.3 per 256, trust 0.02 and clipped, weight decay 1e-6, T 0.2: solo-learn mocov3.yaml, asymmetric.yaml;
+    bicubic crops: its pretrain_dataloader.py.
     """
     return Recipe(
         **SHARED,
         name="cifar10-moco-v3",
         method="moco-v3",
         method_options={"temperature": 0.2},
-        augmentation=asymmetric(cifar_augment(crop_scale=(0.08, 1.0)), blur=(0.0, 0.0)),
+        augmentation=asymmetric(cifar_augment(crop_scale=(0.08, 1.0), interpolation="bicubic"), blur=(0.0, 0.0)),
         expected="linear 93.10 (solo-learn)",
         epochs=1000,
         batch_size=256,
@@ -141,9 +143,9 @@ def cifar10_vicreg() -> Recipe:
     """VICReg on 32 px images: ResNet-18, 1000 epochs; published 92.07 linear (solo-learn). Not yet run.
 
     LARS 0.3 per 256, trust 0.02 and clipped, weight decay 1e-4, an expander of 2048s: solo-learn vicreg.yaml, which
-    adds the variance of both views where VICReg takes their mean, hence 50 here.
+    adds the variance of both views where VICReg takes their mean, hence 50 here. Crops are bicubic.
     """
-    augment = cifar_augment(jitter=BYOL_JITTER, blur_p=0.0, solarize_p=0.1)
+    augment = cifar_augment(jitter=BYOL_JITTER, blur_p=0.0, solarize_p=0.1, interpolation="bicubic")
     return replace(
         cifar10_moco_v3(),
         name="cifar10-vicreg",
@@ -196,14 +198,14 @@ def cifar10_swav() -> Recipe:
 def cifar10_dino() -> Recipe:
     """DINO on 32 px images: ResNet-18 with CIFAR stem, 200 epochs. Not yet run.
 
-    Optimizer and schedules: facebookresearch/dino@7c446df main_dino.py.
+    Optimizer, schedules and bicubic crops: facebookresearch/dino@7c446df main_dino.py.
     """
     return Recipe(
         **SHARED,
         name="cifar10-dino",
         method="dino",
         method_options={"out_dim": 4096},
-        augmentation=dino_cifar_views(),
+        augmentation=dino_cifar_views(interpolation="bicubic"),
         optimizer="adamw",
         base_lr=5e-4,
         final_lr=1e-6,

@@ -49,11 +49,13 @@ class Recipe:
     """A torchvision ResNet, resnet10, or timm/<any model>."""
     backbone_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
     stored_size: int = 32
-    """Side, in pixels, of the square that an image is decoded to, once."""
+    """Side, in pixels, of the square that an image is decoded to, once; smaller crops are enlarged."""
     policy: Policy = "genview"
     """Where synthetic views go: either place (genview); first, augmented otherwise (gencl); second (gensis); none."""
     view_probability: float = 1.0
     """How often a pair has a synthetic view, where the image has one."""
+    synthetic_crops: Literal["one", "half"] = "one"
+    """With multi-crop under genview: one of all views is synthetic, as in GenView's code, or half of them."""
 
     epochs: int = 200
     batch_size: int = 512
@@ -66,7 +68,10 @@ class Recipe:
     """The reference batch of base_lr."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate follows the batch size."""
-    final_lr: float = 0.0
+    final_lr: float | None = None
+    """Where a cosine takes the learning rate; None takes final_lr_ratio times the highest."""
+    final_lr_ratio: float = 0.0
+    """Where a cosine takes the learning rate, as a fraction of the highest; it follows --lr and --batch-size."""
     weight_decay: float = 5e-4
     final_weight_decay: float | None = None
     """Where the weight decay goes by a cosine; None keeps it."""
@@ -94,6 +99,11 @@ class Recipe:
         """The highest learning rate of the training: base_lr, scaled from lr_batch to batch_size."""
         share = self.batch_size / self.lr_batch
         return self.base_lr * {"linear": share, "sqrt": share**0.5, "none": 1.0}[self.lr_scaling]
+
+    @property
+    def lowest_lr(self) -> float:
+        """The learning rate at the end of the training."""
+        return self.final_lr_ratio * self.lr if self.final_lr is None else self.final_lr
 
     @property
     def image_size(self) -> int:
