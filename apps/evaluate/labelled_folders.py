@@ -13,17 +13,14 @@ from hashlib import blake2b
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pairdata import Augment, AugmentDraws, ImageIndex, decode_rgb
-from pairdata.decode import UnreadableImage, decode_square
+from pairdata import Augment, AugmentDraws, ImageIndex
+from pairdata.decode import Interpolation, UnreadableImage, decode_square
 from pairdata.sampling import Sampling
 from ssl_eval import Preparation
 from sslzoo import Worker
-
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
 
@@ -134,18 +131,11 @@ class Centre:
 
     side: int
     resize: int
-    interpolation: str
+    interpolation: Interpolation
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
-        image = decode_rgb(path)
-        width, height = image.size
-        short = min(width, height)
-        wide, tall = int(self.resize * width / short), int(self.resize * height / short)
-        if image.size != (wide, tall):
-            image = image.resize((wide, tall), RESAMPLING[self.interpolation])
-        left, top = round((wide - self.side) / 2), round((tall - self.side) / 2)
-        return np.asarray(image.crop((left, top, left + self.side, top + self.side))), (height, width)
+        return decode_square(path, self.side, fit="center", resize=self.resize, interpolation=self.interpolation)
 
 
 class _Decoder(Dataset):

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from genviews_core.pixel_range import Range
 from pairdata.batch import PairBatch
+from pairdata.decode import Interpolation
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
 from pairdata.reading import AlignedViews, BatchReader, Request
@@ -43,6 +45,8 @@ class FolderLoader:
         views_per_image: int = 1,
         fit: Literal["squash", "center"] = "squash",
         resize: int | None = None,
+        interpolation: Interpolation = "bilinear",
+        value_range: Range | None = None,
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = True,
@@ -66,6 +70,8 @@ class FolderLoader:
             fit: "squash" for training (the whole image as a square; crops are drawn in the original's geometry);
                 "center" for evaluation (short side to `resize`, then the centre).
             resize: the short side for "center", `size` when None.
+            interpolation: of "center".
+            value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
             seed: of the order.
             shuffle: whether to permute; otherwise the images come in the order of their keys.
             drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
@@ -112,6 +118,8 @@ class FolderLoader:
             views_per_image=views_per_image,
             interpolated=mixed,
             cache_bytes=cache_bytes,
+            interpolation=interpolation,
+            value_range=value_range,
         )
         self._requests = _Requests(self.sampling)
         self._batches = _data_loader(reader, self._requests, workers, self.device)

@@ -6,7 +6,9 @@ from pathlib import Path
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from genviews_core.pixel_range import Range
 from pairdata.augment import IMAGENET_MEAN, IMAGENET_STD
+from pairdata.decode import Interpolation
 from pairdata.folder_loader import FolderLoader
 
 
@@ -17,6 +19,7 @@ class LabelledImages:
         root: ROOT/<class>/.../<image>.
         size: side of the centre crop, pixels.
         resize: short side before the crop, pixels; None crops nothing away of a square image.
+        interpolation: of the resize.
         mean: subtracted per channel, for values in [0, 1].
         std: divided by per channel.
         batch_size: images a batch of this process.
@@ -24,6 +27,7 @@ class LabelledImages:
         device: where the batches go.
         rank: of this process.
         world_size: how many processes share the images.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
 
     Raises:
         ValueError: the images lie directly in the root, so that there are no labels.
@@ -35,6 +39,7 @@ class LabelledImages:
         *,
         size: int,
         resize: int | None = None,
+        interpolation: Interpolation = "bilinear",
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         batch_size: int = 256,
@@ -42,6 +47,7 @@ class LabelledImages:
         device: str = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        value_range: Range | None = None,
     ) -> None:
         self._loader = FolderLoader(
             root,
@@ -49,6 +55,8 @@ class LabelledImages:
             size=size,
             resize=resize,
             fit="center",
+            interpolation=interpolation,
+            value_range=value_range,
             shuffle=False,
             drop_last=False,
             workers=workers,

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from genviews_core.pixel_range import Range
 from pairdata.batch import MixedViews, PairBatch
 from pairdata.cache import SquareCache
-from pairdata.decode import UnreadableImage, decode_square
+from pairdata.decode import Interpolation, UnreadableImage, decode_square
 from pairdata.index import ImageIndex
 from pairdata.manifest import ViewsIndex
 
@@ -72,8 +73,11 @@ class BatchReader:
         views_per_image: int,
         interpolated: AlignedViews | None,
         cache_bytes: int,
+        interpolation: Interpolation = "bilinear",
+        value_range: Range | None = None,
     ):
-        self.index, self.size, self.fit, self.resize = index, size, fit, resize
+        self.index, self.size = index, size
+        self._options = {"fit": fit, "resize": resize, "interpolation": interpolation, "value_range": value_range}
         self.views, self.interpolated = views, interpolated
         self.slots = views_per_image if views else 0
         # Items are numbered: the images, then the rows of views, then those of interpolated.
@@ -182,9 +186,9 @@ class BatchReader:
 
     def _decode(self, item: int, path: Path, pixels: np.ndarray, size: np.ndarray, failures: dict[str, str]) -> bool:
         try:
-            square, original = decode_square(path, self.size, fit=self.fit, resize=self.resize)
+            square, original = decode_square(path, self.size, **self._options)
         except UnreadableImage as error:
-            failures[str(path)] = str(error).removeprefix(f"{path}: ")
+            failures[str(path)] = error.reason
             return False
         pixels[...], size[...] = square, original
         self._cache.keep(item, square, original)

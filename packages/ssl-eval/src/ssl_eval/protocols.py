@@ -5,7 +5,7 @@ them linearly with another.
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ssl_eval.schedule import BY_EPOCH, Schedule
 from ssl_eval.softmax_regression import Descent
@@ -30,7 +30,7 @@ class Preparation:
     resize: int = 256
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: float = 0.5
-    interpolation: str = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 @dataclass(frozen=True, kw_only=True)
