@@ -19,6 +19,7 @@ import viewgen
 from pairdata import write_scenes
 from ssl_eval import Result, append_result, read_results
 from viewgen import ImageEncoder, embed_images, fold_journals, generate_views
+from viewgen.manifest import open_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "benchmarks" / "cost_benefit"
@@ -108,7 +109,7 @@ def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similari
 
     for at_once in (rows.ROWS, 7):
         monkeypatch.setattr(rows, "ROWS", at_once)
-        found = similarity.measure_similarity(*kept, root / "manifest.parquet")
+        found = similarity.measure_similarity(*kept, open_manifest(root))
         assert (found.views, found.lost) == (48, 0)
         assert found.mean == pytest.approx(np.mean(cosines), abs=1e-12)
         assert found.deviation == pytest.approx(np.std(cosines), abs=1e-12)
@@ -206,7 +207,7 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
     Image.new("RGB", (8, 8)).save(tmp_path / "bare" / "a.png")
     (tmp_path / "none.jsonl").touch()
     mistakes = {
-        (images, tmp_path / "bare"): "run viewgen index",
+        (images, tmp_path / "bare"): "run `viewgen index",
         (images, root, root): "two folders of views have the same name",
         (images, root, "--inception", "a.pth", "--features", backbone): "not both",
         (images, root, "--inception", "no/such.pth"): "download it from https://github.com/mseitzer/pytorch-fid",

@@ -23,10 +23,11 @@ import sslzoo
 from cards import make_cards
 from histograms import Histogram, histogram
 from page import Report, Scoring, render
-from sampling import draw_rows, open_manifest
+from sampling import draw_rows
 from scoring import Score, Scorer
 from survey import Survey, survey
 from viewgen.files import replace_bytes, writing
+from viewgen.manifest import open_manifest
 from viewgen.progress import progress_bar
 
 
@@ -66,9 +67,9 @@ class Inspect:
 def inspect(options: Inspect) -> str:
     """Draw, score, choose, write; what to tell the user."""
     scorer = open_scorer(options)
-    file = open_manifest(options.views)
+    manifest = open_manifest(options.views)
     wanted = options.count if scorer is None else max(options.count, options.scored or 4 * options.count)
-    rows = draw_rows(file, wanted, options.seed)
+    rows = draw_rows(manifest, wanted, options.seed)
     if scorer is None:
         results: list[Score | str | None] = [None] * len(rows)
     else:
@@ -87,7 +88,7 @@ def inspect(options: Inspect) -> str:
     )
     if not cards:
         raise ValueError(f"none of {len(rows)} pairs could be read, the first because {(failures + unread)[0][1]}")
-    counted = survey(file)
+    counted = survey(manifest)
     scores = [score for _, score in pairs if score is not None]
     report = Report(
         images=options.images.resolve().name,

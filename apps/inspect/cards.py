@@ -14,7 +14,7 @@ from pictures import map_picture, thumbnail
 from scoring import Score
 from survey import strength_unit
 from viewgen.images import key_path
-from viewgen.manifest import Row
+from viewgen.manifest import Row, view_path
 
 Pair = tuple[Row, Score | None]
 
@@ -131,7 +131,7 @@ def chosen_places(total: int, ranked: Sequence[int], count: int, extremes: int) 
 
 
 def _pictures(images: Path, views: Path, row: Row, tile: int) -> dict[str, str]:
-    paths = {"source": key_path(images, row.key), "view": key_path(views, row.path)}
+    paths = {"source": key_path(images, row.key), "view": view_path(views, row.path)}
     if row.partner_key is not None and row.alpha is not None:  # without alpha the partner is the view
         paths["partner"] = key_path(images, row.partner_key)
     return {name: thumbnail(path, tile) for name, path in paths.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 import pairquality
 import viewgen
 from viewgen.images import key_path
-from viewgen.manifest import Row
+from viewgen.manifest import Row, view_path
 
 Progress = Callable[[int, int], None]
 
@@ -80,7 +80,7 @@ class Scorer:
     def _read(self, images: Path, views: Path, row: Row) -> UInt8[Tensor, "2 3 S S"] | str:
         """Source and view, or why they cannot be read."""
         try:
-            paths = key_path(images, row.key), key_path(views, row.path)
+            paths = key_path(images, row.key), view_path(views, row.path)
             return torch.stack([viewgen.read_image(path, self.encoder.size) for path in paths])
         except viewgen.UnreadableImage as error:
             return str(error)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from histograms import Histogram, histogram
+from viewgen.manifest import Manifest
 
 ROWS = 1 << 16  # read at a time
 NAMED = ("generator", "model", "supervision", "licence")
@@ -36,11 +36,11 @@ class Survey:
     foreground_ratio: Histogram | None
 
 
-def survey(file: pq.ParquetFile) -> Survey:
+def survey(manifest: Manifest) -> Survey:
     """Read the manifest part by part."""
     images, last = 0, None
     named: dict[str, Counter[str]] = {name: Counter() for name in NAMED}
-    for batch in file.iter_batches(ROWS, columns=["key", *NAMED]):
+    for batch in manifest.batches(ROWS, ["key", *NAMED]):
         keys = batch.column("key")
         images += int(keys[0].as_py() != last) + pc.call_function("not_equal", [keys[1:], keys[:-1]]).true_count
         last = keys[-1].as_py()
@@ -50,14 +50,14 @@ def survey(file: pq.ParquetFile) -> Survey:
     units = {strength_unit(name) for name in named["generator"]}
     strength = units.pop() if len(units) == 1 else "strength"
     return Survey(
-        views=file.metadata.num_rows,
+        views=sum(manifest.group_rows),
         images=images,
         named=named,
         strength=histogram(
-            f"{strength.capitalize()} of all views", {"views": _column(file, "strength")}, each_value=True
+            f"{strength.capitalize()} of all views", {"views": _column(manifest, "strength")}, each_value=True
         ),
         foreground_ratio=histogram(
-            "Foreground ratio told to the generator", {"views": _column(file, "foreground_ratio")}
+            "Foreground ratio told to the generator", {"views": _column(manifest, "foreground_ratio")}
         ),
     )
 
@@ -67,9 +67,9 @@ def strength_unit(generator: str) -> str:
     return UNITS.get(generator, "strength")
 
 
-def _column(file: pq.ParquetFile, name: str) -> Callable[[], Iterator[np.ndarray]]:
+def _column(manifest: Manifest, name: str) -> Callable[[], Iterator[np.ndarray]]:
     def parts() -> Iterator[np.ndarray]:
-        for batch in file.iter_batches(ROWS, columns=[name]):
+        for batch in manifest.batches(ROWS, [name]):
             yield batch.column(0).to_numpy(zero_copy_only=False).astype(float)
 
     return parts

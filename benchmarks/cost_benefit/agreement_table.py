@@ -11,7 +11,7 @@ labelled images vote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +25,9 @@ import ssl_eval
 import sslzoo
 import viewgen
 from encoders import open_encoder
-from rows import Reader, evenly, keys_and_paths, manifest_of
+from rows import Reader, View, evenly, keys_and_paths
 from ssl_eval import ClassAgreement, Features, Result, class_agreement, far_agreement
+from viewgen.manifest import Manifest, open_manifest
 
 NEIGHBOURS = 20
 Classify = Callable[[Tensor], Tensor]
@@ -56,7 +57,7 @@ class Agreement:
 def main(arguments: Sequence[str]) -> Table:
     """The table for a command line."""
     options = tyro.cli(Agreement, description=__doc__, args=arguments)
-    manifests = [manifest_of(folder) for folder in options.views]
+    manifests = [open_manifest(folder) for folder in options.views]
     classes = class_folders(options.images)
     side, name, classify = open_classify(options, classes)
     table = Table("views", "class agreement, %", "standard error", "count", "lost", title=f"by {name}")
@@ -68,15 +69,18 @@ def main(arguments: Sequence[str]) -> Table:
 
 
 def measure(
-    options: Agreement, manifests: Sequence[Path], classes: Sequence[str], side: int, classify: Classify
+    options: Agreement, manifests: Sequence[Manifest], classes: Sequence[str], side: int, classify: Classify
 ) -> Iterator[tuple[str, ClassAgreement, int]]:
     """The images themselves, each folder of views, and views of other images: name, figure, unreadable ones."""
     keys = viewgen.list_images(options.images)
     own = [keys[int(place)] for place in evenly(len(keys), options.count)]
-    found, lost = predictions(options, options.images, zip(own, own, strict=True), classes, side, classify)
+    found, lost = predictions(
+        options, options.images, ((key, (options.images, key)) for key in own), classes, side, classify
+    )
     yield "the images", class_agreement(*found), lost
     for folder, manifest in zip(options.views, manifests, strict=True):
-        pairs = (pair for some in keys_and_paths(manifest, options.count) for pair in zip(*some, strict=True))
+        listed = (pair for some in keys_and_paths(manifest, options.count) for pair in zip(*some, strict=True))
+        pairs = ((key, View(folder, path)) for key, path in listed)
         found, lost = predictions(options, folder, pairs, classes, side, classify)
         yield folder.resolve().name, class_agreement(*found), lost
     yield "views of other images", far_agreement(*found), lost
@@ -85,19 +89,19 @@ def measure(
 def predictions(
     options: Agreement,
     folder: Path,
-    pairs: Iterator[tuple[str, str]],
+    pairs: Iterable[tuple[str, tuple[Path, str]]],
     classes: Sequence[str],
     side: int,
     classify: Classify,
 ) -> tuple[tuple[Tensor, Tensor], int]:
-    """Predicted and true classes of (key, path of its view) pairs, and how many could not be read.
+    """Predicted and true classes of (key, its image or view) pairs, and how many could not be read.
 
     Raises:
         ValueError: a key without a class, or no view that can be read.
     """
     numbers = {name: torch.tensor(number) for number, name in enumerate(classes)}
     reader = Reader(side, batch_size=options.batch_size, workers=options.workers)
-    rows = ([_class_of(key, numbers, folder), (folder, path)] for key, path in pairs)
+    rows = ([_class_of(key, numbers, folder), part] for key, part in pairs)
     read = [(classify(images), labels) for labels, images in reader(rows)]
     if not read:
         raise ValueError(f"expected views in {folder}, got none that can be read; run viewgen verify {folder}")

@@ -20,12 +20,13 @@ import viewgen
 from augmentations import Augmenter, augmentations
 from encoders import open_encoder
 from pairdata import Augment
-from rows import About, Reader, about_views, evenly, keys_and_paths, manifest_of
+from rows import About, Reader, View, about_views, evenly, keys_and_paths
 from ssl_eval.image_metrics import ImageMetrics, image_metrics
 from ssl_eval.metric_networks import load_inception, load_lpips
 from ssl_eval.view_cost import count_parameters
 from timing import maker_of, milliseconds_per_view, named_generators
 from viewgen.hashing import file_hash
+from viewgen.manifest import open_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Row:
 
 def measure(options: Cost) -> list[Row]:
     """Compare and time each kind of view."""
-    manifests = {folder.resolve().name: manifest_of(folder) for folder in options.views}
+    manifests = {folder.resolve().name: open_manifest(folder) for folder in options.views}
     if len(manifests) < len(options.views):
         raise ValueError("two folders of views have the same name: a row is called by it, so rename one")
     abouts = {name: about_views(manifest) for name, manifest in manifests.items()}
@@ -139,13 +140,13 @@ class Comparison:
 
     def views(self, folder: Path, about: About, generator: viewgen.Generator | None) -> Row:
         """The views of a folder; their generator is timed if it is given."""
-        options, manifest, reader = self.options, manifest_of(folder), self._reader()
+        options, manifest, reader = self.options, open_manifest(folder), self._reader()
         pairs = reader(
-            [(options.images, key), (folder, path)]
+            [(options.images, key), View(folder, path)]
             for keys, paths in keys_and_paths(manifest, options.count)
             for key, path in zip(keys, paths, strict=True)
         )
-        about_row = {"name": folder.resolve().name, "kind": about.generator, "views": file_hash(manifest)}
+        about_row = {"name": folder.resolve().name, "kind": about.generator, "views": file_hash(manifest.path)}
         row = self._row(about_row, pairs, reader, self._count(about.views))
         if generator is None:
             return row

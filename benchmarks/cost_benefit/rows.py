@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 import viewgen
 from viewgen.images import key_path, read_image
+from viewgen.manifest import Manifest, view_path
 
 ROWS = 16_384  # of a manifest held at a time
 
@@ -30,43 +30,30 @@ class About(NamedTuple):
     views: int
 
 
-def manifest_of(views: Path) -> Path:
-    """The manifest of a folder of views.
+class View(NamedTuple):
+    """A view that a manifest lists, by its folder and path."""
 
-    Raises:
-        ValueError: there is none.
-    """
-    if not (views / "manifest.parquet").is_file():
-        raise ValueError(f"{views} has no manifest.parquet: run viewgen index {views}")
-    return views / "manifest.parquet"
+    folder: Path
+    path: str
 
 
-def about_views(manifest: Path) -> About:
-    """What made the first view.
-
-    Raises:
-        ValueError: there is no view.
-    """
+def about_views(manifest: Manifest) -> About:
+    """What made the first view."""
     columns = ["generator", "strength", "width", "height"]
-    with pq.ParquetFile(manifest) as file:
-        total = file.metadata.num_rows
-        first = next((batch.to_pylist()[0] for batch in file.iter_batches(batch_size=1, columns=columns)), None)
-    if first is None:
-        raise ValueError(f"{manifest} has no view")
+    first = next(manifest.batches(1, columns)).to_pylist()[0]
     side = min(first["width"], first["height"])
-    return About(first["generator"], first["strength"], side, total)
+    return About(first["generator"], first["strength"], side, sum(manifest.group_rows))
 
 
-def keys_and_paths(manifest: Path, count: int | None = None) -> Iterator[tuple[list[str], list[str]]]:
+def keys_and_paths(manifest: Manifest, count: int | None = None) -> Iterator[tuple[list[str], list[str]]]:
     """Keys and paths of the manifest's views, some at a time; `count` of them, evenly spaced, or all."""
-    with pq.ParquetFile(manifest) as file:
-        total, start = file.metadata.num_rows, 0
-        wanted = evenly(total, count)
-        for batch in file.iter_batches(batch_size=ROWS, columns=["key", "path"]):
-            chosen = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
-            some = batch.take(chosen) if len(chosen) < len(batch) else batch
-            start += len(batch)
-            yield some.column("key").to_pylist(), some.column("path").to_pylist()
+    start = 0
+    wanted = evenly(sum(manifest.group_rows), count)
+    for batch in manifest.batches(ROWS, ["key", "path"]):
+        chosen = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+        some = batch.take(chosen) if len(chosen) < len(batch) else batch
+        start += len(batch)
+        yield some.column("key").to_pylist(), some.column("path").to_pylist()
 
 
 def evenly(total: int, count: int | None) -> np.ndarray:
@@ -85,7 +72,7 @@ class Reader:
         self._size, self._batch_size, self._workers, self.lost = size, batch_size, max(1, workers), 0
 
     def __call__(self, rows: Iterable[Sequence[tuple[Path, str] | Tensor]]) -> Iterator[tuple[Tensor, ...]]:
-        """A tensor for each place of a row: (folder, key) gives UInt8[B, 3, S, S], a tensor is stacked as it is."""
+        """A tensor for each place of a row: (folder, key) or a view gives UInt8[B, 3, S, S], a tensor is stacked."""
         with ThreadPoolExecutor(self._workers) as pool:
             ahead = None
             for batch in _batches(rows, self._batch_size):
@@ -95,7 +82,7 @@ class Reader:
 
     def _read(self, row: Sequence[tuple[Path, str] | Tensor]) -> list[Tensor] | None:
         try:
-            return [part if isinstance(part, Tensor) else read_image(key_path(*part), self._size) for part in row]
+            return [part if isinstance(part, Tensor) else read_image(_locate(part), self._size) for part in row]
         except viewgen.UnreadableImage:
             return None
 
@@ -105,6 +92,11 @@ class Reader:
         self.lost += len(read) - len(good)
         if good:
             yield tuple(torch.stack(column) for column in zip(*good, strict=True))
+
+
+def _locate(part: tuple[Path, str]) -> Path:
+    """The file of a view, which must be no link out of its folder, or of a key."""
+    return view_path(*part) if isinstance(part, View) else key_path(*part)
 
 
 def _batches(rows: Iterable, size: int) -> Iterator[list]:

@@ -5,13 +5,13 @@ Shapes: N views, D the embedding's length.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 import viewgen
 from rows import keys_and_paths
+from viewgen.manifest import Manifest
 
 
 class Similarity(NamedTuple):
@@ -32,7 +32,7 @@ class Similarity(NamedTuple):
     lost: int
 
 
-def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, manifest: Path) -> Similarity:
+def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, manifest: Manifest) -> Similarity:
     """Compare every view of a manifest with its image, and with a far image of the list.
 
     Raises:
@@ -52,7 +52,7 @@ def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, ma
         other.append((np.roll(sources, far, axis=0) * made).sum(axis=1)[strange])
     cosines, chance = np.concatenate(own), np.concatenate(other)
     if not len(cosines):
-        raise ValueError(f"no view of {manifest} has an embedding, nor has its image")
+        raise ValueError(f"no view of {manifest.path} has an embedding, nor has its image")
     nothing = float("nan")
     return Similarity(
         views=len(cosines),

@@ -17,8 +17,8 @@ from rich.table import Table
 import sslzoo
 import viewgen
 from encoders import open_encoder
-from rows import manifest_of
 from similarity import measure_similarity
+from viewgen.manifest import open_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> Table:
 
 def measure(options: CostBenefit) -> Table:
     """Embed what is not embedded yet, compare, tabulate."""
-    manifests = [manifest_of(folder) for folder in options.views]
+    manifests = [open_manifest(folder) for folder in options.views]
     encoder = open_encoder(options.encoder, options.device)
     table = Table("views", "count", "cosine", "deviation", "another image's", "lost", title=f"by {encoder.name}")
     with sslzoo.Progress() as progress:

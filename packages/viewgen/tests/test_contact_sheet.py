@@ -2,6 +2,7 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
@@ -186,3 +187,31 @@ def test_jpeg_is_written_too_and_mistakes_are_named(tmp_path):
         draw(tmp_path, suffix="pdf")
     with pytest.raises(ValueError, match="at least 1"):
         draw(tmp_path, count=0)
+
+
+@pytest.mark.parametrize("column", ["key", "path", "partner_key"])
+def test_a_manifest_that_lists_a_path_outside_is_refused(tmp_path, column):
+    write(tmp_path, 2)
+    manifest = fold_journals(tmp_path / "views")
+    rows = [line | {column: "../x.png"} for line in pq.read_table(manifest).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(manifest)), manifest)
+    with pytest.raises(ValueError, match=f"manifest.parquet: expected {column} to be a path inside its folder"):
+        draw(tmp_path)
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    write(tmp_path, 2)
+    manifest = fold_journals(tmp_path / "views")
+    whole = manifest.read_bytes()
+    for damaged in (b"", whole[:-9], whole[:4] + b"\0" * 500 + whole[504:]):
+        manifest.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot read .*manifest.parquet \(.*\): run `viewgen index` again"):
+            draw(tmp_path)
+
+
+def test_a_view_that_is_a_link_out_of_the_folder_is_not_shown(tmp_path):
+    (key,) = write(tmp_path, 1, views=1)
+    view = tmp_path / f"views/{key}.0.png"
+    view.rename(tmp_path / "elsewhere.png")
+    view.symlink_to(tmp_path / "elsewhere.png")
+    assert pictures(draw(tmp_path, count=1), 0)[:2] == [colour(0), (228, 228, 228)]

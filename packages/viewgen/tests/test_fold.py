@@ -73,6 +73,53 @@ def test_verify_sees_all_of_many_rows(journals):
     assert verify_views(root).clean
 
 
+GOOD = row("b.png", 0, 3)
+NO_ROWS = ["{", "[]", "3", "null", '"a.png"', "{}", "[" * 20000, "\\x00", json.dumps({"path": "a.png.0.png"}),
+           *(json.dumps(GOOD | changed) for changed in (
+               {"k": "0"}, {"k": 2**40}, {"k": True}, {"path": 1}, {"key": "\ud800"}, {"sha256": None}, {"alpha": "x"},
+               {"path": "../b.png.0.png"}, {"path": "/b.png.0.png"}, {"key": ".."}, {"partner_key": "a\\..\\..\\b.png"},
+           ))]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
+def test_a_broken_line_is_named_and_repaired(tmp_path, line, monkeypatch):
+    """One between good rows of a journal, in a later block than the first; a torn last line is no fault."""
+    monkeypatch.setattr("viewgen.manifest.journal.READ_BYTES", 600)
+    rows = [json.dumps(row(f"{name}.png", 0, 0)) for name in "acde"]
+    journal = tmp_path / "journals" / "0.jsonl"
+    journal.parent.mkdir()
+    journal.write_text("\n".join([*rows[:3], "", line, rows[3]]) + '\n{"torn')
+    for name in "acde":
+        (tmp_path / f"{name}.png.0.png").touch()
+    with pytest.raises(ValueError, match=r"0\.jsonl, line 5: expected .*; `viewgen verify .* --repair`"):
+        fold_journals(tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
+    report = verify_views(tmp_path)
+    assert report.views == 4 and not report.clean
+    assert [told.split(":")[0] for told in report.broken_lines] == ["journals/0.jsonl, line 5"]
+    verify_views(tmp_path, repair=True)
+    assert journal.read_text().splitlines() == rows
+    assert verify_views(tmp_path).clean
+    assert pq.read_table(tmp_path / "manifest.parquet")["key"].to_pylist() == [f"{name}.png" for name in "acde"]
+
+
+def test_verify_neither_reads_nor_deletes_outside(tmp_path):
+    """Rows whose paths climb, and views that are links or lie behind one."""
+    views, outside = tmp_path / "views", tmp_path / "outside"
+    (views / "journals").mkdir(parents=True)
+    outside.mkdir()
+    for name in ("a.png.0.png", "b.png.0.png", "c.png.0.png"):
+        (outside / name).write_bytes(b"mine")
+    (views / "b.png.0.png").symlink_to(outside / "b.png.0.png")
+    (views / "linked").symlink_to(outside)
+    rows = [row("a.png", 0, 0) | {"path": "../outside/a.png.0.png"}, row("b.png", 0, 0), row("linked/c.png", 0, 0)]
+    (views / "journals/0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    report = verify_views(views, repair=True, check_bytes=True)
+    assert (report.damaged, report.rows_without_file) == (["b.png.0.png"], ["linked/c.png.0.png"])
+    assert len(report.broken_lines) == 1
+    assert sorted(path.name for path in outside.iterdir()) == ["a.png.0.png", "b.png.0.png", "c.png.0.png"]
+
+
 def test_a_folder_without_views_is_told_so(tmp_path):
     for call in (fold_journals, verify_views):
         with pytest.raises(ValueError, match="has no journals"):

@@ -1,5 +1,6 @@
 """Which synthetic views exist: the manifest of a views folder, read into flat arrays."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -139,7 +140,8 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
     if empty := [name for name in _SCHEMA.names[:3] if table[name].null_count]:
         raise ValueError(f"{path} has a row without {empty[0]}: {_REMEDY}")
     for name in _PATHS:
-        found = pc.match_substring_regex(table[name], OUTSIDE_PATTERN)
+        pattern = pc.MatchSubstringOptions(OUTSIDE_PATTERN)
+        found = pc.call_function("match_substring_regex", [table[name]], pattern)
         if outside := table[name].filter(found)[:1].to_pylist():
             raise ValueError(f"{path}: expected {name} to be a path inside its folder, got {outside[0]!r}; {_REMEDY}")
     alpha = table["alpha"].drop_null().to_numpy()
@@ -170,10 +172,11 @@ def _parse(lines: Iterator[bytes], path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             return
-        try:
+        if not line.strip():
+            continue
+        row: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
         if why := _row_error(row):
             root = path.parent.parent
             raise ValueError(f"{path}, line {number}: {why}; `viewgen verify {root} --repair` leaves it out")

@@ -257,6 +257,7 @@ def _verify(command: Verify) -> int:
         "row without file": report.rows_without_file,
         "file without row": report.files_without_row,
         "damaged": report.damaged,
+        "broken line": report.broken_lines,
     }
     for what, paths in wrong.items():
         for path in paths:

@@ -1,5 +1,6 @@
 """The images that no view can be made of, one line each."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -34,11 +35,13 @@ class Failures:
 
 
 def read_failures(path: Path) -> Iterator[dict[str, str]]:
-    """The {"key", "error"} of each whole line."""
-    with path.open() as lines:
+    """The {"key", "error"} of each whole line; what is broken or no failure is passed over."""
+    with path.open("rb") as lines:
         for line in lines:
-            if line.endswith("}\n"):
-                yield json.loads(line)
+            with contextlib.suppress(ValueError, RecursionError):
+                failure = json.loads(line)
+                if isinstance(failure, dict) and isinstance(failure.get("key"), str):
+                    yield failure
 
 
 def _torn(path: Path) -> bool:

@@ -15,6 +15,8 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from genviews_core.keys import leaves_folder
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the suffix; Pillow's EPS would run a program
 MAX_PIXELS = 178_956_970  # decoded whole: where Pillow refuses by default; 0.7 GB as Pillow holds it
@@ -109,8 +111,7 @@ def key_path(root: Path, key: str) -> Path:
         UnreadableImage: if the key is empty, absolute or climbs with ``..``, and so could leave ``root``; or if it is
             not UTF-8, and so fits no manifest.
     """
-    parts = PurePosixPath(key).parts
-    if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+    if leaves_folder(key) or not PurePosixPath(key).parts:
         raise UnreadableImage(f"the key {key!r} is refused: a key is a path inside its folder, without '..'")
     if any("\ud800" <= letter <= "\udfff" for letter in key):
         raise UnreadableImage(f"the key {key!r} is refused: rename the file, its name is not UTF-8")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from viewgen.manifest.journal import journal_paths, journal_tables
+from viewgen.manifest.table import Manifest, open_manifest
 from viewgen.seeding import generator_for, stable_seed
 
 Row = dict[str, Any]
@@ -26,13 +26,12 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
     """The rows of ``count`` images, or of all if there are fewer: by key, and by k within.
 
     Raises:
-        ValueError: if there is no view.
+        ValueError: if there is no view, or the manifest or a journal is damaged or lists a path outside the folder.
     """
-    manifest = views_root / "manifest.parquet"
-    if manifest.is_file():
-        with pq.ParquetFile(manifest) as file:
-            keys = _draw_keys(file, count, seed)
-        found = [pq.read_table(manifest, columns=list(COLUMNS), filters=[("key", "in", keys)])] if keys else []
+    if (views_root / "manifest.parquet").is_file():
+        opened = open_manifest(views_root)
+        keys = _draw_keys(opened, count, seed)
+        found = [opened.read_keys(keys, COLUMNS)]
     else:
         keys = _least_keys(views_root, count, seed)
         found = [table.filter(pc.field("key").isin(keys)) for table in _journals(views_root, COLUMNS)] if keys else []
@@ -42,18 +41,18 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
     return [[rows[place] for place in sorted(rows) if place[0] == key] for key in sorted(keys)]
 
 
-def _draw_keys(file: pq.ParquetFile, count: int, seed: int | None) -> list[str]:
+def _draw_keys(manifest: Manifest, count: int, seed: int | None) -> list[str]:
     """The keys of rows drawn from the whole manifest, or of the first rows."""
-    groups = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
+    groups = manifest.group_rows
     total = sum(groups)
 
     @lru_cache(maxsize=1)
     def keys_of(group: int) -> pa.ChunkedArray:
-        return file.read_row_group(group, columns=["key"])["key"]
+        return manifest.read_group(group, ["key"])["key"]
 
     keys = dict[str, None]()
     generator = generator_for(seed or 0, "contact sheet")
-    for draw in range(total if seed is None else min(total, 1) * TRIES * count):
+    for draw in range(total if seed is None else TRIES * count):
         row = draw if seed is None else int(torch.randint(total, (), generator=generator))
         group = 0
         while row >= groups[group]:

@@ -1,6 +1,7 @@
 """A picture to judge a run by: some sources above, their views below, each with what it was made with."""
 
 import os
+from collections.abc import Callable
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from viewgen.contact_sheet.rows import Row, choose_rows
 from viewgen.files import replace_bytes, writing
 from viewgen.images import UnreadableImage, key_path, read_image
+from viewgen.manifest.table import view_path
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 INK, PALE, PAPER, ABSENT = "#1a1a1a", "#6b6b6b", "#ffffff", "#e4e4e4"
@@ -62,6 +64,7 @@ def contact_sheet(
 class _Cell(NamedTuple):
     """A picture of the sheet and the lines below it."""
 
+    locate: Callable[[Path, str], Path]
     root: Path
     name: str
     below: list[str]
@@ -100,8 +103,8 @@ class _Sheet:
     def cells(self, group: list[Row]) -> list[_Cell]:
         """A source and its views, from the top down."""
         key, ratio = group[0]["key"], group[0]["foreground_ratio"]
-        source = _Cell(self.images_root, key, [key] + ([] if ratio is None else [f"foreground {ratio:.2f}"]))
-        return [source, *(_Cell(self.views_root, row["path"], self.caption(row)) for row in group)]
+        source = _Cell(key_path, self.images_root, key, [key] + ([] if ratio is None else [f"foreground {ratio:.2f}"]))
+        return [source, *(_Cell(view_path, self.views_root, row["path"], self.caption(row)) for row in group)]
 
     def heights(self, band: list[list[_Cell]]) -> list[int]:
         """The height of each row of a band of columns, with the space to the next."""
@@ -111,7 +114,7 @@ class _Sheet:
     def draw_cell(self, cell: _Cell, left: int, top: int) -> None:
         """A picture, or an empty tile that says so, and the lines below it."""
         try:
-            pixels = read_image(key_path(cell.root, cell.name), self.tile)
+            pixels = read_image(cell.locate(cell.root, cell.name), self.tile)
             self.sheet.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (left, top))
         except UnreadableImage:
             self.pen.rectangle((left, top, left + self.tile - 1, top + self.tile - 1), ABSENT)

@@ -1,7 +1,19 @@
 """The record of a run: a row per view in journals, folded into one Parquet file, held against the files."""
 
 from viewgen.manifest.fold import fold_journals
-from viewgen.manifest.journal import SCHEMA, Journal, Row
+from viewgen.manifest.journal import Journal
+from viewgen.manifest.schema import SCHEMA, Row
+from viewgen.manifest.table import Manifest, open_manifest, view_path
 from viewgen.manifest.verify import VerifyReport, verify_views
 
-__all__ = ["SCHEMA", "Journal", "Row", "VerifyReport", "fold_journals", "verify_views"]
+__all__ = [
+    "SCHEMA",
+    "Journal",
+    "Manifest",
+    "Row",
+    "VerifyReport",
+    "fold_journals",
+    "open_manifest",
+    "verify_views",
+    "view_path",
+]

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from viewgen.files import writing
-from viewgen.manifest.journal import SCHEMA, journal_paths, journal_tables
+from viewgen.manifest.journal import journal_paths, journal_tables
+from viewgen.manifest.schema import SCHEMA
 
 RUN_ROWS = 250_000
 GROUP_ROWS = 100_000  # per Parquet row group of the manifest
@@ -32,31 +33,37 @@ def fold_journals(views_root: str | os.PathLike[str]) -> Path:
         The file's path.
 
     Raises:
-        ValueError: if there is no journal.
+        ValueError: if there is no journal, or a line of one is not a row.
     """
     root = Path(views_root)
     target, temporary = root / "manifest.parquet", root / "manifest.parquet.tmp"
-    with writing(root), pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-        for table in _regroup(sorted_rows(root)):
-            writer.write_table(table)
-    temporary.replace(target)
+    try:
+        with writing(root), pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+            for table in _regroup(sorted_rows(root)):
+                writer.write_table(table)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 
-def sorted_rows(views_root: Path) -> Iterator[pa.Table]:
-    """Tables of rows, ascending by key and k within and between them, one row per view."""
+def sorted_rows(views_root: Path, broken: list[str] | None = None) -> Iterator[pa.Table]:
+    """Tables of rows, ascending by key and k within and between them, one row per view.
+
+    ``broken`` takes the lines that are not rows, as in ``journal_tables``.
+    """
     with tempfile.TemporaryDirectory(prefix=".fold-", dir=views_root) as folder:
-        runs = _write_runs(views_root, Path(folder))
+        runs = _write_runs(views_root, Path(folder), broken)
         bounds = [None, *_splitters(runs), None]
         for low, high in pairwise(bounds):
             yield _last_of_each(pa.concat_tables([_between(run, low, high) for run in runs]).sort_by(ORDER))
 
 
-def _write_runs(views_root: Path, folder: Path) -> list[Path]:
+def _write_runs(views_root: Path, folder: Path, broken: list[str] | None) -> list[Path]:
     """Sorted runs of rows as Parquet files; a last column holds each row's place among all."""
     runs, held, count, place = [], [], 0, 0
     for journal in journal_paths(views_root):
-        for table in journal_tables(journal):
+        for table in journal_tables(journal, broken=broken):
             places = pa.array(np.arange(place, place + len(table)))
             held.append(table.append_column("place", places))
             place, count = place + len(table), count + len(table)

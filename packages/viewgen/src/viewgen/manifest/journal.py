@@ -1,60 +1,19 @@
-"""The record of every view: its row, and the journals the rows are appended to."""
+"""The journals that the rows of views are appended to, and read back from."""
 
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from io import BytesIO
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.json
 
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("k", pa.int32(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("generator", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("model_hash", pa.string(), nullable=False),
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("strength", pa.float64()),
-        pa.field("foreground_ratio", pa.float64()),
-        pa.field("partner_key", pa.string()),
-        pa.field("alpha", pa.float64()),
-        pa.field("supervision", pa.string(), nullable=False),
-        pa.field("licence", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
+from viewgen.manifest.rows import parse_row, parse_rows
+from viewgen.manifest.schema import SCHEMA, Row
+
 READ_BYTES = 1 << 24  # of a journal at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One view. ``seed`` is the view's own; ``path`` is relative to the views' root; see ``SCHEMA`` for the types."""
-
-    key: str
-    k: int
-    path: str
-    generator: str
-    model: str
-    model_hash: str
-    seed: int
-    strength: float | None
-    foreground_ratio: float | None
-    partner_key: str | None
-    alpha: float | None
-    supervision: str
-    licence: str
-    width: int
-    height: int
-    sha256: str
 
 
 class Journal:
@@ -127,21 +86,46 @@ def journal_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def journal_tables(path: Path, columns: Sequence[str] = tuple(SCHEMA.names)) -> Iterator[pa.Table]:
-    """The whole rows of one journal, some megabytes at a time."""
-    schema = pa.schema([SCHEMA.field(name) for name in columns])
-    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    rest = b""
+def journal_tables(
+    path: Path, columns: Sequence[str] = tuple(SCHEMA.names), broken: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """The whole rows of one journal, some megabytes at a time.
+
+    Args:
+        path: the journal.
+        columns: of the rows.
+        broken: takes a line "journals/NAME.jsonl, line N: why" for each line that is not a row.
+
+    Raises:
+        ValueError: naming the first such line, if ``broken`` is not given.
+    """
+    rest, first = b"", 1
     with path.open("rb") as file:
         while block := file.read(READ_BYTES):
             whole, newline, rest = (rest + block).rpartition(b"\n")
             if newline:
-                read = pyarrow.json.ReadOptions(block_size=len(whole) + 1)
-                yield pyarrow.json.read_json(BytesIO(whole + newline), read, options).cast(schema)
+                table = parse_rows(whole + newline, columns)
+                yield _good_rows(whole, columns, path, first, broken) if table is None else table
+                first += whole.count(b"\n") + 1
 
 
-def recorded_paths(views_root: Path) -> Iterator[str]:
-    """The paths of all rows of all journals, some perhaps more than once."""
+def _good_rows(whole: bytes, columns: Sequence[str], path: Path, first: int, broken: list[str] | None) -> pa.Table:
+    """Line by line what ``parse_rows`` could not read at once."""
+    rows = []
+    for number, line in enumerate(whole.split(b"\n"), first):
+        row = parse_row(line) if line.strip() else None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif row is not None and broken is None:
+            remedy = f"`viewgen verify {path.parent.parent} --repair` leaves it out"
+            raise ValueError(f"{path}, line {number}: {row}; {remedy}")
+        elif row is not None and broken is not None:
+            broken.append(f"{path.parent.name}/{path.name}, line {number}: {row}")
+    return pa.Table.from_pylist(rows, pa.schema([SCHEMA.field(name) for name in columns]))
+
+
+def recorded_paths(views_root: Path, broken: list[str] | None = None) -> Iterator[str]:
+    """The paths of all rows of all journals, some perhaps more than once; see ``journal_tables`` of ``broken``."""
     for journal in journal_paths(views_root):
-        for table in journal_tables(journal, ["path"]):
+        for table in journal_tables(journal, ["path"], broken):
             yield from table.column("path").to_pylist()

@@ -4,13 +4,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from itertools import compress, islice
 from pathlib import Path
 
+from genviews_core.keys import path_inside
 from viewgen.files import writing
 from viewgen.manifest.fold import fold_journals, sorted_rows
-from viewgen.manifest.journal import journal_lines, journal_paths, journal_tables, recorded_paths
+from viewgen.manifest.journal import journal_lines, journal_paths, recorded_paths
+from viewgen.manifest.rows import parse_row
 from viewgen.path_set import BLOCK, PathSet
 
 VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
@@ -24,18 +26,21 @@ class VerifyReport:
         views: recorded ones, whole or not.
         rows_without_file: recorded, but not there.
         files_without_row: there, but not recorded.
-        damaged: their bytes are not those recorded (looked for with ``check_bytes`` only).
+        damaged: their bytes are not those recorded, or they are links out of the folder (looked for with
+            ``check_bytes`` only).
+        broken_lines: "journals/NAME.jsonl, line N: why" of each line in a journal that is not a row.
     """
 
     views: int
     rows_without_file: list[str]
     files_without_row: list[str]
     damaged: list[str]
+    broken_lines: list[str]
 
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.rows_without_file or self.files_without_row or self.damaged)
+        return not (self.rows_without_file or self.files_without_row or self.damaged or self.broken_lines)
 
 
 def verify_views(
@@ -45,8 +50,8 @@ def verify_views(
 
     Args:
         views_root: the views.
-        repair: delete files without a row and damaged ones, drop rows without a file, and fold again; the next
-            ``generate_views`` makes what is missing. No process may be generating meanwhile.
+        repair: delete files without a row and damaged ones, drop rows without a file and broken lines, and fold
+            again; the next ``generate_views`` makes what is missing. No process may be generating meanwhile.
         check_bytes: read every file and compare its SHA-256.
 
     Raises:
@@ -54,20 +59,21 @@ def verify_views(
     """
     root = Path(views_root)
     files = PathSet(view_files(root))
-    views, without_file, damaged = 0, [], []
-    for table in sorted_rows(root):
+    views, without_file, damaged, broken = 0, [], [], list[str]()
+    for table in sorted_rows(root, broken):
         paths = table.column("path").to_pylist()
         there = files.holds(paths)
         views += len(paths)
         without_file += [path for path, is_there in zip(paths, there, strict=True) if not is_there]
         if check_bytes:
             sums = zip(paths, table.column("sha256").to_pylist(), there, strict=True)
-            damaged += [path for path, digest, is_there in sums if is_there and _sha256(root / path) != digest]
+            damaged += [path for path, digest, is_there in sums if is_there and _sha256(root, path) != digest]
     report = VerifyReport(
         views=views,
         rows_without_file=sorted(without_file),
-        files_without_row=_named(files - PathSet(recorded_paths(root)), root),
+        files_without_row=_named(files - PathSet(recorded_paths(root, [])), root),
         damaged=sorted(damaged),
+        broken_lines=broken,
     )
     if repair and not report.clean:
         with writing(root):
@@ -98,18 +104,21 @@ def _repair(root: Path, report: VerifyReport) -> None:
     gone = PathSet([*report.rows_without_file, *report.damaged])
     for journal in journal_paths(root):
         kept = journal.with_suffix(".tmp")
+        lines = journal_lines(journal)
         with kept.open("wb") as file:
-            lines = journal_lines(journal)
-            for table in journal_tables(journal, ["path"]):
-                dropped = gone.holds(table.column("path").to_pylist())
-                file.writelines(line for drop, line in zip(dropped, lines) if not drop)  # noqa: B905 (lines go on)
+            while block := list(islice(lines, BLOCK)):
+                rows = [(line, row) for line in block if isinstance(row := parse_row(line), dict)]
+                dropped = gone.holds([row["path"] for _, row in rows])
+                file.writelines(line for (line, _), drop in zip(rows, dropped, strict=True) if not drop)
         kept.replace(journal)
     fold_journals(root)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _sha256(root: Path, path: str) -> str | None:
+    """Of a view's bytes; None if it is a link out of the folder."""
+    try:
+        file = path_inside(root, path)
+    except ValueError:
+        return None
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()

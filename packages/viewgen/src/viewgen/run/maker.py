@@ -19,7 +19,8 @@ from viewgen.files import replace_bytes, writing
 from viewgen.generator import Generator, GeneratorSpec
 from viewgen.images import key_path
 from viewgen.interpolate import Interpolation
-from viewgen.manifest.journal import Journal, Row
+from viewgen.manifest.journal import Journal
+from viewgen.manifest.schema import Row
 from viewgen.run.conditions import Conditions, ConditionSource, FromEmbeddings, FromImages, Partner
 from viewgen.run.plan import Plan, WantedView
 from viewgen.run.write import EncodedView, encode_view
