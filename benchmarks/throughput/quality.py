@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 import sslzoo
+from genviews_core.backbones import last_map
 from pairdata import Augment, FolderLoader
 from pairquality import FeatureEncoder, ForegroundPCA, denormalise, fit_pca, load_encoder
 from pairquality.scorers import Distillation, ExactScorer, PairScorer, SelfScorer, load_distilled, rank_correlation
 from pairquality.scorers.distilled import About, DistilledScorer
 from pairquality.scorers.student import Student
-from pairquality.timm_models import timm_features
 from sslzoo.methods import SimSiam
 from timing import rates
 
@@ -122,7 +122,7 @@ def _step(method: SimSiam, first: Tensor, second: Tensor) -> Callable[[], None]:
 def _random_exact(device: str) -> ExactScorer:
     """A ConvNeXt-Base, of GenView's encoder's size and cost, with random weights."""
     network = timm.create_model("convnext_base", num_classes=0).to(memory_format=torch.channels_last)  # pyright: ignore
-    encoder = FeatureEncoder(network, SIZE, take_map=timm_features, autocast=torch.bfloat16).to(device)
+    encoder = FeatureEncoder(network, SIZE, take_map=last_map, autocast=torch.bfloat16).to(device)
     pca = fit_pca([encoder(torch.rand(8, 3, SIZE, SIZE, device=device))], encoder=encoder)
     return ExactScorer(encoder, pca, mean=MEAN, std=STD)
 

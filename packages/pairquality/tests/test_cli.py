@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from genviews_core.backbones import backbone_hash, create_backbone
 from pairquality import ForegroundPCA
-from pairquality.backbone_folder import narrow_resnet
 from pairquality.cli import FAILED, main, run
-from pairquality.encoder import weights_hash
 
 
 @pytest.fixture
@@ -31,10 +30,10 @@ def export(folder, seed: int) -> None:
     folder.mkdir()
     torch.manual_seed(seed)
     architecture = {"name": "resnet10", "width": 4, "cifar_stem": True}
-    network = narrow_resnet(width=4, cifar_stem=True)
+    network = create_backbone(**architecture)
     save_file(dict(network.state_dict()), folder / "backbone.safetensors")
     recipe = {"image_size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
-    about = {"format": 1, "architecture": architecture, "hash": weights_hash(network), "recipe": recipe}
+    about = {"format": 1, "architecture": architecture, "hash": backbone_hash(network), "recipe": recipe}
     (folder / "backbone.json").write_text(json.dumps(about))
 
 

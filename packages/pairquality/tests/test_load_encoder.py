@@ -9,8 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from genviews_core.backbones import backbone_hash, create_backbone
 from pairquality import FeatureEncoder, load_encoder
-from pairquality.encoder import weights_hash
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
 TOWERS = {
@@ -148,7 +148,7 @@ def export_backbone(folder, network: nn.Module, architecture: dict, **recipe) ->
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "backbone.safetensors"
     )
     recipe = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], **recipe}
-    about = {"format": 1, "architecture": architecture, "hash": weights_hash(network), "recipe": recipe}
+    about = {"format": 1, "architecture": architecture, "hash": backbone_hash(network), "recipe": recipe}
     (folder / "backbone.json").write_text(json.dumps(about))
 
 
@@ -173,6 +173,7 @@ def cifar_resnet18() -> nn.Module:
             {"name": "resnext50_32x4d", "zero_init_residual": True}, "layer4", (1, 1),
         ),
         (lambda: timm.create_model("resnet10t", num_classes=0), {"name": "timm/resnet10t"}, "layer4", (1, 1)),
+        (lambda: create_backbone("resnet20"), {"name": "resnet20"}, "layer3", (8, 8)),
     ],
 )  # fmt: skip
 def test_backbones_give_their_last_map(build, architecture, last, grid, tmp_path):
@@ -239,14 +240,14 @@ def test_mistakes_with_names_and_files_are_named(towers, tmp_path, monkeypatch):
         ("resnet50", "Unknown encoder 'resnet50'"),
         ("open_clip/ViT-H-14", "names no weights: write open_clip/ViT-H-14:TAG"),
         ("open_clip/ViT-Z:laion", "open_clip has no model 'ViT-Z'"),
-        ("open_clip/tiny-vit:nothing", "Cannot load open_clip/tiny-vit:nothing"),
-        (f"open_clip/tiny-vit:{tmp_path / 'other.pt'}", "Cannot load open_clip/tiny-vit"),
-        (f"open_clip/tiny-vit:{tmp_path / 'code.pt'}", "Cannot load open_clip/tiny-vit"),
+        ("open_clip/tiny-vit:nothing", "cannot get the weights of open_clip/tiny-vit:nothing"),
+        (f"open_clip/tiny-vit:{tmp_path / 'other.pt'}", "cannot load open_clip/tiny-vit"),
+        (f"open_clip/tiny-vit:{tmp_path / 'code.pt'}", "cannot load open_clip/tiny-vit"),
         (f"open_clip/tiny-vit:{tmp_path / 'empty'}", "holds no weights of open_clip"),
         ("timm/resnet1000", "timm has no model 'resnet1000'"),
         (
             f"timm/resnet10t:{tmp_path / 'other.pt'}",
-            r"do not fit the network: \d+ missing \(.*\); 1 unknown \(weight\)",
+            r"do not fit the network: missing: .* and \d+ more; unknown: weight",
         ),
         (f"timm/resnet10t:{tmp_path / 'code.pt'}", "Cannot read the weights"),
         (f"timm/resnet10t:{tmp_path / 'text.safetensors'}", "Cannot read the weights"),
@@ -268,18 +269,20 @@ def test_broken_backbones_are_named(tmp_path):
 
     for changes, message in (
         ({"hash": "0"}, "is not the one that backbone.json describes"),
-        ({"architecture": {"name": "mine"}}, "architecture 'mine' is unknown here; give FeatureEncoder"),
-        ({"architecture": {"name": "resnet18", "depth": 3}}, "resnet18 takes no such options"),
-        ({"architecture": {"name": "vgg11"}}, "architecture 'vgg11' is unknown here"),
-        ({"architecture": {"name": "resnet34"}}, "do not fit the network"),
+        ({"architecture": {"name": "mine"}}, "unknown architecture 'mine': expected a ResNet"),
+        ({"architecture": {"name": "resnet18", "depth": 3}}, "unknown option 'depth' of resnet18"),
+        ({"architecture": {"name": "vgg11"}}, "unknown architecture 'vgg11'"),
+        ({"architecture": {"name": "resnet34"}}, "does not fit the network"),
         ({"architecture": 3}, "is broken"),
-        ({"recipe": {"image_size": 32}}, "does not say mean, std in its recipe"),
+        ({"recipe": {"mean": [0.5, 0.5]}}, "mean: expected 3 numbers"),
     ):
         about(**changes)
         with pytest.raises(ValueError, match=re.escape(message) if "(" in message else message):
             load_encoder(str(folder))
     about(recipe={})
+    with pytest.warns(UserWarning, match="taking image_size 32, mean"):
+        assert load_encoder(str(folder)).normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert isinstance(load_encoder(str(folder), size=32, mean=(0.5,) * 3, std=(0.5,) * 3), FeatureEncoder)
     (folder / "backbone.safetensors").unlink()
-    with pytest.raises(ValueError, match="No weights at"):
+    with pytest.raises(ValueError, match=r"backbone\.safetensors is missing"):
         load_encoder(str(folder))

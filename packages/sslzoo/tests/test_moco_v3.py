@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from genviews_core.backbones.moco_vit import create_moco_vit, sincos_positions
 from sslzoo import apply_schedule, build_optimizer, create_backbone, load_backbone, save_backbone
 from sslzoo.methods import MoCoV3
-from sslzoo.moco_vit import create_moco_vit, sincos_positions
 from sslzoo.momentum import follow
 
 SMALL_VIT = {"image_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4}

@@ -15,6 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from genviews_core.backbones import backbone_hash
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
@@ -64,7 +66,7 @@ class FeatureEncoder(nn.Module):
         self.normalisation = (mean, std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.hash = blake2b(f"{weights_hash(module)} {mean} {std}".encode(), digest_size=16).hexdigest()
+        self.hash = blake2b(f"{backbone_hash(module)} {mean} {std}".encode(), digest_size=16).hexdigest()
         super().train(False)
 
     @property
@@ -112,16 +114,6 @@ def denormalise(images: Float[Tensor, "b 3 h w"], mean: Triple, std: Triple) -> 
     """Images in [0, 1] from normalised ones, as a training loop has them: images * std + mean."""
     scale, shift = (images.new_tensor(triple).view(3, 1, 1) for triple in (std, mean))
     return images * scale + shift
-
-
-def weights_hash(module: nn.Module) -> str:
-    """blake2b over names, types, shapes and values of all tensors: the same weights have the same hash anywhere."""
-    digest = blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _call(module: nn.Module, images: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import open_clip
 from torch import Tensor, nn
 
-from pairquality.recipe import Recipe, first_line
-from pairquality.timm_models import timm_features
+from genviews_core.backbones import first_line, from_hub, last_map
+from pairquality.recipe import Recipe
 
 PUBLISHED_SIZES = {"convnext_base_w": 224}
 """Where GenView (https://github.com/xiaojieli0903/genview) runs a model at another size than its own, 256."""
@@ -32,7 +32,7 @@ def open_clip_recipe(name: str, size: int | None) -> Recipe:
     clip = _create(model, weights, size or PUBLISHED_SIZES.get(model))
     tower, about = clip.visual, _preprocessing(clip, weights)
     if hasattr(tower, "trunk"):
-        module, take_map = tower.trunk, timm_features
+        module, take_map = tower.trunk, last_map
     else:
         module, take_map = tower, tower_features
     own = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
@@ -53,15 +53,14 @@ def _create(model: str, weights: str, size: int | None) -> Any:
         chosen, pretrained = f"{model}:{weights}", None
     else:
         chosen, pretrained = model, str(_weights_file(Path(weights))) if Path(weights).exists() else weights
+    options: dict[str, Any] = {"require_pretrained": True, "force_image_size": size, "weights_only": True}
+    if not Path(weights).exists():
+        with from_hub(f"open_clip/{model}:{weights}", f"give a checkpoint's file or folder, open_clip/{model}:PATH"):
+            return open_clip.create_model(chosen, pretrained, **options)
     try:
-        return open_clip.create_model(
-            chosen, pretrained, require_pretrained=True, force_image_size=size, weights_only=True
-        )
-    except Exception as error:  # open_clip, the hub and torch raise many unrelated types
-        raise ValueError(
-            f"Cannot load open_clip/{model}:{weights} ({first_line(error)}): without a network give a checkpoint's "
-            f"file or folder, open_clip/{model}:PATH."
-        ) from error
+        return open_clip.create_model(chosen, pretrained, **options)
+    except Exception as error:  # open_clip and torch raise many unrelated types
+        raise ValueError(f"cannot load open_clip/{model}:{weights} ({first_line(error)})") from error
 
 
 def _weights_file(path: Path) -> Path:

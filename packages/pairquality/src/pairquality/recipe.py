@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genviews_core.backbones import describe, first_line
 from pairquality.encoder import TakeMap, Triple
 
 
@@ -55,16 +56,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -
     faults = {
         "missing": sorted(needed - tensors.keys()),
         "unknown": sorted(tensors.keys() - own.keys()),
-        "of another shape": sorted(
-            name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
-        ),
+        "wrong shape": sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape),
     }
-    told = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
-    if told:
-        raise ValueError(f"The weights {source} do not fit the network: {'; '.join(told)}.")
+    if told := describe(faults):
+        raise ValueError(f"The weights {source} do not fit the network: {told}.")
     module.load_state_dict(dict(tensors))
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

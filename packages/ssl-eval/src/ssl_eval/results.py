@@ -1,6 +1,5 @@
 """Results: one JSON line per measured number, appended so that no crash and no second process harms the others."""
 
-import hashlib
 import json
 import math
 import os
@@ -10,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from torch import nn
+
+from genviews_core.backbones import backbone_hash as backbone_hash  # what backbone.json calls the same weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +132,6 @@ def _parse(content: object, where: str) -> Result:
         return Result(**content)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def backbone_hash(backbone: nn.Module) -> str:
-    """What backbone.json and manifests call the same weights: blake2b over names, types, shapes and values."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def machine() -> str:

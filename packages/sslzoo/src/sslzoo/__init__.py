@@ -1,9 +1,9 @@
 """Self-supervised methods that take any views and per-pair weights."""
 
+from genviews_core.backbones import backbone_hash, backbone_input, create_backbone, load_backbone
 from sslzoo import losses, methods, schedules
-from sslzoo.backbone_file import backbone_hash, backbone_input, load_backbone, save_backbone
+from sslzoo.backbone_file import save_backbone
 from sslzoo.backbone_source import open_backbone
-from sslzoo.backbones import create_backbone
 from sslzoo.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from sslzoo.checkpoint import ResumeState, load_resume, save_resume
 from sslzoo.collapse import effective_rank, spread

@@ -8,18 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslzoo.backbones import WIDENED, create_backbone
-from sslzoo.cifar_resnet import CIFAR_RESNETS
-from sslzoo.widened_resnet import BLOCKS
+from genviews_core.backbones import Architecture, create_backbone, describe
+from genviews_core.backbones.names import CIFAR_RESNETS, WIDENED
+from genviews_core.backbones.names import TORCHVISION_RESNETS as RESNETS
+from genviews_core.backbones.widened_resnet import BLOCKS
 
-RESNETS = (
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
-    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-)
-"""Names in torchvision.models, and timm's for the same networks."""
 VITS = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
 """Widths of timm's vision transformers."""
-Architecture = dict[str, Any]
 
 
 def find_architecture(tensors: Mapping[str, Tensor]) -> tuple[Architecture, str]:
@@ -47,15 +42,6 @@ def find_architecture(tensors: Mapping[str, Tensor]) -> tuple[Architecture, str]
 def misfit(tensors: Mapping[str, Tensor], architecture: Architecture) -> str:
     """What of the tensors does not fit an architecture: "" or one line."""
     return describe(_mismatch(tensors, architecture))
-
-
-def describe(faults: Mapping[str, list[str]], shown: int = 3) -> str:
-    """`missing: a, b, c and 7 more; unknown: d`."""
-    lines = []
-    for kind, names in faults.items():
-        more = f" and {len(names) - shown} more" if len(names) > shown else ""
-        lines += [f"{kind}: {', '.join(names[:shown])}{more}"] if names else []
-    return "; ".join(lines)
 
 
 def _mismatch(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, list[str]]:

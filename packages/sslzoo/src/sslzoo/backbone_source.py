@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import timm
-from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from sslzoo.backbone_file import backbone_input, load_backbone
+from genviews_core.backbones import build_described, images_of, load_timm, read_description
 from sslzoo.official import open_official
 
 TIMM = "timm/"
@@ -25,20 +23,12 @@ def open_backbone(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     path = Path(source)
     if path.is_dir():
-        return load_backbone(path), backbone_input(path)
+        about = read_description(path)
+        return build_described(about), images_of(about)
     if path.is_file():
         backbone, about = open_official(path)
         recipe = about["recipe"]
         return backbone, {"size": recipe["image_size"], "mean": tuple(recipe["mean"]), "std": tuple(recipe["std"])}
     if str(source).startswith(TIMM):
-        return _from_timm(str(source).removeprefix(TIMM))
+        return load_timm(str(source).removeprefix(TIMM))
     raise ValueError(f"{source} is no backbone folder, no checkpoint file, and does not begin with {TIMM}.")
-
-
-def _from_timm(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    if not timm.is_model_pretrained(name):
-        raise ValueError(f"timm has no weights called {name}; timm.list_pretrained() names those it has.")
-    network = timm.create_model(name, pretrained=True, num_classes=0)
-    network.num_features = getattr(network, "head_hidden_size", network.num_features)
-    images = resolve_model_data_config(network)
-    return network.eval(), {"size": images["input_size"][-1], "mean": images["mean"], "std": images["std"]}

@@ -44,9 +44,9 @@ class Embed:
     out: Path
     """Folder for the embeddings."""
     encoder: str | None = None
-    """timm/<model>; or give --generator."""
-    supervision: Literal["none", "labels", "captions"] = "labels"
-    """What a timm encoder's weights were trained with."""
+    """timm/<model>, or a backbone folder such as runs/dino/backbone; or give --generator."""
+    supervision: Literal["none", "labels", "captions"] | None = None
+    """What the encoder's weights were trained with; left out, labels for timm/<model>, none for a backbone folder."""
     batch_size: int = 256
     workers: int = 4
     """Threads that read images."""
@@ -221,7 +221,7 @@ def _devices(command: Generate) -> list[str] | None:
 def _embed(command: Any) -> int:
     by_generator = hasattr(command, "options")
     if by_generator == (command.encoder is not None):
-        raise ValueError("say who embeds: --encoder timm/<model>, or --generator NAME with its options")
+        raise ValueError("say who embeds: --encoder timm/<model> or FOLDER, or --generator NAME with its options")
     if by_generator:
         encoder: Any = ConditionEncoder(_spec(command).load(command.device))
     else:

@@ -4,13 +4,21 @@ Shapes: B images of a batch, H and W their height and width in pixels, D the emb
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from genviews_core.backbones import (
+    backbone_hash,
+    build_described,
+    images_of,
+    is_backbone_folder,
+    load_timm,
+    read_description,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,7 +53,7 @@ class ImageEncoder:
         self.size, self.mean, self.std = size, mean, std
         self.name, self.supervision = name, supervision
         self.device = torch.device(device)
-        self.hash = module_hash(module)
+        self.hash = backbone_hash(module)
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -61,53 +69,39 @@ class ImageEncoder:
         return vectors.float()
 
 
-def module_hash(module: nn.Module) -> str:
-    """A hash of all parameters and buffers: their names, types, shapes and bytes."""
-    digest = blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load_encoder(
     name: str,
     *,
     size: int | None = None,
-    supervision: Literal["none", "labels", "captions"] = "labels",
+    supervision: Literal["none", "labels", "captions"] | None = None,
     device: str | torch.device = "cpu",
     other: Callable[[str], tuple[nn.Module, dict[str, Any]]] | None = None,
 ) -> ImageEncoder:
     """A pretrained encoder by name, its pooled features as the embedding.
 
     Args:
-        name: "timm/<model>", for example "timm/resnet50.a1_in1k"; or what ``other`` knows.
+        name: "timm/<model>", for example "timm/resnet50.a1_in1k"; a backbone folder, with backbone.json and
+            backbone.safetensors; or what ``other`` knows.
         size: the side of its inputs; without it the model's own.
-        supervision: what its weights were trained with; timm does not say, so say "none" for self-supervised ones.
+        supervision: what its weights were trained with. Without it "labels" for timm, which does not say, and else
+            what backbone.json says: "labels" for a method of that name, "none" for all others.
         device: where it runs.
-        other: opens what does not begin with "timm/", as ``sslzoo.open_backbone`` does its folders: the network, and
-            what ``ImageEncoder`` is to know of it (size, mean, std). Such encoders count as self-supervised.
+        other: opens what is neither, as ``sslzoo.open_backbone`` does official checkpoints: the network, and what
+            ``ImageEncoder`` is to know of it (size, mean, std). Such encoders count as self-supervised.
 
     Raises:
-        ValueError: if the name does not begin with "timm/" or timm does not know it.
+        ValueError: if it is none of these, or cannot be had.
     """
-    import timm  # takes seconds, and most encoders are the user's own
-    from timm.data.config import resolve_model_data_config
-
-    library, _, model = name.partition("/")
-    if other is not None and library != "timm":
-        module, about = other(name)
-        return ImageEncoder(module, name=name, device=device, **(about if size is None else {**about, "size": size}))
-    if library != "timm" or not timm.is_model(model):
-        raise ValueError(f"unknown encoder {name!r}: write timm/<model>, with a model that timm.list_models() names")
-    module = timm.create_model(model, pretrained=True, num_classes=0)
-    data = resolve_model_data_config(module)
-    return ImageEncoder(
-        module,
-        size=size or data["input_size"][-1],
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        name=name,
-        supervision=supervision,
-        device=device,
-    )
+    known: Literal["none", "labels"] = "none"
+    if name.startswith("timm/"):
+        (module, images), known = load_timm(name.removeprefix("timm/"), size=size), "labels"
+    elif is_backbone_folder(name):
+        about = read_description(name)
+        module, images = build_described(about), images_of(about)
+        known = "labels" if about.method == "labels" else "none"
+    elif other is not None:
+        module, images = other(name)
+    else:
+        raise ValueError(f"unknown encoder {name!r}: give timm/<model>, or a folder with backbone.json")
+    images = images if size is None else {**images, "size": size}
+    return ImageEncoder(module, name=name, supervision=supervision or known, device=device, **images)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from viewgen.encoder import module_hash
+from genviews_core.backbones import backbone_hash
 from viewgen.maskgit import load_mage, load_predictor, load_tokenizer, load_transformer, save
 from viewgen.maskgit.flax_file import read_flax
 
@@ -38,7 +38,7 @@ def test_converted_copies_are_the_same_networks(official, mage, tmp_path):
         copy = load(tmp_path / f"{name}.safetensors")
         assert type(copy) is type(network)
         assert copy.sizes == network.sizes
-        assert module_hash(copy) == module_hash(network)
+        assert backbone_hash(copy) == backbone_hash(network)
     with pytest.raises(ValueError, match=r"name the copy something\.safetensors"):
         save(networks["mage"][0], tmp_path / "mage.bin")
 
@@ -162,4 +162,4 @@ def test_files_of_mages_own_training_are_read(mage, tmp_path):
         tmp_path / "checkpoint-last.pth",
     )
     network = load_mage(tmp_path / "checkpoint-last.pth", codes=24, heads=(2, 4))
-    assert module_hash(network) == module_hash(load_mage(mage.path, codes=24, heads=(2, 4)))
+    assert backbone_hash(network) == backbone_hash(load_mage(mage.path, codes=24, heads=(2, 4)))

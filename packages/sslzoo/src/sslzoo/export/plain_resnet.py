@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslzoo.architectures import Architecture, find_architecture
-from sslzoo.backbones import create_backbone
+from genviews_core.backbones import Architecture, create_backbone
+from sslzoo.architectures import find_architecture
 from sslzoo.export.same_features import same_features, tensors_of
 
 CIFAR_STEM = "network.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False); network.maxpool = torch.nn.Identity()"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sslzoo.architectures import describe
+from genviews_core.backbones import describe
 from sslzoo.official.rename import Tensors
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

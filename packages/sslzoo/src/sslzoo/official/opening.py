@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from sslzoo.architectures import Architecture, find_architecture, misfit
-from sslzoo.backbones import create_backbone
-from sslzoo.dino_vit import DINO_VITS
+from genviews_core.backbones import Architecture, create_backbone
+from genviews_core.backbones.names import DINO_VITS
+from genviews_core.backbones.vit_positions import resize_positions
+from sslzoo.architectures import find_architecture, misfit
 from sslzoo.official.layout import Layout
 from sslzoo.official.layouts import LAYOUTS, NAMED
 from sslzoo.official.read import read_checkpoint, sha256
 from sslzoo.official.rename import Tensors
-from sslzoo.vit_positions import resize_positions
 
 MOCO_VITS = {"timm/vit_small_patch16_224": "moco_vit_small", "timm/vit_base_patch16_224": "moco_vit_base"}
 DINOS = {f"timm/{timm_name}": name for name, (timm_name, *_) in DINO_VITS.items()}

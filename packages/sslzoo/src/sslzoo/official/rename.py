@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor
 
-from sslzoo.backbones import create_backbone
+from genviews_core.backbones import create_backbone
 
 Tensors = dict[str, Tensor]
 CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, VQModel
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from viewgen.encoder import module_hash
+from genviews_core.backbones import backbone_hash
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 
@@ -52,7 +52,7 @@ class Autoencoder:
     @cached_property
     def hash(self) -> str | None:
         """Of the weights; None for pixels."""
-        return None if self.module is None else module_hash(self.module)
+        return None if self.module is None else backbone_hash(self.module)
 
     def to(self, device: str | torch.device) -> "Autoencoder":
         """Move the module, if there is one."""

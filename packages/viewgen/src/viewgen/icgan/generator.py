@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torch.special import ndtr, ndtri
 
-from viewgen.encoder import module_hash
+from genviews_core.backbones import backbone_hash
 from viewgen.hashing import file_hash
 from viewgen.icgan.checkpoint import find_weights, load_icgan
 from viewgen.icgan.features import FeatureExtractor
@@ -81,7 +81,7 @@ class ICGANGenerator:
         if features is not None:
             side = self.config.resolution
             self.extractor = FeatureExtractor(features, side=side, align_corners=align_corners, device=device)
-        self.encoder_hash = None if self.extractor is None else module_hash(self.extractor.network)
+        self.encoder_hash = None if self.extractor is None else backbone_hash(self.extractor.network)
         self.model_hash = file_hash(path)
         self.model_id = f"icgan-{self.config.resolution}px-ch{self.config.channels[0] // 16}"
         self.settings = {

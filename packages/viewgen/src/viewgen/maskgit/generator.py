@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int16, UInt8
 from torch import Tensor
 
-from viewgen.encoder import module_hash
+from genviews_core.backbones import backbone_hash
 from viewgen.generator import Supervision
 from viewgen.maskgit.checkpoint import load_predictor, load_tokenizer
 from viewgen.maskgit.composite import composite as compose
@@ -96,7 +96,7 @@ class MaskGITGenerator:
         self.device = torch.device(device)
         self.tokenizer = load_tokenizer(tokenizer)
         self.transformer = load_predictor(transformer, codes=self.tokenizer.sizes.codes)
-        hashes = module_hash(self.tokenizer) + module_hash(self.transformer)
+        hashes = backbone_hash(self.tokenizer) + backbone_hash(self.transformer)
         self.model_hash = blake2b(hashes.encode(), digest_size=16).hexdigest()
         self.grid = round(self.transformer.cells**0.5)
         if self.grid**2 != self.transformer.cells or self.transformer.mask_id > LARGEST_TOKEN:

@@ -8,14 +8,8 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sslzoo.vit_positions import resize_positions
-
-DINO_VITS = {
-    "dino_vit_tiny": ("vit_tiny_patch16_224", 192, 3),
-    "dino_vit_small": ("vit_small_patch16_224", 384, 6),
-    "dino_vit_base": ("vit_base_patch16_224", 768, 12),
-}
-"""Name: timm's network, width and heads (facebookresearch/dino@7c446df vision_transformer.py)."""
+from genviews_core.backbones.names import DINO_VITS
+from genviews_core.backbones.vit_positions import resize_positions
 
 
 class DINOViT(VisionTransformer):
@@ -40,7 +34,7 @@ def create_dino_vit(name: str, *, image_size: int | None = None, **options) -> D
     timm_name, width, heads = DINO_VITS[name]
     shape = {"img_size": image_size or 224, "embed_dim": width, "num_heads": heads, **options}
     network = DINOViT(num_classes=0, global_pool="token", dynamic_img_size=True, **shape)
-    network.pretrained_cfg = {"architecture": timm_name}
+    network.pretrained_cfg = {"architecture": timm_name}  # pyright: ignore[reportArgumentType]
     assert network.cls_token is not None
     nn.init.trunc_normal_(network.cls_token, std=0.02)  # timm's is 1e-6
     return network

@@ -11,11 +11,7 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-MOCO_VITS = {
-    "moco_vit_small": ("vit_small_patch16_224", 12),
-    "moco_vit_base": ("vit_base_patch16_224", 12),
-}
-"""Name: timm's network and the number of heads, 12 where timm's small one has 6 (facebookresearch/moco-v3 vits.py)."""
+from genviews_core.backbones.names import MOCO_VITS
 
 
 def create_moco_vit(

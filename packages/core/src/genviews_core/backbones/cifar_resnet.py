@@ -7,9 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-CIFAR_RESNETS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
-"""Name: blocks of each of the three stages."""
-
 
 class CifarResNet(nn.Module):
     """Three stages of 16, 32 and 64 channels; names as in akamaster/pytorch_resnet_cifar10@d5489e8 resnet.py.
@@ -34,7 +31,7 @@ class CifarResNet(nn.Module):
     def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64 H/4 W/4"]:
         """The last map."""
         features = relu(self.bn1(self.conv1(images)))
-        return self.layer3(self.layer2(self.layer1(features)))
+        return self.layer3(self.layer2(self.layer1(features)))  # pyright: ignore[reportCallIssue]
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64"]:
         """Globally averaged features."""

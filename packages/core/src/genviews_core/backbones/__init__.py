@@ -1,0 +1,48 @@
+"""Backbones: networks by name, and the folders that hold trained ones.
+
+network = create_backbone("resnet50")                       # random weights
+network, images = load_backbone(folder), backbone_input(folder)
+"""
+
+from genviews_core.backbones.create import create_backbone, last_map
+from genviews_core.backbones.fields import Architecture, check_architecture, check_images, described
+from genviews_core.backbones.folder import (
+    DESCRIPTION,
+    FORMAT,
+    TENSORS,
+    BackboneFile,
+    backbone_hash,
+    backbone_input,
+    build_described,
+    describe,
+    images_of,
+    is_backbone_folder,
+    load_backbone,
+    read_description,
+)
+from genviews_core.backbones.pretrained import first_line, from_hub, load_timm, timm_images
+
+__all__ = [
+    "DESCRIPTION",
+    "FORMAT",
+    "TENSORS",
+    "Architecture",
+    "BackboneFile",
+    "backbone_hash",
+    "backbone_input",
+    "build_described",
+    "check_architecture",
+    "check_images",
+    "create_backbone",
+    "describe",
+    "described",
+    "first_line",
+    "from_hub",
+    "images_of",
+    "is_backbone_folder",
+    "last_map",
+    "load_backbone",
+    "load_timm",
+    "read_description",
+    "timm_images",
+]

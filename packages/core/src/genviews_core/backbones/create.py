@@ -1,0 +1,143 @@
+"""Backbones by name: images in, one feature vector each out."""
+
+import difflib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genviews_core.backbones.names import CIFAR_RESNETS, DINO_VITS, MOCO_VITS, TIMM, TORCHVISION_RESNETS, WIDENED
+from genviews_core.backbones.pretrained import first_line, from_hub
+
+
+def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | None = None, **options: Any) -> nn.Module:
+    """A network without classifier, Float[B,3,H,W] -> Float[B,D], with `.num_features` = D.
+
+    Weights are random, unless torchvision's or timm's are asked for; their names are those of torchvision or timm, so
+    that others can load them.
+
+    Args:
+        name: a ResNet of torchvision ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
+            "resnet20" to "resnet110" (CifarResNet), "widened_resnet" (WidenedResNet), "moco_vit_small" or
+            "moco_vit_base" (MoCo v3's), "dino_vit_tiny", "dino_vit_small" or "dino_vit_base" (DINO's, for images of any
+            size), or "timm/<any name>".
+        cifar_stem: for the ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
+        image_size: pixels; for timm's networks of fixed input size (vision transformers). The others take any.
+        options: passed on: torchvision's (`zero_init_residual=True`, `weights="DEFAULT"`), `stem_padding=2` for
+            solo-learn's CIFAR stem, NarrowResNet's (`width=32`), create_moco_vit's (`freeze_patch_embed=False`), or
+            timm's (`drop_path_rate=0.1`, also for DINO's; `dynamic_img_size=True`, `pretrained=True`).
+
+    Raises:
+        ValueError: unknown name, with near ones; an option that the network does not have; weights that cannot be had.
+    """
+    if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, *DINO_VITS, *CIFAR_RESNETS, WIDENED)):
+        raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
+    if name == "resnet10" or name in TORCHVISION_RESNETS:
+        options["cifar_stem"] = cifar_stem
+    try:
+        return _build(name, image_size, options)
+    except TypeError as error:
+        raise ValueError(f"{name} takes no such options ({first_line(error)})") from error
+
+
+def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
+    """Imports only what the network is made of: torchvision and timm take seconds."""
+    if name.startswith(TIMM):
+        return _from_timm(name.removeprefix(TIMM), image_size, options)
+    if name in MOCO_VITS:
+        from genviews_core.backbones.moco_vit import create_moco_vit
+
+        return create_moco_vit(name, image_size=image_size, **options)
+    if name in DINO_VITS:
+        from genviews_core.backbones.dino_vit import create_dino_vit
+
+        return create_dino_vit(name, image_size=image_size, **options)
+    if name in CIFAR_RESNETS:
+        from genviews_core.backbones.cifar_resnet import CifarResNet
+
+        return CifarResNet(CIFAR_RESNETS[name], **options)
+    if name == WIDENED:
+        from genviews_core.backbones.widened_resnet import WidenedResNet
+
+        return WidenedResNet(**options)
+    if name == "resnet10":
+        from genviews_core.backbones.narrow_resnet import NarrowResNet
+
+        return NarrowResNet(**options)
+    if name in TORCHVISION_RESNETS:
+        return _torchvision_resnet(name, **options)
+    raise _unknown(name)
+
+
+def _torchvision_resnet(name: str, cifar_stem: bool = False, stem_padding: int = 1, **options: Any) -> nn.Module:
+    import torchvision
+
+    if options.get("weights") is None:
+        network = torchvision.models.get_model(name, **options)
+    else:
+        with from_hub(name):
+            network = torchvision.models.get_model(name, **options)
+    assert isinstance(network, torchvision.models.ResNet)
+    network.num_features = network.fc.in_features  # pyright: ignore
+    network.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    if cifar_stem:
+        network.conv1 = nn.Conv2d(3, 64, 3, 1, stem_padding, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return network
+
+
+def _from_timm(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown(TIMM + name)
+    config = timm.get_pretrained_cfg(name)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        options = {"img_size": image_size, **options}
+    if options.get("pretrained"):
+        with from_hub(TIMM + name):
+            network = timm.create_model(name, num_classes=0, **options)
+    else:
+        network = timm.create_model(name, num_classes=0, **options)
+    network.num_features = getattr(network, "head_hidden_size", network.num_features)
+    return network
+
+
+def _unknown(name: str) -> ValueError:
+    import timm
+
+    own = ["resnet10", *CIFAR_RESNETS, WIDENED, *MOCO_VITS, *DINO_VITS]
+    known = [*own, *TORCHVISION_RESNETS, *(TIMM + other for other in timm.list_models())]
+    near = difflib.get_close_matches(name, known, n=3)
+    kinds = f"choose a torchvision ResNet, {', '.join(own)}, or timm/<name>"
+    hint = f"near ones: {', '.join(near)}" if near else kinds
+    return ValueError(f"Unknown backbone {name!r}; {hint}.")
+
+
+def last_map(network: nn.Module, images: Tensor) -> Any:
+    """What a backbone computes before pooling: a map Float[B,D,rows,columns], or tokens Float[B,L,D] without prefix.
+
+    Args:
+        network: made by `create_backbone`.
+        images: Float[B,3,H,W], normalized.
+    """
+    if hasattr(network, "forward_features"):
+        return _timms_map(network, images)
+    if hasattr(network, "maps"):
+        return network.maps(images)  # pyright: ignore[reportCallIssue]
+    for name, child in network.named_children():
+        if name == "avgpool":
+            return images
+        images = child(images)
+    raise ValueError(f"{type(network).__name__} has no last map: expected a backbone of create_backbone")
+
+
+def _timms_map(network: nn.Module, images: Tensor) -> Any:
+    features = network.forward_features(images)  # pyright: ignore[reportCallIssue]
+    if not isinstance(features, torch.Tensor):
+        return features
+    if features.ndim == 4:
+        width = features.shape[1] != network.num_features and features.shape[3] == network.num_features
+        return features.permute(0, 3, 1, 2) if width else features
+    return features[:, getattr(network, "num_prefix_tokens", 0) :]

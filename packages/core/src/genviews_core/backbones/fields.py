@@ -1,0 +1,195 @@
+"""What backbone.json may say of a network: an allow-list of architectures, and of each one's options with their ranges.
+
+A folder comes from anywhere. What is not named here never reaches a constructor, so no option can start a download or
+open another file; `folder` asks for no more memory than the tensors beside it justify.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genviews_core.backbones.names import CIFAR_RESNETS, DINO_VITS, MOCO_VITS, TIMM, TORCHVISION_RESNETS, WIDENED
+
+Architecture = dict[str, Any]
+"""Arguments of `create_backbone`, `name` included."""
+WITHOUT_MEANING = ("pretrained", "weights", "progress")
+"""Options that say where the first weights came from; a folder has its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """The values that an option may have.
+
+    Attributes:
+        kind: the type; an int is taken for a float, and never a bool for a number.
+        low: least number.
+        high: greatest number.
+        choices: of texts and numbers; empty, any in range.
+        pattern: of texts.
+        many: also a list of 1 to 8 of them.
+    """
+
+    kind: type
+    low: float = 0
+    high: float = math.inf
+    choices: tuple[Any, ...] = field(default=())
+    pattern: str = ""
+    many: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is one."""
+        if self.many and isinstance(value, list | tuple):
+            return 1 <= len(value) <= 8 and all(self._accepts_one(each) for each in value)
+        return self._accepts_one(value)
+
+    def _accepts_one(self, value: Any) -> bool:
+        if type(value) is not self.kind and not (self.kind is float and type(value) is int):
+            return False
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, str):
+            return re.fullmatch(self.pattern, value) is not None
+        return isinstance(value, bool) or self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.kind is bool:
+            return "true or false"
+        if self.choices:
+            return f"one of {', '.join(repr(choice) for choice in self.choices)}"
+        if self.kind is str:
+            return "a name of small letters, digits and underscores"
+        numbers = {int: "a whole number", float: "a number"}[self.kind]
+        return f"{numbers} from {self.low:g} to {self.high:g}" + (" or a list of them" if self.many else "")
+
+
+FLAG = Option(kind=bool)
+PIXELS = Option(kind=int, low=1, high=8192)
+WORD = Option(kind=str, pattern="[a-z0-9_]{1,40}")
+PROBABILITY = Option(kind=float, low=0, high=0.999)
+
+
+def _count(high: int, low: int = 1, *, many: bool = False) -> Option:
+    return Option(kind=int, low=low, high=high, many=many)
+
+
+def _each(option: Option, *names: str) -> dict[str, Option]:
+    return dict.fromkeys(names, option)
+
+
+SIZE = {"image_size": PIXELS}
+STEM = {"cifar_stem": FLAG, "stem_padding": _count(3)}
+VIT = {
+    **_each(PIXELS, "img_size", "patch_size"),
+    **_each(_count(16384, many=True), "embed_dim"),
+    **_each(_count(256, many=True), "depth", "num_heads"),
+    **_each(Option(kind=float, low=0.01, high=64, many=True), "mlp_ratio"),
+    **_each(Option(kind=float, low=0, high=100), "init_values"),
+    **_each(_count(1024, low=0), "reg_tokens"),
+    **_each(Option(kind=str, choices=("", "avg", "avgmax", "max", "token", "map")), "global_pool"),
+    **_each(Option(kind=str, choices=("", "none", "learn")), "pos_embed"),
+    **_each(FLAG, "qkv_bias", "qk_norm", "class_token", "no_embed_class", "pre_norm", "fc_norm", "final_norm"),
+    **_each(FLAG, "dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
+    **_each(PROBABILITY, "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+    **_each(PROBABILITY, "drop_path_rate"),
+}
+TIMM_OPTIONS = {
+    **VIT,
+    **_each(_count(256, many=True), "depths", "layers", "window_size", "cardinality"),
+    **_each(_count(16384, many=True), "dims", "channels", "base_width", "stem_width"),
+    **_each(Option(kind=int, choices=(8, 16, 32)), "output_stride"),
+    **_each(Option(kind=str, choices=("", "deep", "deep_tiered")), "stem_type"),
+    **_each(FLAG, "avg_down", "zero_init_last", "conv_mlp", "conv_bias", "use_grn"),
+    **_each(Option(kind=float, low=0, high=100), "ls_init_value", "drop_block_rate"),
+    **_each(WORD, "act_layer", "norm_layer"),
+}
+"""Those options of timm's networks that change the network and are plain values; timm refuses what a network lacks."""
+RESNET_OPTIONS = {
+    **STEM,
+    **_each(FLAG, "zero_init_residual"),
+    **_each(_count(256), "groups"),
+    **_each(_count(4096), "width_per_group"),
+}
+
+
+def options_of(name: str) -> Mapping[str, Option]:
+    """The options that an architecture may have.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    if name in TORCHVISION_RESNETS:
+        return {**SIZE, **RESNET_OPTIONS}
+    if name == "resnet10":
+        return {**SIZE, "width": _count(2048), "cifar_stem": FLAG, "stem_stride": _count(4)}
+    if name in CIFAR_RESNETS:
+        return SIZE
+    if name == WIDENED:
+        depth = Option(kind=int, choices=(50, 101, 152, 200))
+        return {**SIZE, "depth": depth, "widen": _count(8), "same_padding": FLAG}
+    if name in MOCO_VITS:
+        return {**SIZE, **VIT, "freeze_patch_embed": FLAG}
+    if name in DINO_VITS:
+        return {**SIZE, **VIT}
+    if re.fullmatch(rf"{TIMM}[a-z0-9_]+(\.[a-z0-9_]+)?", name):
+        return {**SIZE, **TIMM_OPTIONS}
+    raise ValueError(f"unknown architecture {name[:80]!r}: expected {KINDS}")
+
+
+KINDS = ", ".join(
+    ["a ResNet of torchvision", "resnet10", *CIFAR_RESNETS, WIDENED, *MOCO_VITS, *DINO_VITS, f"or {TIMM}<name>"]
+)
+
+
+def check_architecture(architecture: Any) -> Architecture:
+    """The architecture of a backbone.json, if every part of it is allowed; nothing is built.
+
+    Raises:
+        ValueError: an unknown architecture or option, or a value of another type or out of range.
+    """
+    if not isinstance(architecture, Mapping) or not isinstance(name := architecture.get("name"), str):
+        raise ValueError("expected an architecture with a name")
+    known = options_of(name)
+    for option, value in architecture.items():
+        if option == "name":
+            continue
+        if option not in known:
+            near = difflib.get_close_matches(str(option), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"{name} takes {', '.join(known)}"
+            raise ValueError(f"unknown option {str(option)[:80]!r} of {name}: {hint}")
+        if not known[option].accepts(value):
+            raise ValueError(f"{option} of {name}: expected {known[option]}, got {repr(value)[:80]}")
+    return dict(architecture)
+
+
+def described(architecture: Mapping[str, Any]) -> Architecture:
+    """What backbone.json says of a network that was made by `create_backbone(**architecture)`.
+
+    Raises:
+        ValueError: it could not be read again.
+    """
+    return check_architecture({key: value for key, value in architecture.items() if key not in WITHOUT_MEANING})
+
+
+def check_images(recipe: Any) -> dict[str, Any]:
+    """What a recipe says of the images, under the names `size`, `mean` and `std`; what it leaves out is left out.
+
+    Raises:
+        ValueError: a value that no image can have.
+    """
+    if not isinstance(recipe, Mapping):
+        raise ValueError(f"recipe: expected an object, got {type(recipe).__name__}")
+    found: dict[str, Any] = {}
+    if recipe.get("image_size") is not None:
+        if not PIXELS.accepts(recipe["image_size"]):
+            raise ValueError(f"image_size: expected {PIXELS}, got {repr(recipe['image_size'])[:80]}")
+        found["size"] = recipe["image_size"]
+    for name, low in (("mean", -100.0), ("std", 1e-4)):
+        if recipe.get(name) is not None:
+            number, value = Option(kind=float, low=low, high=100), recipe[name]
+            if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(number.accepts, value)):
+                raise ValueError(f"{name}: expected 3 numbers from {low:g} to 100, got {repr(value)[:80]}")
+            found[name] = tuple(float(each) for each in value)
+    return found

@@ -1,0 +1,183 @@
+"""Backbone folders, `backbone.safetensors` and `backbone.json`: the one reader of all libraries.
+
+Nothing in a folder makes the network or another file be touched, and memory is asked for only once the names and shapes
+of the tensors are known to be the network's.
+"""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from genviews_core.backbones.create import create_backbone
+from genviews_core.backbones.fields import Architecture, check_architecture, check_images
+from genviews_core.backbones.names import CIFAR_RESNETS, TIMM
+from genviews_core.backbones.pretrained import first_line, timm_images
+
+FORMAT = 1
+TENSORS = "backbone.safetensors"
+DESCRIPTION = "backbone.json"
+DESCRIPTION_BYTES = 2**24
+IMAGENET = {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneFile:
+    """What backbone.json says, each part checked.
+
+    Attributes:
+        folder: where it lies.
+        architecture: arguments of `create_backbone`.
+        hash: of the tensors, as `backbone_hash` computes it.
+        images: what the recipe says of `size`, `mean` and `std`.
+        method: what trained the backbone; "" where it is not said.
+    """
+
+    folder: Path
+    architecture: Architecture
+    hash: str
+    images: dict[str, Any]
+    method: str
+
+
+def is_backbone_folder(path: str | Path) -> bool:
+    """Whether there is a backbone.json."""
+    return (Path(path) / DESCRIPTION).is_file()
+
+
+def read_description(folder: str | Path) -> BackboneFile:
+    """Read and check backbone.json.
+
+    Raises:
+        ValueError: it is missing or broken, or says something that is not allowed.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise _absent(folder, DESCRIPTION)
+    try:
+        if path.stat().st_size > DESCRIPTION_BYTES:
+            raise ValueError(f"expected at most {DESCRIPTION_BYTES} bytes, got {path.stat().st_size}")
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict) or not isinstance(found.get("hash"), str):
+            raise ValueError("expected an object with architecture and hash")
+        if found.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {repr(found['format'])[:80]}")
+        return BackboneFile(
+            folder=Path(folder),
+            architecture=check_architecture(found.get("architecture")),
+            hash=found["hash"],
+            images=check_images(found.get("recipe", {})),
+            method=method if isinstance(method := found.get("method"), str) else "",
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is broken ({first_line(error)}); save the backbone again") from error
+
+
+def _absent(folder: str | Path, name: str) -> ValueError:
+    return ValueError(f"{folder} is no backbone folder: {name} is missing. save_backbone writes both files.")
+
+
+def load_backbone(folder: str | Path) -> nn.Module:
+    """Build the network that a folder describes and fill it; it comes in evaluation mode, on the CPU.
+
+    Methods of sslzoo put it in training mode again; a loop of your own calls `.train()`.
+
+    Raises:
+        ValueError: a file is missing or broken, names do not fit, or the two files do not belong together.
+    """
+    return build_described(read_description(folder))
+
+
+def build_described(about: BackboneFile) -> nn.Module:
+    """The network of a description, with the tensors beside it, in evaluation mode.
+
+    Raises:
+        ValueError: as load_backbone.
+    """
+    path = about.folder / TENSORS
+    if not path.is_file():
+        raise _absent(about.folder, TENSORS)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _compare(about, shapes)
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} holds a broken backbone ({first_line(error)}); save it again") from error
+    backbone = _built(about)
+    backbone.load_state_dict(tensors)
+    if backbone_hash(backbone) != about.hash:
+        raise ValueError(f"{path} is not the one that {DESCRIPTION} describes; save both again")
+    return backbone.eval()
+
+
+def _compare(about: BackboneFile, shapes: dict[str, torch.Size]) -> None:
+    with torch.device("meta"):  # names and shapes without memory
+        own = {name: tensor.shape for name, tensor in _built(about).state_dict().items()}
+    faults = {
+        "missing": sorted(own.keys() - shapes.keys()),
+        "unknown": sorted(shapes.keys() - own.keys()),
+        "wrong shape": sorted(name for name in own.keys() & shapes.keys() if own[name] != shapes[name]),
+    }
+    if any(faults.values()):
+        told = describe(faults)
+        raise ValueError(f"{about.folder / TENSORS} does not fit the network in {DESCRIPTION}; {told}")
+
+
+def _built(about: BackboneFile) -> nn.Module:
+    try:
+        return create_backbone(**about.architecture)
+    except Exception as error:  # options that are allowed one by one may not go together; each library says so its way
+        name = about.architecture["name"]
+        raise ValueError(f"{about.folder / DESCRIPTION}: {name} cannot be built ({first_line(error)})") from error
+
+
+def describe(faults: dict[str, list[str]], shown: int = 3) -> str:
+    """`missing: a, b, c and 7 more; unknown: d`."""
+    lines = []
+    for kind, names in faults.items():
+        more = f" and {len(names) - shown} more" if len(names) > shown else ""
+        lines += [f"{kind}: {', '.join(names[:shown])}{more}"] if names else []
+    return "; ".join(lines)
+
+
+def backbone_hash(backbone: nn.Module) -> str:
+    """blake2b over names, types, shapes and values of all tensors: the same weights have the same hash anywhere."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def backbone_input(folder: str | Path) -> dict[str, Any]:
+    """What images a backbone was trained on: `size` in pixels, `mean`, `std`; see `images_of`.
+
+    Raises:
+        ValueError: backbone.json is missing or broken.
+    """
+    return images_of(read_description(folder))
+
+
+def images_of(about: BackboneFile) -> dict[str, Any]:
+    """`size`, `mean` and `std`; what the recipe leaves out is timm's for a network of timm, else ImageNet's.
+
+    Warns:
+        UserWarning: the recipe leaves something out.
+    """
+    architecture, name = about.architecture, about.architecture["name"]
+    default = timm_images(name.removeprefix(TIMM)) if name.startswith(TIMM) else dict(IMAGENET)
+    small = name in CIFAR_RESNETS or architecture.get("cifar_stem")
+    default["size"] = architecture.get("image_size", architecture.get("img_size", 32 if small else default["size"]))
+    if absent := [key for key in default if key not in about.images]:
+        told = ", ".join(f"{'image_size' if key == 'size' else key} {default[key]}" for key in absent)
+        warnings.warn(f"{about.folder / DESCRIPTION} does not say all of its images; taking {told}", stacklevel=3)
+    return default | about.images
