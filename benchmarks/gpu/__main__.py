@@ -1,0 +1,70 @@
+"""Everything that wants a GPU, fitted into minutes of one.
+
+uv run benchmarks/gpu evidence --minutes 9 --data cifar10   # what views are worth on CIFAR-10, the whole loop
+uv run benchmarks/gpu speedrun --data cifar10         # seconds to 80% and to 85% kNN
+uv run benchmarks/gpu table                           # the README's tables, from benchmarks/gpu/results.jsonl
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+# Each imports what it needs alone: tables want no torch.
+
+
+def evidence(arguments: Sequence[str]) -> None:
+    """The whole loop."""
+    from evidence import Evidence, main
+
+    main(tyro.cli(Evidence, args=arguments, prog="evidence"))
+
+
+def speedrun(arguments: Sequence[str]) -> None:
+    """Seconds to an accuracy."""
+    from speedrun import SpeedRun, main
+
+    main(tyro.cli(SpeedRun, args=arguments, prog="speedrun"))
+
+
+def table(arguments: Sequence[str]) -> None:
+    """Markdown."""
+    from table import Tables, main
+
+    main(tyro.cli(Tables, args=arguments, prog="table"))
+
+
+def trial(arguments: Sequence[str]) -> None:
+    """What evidence runs beside itself."""
+    from trial import Trial, main
+
+    main(tyro.cli(Trial, args=arguments, prog="trial"))
+
+
+def arm(arguments: Sequence[str]) -> None:
+    """Likewise."""
+    from arms import ArmProcess, main
+
+    main(tyro.cli(ArmProcess, args=arguments, prog="arm"))
+
+
+PARTS: dict[str, Callable[[Sequence[str]], None]] = {
+    each.__name__: each for each in (evidence, speedrun, table, trial, arm)
+}
+
+
+def main() -> None:
+    """Do what is asked for; a user's mistake ends in one line."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in PARTS:
+        raise SystemExit(__doc__)
+    try:
+        PARTS[name](arguments)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

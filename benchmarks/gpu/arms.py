@@ -1,0 +1,158 @@
+"""Encoders trained from scratch beside each other, on one device: the same steps, with and without views.
+
+Each arm is a process of its own where there is a GPU, which one small network cannot fill.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from images import Split
+from pretraining import Pretraining, Recipe, accuracies
+from records import Recorder
+
+PROGRAM = Path(__file__).resolve().parent
+PLAIN = "hand-made"
+"""The arm without synthetic views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One training and its evaluation.
+
+    Attributes:
+        name: "hand-made", or of the views.
+        seed: of the training.
+        epochs: of the schedule.
+    """
+
+    name: str
+    seed: int
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.seed}"
+
+
+def save_data(work: Path, train: Split, test: Split, views: dict[str, torch.Tensor]) -> None:
+    """What the processes read: decoded images, and each kind of views."""
+    work.mkdir(parents=True, exist_ok=True)
+    for name, split in (("train", train), ("test", test)):
+        torch.save(
+            {"images": split.images.cpu(), "labels": split.labels.cpu(), "classes": list(split.classes)}, work / name
+        )
+    for name, images in views.items():
+        torch.save(images.cpu(), work / f"views-{name}")
+
+
+def load_split(path: Path, device: str) -> Split:
+    """A split that `save_data` wrote."""
+    kept = torch.load(path, weights_only=True)
+    return Split(images=kept["images"], labels=kept["labels"], classes=tuple(kept["classes"])).to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all arms share.
+
+    Attributes:
+        work: what `save_data` wrote.
+        recipe: of each training.
+        device: of all.
+        record: where the results go.
+        about: what each result tells of the views.
+        deadline: of time.monotonic().
+    """
+
+    work: Path
+    recipe: Recipe
+    device: str
+    record: Recorder
+    about: dict[str, Any]
+    deadline: float
+
+
+def run_arm(arm: Arm, bench: Bench) -> None:
+    """Train, evaluate, append the line.
+
+    Raises:
+        TimeoutError: it would have ended too late.
+    """
+    train, test = (load_split(bench.work / name, bench.device) for name in ("train", "test"))
+    views = None if arm.name == PLAIN else torch.load(bench.work / f"views-{arm.name}", weights_only=True)
+    views = None if views is None else views.to(bench.device)
+    training = Pretraining(train, bench.recipe, epochs=arm.epochs, seed=arm.seed, views=views)
+    seconds = training.run(deadline=bench.deadline)
+    found = accuracies(training.method.backbone, train, test, half=bench.recipe.half)
+    told = {"arm": arm.name, "seed": arm.seed, "epochs": arm.epochs, "images": len(train), **bench.about}
+    bench.record(f"arm {arm.name}", about=told, **found, seconds=seconds)
+
+
+def run_arms(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
+    """All of them, at once on a GPU; those that ended in time."""
+    if bench.device.startswith("cuda"):
+        return _beside_each_other(arms, bench)
+    done = []
+    for arm in arms:
+        try:
+            run_arm(arm, bench)
+            done.append(arm)
+        except TimeoutError as error:
+            bench.record(f"arm {arm.name} given up", about={"seed": arm.seed}, reason=str(error))
+    return done
+
+
+def _beside_each_other(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
+    torch.save({"about": bench.about, "recipe": asdict(bench.recipe)}, bench.work / "options")
+    running = {}
+    for arm in arms:
+        words = ["--name", arm.name, "--seed", arm.seed, "--epochs", arm.epochs, "--work", bench.work]
+        words += ["--results", bench.record.path, "--seconds", max(1.0, bench.deadline - time.monotonic())]
+        command = [sys.executable, str(PROGRAM), "arm", *map(str, words), "--device", bench.device]
+        running[arm] = subprocess.Popen(command)
+    for arm, process in running.items():
+        try:
+            process.wait(timeout=max(0.1, bench.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            reason = f"exit code {process.returncode}"
+            bench.record(f"arm {arm.name} given up", about={"seed": arm.seed}, reason=reason)
+    return [arm for arm, process in running.items() if process.returncode == 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmProcess:
+    """One arm, for `evidence` to start."""
+
+    name: str
+    seed: int
+    epochs: int
+    work: Path
+    results: Path
+    seconds: float
+    device: str = "cuda"
+
+
+def main(options: ArmProcess) -> None:
+    """Run it."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    kept = torch.load(options.work / "options", weights_only=True)
+    bench = Bench(
+        work=options.work,
+        recipe=Recipe(**kept["recipe"]),
+        device=options.device,
+        record=Recorder(options.results, "evidence"),
+        about=kept["about"],
+        deadline=time.monotonic() + options.seconds,
+    )
+    run_arm(Arm(name=options.name, seed=options.seed, epochs=options.epochs), bench)

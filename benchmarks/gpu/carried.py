@@ -1,0 +1,60 @@
+"""What a run leaves behind so that another machine goes on: weights in half precision, in files of at most 15 MB.
+
+The machines that lend a GPU for minutes return a few small files, and take a few with them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+LARGEST = 15 * 10**6  # bytes of a file
+STATE = "state.json"
+
+
+def save_weights(folder: Path, name: str, tensors: dict[str, Tensor]) -> list[Path]:
+    """Write tensors as NAME-0.safetensors, NAME-1.safetensors ...; floats in half precision."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous().clone()
+        kept = kept.half() if kept.is_floating_point() else kept
+        if size + kept.nbytes > LARGEST and parts[-1]:
+            parts.append({})
+            size = 0
+        parts[-1][key] = kept
+        size += kept.nbytes
+    files = [folder / f"{name}-{number}.safetensors" for number in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        save_file(part, file.with_suffix(".part"))
+    for file in files:
+        file.with_suffix(".part").replace(file)
+    for stale in sorted(set(folder.glob(f"{name}-*.safetensors")) - set(files)):
+        stale.unlink()
+    return files
+
+
+def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors, in single precision; none where there is no file."""
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob(f"{name}-*.safetensors")):
+        tensors |= load_file(file)
+    return {key: value.float() if value.dtype is torch.half else value for key, value in tensors.items()}
+
+
+def save_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write state.json, last, so that it never speaks of what is not there."""
+    part = folder / f"{STATE}.part"
+    part.write_text(json.dumps(facts, indent=2) + "\n")
+    part.replace(folder / STATE)
+
+
+def load_facts(folder: Path) -> dict[str, Any]:
+    """What state.json says; nothing where there is none."""
+    file = folder / STATE
+    return json.loads(file.read_text()) if file.is_file() else {}

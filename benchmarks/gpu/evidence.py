@@ -1,0 +1,213 @@
+"""Whether views pay, within minutes: encoder, diffusion model, views of every image, encoders with and without them.
+
+    uv run benchmarks/gpu evidence --minutes 9 --data cifar10 --classifier resnet20-cifar10.th --out runs/gpu
+
+Everything is fitted to the minutes by a trial of some seconds. Each result is on the disk the moment it is known. OUT
+keeps weights in half precision; the same command with the OUT of another machine goes on: the diffusion model learns
+further, its views are better, and arms that are done are not trained again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sslzoo
+import viewgen
+from arms import PLAIN, Arm, Bench, run_arms, save_data
+from budget import Budget
+from carried import load_facts, load_weights, save_facts, save_weights
+from images import Split, read_data
+from kinds_of_views import agreements, contact_sheet, nearest, open_classify
+from painting import Painter
+from pretraining import Pretraining, accuracies, features_of
+from records import Recorder
+from trial import Speeds, finish_trial, measure_speeds, sizes, start_trial
+
+ENCODER, GENERATOR, VIEWS = 0.15, 0.35, 0.12
+"""Shares of the minutes; the arms have what is left."""
+MARGIN = 0.85  # of the measured speed is counted on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What views are worth on images of 32 px, in so many minutes of one device."""
+
+    minutes: float = 9.0
+    data: str = "cifar10"
+    """A folder or archive with train/CLASS and test/CLASS; "cifar10" looks for cifar10.tar.xz."""
+    out: Path = Path("runs/gpu")
+    """Weights, facts and contact sheet: what another machine goes on from."""
+    results: Path | None = None
+    """JSON lines; OUT/results.jsonl without."""
+    classifier: Path | None = None
+    """A classifier's file, for the class agreement of views."""
+    seeds: int = 2
+    arms: tuple[str, ...] = (PLAIN, "generative", "retrieved")
+    """Of hand-made, generative, interpolated, retrieved: each trained from scratch with every seed."""
+    arm_epochs: int | None = None
+    """Of each arm; without, those of the run before, or what fits."""
+    guidance: float = 4.0
+    sampling_steps: int = 10
+    count: int | None = None
+    """So many training images; all without."""
+    tiny: bool = False
+    """Networks that learn nothing, for a test."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(options: Evidence) -> None:
+    """Run it; a part that fails is told of, and what does not need it goes on."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    options.out.mkdir(parents=True, exist_ok=True)
+    record = Recorder(options.results or options.out / "results.jsonl", "evidence")
+    Run(options, record, Budget(options.minutes, reserve=min(15.0, 3 * options.minutes))).run()
+
+
+class Run:
+    """One run: its parts in order, and what they hand on."""
+
+    def __init__(self, options: Evidence, record: Recorder, budget: Budget) -> None:
+        self.options, self.record, self.budget = options, record, budget
+        self.recipe, self.config = sizes(options.tiny)
+        self.facts = load_facts(options.out)
+        self.views: dict[str, Tensor] = {}
+
+    def run(self) -> None:
+        """All parts."""
+        self.speeds, (self.train, self.test) = self._measured_beside(self._read)
+        about = {name: value for name, value in asdict(self.speeds).items() if name != "notes"}
+        self.record("speeds", about={"notes": list(self.speeds.notes)}, **about, start=self.budget.spent)
+        self.recipe = replace(self.recipe, capture=self.speeds.capture_pairs)
+        for part in (self.encoder, self.generator, self.paint, self.look, self.compare):
+            try:
+                part()
+            except Exception as error:
+                self.record(f"{part.__name__} failed", reason=f"{type(error).__name__}: {error}"[:500])
+                traceback.print_exc()
+        self.record("evidence", seconds=self.budget.spent)
+
+    def _read(self) -> tuple[Split, Split]:
+        train, test = read_data(self.options.data, self.recipe.size)
+        device = self.options.device
+        return train.first(self.options.count).to(device), test.first(self.options.count).to(device)
+
+    def _measured_beside(self, read: Callable[[], tuple[Split, Split]]) -> tuple[Speeds, tuple[Split, Split]]:
+        """The speeds, on a GPU measured by another process while the images are decoded."""
+        options = self.options
+        settings = {"sampling_steps": options.sampling_steps, "guidance": options.guidance}
+        if options.device == "cpu":
+            return measure_speeds(self.recipe, self.config, "cpu", **settings, batches=1), read()
+        words = ["--device", options.device, "--sampling-steps", str(options.sampling_steps)]
+        trial = start_trial([*words, *["--tiny"] * options.tiny])
+        data = read()
+        speeds = finish_trial(trial)
+        if speeds is None:  # nothing is recorded, and a few steps tell the rest
+            more = {"batches": 2, "recorded": False}
+            speeds = measure_speeds(self.recipe, self.config, options.device, **settings, **more)
+        return speeds, data
+
+    def encoder(self) -> None:
+        """The encoder that conditions the diffusion model: carried here, or trained by hand-made views."""
+        kept, count = load_weights(self.options.out, "encoder"), len(self.train)
+        if kept:
+            backbone = sslzoo.create_backbone(**self.recipe.backbone)
+            backbone.load_state_dict(kept)
+            self.backbone = backbone.to(self.options.device).to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        else:
+            seconds = self.budget.share(ENCODER)
+            epochs = max(1, int(MARGIN * seconds * self.speeds.pairs / count))
+            training = Pretraining(self.train, self.recipe, epochs=epochs, seed=1000)
+            taken = training.run()
+            self.backbone = training.method.backbone
+            save_weights(self.options.out, "encoder", self.backbone.state_dict())
+            self.facts["encoder"] = {"epochs": epochs, "images": count}
+            save_facts(self.options.out, self.facts)
+            found = accuracies(self.backbone, self.train, self.test, half=self.recipe.half)
+            self.record("encoder", about=self.facts["encoder"], **found, seconds=taken)
+        self.embeddings = features_of(self.backbone, self.train, half=self.recipe.half).features
+
+    def generator(self) -> None:
+        """The diffusion model learns, from where it stood; a run that trains no encoder gives it that time too."""
+        options = self.options
+        kept = load_weights(options.out, "eldm")
+        painter = Painter(self.config, self.train, self.embeddings, capture=self.speeds.capture_images)
+        if kept:
+            painter.load(kept)
+        wanted = GENERATOR + (ENCODER if kept else 0)
+        self.learned = painter.learn(self.budget.share(wanted), most=4 if options.tiny else None)
+        self.painter = painter
+        save_weights(options.out, "eldm", painter.state())
+        self.facts["generator"] = {"images": painter.images_seen}
+        save_facts(options.out, self.facts)
+        self.record("generator", about={"kept": bool(kept)}, **self.learned)
+
+    def paint(self) -> None:
+        """A generative and an interpolated view of each image, or of as many as there is time for."""
+        options, began, count = self.options, self.budget.spent, len(self.train)
+        most = int(MARGIN * self.budget.share(VIEWS) * self.speeds.views)
+        steps = max(4, min(options.sampling_steps, options.sampling_steps * most // count))
+        settings = {"steps": steps, "guidance": options.guidance}
+        self.views["generative"] = self.painter.paint(self.embeddings, **settings, seed=1)
+        partner = torch.randperm(count, generator=torch.Generator().manual_seed(2)).to(self.embeddings.device)
+        mixed = viewgen.slerp(self.embeddings, self.embeddings[partner], 0.5)[: max(min(count, 256), most - count)]
+        self.views["interpolated"] = self.painter.paint(mixed, **settings, seed=2)
+        seconds = self.budget.spent - began
+        made = sum(len(images) for images in self.views.values())
+        self.record("views", about=settings, views=made, seconds=seconds, ms_a_view=1000 * seconds / made)
+
+    def look(self) -> None:
+        """Retrieved views as rivals, class agreement of all, and a contact sheet."""
+        self.views["retrieved"] = self.train.images[nearest(self.embeddings)]
+        contact_sheet(self.options.out / "sheet.png", self.train, self.views)
+        if self.options.classifier is not None:
+            classify = open_classify(self.options.classifier, self.options.device)
+            self.agreement = agreements(classify, self.train, self.views)
+            about = {"classifier": self.options.classifier.name, **self._stand()}
+            self.record("class agreement", about=about, **self.agreement)
+
+    def compare(self) -> None:
+        """The arms, with what time is left; those that an earlier run ended are not trained again."""
+        options, done = self.options, set(self.facts.get("done", ()))
+        stand = self._stand()["generator_images"]
+        names = [name for name in options.arms if name == PLAIN or len(self.views.get(name, ())) == len(self.train)]
+        epochs = options.arm_epochs or self.facts.get("arm_epochs")
+        planned = [(name, seed) for seed in range(options.seeds) for name in names]
+        if epochs is None:
+            start = 20.0 if options.device != "cpu" else 0.0  # of a process
+            seconds = MARGIN * max(0.0, self.budget.left - start)
+            epochs = max(1, int(seconds * self.speeds.pairs / (len(self.train) * max(1, len(planned)))))
+        painted = ("generative", "interpolated")
+        marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in painted)}" for name, seed in planned}
+        wanted = [Arm(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done]
+        work = options.out / "work"
+        views = {name: self.views[name] for name in names if name != PLAIN}
+        save_data(work, self.train, self.test, views)
+        about = {**self._stand(), "agreement": getattr(self, "agreement", {})}
+        bench = Bench(
+            work=work,
+            recipe=self.recipe,
+            device=options.device,
+            record=self.record,
+            about=about,
+            deadline=time.monotonic() + self.budget.left,
+        )
+        ended = run_arms(wanted, bench)
+        self.facts |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
+        save_facts(options.out, self.facts)
+        shutil.rmtree(work)
+
+    def _stand(self) -> dict[str, Any]:
+        return {
+            "generator_images": self.facts.get("generator", {}).get("images", 0),
+            "guidance": self.options.guidance,
+            "sampling_steps": self.options.sampling_steps,
+        }

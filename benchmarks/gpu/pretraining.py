@@ -1,0 +1,205 @@
+"""An encoder learns by SimCLR from images, and views, that lie on the device.
+
+Shapes: N images, B of a batch, S side in pixels, D feature width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+import ssl_eval
+import sslzoo
+from captured import LossAndGradients, made_ahead
+from images import DeviceLoader, Split
+from pairdata import Augment, PairBatch
+from sslzoo import schedules
+from sslzoo.methods import SimCLR
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # vturrisi/solo-learn@9187ea3, CIFAR-10's
+AHEAD = 16  # batches augmented at once: so many kernels are launched a sixteenth as often
+
+OnEpoch = Callable[[int, nn.Module], bool]
+"""Called with the epochs done and the backbone; True ends the training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SimCLR on CIFAR-10, for few epochs: a temperature of 0.2 and no blur, otherwise lightly's benchmark.
+
+    SGD 0.06 per 128, weight decay 5e-4: lightly-ai/lightly@e8d317f
+    docs/source/getting_started/benchmarks/cifar10_benchmark.py.
+
+    Attributes:
+        backbone: arguments of `sslzoo.create_backbone`.
+        batch_size: B.
+        rate: the highest learning rate at a batch of 128; it follows the batch size.
+        weight_decay: of SGD.
+        warmup_epochs: linear.
+        temperature: of the loss.
+        view_probability: how often one of a pair's two images is a synthetic view.
+        half: bfloat16 autocast.
+        capture: record a step as a CUDA graph.
+        compile: torch.compile of backbone and head.
+        size: S.
+    """
+
+    backbone: dict[str, Any] = field(default_factory=lambda: {"name": "resnet18", "cifar_stem": True})
+    batch_size: int = 512
+    rate: float = 0.06
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    temperature: float = 0.2
+    view_probability: float = 1.0
+    half: bool = True
+    capture: bool = False
+    compile: bool = False
+    size: int = 32
+
+    @property
+    def augment(self) -> Augment:
+        """Of both views."""
+        return Augment(size=self.size, blur_p=0.0, mean=MEAN, std=STD)
+
+
+class Pretraining:
+    """One encoder and its training, epoch by epoch.
+
+    Args:
+        train: the images, on the device.
+        recipe: how.
+        epochs: of the schedule.
+        seed: of weights, order and augmentations.
+        views: a synthetic view of each image, or None.
+    """
+
+    def __init__(
+        self, train: Split, recipe: Recipe, *, epochs: int, seed: int, views: UInt8[Tensor, "N 3 S S"] | None = None
+    ) -> None:
+        self.recipe, self.epochs, self.device = recipe, epochs, train.images.device
+        torch.manual_seed(seed)
+        backbone = sslzoo.create_backbone(**recipe.backbone)
+        method = SimCLR(backbone, projector_layers=2, temperature=recipe.temperature)
+        self.method = method.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if recipe.compile:
+            self.method.encoder.backbone.compile()
+            self.method.encoder.head.compile()
+        self.batch = min(recipe.batch_size, len(train))
+        self.steps = len(train) // self.batch
+        chunk = self.batch * min(AHEAD, self.steps)
+        own = None if views is None else views.unsqueeze(1)
+        self.loader = DeviceLoader(train, batch_size=chunk, views=own, seed=seed)
+        self.steps = len(self.loader) * (chunk // self.batch)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seconds, self.pairs_seen = 0.0, 0
+        self.rate = recipe.rate * self.batch / 128
+        self.optimizer = sslzoo.build_optimizer(
+            "sgd", self.method, lr=self.rate, weight_decay=recipe.weight_decay, nesterov=True, fused=True
+        )
+        parameters = list(self.method.parameters())
+        self.step = LossAndGradients(self._loss, parameters, capture=recipe.capture and self.device.type == "cuda")
+        self.method.train()
+        noise = torch.randn(self.batch, 3, recipe.size, recipe.size, device=self.device)
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        self.step.prepare(noise, noise.flip(3))
+
+    def run(self, on_epoch: OnEpoch | None = None, *, deadline: float | None = None) -> float:
+        """Train to the end; seconds of training alone, `on_epoch` left out.
+
+        Args:
+            on_epoch: called after each epoch.
+            deadline: of time.monotonic(); a training that runs past it is given up.
+
+        Raises:
+            TimeoutError: it was given up.
+        """
+        for epoch in range(self.epochs):
+            started = self.now()
+            self.train_epoch(epoch)
+            self.seconds += self.now() - started
+            self.pairs_seen += self.steps * self.batch
+            if on_epoch is not None and on_epoch(epoch + 1, self.method.backbone):
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"out of time after {epoch + 1} of {self.epochs} epochs")
+        return self.seconds
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """One epoch; the loss of its last batch."""
+        self.method.train()
+        step, loss = epoch * self.steps, torch.zeros(())
+        for first, second in made_ahead(self._augmented(epoch), self.device):
+            for views in zip(first.split(self.batch), second.split(self.batch), strict=True):
+                self._schedule(step)
+                loss = self.step(*views)
+                self.optimizer.step()
+                self.method.after_step((step + 1) / (self.epochs * self.steps))
+                step += 1
+        return loss
+
+    def _augmented(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loader.epoch(epoch):
+            pair = self._pair(batch)
+            sizes = batch.sizes[:, 0]
+            yield tuple(  # pyright: ignore[reportReturnType]
+                self.recipe.augment(images, sizes, self.generator).contiguous(memory_format=torch.channels_last)
+                for images in pair
+            )
+
+    def _pair(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """GenView's policy: the real image and its synthetic one, in either order; twice the real one without."""
+        real = batch.real
+        if not batch.views.shape[1]:
+            return real, real
+        drawn = torch.rand(2, len(batch), generator=self.generator)
+        synthetic, swap = (drawn[0] < self.recipe.view_probability), (drawn[1] < 0.5)
+        synthetic, swap = (chosen.to(real.device)[:, None, None, None] for chosen in (synthetic, swap))
+        other = torch.where(synthetic, batch.views[:, 0], real)
+        return torch.where(swap, other, real), torch.where(swap, real, other)
+
+    def _loss(self, first: Float[Tensor, "B 3 S S"], second: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half, cache_enabled=False)
+        with half:
+            return self.method([first, second])["loss"]
+
+    def _schedule(self, step: int) -> None:
+        warmup = int(self.recipe.warmup_epochs * self.steps) if self.epochs > self.recipe.warmup_epochs else 0
+        lr = schedules.warmup_cosine(step, self.epochs * self.steps, peak=self.rate, warmup_steps=warmup)
+        sslzoo.apply_schedule(self.optimizer, lr)
+
+    def now(self) -> float:
+        """Seconds of a clock, the device's work done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@torch.no_grad()
+def features_of(backbone: nn.Module, split: Split, *, half: bool = False, batch: int = 2048) -> ssl_eval.Features:
+    """Features of whole images, never augmented, on their device."""
+    backbone.eval()
+    device, found = split.images.device, []
+    mean, std = (torch.tensor(triple, device=device).view(3, 1, 1) for triple in (MEAN, STD))
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        for images in split.images.split(batch):
+            values = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            found.append(backbone(values).float())
+    return ssl_eval.Features(torch.cat(found), split.labels)
+
+
+def accuracies(
+    backbone: nn.Module, train: Split, test: Split, *, linear: bool = True, half: bool = False, epochs: int = 30
+) -> dict[str, float]:
+    """Top-1 in percent on the test images: kNN (k 20), and a linear probe of so many epochs."""
+    known, asked = (features_of(backbone, split, half=half) for split in (train, test))
+    k = min(20, len(train))
+    found = {"knn": ssl_eval.knn_accuracy(known, asked, k=k)[k]}
+    if linear:
+        found["linear"] = ssl_eval.linear_probe(known, asked, epochs=epochs, batch_size=1024).accuracy
+    return found

@@ -1,0 +1,171 @@
+"""How fast this machine is, found out in seconds, with and without CUDA graphs: what everything else is fitted to.
+
+On a GPU it runs in a process of its own, so that a recording that fails harms nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from images import Split
+from painting import Painter, real_config, tiny_config
+from pretraining import AHEAD, Pretraining, Recipe
+from viewgen.eldm.config import ELDMConfig
+
+PROGRAM = Path(__file__).resolve().parent
+WORTH = 1.03  # what a recorded step must gain to be taken
+PATIENCE = 90.0  # seconds
+TINY = {"name": "resnet10", "width": 8, "cifar_stem": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """Of one process that has the device alone.
+
+    Attributes:
+        pairs: a second of pretraining, augmentation included.
+        capture_pairs: whether its step is recorded.
+        images: a second of the diffusion model's training.
+        capture_images: likewise.
+        views: a second of sampling.
+        notes: what went wrong.
+    """
+
+    pairs: float
+    capture_pairs: bool
+    images: float
+    capture_images: bool
+    views: float
+    notes: tuple[str, ...] = ()
+
+
+def start_trial(arguments: list[str]) -> subprocess.Popen[str]:
+    """`benchmarks/gpu trial ARGUMENTS` as a process; see `finish_trial`."""
+    command = [sys.executable, str(PROGRAM), "trial", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finish_trial(process: subprocess.Popen[str]) -> Speeds | None:
+    """What it found; None if it failed or took too long."""
+    try:
+        printed, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+    lines = [line for line in printed.splitlines() if line.startswith("{")]
+    return Speeds(**json.loads(lines[-1])) if process.returncode == 0 and lines else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What `start_trial` starts."""
+
+    tiny: bool = False
+    sampling_steps: int = 10
+    guidance: float = 4.0
+    device: str = "cuda"
+
+
+def main(options: Trial) -> None:
+    """Measure and print a line for `finish_trial`."""
+    recipe, config = sizes(options.tiny)
+    settings = {"sampling_steps": options.sampling_steps, "guidance": options.guidance}
+    print(json.dumps(asdict(measure_speeds(recipe, config, options.device, **settings))), flush=True)
+
+
+def sizes(tiny: bool) -> tuple[Recipe, ELDMConfig]:
+    """Encoder and diffusion model of the evidence, or such as learn nothing, for a test."""
+    if tiny:
+        return Recipe(backbone=TINY, batch_size=16, half=False), tiny_config()
+    return Recipe(), real_config()
+
+
+def measure_speeds(
+    recipe: Recipe,
+    config: ELDMConfig,
+    device: str,
+    *,
+    sampling_steps: int,
+    guidance: float,
+    batches: int = AHEAD,
+    recorded: bool = True,
+) -> Speeds:
+    """Try out training and sampling on random images; without `recorded` no CUDA graph is tried."""
+    recorded = recorded and device.startswith("cuda")
+    pairs, capture_pairs, notes = _best(lambda on: _pairs(replace(recipe, capture=on), device, batches), recorded)
+    images, capture_images, more = _best(lambda on: _images(config, device, on, batches), recorded)
+    views = _views(config, device, sampling_steps, guidance)
+    return Speeds(
+        pairs=pairs,
+        capture_pairs=capture_pairs,
+        images=images,
+        capture_images=capture_images,
+        views=views,
+        notes=(*notes, *more),
+    )
+
+
+def _best(measure: Callable[[bool], float], try_recorded: bool) -> tuple[float, bool, list[str]]:
+    """Images a second, whether the step is recorded for it, and what was found."""
+    plain = measure(False)
+    if not try_recorded:
+        return plain, False, []
+    try:
+        recorded = measure(True)
+    except Exception as error:  # whatever cannot be recorded is run plainly
+        return plain, False, [f"not recorded: {type(error).__name__}: {error}"[:300]]
+    note = f"plain {plain:.0f}, recorded {recorded:.0f} a second"
+    return (recorded, True, [note]) if recorded > WORTH * plain else (plain, False, [note])
+
+
+def _pairs(recipe: Recipe, device: str, batches: int) -> float:
+    training = Pretraining(_random(recipe.batch_size * batches, recipe.size, device), recipe, epochs=3, seed=0)
+    training.train_epoch(0)
+    started = training.now()
+    training.train_epoch(1)
+    training.train_epoch(2)
+    return 2 * training.steps * training.batch / (training.now() - started)
+
+
+def _images(config: ELDMConfig, device: str, capture: bool, batches: int) -> float:
+    painter = _painter(config, device, capture)
+    painter.learn(60.0, most=4)
+    _wait(device)
+    return painter.learn(60.0, most=2 * batches)["images_per_second"]
+
+
+def _views(config: ELDMConfig, device: str, steps: int, guidance: float) -> float:
+    painter = _painter(config, device, False)
+    wanted = painter.embeddings
+    batch = len(wanted)
+    painter.paint(wanted, steps=2, guidance=guidance, seed=0, batch=batch)
+    _wait(device)
+    started = time.perf_counter()
+    painter.paint(wanted, steps=steps, guidance=guidance, seed=0, batch=batch)
+    _wait(device)
+    return batch / (time.perf_counter() - started)
+
+
+def _painter(config: ELDMConfig, device: str, capture: bool) -> Painter:
+    count = 2048 if device.startswith("cuda") else 4
+    split = _random(max(count, config.batch_size), config.resolution, device)
+    return Painter(config, split, torch.randn(len(split), 512, device=device), capture=capture)
+
+
+def _random(count: int, size: int, device: str) -> Split:
+    images = torch.randint(256, (count, 3, size, size), dtype=torch.uint8, device=device)
+    return Split(images=images, labels=torch.zeros(count, dtype=torch.long, device=device), classes=("one",))
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

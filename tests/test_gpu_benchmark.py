@@ -1,0 +1,137 @@
+"""Every part of benchmarks/gpu in miniature on a CPU, so that it works when there is a GPU for some minutes."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import sslzoo
+
+PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu"
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAM))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two classes that brightness tells apart."""
+    root = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 16), ("test", 4)):
+        for label, level in (("dark", 60), ("light", 190)):
+            (root / part / label).mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(-40, 40, (32, 32, 3), generator=generator)
+                Image.fromarray((level + noise).byte().numpy()).save(root / part / label / f"{number:02}.png")
+    return root
+
+
+def run(capsys, *arguments: object) -> str:
+    argv, sys.argv = sys.argv, [str(PROGRAM), *map(str, arguments)]
+    try:
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+    finally:
+        sys.argv = argv
+    return capsys.readouterr().out
+
+
+def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, capsys):
+    classifier = tmp_path / "classifier.pt"
+    head = {"linear.weight": torch.zeros(2, 64), "linear.bias": torch.ones(2)}
+    torch.save({"state_dict": sslzoo.create_backbone("resnet20").state_dict() | head}, classifier)
+    words = ["evidence", "--data", data, "--tiny", "--device", "cpu", "--minutes", 0.2, "--arm-epochs", 1]
+    words += ["--out", tmp_path / "out", "--classifier", classifier, "--sampling-steps", 4]
+    run(capsys, *words, "--seeds", 1)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    names = [line["name"] for line in lines]
+    assert not [line for line in lines if "failed" in line["name"] or "given up" in line["name"]]
+    arms = [line["about"]["arm"] for line in lines if line["name"].startswith("arm ")]
+    assert arms == ["hand-made", "generative", "retrieved"] and names[-1] == "evidence"
+    agreement = next(line["figures"] for line in lines if line["name"] == "class agreement")
+    assert agreement["the images"] == agreement["generative"] == 50  # a classifier that knows one class
+    assert lines[0]["machine"] and lines[0]["commit"] and torch.__version__.startswith(lines[0]["versions"]["torch"])
+    assert Image.open(tmp_path / "out" / "sheet.png").height > 4 * 64
+
+    run(capsys, *words, "--seeds", 2, "--arms", "hand-made", "generative")
+    more = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()][len(lines) :]
+    assert "encoder" not in [line["name"] for line in more]
+    images = [line["figures"]["images"] for line in (*lines, *more) if line["name"] == "generator"]
+    assert images == [32, 64]
+    arms = [(line["about"]["arm"], line["about"]["seed"]) for line in more if line["name"].startswith("arm ")]
+    assert arms == [("generative", 0), ("hand-made", 1), ("generative", 1)]
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["eldm-0.safetensors", "encoder-0.safetensors", "results.jsonl", "sheet.png", "state.json"]
+    printed = run(capsys, "table", "--results", tmp_path / "out" / "results.jsonl")
+    assert "| hand-made | 1 | 2 |" in printed and "class agreement" in printed
+
+
+def test_weights_are_carried_in_half_precision_and_small_files(tmp_path, monkeypatch):
+    import carried
+
+    monkeypatch.setattr(carried, "LARGEST", 5000)
+    tensors = {f"{number}": torch.randn(1000) for number in range(7)} | {"count": torch.tensor(3)}
+    files = carried.save_weights(tmp_path, "net", tensors)
+    assert len(files) == 4 and all(file.stat().st_size < 5500 for file in files)
+    kept = carried.load_weights(tmp_path, "net")
+    assert kept.keys() == tensors.keys() and kept["count"] == 3
+    assert all(torch.equal(kept[name], tensors[name].half().float()) for name in "0123456")
+    assert len(carried.save_weights(tmp_path, "net", {"0": torch.zeros(2)})) == 1
+    assert list(carried.load_weights(tmp_path, "net")) == ["0"] and carried.load_weights(tmp_path, "other") == {}
+
+
+def test_a_pair_has_its_image_and_its_view_in_either_order(data):
+    from images import Split
+    from pretraining import Pretraining, Recipe
+
+    images = torch.arange(64, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32).contiguous()
+    split = Split(images=images, labels=torch.zeros(64, dtype=torch.long), classes=("one",))
+    recipe = Recipe(backbone={"name": "resnet10", "width": 8, "cifar_stem": True}, batch_size=16, half=False)
+    training = Pretraining(split, recipe, epochs=1, seed=0, views=images + 100)
+    (batch,) = training.loader.epoch(0)
+    first, second = training._pair(batch)
+    assert batch.index.sort().values.tolist() == list(range(64)) and torch.equal(
+        batch.real[:, 0, 0, 0], batch.index.byte()
+    )
+    assert torch.equal((first.int() - second.int()).abs(), torch.full_like(first.int(), 100))
+    assert 10 < (first > second)[:, 0, 0, 0].sum() < 54
+
+
+def test_nearest_images_are_never_the_image_itself():
+    from kinds_of_views import nearest
+
+    vectors = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    similarity = (vectors @ vectors.T).fill_diagonal_(-2)
+    assert torch.equal(nearest(vectors, near=1, chunk=7), similarity.argmax(1))
+    drawn = nearest(vectors, near=3, chunk=7)
+    assert all(drawn[row] in similarity[row].topk(3).indices for row in range(50))
+
+
+def test_a_speed_run_tells_when_each_mark_was_reached(data, tmp_path, capsys):
+    results = tmp_path / "results.jsonl"
+    words = ["--data", data, "--tiny", "--device", "cpu", "--epochs", 2, "--every", 1, "--results", results]
+    run(capsys, "speedrun", *words, "--marks", 10, 101)
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["to 10% kNN", "end"]
+    assert 0 < lines[0]["figures"]["seconds"] < lines[1]["figures"]["seconds"] < lines[1]["figures"]["whole"]
+    assert "| to 10% kNN |" in run(capsys, "table", "--results", results)
+
+
+def test_results_that_were_broken_off_are_left_out(tmp_path, capsys):
+    from records import Recorder, read_lines
+
+    record = Recorder(tmp_path / "r.jsonl", "checks")
+    record("first", value=1 / 3)
+    with (tmp_path / "r.jsonl").open("a") as file:
+        file.write('{"part": "che\n')
+    record("second", value=2)
+    assert [line["name"] for line in read_lines(tmp_path / "r.jsonl")] == ["first", "second"]
+    assert next(read_lines(tmp_path / "r.jsonl"))["figures"] == {"value": 0.333333}
+    with pytest.raises(SystemExit, match=r"^error: expected results in .*none.jsonl, got none"):
+        run(capsys, "table", "--results", tmp_path / "none.jsonl")
