@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,6 +95,21 @@ def test_a_model_without_embeddings_asks_for_its_encoder(scenes, generator, back
     assert "give --encoder" in programs(*command, expect=1)
     programs(*command, "--encoder", backbone)
     assert len([*(tmp_path / "views").rglob("*.png")]) == 64
+
+
+def test_views_that_start_from_their_images_stay_closer_to_them(scenes, generator, backbone, programs, tmp_path):
+    images = scenes / "train/images"
+    common = [images, "--model", generator, "--encoder", backbone, "--steps", 4, "--device", "cpu", "--from-image"]
+    programs("apps/generate", *common, "--out", tmp_path / "views", "--strength", "random:0.1,0.9")
+    rows = pq.read_table(tmp_path / "views" / "manifest.parquet").to_pylist()
+    distances = {0.1: [], 0.9: []}
+    for row in rows:
+        view, image = (np.asarray(Image.open(path)) for path in (tmp_path / "views" / row["path"], images / row["key"]))
+        distances[row["strength"]].append(np.abs(view.astype(int) - image).mean())
+    assert len(rows) == 64 and min(map(len, distances.values())) > 10
+    assert np.mean(distances[0.1]) < np.mean(distances[0.9])
+    wrong = ["apps/generate", *common[:3], "--from-image", "--out", tmp_path / "wrong"]
+    assert "--from-image goes with --generator eldm and --encoder" in programs(*wrong, expect=1)
 
 
 def test_gen_dino_learns_from_views_on_two_processes(scenes, views, programs, tmp_path):

@@ -2,6 +2,7 @@ r"""Paint views of a folder of images.
 
     uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
     uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
+    uv run apps/generate IMAGES --out NEAR --model runs/eldm --encoder runs/dino/backbone --from-image --strength 0.6
     uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
         --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
     uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
@@ -38,8 +39,10 @@ class Generate:
     """`viewgen generate` has all the others."""
     encoder: str | None = None
     """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
+    from_image: bool = False
+    """Start an E-LDM from the image itself, noised up to the strength; needs --encoder."""
     strength: str | None = None
-    """Noise level for unclip: a number, random, or adaptive."""
+    """Noise level for unclip, share of the noise process for eldm --from-image: a number, random, or adaptive."""
     foreground: str | None = None
     """Encoder that finds the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a backbone folder."""
     views_per_image: int = 1
@@ -64,7 +67,7 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
     """Embed and measure what is not yet, paint this process's share, fold the journals."""
     generator = open_generator(options, str(worker.device))
     with sslzoo.Progress(shown=worker.leads) as progress:
-        if worker.leads and options.encoder is not None:
+        if worker.leads and options.encoder is not None and not options.from_image:
             encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
             update = progress.stage("embeddings")
             viewgen.embed_images(
@@ -82,7 +85,9 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
             generator,
             embeddings=find_embeddings(options),
             interpolate=law,
-            strength=None if options.strength is None else viewgen.parse_strength(options.strength, ratios),
+            strength=None
+            if options.strength is None
+            else viewgen.parse_strength(options.strength, ratios, generator.strength_levels),
             views_per_image=options.views_per_image,
             seed=options.seed,
             batch_size=options.batch_size,
@@ -97,13 +102,24 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
     return summary
 
 
-def open_generator(options: Generate, device: str) -> viewgen.Generator:
-    """The generator on this process's device."""
+def open_generator(options: Generate, device: str) -> Any:
+    """The generator on this process's device.
+
+    Raises:
+        ValueError: options that do not go together, or see `viewgen.load_generator`.
+    """
+    edits: dict[str, Any] = {}
+    if options.from_image:
+        if options.generator != "eldm" or options.encoder is None or options.interpolate:
+            raise ValueError("--from-image goes with --generator eldm and --encoder, and not with --interpolate")
+        encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=device)
+        edits = {"from_image": True, "encoder": encoder}
     chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
     return viewgen.load_generator(
         options.generator,
         **{"folder" if options.generator == "eldm" else "model": options.model},
         **{name: value for name, value in chosen.items() if value is not None},
+        **edits,
         device=device,
         dtype=DTYPES[options.precision],
     )
@@ -115,7 +131,7 @@ def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
     Raises:
         ValueError: the model holds none, as where another program trained it.
     """
-    if options.generator != "eldm":
+    if options.generator != "eldm" or options.from_image:
         return None
     if options.encoder is None and not (options.model / "embeddings").exists():
         raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")

@@ -14,7 +14,12 @@ from viewgen.manifest import Manifest
 
 ROWS = 1 << 16  # read at a time
 NAMED = ("generator", "model", "supervision", "licence")
-UNITS = {"unclip": "noise level", "icgan": "truncation", "maskgit": "share masked"}  # of strength, by generator
+UNITS = {  # of strength, by generator
+    "eldm": "share of the noise process",
+    "icgan": "truncation",
+    "maskgit": "share masked",
+    "unclip": "noise level",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ def test_user_mistakes_get_one_clear_line(trained, vectors, tmp_path):
     generator = ELDMGenerator(trained)
     with pytest.raises(ValueError, match="takes no strength"):
         generator.generate(vectors, seeds=SEEDS, strength=torch.ones(14))
-    with pytest.raises(ValueError, match="length 12, not 5"):
+    with pytest.raises(ValueError, match="takes embeddings of length 12, got conditions of length 5"):
         generator.generate(vectors[:, :5], seeds=SEEDS)
     with pytest.raises(ValueError, match="holds no finished E-LDM"):
         ELDMGenerator(tmp_path)

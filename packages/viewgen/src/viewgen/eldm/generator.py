@@ -3,6 +3,7 @@
 Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Literal
@@ -10,11 +11,13 @@ from typing import Literal
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from viewgen.eldm.model import folder_hash, load_model
-from viewgen.eldm.sample import Sampler, initial_noise, make_sampler, sample
+from viewgen.eldm.sample import Sampler, edit, initial_noise, make_sampler, sample
 from viewgen.encoder import ImageEncoder, load_encoder
 
+DEFAULT_STRENGTH = 0.6
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -24,6 +27,9 @@ class ELDMGenerator:
     Args:
         folder: what ``train_eldm`` wrote.
         encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
+        from_image: start from the source image with noise added up to the strength, not from noise alone (SDEdit,
+            https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. Needs an encoder, because
+            the condition then holds the image beside its embedding.
         steps: network evaluations per view.
         guidance: of the condition; 1 is none.
         sampler: "dpm" or "ddim".
@@ -32,17 +38,21 @@ class ELDMGenerator:
         compile: compile the UNet; the first batch takes a minute or more.
 
     Raises:
-        ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings.
+        ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings; if
+            ``from_image`` comes without an encoder or with another sampler than "dpm".
     """
 
     name = "eldm"
     licence = "as the training images"
+    strength_unit = "share of the noise process"
+    strength_levels = (0.4, 0.5, 0.6, 0.7, 0.8)
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
         encoder: str | ImageEncoder | nn.Module | None = None,
         *,
+        from_image: bool = False,
         steps: int = 12,
         guidance: float = 2.0,
         sampler: Sampler = "dpm",
@@ -65,41 +75,77 @@ class ELDMGenerator:
         self.supervision = about["supervision"]
         self.model_hash = folder_hash(folder)
         self.model_id = f"eldm-{self.resolution}px"
-        self.input_size: int = about["encoder_size"]
+        self.latent_shape = self.autoencoder.latent_shape(self.resolution)
+        self.input_size: int = max(about["encoder_size"], self.resolution) if from_image else about["encoder_size"]
         self.settings = {"steps": steps, "guidance": guidance, "sampler": sampler, "dtype": str(precision)}
         self.encoder = _checked(encoder, about, self.device)
+        self.from_image = from_image
+        if from_image:
+            self.settings["from_image"] = True
+            if self.encoder is None or sampler != "dpm":
+                raise ValueError("from_image needs the encoder of the training (encoder=...) and the sampler 'dpm'")
         make_sampler(self.noise_process, sampler)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The images' embeddings.
+        """The images' embeddings; with ``from_image``, the flattened clean images (or latents) follow each.
 
         Raises:
             ValueError: if the generator was made without an encoder.
         """
         if self.encoder is None:
             raise ValueError("this E-LDM has no encoder: give ELDMGenerator(..., encoder=...), or pass embeddings")
-        return self.encoder(images)
+        embeddings = self.encoder(images)
+        if not self.from_image:
+            return embeddings
+        return torch.cat([embeddings, self.autoencoder.encode(self._resized(images)).flatten(1)], dim=1)
 
     def generate(
-        self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Tensor | None = None
+        self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """One image per embedding, at the resolution of training.
+        """One image per condition, at the resolution of training.
+
+        Args:
+            condition: from ``condition``, or embeddings where the images are not needed.
+            seeds: one per view.
+            strength: with ``from_image``, the share of the noise process that each view goes through, in
+                (2 steps / timesteps, 1]; 0.6 if not given.
 
         Raises:
-            ValueError: if a strength is given (an embedding is all this generator knows of the source), or if the
-                embeddings have another length than those of training.
+            ValueError: if a strength is given without ``from_image`` (an embedding is all the generator then knows of
+                the source) or is out of range, or if the conditions have another length than those of training.
         """
-        if strength is not None:
-            raise ValueError("E-LDM starts from noise and takes no strength: leave it None")
-        dim = len(self.denoiser.condition.mean)
-        if condition.shape[1] != dim:
-            raise ValueError(f"this E-LDM was trained on embeddings of length {dim}, not {condition.shape[1]}")
-        noise = initial_noise(seeds, self.autoencoder.latent_shape(self.resolution)).to(self.device)
-        scheduler = make_sampler(self.noise_process, self.sampler)
-        standardised = self.denoiser.condition.standardise(condition.to(self.device))
+        dim, pixels = len(self.denoiser.condition.mean), math.prod(self.latent_shape) * self.from_image
+        if strength is not None and not self.from_image:
+            raise ValueError("E-LDM starts from noise and takes no strength: leave it None, or set from_image")
+        if condition.shape[1] != dim + pixels:
+            parts = f"embeddings of length {dim}" + (f" and {pixels} values of the image" if pixels else "")
+            raise ValueError(f"this E-LDM takes {parts}, got conditions of length {condition.shape[1]}")
+        embeddings, sources = condition.to(self.device).split([dim, pixels], dim=1)
+        noise = initial_noise(seeds, self.latent_shape).to(self.device)
+        standardised = self.denoiser.condition.standardise(embeddings)
         options = {"steps": self.steps, "guidance": self.guidance, "clip": self.autoencoder.module is None}
-        latents = sample(self.denoiser, scheduler, standardised, noise, **options)
+        if self.from_image:
+            strength = self._checked_strength(strength, len(seeds))
+            source = sources.float().view(-1, *self.latent_shape)
+            latents = edit(self.denoiser, self.noise_process, standardised, source, noise, strength=strength, **options)
+        else:
+            scheduler = make_sampler(self.noise_process, self.sampler)
+            latents = sample(self.denoiser, scheduler, standardised, noise, **options)
         return self.autoencoder.decode(latents).cpu()
+
+    def _resized(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 R R"]:
+        if images.shape[-2:] == (self.resolution, self.resolution):
+            return images
+        sides = (self.resolution, self.resolution)
+        resized = interpolate(images.float(), sides, mode="bicubic", antialias=True)
+        return resized.round().clamp(0, 255).to(torch.uint8)
+
+    def _checked_strength(self, strength: Float[Tensor, " B"] | None, count: int) -> Float[Tensor, " B"]:
+        strength = torch.full((count,), DEFAULT_STRENGTH) if strength is None else strength
+        least = 2 * self.steps / self.noise_process.config["num_train_timesteps"]
+        if not bool(((strength >= least) & (strength <= 1)).all()):
+            raise ValueError(f"expected strengths in [{least:g}, 1] for {self.steps} steps, got {strength.tolist()}")
+        return strength
 
 
 def _checked(encoder: str | ImageEncoder | nn.Module | None, about: dict, device: torch.device) -> ImageEncoder | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from viewgen.eldm.model import Denoiser
@@ -61,19 +61,80 @@ def sample(
         clip: keep the clean image that each prediction implies in [-1, 1]; right for pixels, wrong for latents.
     """
     scheduler.set_timesteps(steps, device=noise.device)
-    guided = guidance != 1
-    conditions = torch.cat([standardised, torch.zeros_like(standardised)]) if guided else standardised
     images: Tensor = noise
     for timestep in scheduler.timesteps:
-        inputs = torch.cat([images, images]) if guided else images
-        predicted = denoiser(inputs, timestep.expand(len(inputs)), conditions)
-        if guided:
-            conditioned, none = predicted.chunk(2)
-            predicted = none + guidance * (conditioned - none)
+        predicted = guided_prediction(denoiser, images, timestep.expand(len(images)), standardised, guidance)
         if clip:
             predicted = clipped(scheduler, predicted, timestep, images)
         images = scheduler.step(predicted, timestep, images, return_dict=False)[0]
     return images
+
+
+@torch.no_grad()
+def edit(
+    denoiser: Denoiser,
+    noise_process: DDPMScheduler,
+    standardised: Float[Tensor, "B D"],
+    source: Float[Tensor, "B C H W"],
+    noise: Float[Tensor, "B C H W"],
+    *,
+    strength: Float[Tensor, " B"],
+    steps: int,
+    guidance: float,
+    clip: bool,
+) -> Float[Tensor, "B C H W"]:
+    """Add noise to images and denoise them again (SDEdit, https://arxiv.org/abs/2108.01073).
+
+    Each image starts at its own point of the noise process and reaches the clean image in ``steps`` steps of
+    DPM-Solver++ of second order (https://arxiv.org/abs/2211.01095, algorithm 2), whatever the others of its batch do.
+
+    Args:
+        denoiser: the network.
+        noise_process: it was trained with.
+        standardised: from ``Condition.standardise``.
+        source: clean images in [-1, 1], or latents.
+        noise: from ``initial_noise``.
+        strength: where in the noise process to start, in (0, 1]; at 1 nearly nothing of the source is left.
+        steps: network evaluations (each of two halves if guided).
+        guidance: as for ``sample``.
+        clip: as for ``sample``.
+    """
+    timesteps = edit_timesteps(strength, steps, noise_process.config["num_train_timesteps"]).to(source.device)
+    kept = noise_process.alphas_cumprod.to(source.device)[timesteps].view(steps, -1, 1, 1, 1)
+    signals, sigmas = [*kept.sqrt(), torch.ones_like(kept[0])], [*(1 - kept).sqrt(), torch.zeros_like(kept[0])]
+    images, before = signals[0] * source + sigmas[0] * noise, None
+    for step, timestep in enumerate(timesteps):
+        predicted = guided_prediction(denoiser, images, timestep, standardised, guidance)
+        clean = clean_image(noise_process, predicted, timestep, images)
+        clean = clean.clamp(-1, 1) if clip else clean
+        ratio = signals[step + 1] * sigmas[step] / (sigmas[step + 1] * signals[step])  # exp of the log-SNR's half step
+        direction = clean
+        if before is not None and step + 1 < steps:
+            direction = clean + (clean - before[0]) * ratio.log() / (2 * before[1].log())
+        images = sigmas[step + 1] / sigmas[step] * images + signals[step + 1] * (1 - 1 / ratio) * direction
+        before = clean, ratio
+    return images
+
+
+def edit_timesteps(strength: Float[Tensor, " B"], steps: int, timesteps: int) -> Int[Tensor, "steps B"]:
+    """Evenly spaced timesteps from each image's start down; those of diffusers' "trailing" spacing at strength 1."""
+    fractions = 1 - torch.arange(steps, dtype=torch.float64) / steps
+    return (fractions[:, None] * strength.double() * timesteps).round().long().sub(1).clamp_min(0)
+
+
+def guided_prediction(
+    denoiser: Denoiser,
+    images: Float[Tensor, "B C H W"],
+    timestep: Int[Tensor, " B"],
+    standardised: Float[Tensor, "B D"],
+    guidance: float,
+) -> Float[Tensor, "B C H W"]:
+    """The network's prediction, ``none + guidance * (conditioned - none)``; one half alone at guidance 1."""
+    if guidance == 1:
+        return denoiser(images, timestep, standardised)
+    halves = torch.cat([standardised, torch.zeros_like(standardised)])
+    conditioned, none = denoiser(images.repeat(2, 1, 1, 1), timestep.repeat(2), halves).chunk(2)
+    return none + guidance * (conditioned - none)
 
 
 def clipped(
@@ -84,12 +145,31 @@ def clipped(
     Noise and clean image stay two readings of one prediction, so that every sampler goes to the same limit. With the
     clipping of diffusers' schedulers (the clean image alone, or rescaled) they do not.
     """
-    signal = scheduler.alphas_cumprod.to(noisy.device)[timestep].sqrt()
-    sigma = (1 - signal**2).sqrt()
+    clean = clean_image(scheduler, predicted, timestep, noisy).clamp(-1, 1)
+    signal, sigma = _signal_and_sigma(scheduler, timestep, noisy)
     match scheduler.config.prediction_type:
         case "epsilon":
-            return (noisy - signal * ((noisy - sigma * predicted) / signal).clamp(-1, 1)) / sigma
+            return (noisy - signal * clean) / sigma
         case "v_prediction":
-            return (signal * noisy - (signal * noisy - sigma * predicted).clamp(-1, 1)) / sigma
+            return (signal * noisy - clean) / sigma
         case _:
-            return predicted.clamp(-1, 1)
+            return clean
+
+
+def clean_image(
+    scheduler: Any, predicted: Float[Tensor, "B C H W"], timestep: Int[Tensor, "..."], noisy: Float[Tensor, "B C H W"]
+) -> Float[Tensor, "B C H W"]:
+    """The clean image that a predicted noise, velocity or image implies, at one timestep or one per image."""
+    signal, sigma = _signal_and_sigma(scheduler, timestep, noisy)
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return (noisy - sigma * predicted) / signal
+        case "v_prediction":
+            return signal * noisy - sigma * predicted
+        case _:
+            return predicted
+
+
+def _signal_and_sigma(scheduler: Any, timestep: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    kept = scheduler.alphas_cumprod.to(images.device)[timestep].view(-1, 1, 1, 1)
+    return kept.sqrt(), (1 - kept).sqrt()

@@ -1,0 +1,88 @@
+"""Views that start from their source: noise up to a strength, then denoising."""
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from viewgen import generate_views, list_images, load_generator, read_image, view_seed
+from viewgen.eldm import ELDMGenerator
+from viewgen.eldm.sample import clean_image, edit_timesteps, guided_prediction, initial_noise
+
+SEEDS = [view_seed(0, "k", k) for k in range(14)]
+STEPS = 6
+
+
+@pytest.fixture
+def generator(trained, tiny_encoder):
+    return ELDMGenerator(trained, tiny_encoder, from_image=True, steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def pixels(images):
+    return torch.stack([read_image(images / key) for key in list_images(images)])
+
+
+@pytest.mark.parametrize("strength", [0.35, 0.8])
+def test_it_equals_diffusers_solver_from_the_noised_image(generator, pixels, strength):
+    views = generator.generate(generator.condition(pixels), seeds=SEEDS, strength=torch.full((14,), strength))
+
+    scheduler = DPMSolverMultistepScheduler.from_config(generator.noise_process.config)
+    scheduler.set_timesteps(timesteps=edit_timesteps(torch.tensor([strength]), STEPS, 1000)[:, 0].tolist())
+    noise, source = initial_noise(SEEDS, (3, 16, 16)), pixels.float() / 127.5 - 1
+    images = scheduler.add_noise(source, noise, scheduler.timesteps[:1].expand(14))
+    known = generator.denoiser.condition.standardise(generator.encoder(pixels))
+    reference = DPMSolverMultistepScheduler.from_config(scheduler.config, prediction_type="sample")
+    reference.set_timesteps(timesteps=scheduler.timesteps.tolist())
+    for timestep in reference.timesteps:
+        with torch.no_grad():
+            predicted = guided_prediction(generator.denoiser, images, timestep.expand(14), known, 2.0)
+        clean = clean_image(generator.noise_process, predicted, timestep, images).clamp(-1, 1)
+        images = reference.step(clean, timestep, images).prev_sample
+    assert (views.float() - ((images.clamp(-1, 1) + 1) * 127.5).round()).abs().max() <= 1
+
+
+def test_strength_one_is_generation_from_noise(generator, trained, pixels):
+    views = generator.generate(generator.condition(pixels), seeds=SEEDS, strength=torch.ones(14))
+    alone = ELDMGenerator(trained, steps=STEPS)
+    assert (views.int() - alone.generate(generator.encoder(pixels), seeds=SEEDS).int()).abs().max() <= 1
+
+
+def test_a_view_comes_closer_as_its_strength_falls_whatever_its_neighbors_have(generator, pixels):
+    condition = generator.condition(pixels)
+    strengths = torch.tensor([0.1, 0.4, 0.9])
+    views = [generator.generate(condition, seeds=SEEDS, strength=each.expand(14)) for each in strengths]
+    distances = [(view.float() - pixels.float()).square().mean().item() for view in views]
+    assert distances == sorted(distances)
+    assert distances[2] > 4 * distances[0]
+    mixed = generator.generate(condition[:3], seeds=SEEDS[:3], strength=strengths)
+    apart = torch.stack([view[place] for place, view in enumerate(views)])
+    assert (mixed.int() - apart.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(1.0, 7), (0.5, 7), (0.013, 6)])
+def test_timesteps_fall_from_the_start(strength, steps):
+    timesteps = edit_timesteps(torch.tensor([strength, 1.0]), steps, 1000)
+    assert timesteps[0].tolist() == [round(1000 * strength) - 1, 999]
+    assert bool((timesteps.diff(dim=0) < 0).all())
+    scheduler = DPMSolverMultistepScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    assert timesteps[:, 1].tolist() == scheduler.timesteps.tolist()
+
+
+def test_a_run_writes_its_strengths(generator, images, tmp_path):
+    generate_views(images, tmp_path, generator, strength=0.3)
+    close = torch.stack([read_image(tmp_path / f"{key}.0.png") for key in list_images(images)]).float()
+    sources = torch.stack([read_image(images / key) for key in list_images(images)]).float()
+    assert (close - sources).abs().mean() < 60
+
+
+def test_user_mistakes_get_one_clear_line(generator, trained, tiny_encoder, pixels):
+    condition = generator.condition(pixels)
+    with pytest.raises(ValueError, match=r"expected strengths in \[0.012, 1\] for 6 steps, got"):
+        generator.generate(condition, seeds=SEEDS, strength=torch.zeros(14))
+    with pytest.raises(ValueError, match="takes embeddings of length 12 and 768 values of the image"):
+        generator.generate(condition[:, :12], seeds=SEEDS)
+    with pytest.raises(ValueError, match="needs the encoder"):
+        load_generator("eldm", folder=trained, from_image=True)
+    with pytest.raises(ValueError, match="sampler 'dpm'"):
+        ELDMGenerator(trained, tiny_encoder, from_image=True, sampler="ddim")
