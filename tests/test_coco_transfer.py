@@ -187,6 +187,14 @@ def test_a_mistake_is_one_line(programs, arguments, coco):
     assert "2.png is missing" in printed and printed.count("\n") == 1
 
 
+def test_a_test_set_without_annotations_is_refused_before_the_first_step(module, options, coco, monkeypatch):
+    path = coco / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    monkeypatch.setattr(module, "train_mask_rcnn", None)
+    with pytest.raises(ValueError, match=r"expected annotated objects to test on, got none in .*instances_val2017"):
+        module.run(options())
+
+
 def test_published_figures_stand_beside_those_measured_alike(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / PROGRAM))
     grids = importlib.import_module("grids")

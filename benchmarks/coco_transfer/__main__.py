@@ -98,6 +98,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     mean, std = (tuple(255 * value for value in expected[name]) for name in ("mean", "std"))
     recipe = replace(recipe, mean=mean, std=std)
     train, test = (_open(options.coco, split) for split in (options.train, options.test))
+    test.check_test()
     if train.categories != test.categories:
         raise ValueError(f"{train.annotations} and {test.annotations} do not hold the same categories")
     protocol = f"{options.backend} {recipe.label}" + " bf16" * options.bf16

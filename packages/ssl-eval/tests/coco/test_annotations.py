@@ -60,6 +60,26 @@ def test_crowds_and_what_has_no_area_is_not_learned(coco):
     assert len(instances.objects(1).segmentations[0]) == 1
 
 
+@pytest.mark.parametrize("crowds", [True, False])
+def test_a_test_without_objects_is_found_at_once(coco, crowds):
+    """COCO's own test sets have no annotations; crowds are no objects to the evaluators."""
+    opened(coco).check_test()
+
+    def change(content):
+        if not crowds:
+            content["annotations"] = []
+        for each in content["annotations"]:
+            each["iscrowd"] = 1
+
+    rewrite(coco, change)
+    instances = opened(coco)
+    assert len(instances) == 6 and instances.test_objects == 0
+    with pytest.raises(
+        ValueError, match=r"expected annotated objects to test on, got none in .*\.json; give a split with"
+    ):
+        instances.check_test()
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_run_lengths_are_masks(coco, packed):
     mask = np.zeros((96, 72), np.uint8, order="F")

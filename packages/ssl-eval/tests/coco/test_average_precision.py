@@ -68,6 +68,17 @@ def test_areas_and_crowds_may_be_left_out(annotations, evaluator):
     assert average_precision(annotations, found, evaluator=evaluator)["box"]["AP"] > 99
 
 
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_crowds_alone_are_nothing_to_find(annotations, evaluator):
+    """The evaluators give -1 for every figure, which is none."""
+    content = json.loads(annotations.read_text())
+    for each in content["annotations"]:
+        each["iscrowd"] = 1
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"instances_val2017\.json holds no object to find"):
+        average_precision(annotations, [], evaluator=evaluator)
+
+
 def test_there_is_no_other(annotations):
     with pytest.raises(ValueError, match="no evaluator 'coco'"):
         average_precision(annotations, [], evaluator="coco")

@@ -48,6 +48,7 @@ class CocoInstances:
         sizes: n times height and width.
         counts: n times how many objects there are to learn.
         categories: ids of the classes, in ascending order, and their names.
+        test_objects: how many objects a test counts: all that are no crowds.
         packed: the objects of all images, pickled one after the other.
         ends: n places in it.
     """
@@ -58,11 +59,24 @@ class CocoInstances:
     sizes: np.ndarray
     counts: np.ndarray
     categories: tuple[tuple[int, str], ...]
+    test_objects: int
     packed: torch.Tensor
     ends: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check_test(self) -> None:
+        """Find out before a training whether its test can give a figure.
+
+        Raises:
+            ValueError: no object is annotated, as in COCO's own test sets.
+        """
+        if not self.test_objects:
+            raise ValueError(
+                f"expected annotated objects to test on, got none in {self.annotations}; "
+                "give a split with annotations, such as val2017"
+            )
 
     def objects(self, row: int) -> Objects:
         """Of one image."""
@@ -86,12 +100,13 @@ def open_instances(annotations: str | Path, images: str | Path) -> CocoInstances
     annotations, images = Path(annotations), Path(images)
     content = read_annotations(annotations, images)
     places = {identity: place for place, (identity, _) in enumerate(content.categories)}
-    blocks, counts = [], []
+    blocks, counts, test_objects = [], [], 0
     for image in content.images:
         told = content.annotations.pop(image["id"], [])
         objects = _objects(annotations, image, told, places)
         blocks.append(pickle.dumps(objects, protocol=pickle.HIGHEST_PROTOCOL))
         counts.append(len(objects.labels))
+        test_objects += sum(not each.get("iscrowd", 0) for each in told)
     return CocoInstances(
         annotations=annotations,
         images=images,
@@ -99,6 +114,7 @@ def open_instances(annotations: str | Path, images: str | Path) -> CocoInstances
         sizes=np.array([(image["height"], image["width"]) for image in content.images], dtype=np.int64),
         counts=np.array(counts, dtype=np.int64),
         categories=content.categories,
+        test_objects=test_objects,
         packed=torch.frombuffer(bytearray().join(blocks), dtype=torch.uint8),
         ends=np.cumsum([len(block) for block in blocks], dtype=np.int64),
     )

@@ -24,7 +24,7 @@ def average_precision(
         evaluator: "faster-coco-eval" or "pycocotools"; the figures are the same.
 
     Raises:
-        ValueError: there is no such evaluator.
+        ValueError: there is no such evaluator, or no annotated object to find.
     """
     if evaluator not in EVALUATORS:
         raise ValueError(f"no evaluator {evaluator!r}: choose one of {', '.join(EVALUATORS)}")
@@ -34,6 +34,8 @@ def average_precision(
         for each in truth.anns.values():  # what the evaluators take for granted, and files of others leave out
             each.setdefault("iscrowd", 0)
             each.setdefault("area", each["bbox"][2] * each["bbox"][3])
+        if all(each["iscrowd"] for each in truth.anns.values()):
+            raise ValueError(f"{annotations} holds no object to find: give a file with annotations that are no crowds")
         return {
             task: _measure(evaluation(truth, _results(truth, data(), found, unused), kind))
             for task, kind, unused in (("box", "bbox", "segmentation"), ("mask", "segm", "bbox"))

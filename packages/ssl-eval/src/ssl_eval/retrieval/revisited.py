@@ -63,6 +63,8 @@ def read_revisited(folder: str | Path) -> RevisitedSet:
         raise ValueError(f"{truths[0]} is no ground truth: {type(error).__name__} {error}") from None
     if len(judged) != len(names["qimlist"]):
         raise ValueError(f"{truths[0]} judges {len(judged)} queries and names {len(names['qimlist'])}")
+    if not any(len(each.easy) + len(each.hard) for each in judged):
+        raise ValueError(f"{truths[0]} names no image to find: expected easy or hard ones of at least one query")
     images, queries = (_files(folder / "jpg", names[key]) for key in ("imlist", "qimlist"))
     return RevisitedSet(queries=queries, boxes=boxes, images=images, judged=judged)
 
