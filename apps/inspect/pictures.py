@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 import viewgen
+from genviews_core.images import UnreadableImage, image_size
 
 
 def thumbnail(path: Path, side: int) -> str:
@@ -26,9 +27,8 @@ def thumbnail(path: Path, side: int) -> str:
 def short_side(path: Path, otherwise: int) -> int:
     """The shorter side in pixels, from the file's head; ``otherwise`` where that does not say."""
     try:
-        with Image.open(path) as image:
-            return min(image.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return min(image_size(path))
+    except UnreadableImage:
         return otherwise  # read_image says what is wrong, if anything
 
 

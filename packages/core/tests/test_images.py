@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import random
 import socket
 import sys
 import threading
@@ -142,3 +143,43 @@ def test_a_tensor_is_the_central_square(tmp_path):
     assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(np.array(picture())).permute(2, 0, 1))
     square = np.asarray(picture().crop((8, 0, 32, 24)).resize((10, 10), Image.Resampling.BICUBIC), int)
     assert np.abs(read_image(tmp_path / "a.png", 10).permute(1, 2, 0).numpy() - square).max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the EXIF
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_broken_exif_does_not_lose_the_image(kind):
+    draws, exif = random.Random(0), Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    for cut in (0, 3, 9):
+        for _ in range(30):
+            data = bytearray(exif.tobytes()[: -cut or None])
+            for place in draws.choices(range(6, len(data)), k=4):
+                data[place] = draws.randrange(256)
+            assert set(read_rgb(encode(Image.new("RGB", (4, 8), "red"), kind, exif=bytes(data))).size) == {4, 8}
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "ppm", "webp", "jp2"])
+def test_cut_files_are_refused_in_one_printable_line(tmp_path, suffix, kept):
+    path = tmp_path / f"bad\nname.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UnreadableImage) as error:
+        read_image(path, 8)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1), (2, 9)])
+def test_thin_images_are_read_at_any_size(tmp_path, size):
+    (tmp_path / "thin.png").write_bytes(encode(Image.new("RGB", size, (9, 80, 200))))
+    assert read_image(tmp_path / "thin.png").shape == (3, size[1], size[0])
+    assert read_image(tmp_path / "thin.png", 5)[:, 2, 2].tolist() == [9, 80, 200]
+
+
+def test_the_limit_does_not_depend_on_pillows(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    for read in (read_rgb, read_label_map):
+        with pytest.raises(ImageTooLarge, match="more than 178956970 pixels"):
+            read(REFUSED["bomb.png"][0])
+    assert Image.MAX_IMAGE_PIXELS is None

@@ -31,7 +31,7 @@ def iter_images(
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"expected a folder of images, got {root}: give the path of an existing folder")
+        raise ValueError(f"{root} is not a folder: give the folder that holds the images")
     pending, above = [""], list[tuple[str, tuple[int, int]]]()  # keys and folders yet to come, the next one last
     while pending:
         name = pending.pop()
@@ -64,7 +64,7 @@ def images_in(folder: str | os.PathLike[str], suffixes: Collection[str] = SUFFIX
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"expected a folder of images, got {folder}: give the path of an existing folder")
+        raise ValueError(f"{folder} is not a folder: give the folder that holds the images")
     return [path for path in visible(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
 
 
