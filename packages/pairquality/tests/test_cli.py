@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from genviews_core.backbones import backbone_hash, create_backbone
 from pairquality import ForegroundPCA
 from pairquality.cli import FAILED, main, run
+from pairquality.scorers import student_training
 
 
 @pytest.fixture
@@ -92,3 +96,56 @@ def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypa
     assert "was changed after it was saved" in told("--pca", pca, *out)
     save_file(tensors, pca)
     assert "does not hold a saved foreground PCA" in told("--pca", pca, *out)
+
+
+TINY = ("--count", "27", "--held-out", "3", "--pairs", "2", "--steps", "1", "--widths", "4", "--depths", "1")
+WRITES = {"fit": "x.safetensors", "ratios": "x.parquet", "look": "x.png", "distill": "x.safetensors"}
+
+
+def ended(work, monkeypatch, name: str, *options: str) -> str:
+    """The last line of a command that fails."""
+    given = ("--encoder", str(work / "backbone")) if name == "fit" else ("--pca", str(work / "pca.safetensors"))
+    monkeypatch.setattr("sys.argv", ["pairquality", name, str(work / "images"), "--workers", "1", *given, *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    text = str(caught.value)
+    assert text.startswith("error: ") and "\n" not in text
+    return text
+
+
+@pytest.fixture
+def ready(work):
+    """The same with a PCA, and images enough for every command."""
+    for place in range(12, 30):
+        shutil.copy(work / "images" / "0.png", work / "images" / f"{place}.png")
+    assert command(work, "fit", "--encoder", str(work / "backbone"), "--out", str(work / "pca.safetensors")) == 0
+    return work
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_place_that_cannot_be_made_and_a_device_that_is_not_here_are_one_line(ready, monkeypatch, name):
+    before = sorted(ready.rglob("*"))
+    (ready / "file").touch()
+    training = TINY if name == "distill" else ()
+    assert "cannot write /proc/x/" in ended(ready, monkeypatch, name, "--out", f"/proc/x/{WRITES[name]}", *training)
+    told = ended(ready, monkeypatch, name, "--out", str(ready / "file" / WRITES[name]), *training)
+    assert "a file stands where a folder is needed" in told
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:1"):
+        told = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), "--device", device, *training)
+        assert f"got {device}, but torch sees no CUDA GPU; give --device cpu" in told
+    assert sorted(ready.rglob("*")) == sorted([*before, ready / "file"])
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_full_disk_is_one_line_and_leaves_no_part(ready, monkeypatch, name):
+    before = sorted(ready.rglob("*"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
+    told = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), *(TINY if name == "distill" else ()))
+    assert "the disk is full; free some space and run again" in told
+    assert sorted(ready.rglob("*")) == before

@@ -3,12 +3,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from genviews_core.lock import lock_file
 from pairquality import FeatureEncoder, ForegroundPCA, foreground_ratio, write_ratios
 from pairquality.fit_folder import choose_keys, fit_images
 from pairquality.images import UnreadableImage, iter_images, read_image
@@ -224,3 +226,34 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, pca.margin)
 def test_a_million_images_take_no_more_memory_than_fifty_thousand():
     found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()
     assert int(found[0]) < 16 * 1024 and float(found[1]) > 0.5  # kilobytes; the tokens alone would be 288,000
+
+
+def test_one_process_at_a_time_writes_a_file(images, tmp_path):
+    out = tmp_path / "r.parquet"
+    with lock_file(out), pytest.raises(ValueError, match=r"r\.parquet is being written by"):
+        write_ratios(images, out, encoder(), fitted(images))
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_a_file_or_journal_that_holds_images_twice_is_refused(images, tmp_path):
+    out, pca = tmp_path / "r.parquet", fitted(images)
+    write_ratios(images, out, encoder(), pca)
+    once = pq.read_table(out)
+    pq.write_table(pa.concat_tables([once, once]), out)
+    with pytest.raises(ValueError, match="does not hold every image once: delete it"):
+        write_ratios(images, out, encoder(), pca)
+
+    def stop(done: int, total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    out.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        write_ratios(images, out, encoder(), pca, batch_size=5, on_progress=stop)
+    journal = tmp_path / "r.parquet.journal"
+    first, *rows = journal.read_text().splitlines(keepends=True)
+    for damaged in ([*rows, *rows], rows[:7] + rows[5:], [*rows[:6], "[]\n", *rows[7:]], [*rows[:6], "{\n", *rows[7:]]):
+        journal.write_text("".join([first, *damaged]))
+        with pytest.raises(ValueError, match=r"r\.parquet\.journal is damaged.*delete it to begin again"):
+            write_ratios(images, out, encoder(), pca)
+    assert not out.exists()

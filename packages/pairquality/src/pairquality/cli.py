@@ -20,6 +20,9 @@ import torch
 import tyro
 
 import pairquality
+from genviews_core.device import resolve_device
+from genviews_core.files import check_writable
+from genviews_core.lock import lock_file
 from pairquality.progress import progress_bar
 from pairquality.scorers.distill_command import run_distill
 from pairquality.scorers.distillation import Distillation
@@ -44,7 +47,8 @@ class Encoding:
     batch_size: int = 64
     workers: int = 4
     """Threads that read images."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = "auto"
+    """auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _fit(command: Fit) -> int:
+    with lock_file(command.out):
+        return _fit_alone(command)
+
+
+def _fit_alone(command: Fit) -> int:
+    check_writable(command.out)
     encoder = _load(command, command.encoder, command.size)
     with progress_bar("images") as update, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -155,7 +165,6 @@ def _fit(command: Fit) -> int:
         )
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
-    command.out.parent.mkdir(parents=True, exist_ok=True)
     pca.save(command.out)
     assert pca.fitted_on is not None
     print(
@@ -184,6 +193,7 @@ def _ratios(command: Ratios) -> int:
 
 
 def _look(command: Look) -> int:
+    check_writable(command.out)
     pca, encoder = _load_pca(command)
     print(
         pairquality.foreground_sheet(command.images, command.out, encoder, pca, count=command.count, seed=command.seed)
@@ -193,7 +203,7 @@ def _look(command: Look) -> int:
 
 def _distill(command: Distill) -> int:
     pca, encoder = _load_pca(command)
-    options = {"workers": command.workers, "device": command.device}
+    options = {"workers": command.workers, "device": resolve_device(command.device)}
     return run_distill(command.images, command.out, encoder, pca, command.training, **options)
 
 
@@ -215,7 +225,7 @@ def _load(command: Encoding, name: str, size: int | None) -> pairquality.Feature
         mean=command.mean,
         std=command.std,
         autocast=PRECISIONS[command.precision],
-        device=command.device,
+        device=resolve_device(command.device),
     )
 
 

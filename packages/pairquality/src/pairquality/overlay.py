@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from genviews_core.files import atomic_write
 from pairquality.encoder import FeatureEncoder
 from pairquality.fit_folder import choose_keys
 from pairquality.foreground import foreground_maps, foreground_ratio
@@ -59,10 +60,7 @@ def foreground_sheet(
     if not read:
         raise ValueError(f"No image under {os.fspath(images_root)} can be read.")
     sheet = _sheet(read, encoder, pca, tile)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(out.name + ".part")
-    sheet.save(unfinished, FORMATS[out.suffix.lower()])
-    unfinished.replace(out)
+    atomic_write(out, lambda temporary: sheet.save(temporary, FORMATS[out.suffix.lower()]))
     return out
 
 

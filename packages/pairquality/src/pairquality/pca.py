@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from genviews_core.tensor_files import save_tensors
 from pairquality.encoder import FeatureEncoder, Triple
 
 
@@ -92,12 +92,13 @@ class ForegroundPCA:
         return _hash(*self._content())
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file; a reader never sees half of it."""
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".part")
+        """Write a safetensors file; a reader never sees half of it.
+
+        Raises:
+            ValueError: it cannot be written; what stood there before is untouched.
+        """
         tensors, text = self._content()
-        save_file(tensors, unfinished, {"foreground_pca": text, "hash": _hash(tensors, text)})
-        unfinished.replace(path)
+        save_tensors(path, tensors, {"foreground_pca": text, "hash": _hash(tensors, text)})
 
     def _content(self) -> tuple[dict[str, Tensor], str]:
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("direction", "mean")}

@@ -6,7 +6,7 @@ file is the same as without.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from genviews_core.files import atomic_write, writing
+from genviews_core.lock import lock_file
 from pairquality.encoder import FeatureEncoder
 from pairquality.fit_folder import Progress
 from pairquality.foreground import foreground_ratio
@@ -68,34 +70,33 @@ def write_ratios(
         on_progress: called with (images done, images in all).
 
     Raises:
-        ValueError: the PCA is another encoder's, the file holds other ratios, no image can be read, or NaN features.
+        ValueError: the PCA is another encoder's, the file holds other ratios or cannot be written, another process is
+            writing it, no image can be read, or NaN features.
     """
     pca.require(encoder)
     out = Path(out)
     if out.suffix != ".parquet":
         raise ValueError(f"Ratios are written to a .parquet file, but out is {out}.")
     about = _about(images_root, encoder, pca)
-    if not out.exists():
-        journal = _Journal(out.with_name(out.name + ".journal"), {**about, "batch_size": batch_size})
-        total = about["images"]["count"]
-        rest = islice(iter_images(images_root), journal.done, None)
-        for batch in read_batches(images_root, rest, encoder.size, batch_size=journal.batch_size, workers=workers):
-            journal.add(_rows(batch, encoder, pca))
-            if on_progress is not None:
-                on_progress(journal.done, total)
-        _fold(journal, out, about)
-    return _summary(out, about)
+    with lock_file(out):
+        if not out.exists():
+            journal = _Journal(out.with_name(out.name + ".journal"), {**about, "batch_size": batch_size})
+            total = about["images"]["count"]
+            rest = islice(iter_images(images_root), journal.done, None)
+            for batch in read_batches(images_root, rest, encoder.size, batch_size=journal.batch_size, workers=workers):
+                journal.add(_rows(batch, encoder, pca))
+                if on_progress is not None:
+                    on_progress(journal.done, total)
+            _fold(journal, out, about)
+        return _summary(out, about)
 
 
 def _about(root: str | os.PathLike[str], encoder: FeatureEncoder, pca: ForegroundPCA) -> dict[str, Any]:
-    digest, count = blake2b(digest_size=16), 0
-    for key in iter_images(root):
-        digest.update(json.dumps(key).encode())
-        count += 1
-    if not count:
+    images = _count_and_hash(iter_images(root))
+    if not images["count"]:
         raise ValueError(f"No image was found under {root}.")
     return {
-        "images": {"count": count, "hash": digest.hexdigest()},
+        "images": images,
         "encoder": {
             "name": encoder.name,
             "hash": encoder.hash,
@@ -104,6 +105,15 @@ def _about(root: str | os.PathLike[str], encoder: FeatureEncoder, pca: Foregroun
         },
         "pca": pca.hash,
     }
+
+
+def _count_and_hash(keys: Iterable[str]) -> dict[str, Any]:
+    """Of the keys in their order."""
+    digest, count = blake2b(digest_size=16), 0
+    for key in keys:
+        digest.update(json.dumps(key).encode())
+        count += 1
+    return {"count": count, "hash": digest.hexdigest()}
 
 
 def _refuse_others(path: Path, found: dict[str, Any], about: dict[str, Any]) -> None:
@@ -138,16 +148,15 @@ class _Journal:
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.path, self.batch_size, self.done = path, about["batch_size"], 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not (path.is_file() and self._reopen(about)):
-            path.write_text(json.dumps(about) + "\n")
+            atomic_write(path, json.dumps(about) + "\n")
 
     def _reopen(self, about: dict[str, Any]) -> bool:
-        with self.path.open("r+b") as file:
+        with writing(self.path), self.path.open("r+b") as file:
             first = file.readline()
             if not first.endswith(b"\n"):
                 return False
-            found = json.loads(first)
+            found = self._parse(first)
             _refuse_others(self.path, found, about)
             self.batch_size = found["batch_size"]
             kept = place = len(first)
@@ -160,7 +169,7 @@ class _Journal:
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Appends a batch."""
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
         self.done += len(rows)
 
@@ -168,28 +177,46 @@ class _Journal:
         """The lines of the images, read one by one."""
         with self.path.open() as file:
             next(file)
-            yield from map(json.loads, file)
+            yield from map(self._parse, file)
+
+    def _parse(self, line: str | bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            assert isinstance(row, dict) and ("key" in row or "batch_size" in row)
+        except (ValueError, AssertionError):
+            raise self.damage from None
+        return row
+
+    @property
+    def damage(self) -> ValueError:
+        """What to say of a journal that this class did not write alone."""
+        return ValueError(f"{self.path} is damaged, it does not hold every image once: delete it to begin again")
 
 
 def _fold(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
     """The journal's ratios into the Parquet file and its errors into the other; then it goes."""
-    failed, failures = 0, _failures_path(out)
-    with failures.open("w") as file:
-        for row in journal.rows():
-            if "error" in row:
-                file.write(json.dumps(row) + "\n")
-                failed += 1
+    if _count_and_hash(row["key"] for row in journal.rows()) != about["images"]:
+        raise journal.damage
+    failures, failed = _failures_path(out), sum("error" in row for row in journal.rows())
+
+    def write_failures(temporary: Path) -> None:
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in journal.rows() if "error" in row)
+
+    failures.unlink(missing_ok=True)
+    if failed:
+        atomic_write(failures, write_failures)
     if failed == journal.done:
         raise ValueError(f"None of the {failed} images can be read: see {failures}.")
-    if not failed:
-        failures.unlink()
-    unfinished = out.with_name(out.name + ".part")
     told = {METADATA: json.dumps({**about, "failed": failed}).encode()}
-    with pq.ParquetWriter(unfinished, SCHEMA.with_metadata(told)) as writer:
-        good = (row for row in journal.rows() if "error" not in row)
-        while rows := list(islice(good, ROWS)):
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-    unfinished.replace(out)
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, SCHEMA.with_metadata(told)) as writer:
+            good = (row for row in journal.rows() if "error" not in row)
+            while rows := list(islice(good, ROWS)):
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+
+    atomic_write(out, write)
     journal.path.unlink()
 
 
@@ -200,6 +227,8 @@ def _summary(out: Path, about: dict[str, Any]) -> RatiosSummary:
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{out} holds no ratios of pairquality: choose another file, or delete it.") from error
     _refuse_others(out, found, about)
+    if metadata.num_rows + found["failed"] != about["images"]["count"]:
+        raise ValueError(f"{out} does not hold every image once: delete it, and the same command makes it again")
     return RatiosSummary(written=metadata.num_rows, failed=found["failed"], failures=_failures_path(out))
 
 

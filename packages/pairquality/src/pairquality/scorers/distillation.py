@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from genviews_core.files import check_writable
+from genviews_core.lock import lock_file
 from pairquality.encoder import FeatureEncoder
 from pairquality.fit_folder import Progress, choose_keys
 from pairquality.images import iter_images
@@ -50,37 +52,38 @@ def distill(
         device: where the small network is trained; the encoder stays where it is.
 
     Raises:
-        ValueError: too few images, another run's file, or a PCA of another encoder.
+        ValueError: too few images, another run's file, a PCA of another encoder, a file that cannot be written, or that
+            another process is writing.
     """
     pca.require(encoder)
     root, out, config = Path(images_root), Path(out), config or Distillation()
     trained, held_out = _split(root, config)
     training = {**_plain(config), "keys": _digest(trained), "data": str(images_root)}
-    if out.exists():
-        return _finished(out, encoder, pca, training)
-    teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))
-    at = {"root": root, "views": config.views, "side": stored_side(encoder.size), "workers": workers}
-    folders = [Folder(keys=keys, **at) for keys in (trained, held_out)]
-    side = config.student_side(encoder.size)
-    run = StudentTraining(folders[0], teacher, config, side)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state = out.with_name(out.name + ".state")
-    run.train(state, {**training, "encoder": encoder.hash, "pca": pca.hash}, checkpoint_seconds, on_progress)
-    about = About(
-        encoder=encoder.name,
-        encoder_hash=encoder.hash,
-        pca_hash=pca.hash,
-        size=side,
-        mean=encoder.normalisation[0],
-        std=encoder.normalisation[1],
-        grid=encoder.grid,
-        widths=config.widths,
-        depths=config.depths,
-        training={**training, "kept": run.subspace.kept},
-        rank_correlation=run.agreement(folders[1]),
-    )
-    save_distilled(out, run.student, run.pca.direction, about)
-    state.unlink(missing_ok=True)
+    with lock_file(out):
+        if out.exists():
+            return _finished(out, encoder, pca, training)
+        check_writable(out)
+        teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))
+        at = {"root": root, "views": config.views, "side": stored_side(encoder.size), "workers": workers}
+        folders = [Folder(keys=keys, **at) for keys in (trained, held_out)]
+        run = StudentTraining(folders[0], teacher, config, config.student_side(encoder.size))
+        state = out.with_name(out.name + ".state")
+        run.train(state, {**training, "encoder": encoder.hash, "pca": pca.hash}, checkpoint_seconds, on_progress)
+        about = About(
+            encoder=encoder.name,
+            encoder_hash=encoder.hash,
+            pca_hash=pca.hash,
+            size=run.side,
+            mean=encoder.normalisation[0],
+            std=encoder.normalisation[1],
+            grid=encoder.grid,
+            widths=config.widths,
+            depths=config.depths,
+            training={**training, "kept": run.subspace.kept},
+            rank_correlation=run.agreement(folders[1]),
+        )
+        save_distilled(out, run.student, run.pca.direction, about)
+        state.unlink(missing_ok=True)
     return about
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from genviews_core.tensor_files import save_tensors
 from pairquality.encoder import FeatureEncoder, Triple, denormalise
 from pairquality.pca import ForegroundPCA
 from pairquality.score import PairScores
@@ -117,13 +117,15 @@ def direction_pca(direction: Float[Tensor, " k"]) -> ForegroundPCA:
 
 
 def save_distilled(path: Path, student: Student, direction: Float[Tensor, " k"], about: About) -> None:
-    """Writes a safetensors file; a reader never sees half of it."""
+    """Write a safetensors file; a reader never sees half of it.
+
+    Raises:
+        ValueError: it cannot be written; what stood there before is untouched.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     tensors[DIRECTION] = direction.detach().cpu().contiguous()
     text = json.dumps(asdict(about))
-    unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, dict(zip(METADATA, (text, _hash(tensors, text)), strict=True)))
-    unfinished.replace(path)
+    save_tensors(path, tensors, dict(zip(METADATA, (text, _hash(tensors, text)), strict=True)))
 
 
 def load_distilled(

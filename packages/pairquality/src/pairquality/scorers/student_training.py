@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genviews_core.tensor_files import save_torch
 from pairquality.fit_folder import Progress
 from pairquality.score import PairScores
 from pairquality.scorers.distilled import direction_pca, scaled_down
@@ -128,9 +129,7 @@ class StudentTraining:
 
     def _save(self, path: Path, about: dict[str, Any], step: int) -> None:
         student, adamw = self.student.state_dict(), self.optimizer.state_dict()
-        unfinished = path.with_name(path.name + ".part")
-        torch.save({"about": about, "step": step, "student": student, "adamw": adamw}, unfinished)
-        unfinished.replace(path)
+        save_torch(path, {"about": about, "step": step, "student": student, "adamw": adamw})
 
     def _resume(self, path: Path, about: dict[str, Any]) -> int:
         if not path.exists():
