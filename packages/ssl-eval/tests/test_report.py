@@ -143,6 +143,35 @@ def test_markdown_and_csv_say_what_the_results_say(files, page):
             assert row["deviation"] == row["low"] == row["high"] == ""
 
 
+HOSTILE = (
+    "=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\uff1d1", 'a;=1";=2', "<img src=x onerror=alert(1)>",
+    "a\n\n# b", "![x](http://y)", "[x](javascript:y)", "&lt;b>", "**x** __y__ ~~z~~ `q`", "a|b\\|c", "val_480p",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_of_strangers_are_shown_and_neither_run_nor_drawn(name, tmp_path):
+    """No cell of CSV begins a formula, whatever separates the cells; a line of Markdown stays one, without markup."""
+    odd = {"recipe": name, "data": name, "task": name, "metric": name, "protocol": name, "machine": name}
+    append_result(tmp_path / "odd.jsonl", result(**odd, backbone=name))
+    write_report([tmp_path / "odd.jsonl"], tmp_path / "out", title=name)
+    text = (tmp_path / "out/report.csv").read_text()
+    for separator in ",;\t":
+        cells = [cell for row in csv.reader(text.splitlines(), delimiter=separator) for cell in row]
+        assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "@", "-", "\uff1d"))]
+    [row] = csv.DictReader((tmp_path / "out/report.csv").open(newline=""))
+    assert {row[each].replace("'", "") for each in ("recipe", "data", "task", "backbones", "machines")} == {
+        name.replace("'", "")
+    }
+    shown = (tmp_path / "out/report.md").read_text()
+    lines = shown.splitlines()
+    assert len(lines) == 11 and lines[0].startswith("# ") and len([each for each in lines if each[:1] == "|"]) == 3
+    cells = re.split(r"(?<!\\)\|", lines[4].replace("\\\\", ""))
+    assert len(cells) == 5 and not re.search(r"<|(?<!\\)[\[\]`*~]|&lt;b", shown)
+    if name == "val_480p":
+        assert lines[0] == "# val_480p"
+
+
 def test_the_page_says_what_the_results_say(page):
     rows = Page(page.read_text()).rows
     head, *body = rows[: 1 + len(VALUES)]

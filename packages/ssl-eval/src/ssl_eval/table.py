@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from ssl_eval.escape import escape_markdown
 from ssl_eval.results import Result
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ class Table:
     caption: str = ""
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown."""
+        """The table in GitHub's Markdown; cells are shown as they are, whatever they hold."""
         dashes = ["---"] * 2 + ["---:"] * (len(self.header) - 2)
-        lines = [self.header, dashes, *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        header, *rows = ([escape_markdown(cell) for cell in line] for line in (self.header, *self.rows))
+        return "\n".join(f"| {' | '.join(line)} |" for line in (header, dashes, *rows))
 
     def __rich__(self) -> RichTable:
         """What rich draws."""

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from ssl_eval.escape import escape_csv, escape_markdown
 from ssl_eval.report.sections import Section
 from ssl_eval.results import Result
 from ssl_eval.table import tabulate
@@ -18,13 +19,18 @@ COLUMNS = (
 
 def as_markdown(title: str, results: Sequence[Result]) -> str:
     """The table, and what it says."""
-    machines = "\n".join(f"- {machine}" for machine in dict.fromkeys(result.machine for result in results))
+    machines = "\n".join(
+        f"- {escape_markdown(machine)}" for machine in dict.fromkeys(result.machine for result in results)
+    )
     told = "Mean ± sample standard deviation (number of seeds); without either, one seed."
-    return f"# {title}\n\n{tabulate(results).markdown()}\n\n{told}\n\nMeasured on:\n\n{machines}\n"
+    return f"# {escape_markdown(title)}\n\n{tabulate(results).markdown()}\n\n{told}\n\nMeasured on:\n\n{machines}\n"
 
 
 def as_csv(sections: Sequence[Section]) -> str:
-    """A line per cell; low and high are the ends of the mean's 95% interval."""
+    """A line per cell; low and high are the ends of the mean's 95% interval.
+
+    No text is a formula to a spreadsheet, see `escape_csv`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -37,6 +43,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                 told = [" ".join(dict.fromkeys(each.backbone for each in cell.results))]
                 told += ["; ".join(dict.fromkeys(each.machine for each in cell.results))]
                 seeds = " ".join(str(each.seed) for each in cell.results)
-                row = (recipe, section.data, column.task, column.metric, column.protocol, cell.mean, deviation, seeds)
-                writer.writerow((*row, *ends, *told))
+                names = (recipe, section.data, column.task, column.metric, column.protocol)
+                line = (*names, cell.mean, deviation, seeds, *ends, *told)
+                writer.writerow([escape_csv(each) if isinstance(each, str) else each for each in line])
     return text.getvalue()
