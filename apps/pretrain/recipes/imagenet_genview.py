@@ -63,8 +63,8 @@ def imagenet_swav() -> Recipe:
     lr 0.6 to 0.0006 without warm-up, a queue of 3840 from epoch 15, prototypes frozen for the first epoch, 2 x 224 and
     6 x 96 px: facebookresearch/swav@06b1b7c scripts/swav_200ep_bs256_pretrain.sh and src/multicropdataset.py (from
     which the std of 0.228 comes). One of the eight views is synthetic, as GenView's code draws it. Weight decay 1e-4 as
-    in GenView's table 9; the script has 1e-6. The script's LARC also adapts and decays biases and norms, which LARS here
-    leaves alone.
+    in GenView's table 9; the script has 1e-6. The script's LARC also adapts and decays biases and norms, which LARS
+    here leaves alone.
     """
     full = imagenet_augment(crop_scale=(0.14, 1.0), jitter=FULL_JITTER, std=(0.228, 0.224, 0.225))
     return Recipe(
