@@ -28,8 +28,8 @@ def trained(tmp_path_factory, programs) -> Path:
 @pytest.mark.parametrize("quality", ["exact", "self", "distilled"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_method_learns_with_every_quality(trained, recipe, quality):
-    [weighed] = lines(trained / f"{recipe}-{quality}")
-    [plain] = lines(trained / f"{recipe}-none")
+    [_, weighed] = lines(trained / f"{recipe}-{quality}")
+    [_, plain] = lines(trained / f"{recipe}-none")
     assert weighed["step"] == plain["step"] == 2 and weighed["loss"] != plain["loss"]
     assert -2 <= weighed["quality"] <= 2 and 1 / 16 < weighed["effective_share"] < 1
     histogram = weighed["weights"]

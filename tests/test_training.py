@@ -75,6 +75,25 @@ def test_a_signal_ends_a_step_and_the_same_command_goes_on_to_the_last_bit(folde
         assert torch.equal(tensor, saved[1]["extra"]["probe"][name])
 
 
+def test_what_is_about_to_be_trained_is_said_before_the_first_step(told):
+    assert told["resumed"].splitlines() == [
+        "cifar10-dino: 40 images, 2 x 2 steps of 16 images, policy genview",
+        "resnet10: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "
+        "goes on after step 2, 2 steps to go",
+    ]
+
+
+def test_images_that_do_not_fill_a_batch_make_a_smaller_one(folder, told):
+    """40 images in 16 parts of one size: 32 at once, and the same when the run is looked at again."""
+    first, second, *_ = told["few"].splitlines()
+    assert first == (
+        "40 images do not fill a batch of 64: the batch is 32, the learning rate 6.25e-05 (--lr-scaling linear)"
+    )
+    assert second == "cifar10-dino: 40 images, 1 x 1 steps of 32 images, policy genview"
+    assert "all 1 steps were done" in told["few again"].splitlines()[1]
+    assert json.loads((folder / "few" / "backbone" / "backbone.json").read_text())["recipe"]["batch_size"] == 32
+
+
 def test_fp16_learns_what_float32_does_within_its_precision(folder):
     half, full = lines(folder / "half"), lines(folder / "byol")
     assert [row["loss"] for row in half] == pytest.approx([row["loss"] for row in full], rel=0.02)
@@ -128,6 +147,8 @@ def test_three_looks_in_a_row_find_a_collapse_and_say_it_once(told):
         ("three parts", "3 parts each: choose --batch-size 15 or 18"),
         ("resnet checkpointed", "--checkpoint-activations is for vision transformers"),
         ("lars fused", "lars has no fused kernel"),
+        ("too few", "expected 41 images at least for 1 processes with 41 parts each, got 40"),
+        ("batch of one", "expected 2 images at least in each part of a step for dino with resnet10, got 1; give"),
         ("other classes", "do not hold the same class folders"),
     ],
 )
@@ -212,4 +233,4 @@ def test_a_signal_to_one_process_group_ends_all_after_one_step(together, tmp_pat
     step = torch.load(out / "resume.pt", weights_only=True)["step"]
     assert said.count(f"stopped by SIGTERM after step {step}; the same command goes on from there") == 1
     assert "exitcode  : 143" in said
-    assert step >= 10 and not (out / "backbone").exists()
+    assert step >= 1 and not (out / "backbone").exists()

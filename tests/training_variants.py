@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
 
 import sslzoo  # noqa: E402
 import training  # noqa: E402
-from data import Data  # noqa: E402
+from data import Data, open_loader  # noqa: E402
 from execution import Execution  # noqa: E402
 from pairdata import write_scenes  # noqa: E402
 from recipes import RECIPES  # noqa: E402
@@ -53,7 +53,9 @@ VIT = dataclasses.replace(
 )
 
 
-def train(folder: Path, name: str, recipe=DINO, *, stop_after: int | None = None, seconds=1e9, **execution) -> str:
+def train(
+    folder: Path, name: str, recipe=DINO, *, stop_after: int | None = None, seconds=1e9, loud=False, **execution
+) -> str:
     """What it printed, and the error it ended with if any."""
 
     def on_step(step: int, total: int, scalars: dict[str, float]) -> None:
@@ -70,6 +72,7 @@ def train(folder: Path, name: str, recipe=DINO, *, stop_after: int | None = None
                 WORKER,
                 execution=Execution(**execution),
                 on_step=on_step,
+                on_message=print if loud else None,
                 checkpoint_seconds=seconds,
                 log_every=1,
             )
@@ -82,7 +85,7 @@ def overflow(folder: Path) -> dict[str, object]:
     """One step whose gradient overflows in fp16."""
     recipe = dataclasses.replace(DINO, precision="fp16")
     data = Data(images=folder / "scenes" / "images")
-    loader = training.open_loader(recipe, data, WORKER)
+    loader = open_loader(recipe, data, WORKER)
     state = training.open_training(recipe, data, loader, folder / "overflow", WORKER, Execution(), Scoring())
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # pyright: ignore
     state.method.center.fill_(0.5)
@@ -128,7 +131,11 @@ def main() -> None:
         "plain": train(folder, "plain", probe=False),
         "watched": train(folder, "watched", test=folder / "test" / "images", knn_every=1, peak_tflops=1.0),
         "stopped": train(folder, "stopped", stop_after=1),
-        "resumed": train(folder, "stopped"),
+        "resumed": train(folder, "stopped", loud=True),
+        "few": train(folder, "few", dataclasses.replace(DINO, batch_size=64, epochs=1), loud=True, accumulate=16),
+        "few again": train(folder, "few", dataclasses.replace(DINO, batch_size=64, epochs=1), loud=True, accumulate=16),
+        "too few": train(folder, "none", dataclasses.replace(DINO, batch_size=82), accumulate=41),
+        "batch of one": train(folder, "none", dataclasses.replace(DINO, batch_size=16), accumulate=16),
         "byol": train(folder, "byol", BYOL),
         "half": train(folder, "half", half),
         "half-stopped": train(folder, "half-stopped", half, stop_after=1),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
 import sslzoo  # noqa: E402
 import step  # noqa: E402
 import training  # noqa: E402
-from data import Data  # noqa: E402
+from data import Data, open_loader  # noqa: E402
 from execution import Execution  # noqa: E402
 from pairdata import write_scenes  # noqa: E402
 from recipes import RECIPES  # noqa: E402
@@ -41,7 +41,7 @@ RECIPE = dataclasses.replace(
 def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str, torch.Tensor]:
     """The weights after two steps in float64."""
     data, execution = Data(images=folder / "scenes" / "images"), Execution(accumulate=parts)
-    loader = training.open_loader(RECIPE, data, worker)
+    loader = open_loader(RECIPE, data, worker)
     state = training.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
     model = sslzoo.distribute(state.method.double())
     for batch in loader.epoch(0):

@@ -60,11 +60,12 @@ def run_recipe(pretrain: Pretrain) -> None:
             execution=pretrain.execution,
             scoring=pretrain.scoring,
             on_step=progress.stage(recipe.name),
+            on_message=progress.message,
             checkpoint_seconds=pretrain.checkpoint_seconds,
         )
-        progress.console.print(f"backbone: {backbone}")
+        progress.message(f"backbone: {backbone}")
         if (pretrain.out / "gaps.json").exists():
-            progress.console.print(f"some images or views were missing: see {pretrain.out / 'gaps.json'}")
+            progress.message(f"some images or views were missing: see {pretrain.out / 'gaps.json'}")
 
 
 def _subcommands() -> Any:

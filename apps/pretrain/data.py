@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 import sslzoo
-from pairdata import FFCVLoader, FolderLoader, is_records
+from pairdata import FFCVLoader, FolderLoader, TooFewImages, is_records
 from recipes import Recipe
 
 
@@ -51,6 +52,39 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoad
         raise ValueError(f"batch size {recipe.batch_size} does not divide over {worker.world_size} processes")
     opened = _open_records if is_records(data.images) or data.images.suffix == ".beton" else _open_folders
     return opened(recipe, data, worker)  # pyright: ignore[reportReturnType]  (either does all that is asked of it)
+
+
+def open_fitting(
+    recipe: Recipe, data: Data, worker: sslzoo.Worker, *, parts: int, say: Callable[[str], None]
+) -> tuple[Recipe, FolderLoader]:
+    """The loader, and the recipe with a smaller batch where the images do not fill one.
+
+    Args:
+        recipe: how to train.
+        data: on what.
+        worker: this process.
+        parts: of a step's images in each process, of one size.
+        say: told what has changed, on the leading process.
+
+    Raises:
+        ValueError: the data cannot be used as they are given, or they do not give every part of a step one image.
+    """
+    try:
+        return recipe, open_loader(recipe, data, worker)
+    except TooFewImages as error:
+        unit = worker.world_size * parts
+        if error.count < unit:
+            raise ValueError(
+                f"expected {unit} images at least for {worker.world_size} processes with {parts} parts each, got "
+                f"{error.count} in {data.images}; use fewer processes or a lower --accumulate"
+            ) from None
+        smaller = replace(recipe, batch_size=error.count // unit * unit)
+        if worker.leads:
+            say(
+                f"{error.count} images do not fill a batch of {recipe.batch_size}: the batch is {smaller.batch_size}, "
+                f"the learning rate {smaller.lr:.3g} (--lr-scaling {recipe.lr_scaling})"
+            )
+        return smaller, open_loader(smaller, data, worker)
 
 
 def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:

@@ -64,6 +64,19 @@ class Execution:
                 f"parts each: choose --batch-size {' or '.join(map(str, near))}"
             )
 
+    def require_two(self, recipe: Recipe, method: Method) -> None:
+        """A method that compares the images of a batch, or normalizes them by each other, needs two.
+
+        Raises:
+            ValueError: it gets one.
+        """
+        part = recipe.batch_size // self.accumulate
+        if part < 2 and (recipe.method in OVER_A_BATCH or _has_batch_norm(method)):
+            raise ValueError(
+                f"expected 2 images at least in each part of a step for {recipe.method} with {recipe.backbone}, got "
+                f"{part}; give more images, a larger --batch-size or a lower --accumulate"
+            )
+
     def note(self, recipe: Recipe, method: Method) -> str | None:
         """What summing over parts changes for this method, in one line; None for nothing."""
         if self.accumulate == 1:

@@ -23,7 +23,7 @@ class Keeper:
         report: says how it goes.
         worker: this process.
         total: steps of the whole training.
-        log_every: steps from one report to the next.
+        log_every: steps from one report to the next; the first and the last step always have one.
         checkpoint_seconds: from one checkpoint to the next; the end always has one.
         measure: gives what is to be measured after so many steps, or None.
     """
@@ -43,6 +43,7 @@ class Keeper:
         self._training, self._guard, self._report, self._worker = training, guard, report, worker
         self._total, self._log_every, self._checkpoint_seconds = total, log_every, checkpoint_seconds
         self._measure, self._saved = measure, time.monotonic()
+        self._first = training.step + 1
 
     def after_step(self, metrics: dict[str, Tensor]) -> None:
         """Count the step; report and save where it is time. All processes call it.
@@ -55,11 +56,13 @@ class Keeper:
         training.step += 1
         last = training.step == self._total
         measure = self._measure(training.step)
-        telling = last or measure is not None or training.step % self._log_every == 0
+        telling = training.step == 1 or last or measure is not None or training.step % self._log_every == 0
         self._guard.see(metrics["loss"], training.step)
         number = self._guard.agree(training, now=telling)
         if telling:
             self._report.tell(metrics, measure)
+        elif training.step == self._first:
+            self._report.show(metrics)
         if last or number or time.monotonic() - self._saved > self._checkpoint_seconds:
             self._save()
         if number:

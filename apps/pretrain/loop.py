@@ -61,9 +61,19 @@ def _images(loop: Loop, worker: Worker, progress: Progress) -> tuple[Path, Path 
 def _encoder(arm: str, seed: int, data: Data, loop: Loop, worker: Worker, progress: Progress) -> Path:
     """One encoder of one row of the table."""
     recipe = dataclasses.replace(RECIPES[RECIPE_OF[arm]](), epochs=loop.epochs, seed=seed)
+    if loop.batch_size is not None:
+        recipe = dataclasses.replace(recipe, batch_size=loop.batch_size)
     update = progress.stage(f"{arm} encoder" + (f", seed {seed}" if loop.seeds > 1 else ""))
     out = loop.out / arm / f"seed-{seed}"
-    backbone = train_encoder(recipe, data, out, worker, on_step=update, checkpoint_seconds=loop.checkpoint_seconds)
+    backbone = train_encoder(
+        recipe,
+        data,
+        out,
+        worker,
+        on_step=update,
+        on_message=progress.message,
+        checkpoint_seconds=loop.checkpoint_seconds,
+    )
     wait_for_all()
     return backbone
 

@@ -17,6 +17,8 @@ class Loop:
     out: Path = Path("runs/first-light")
     epochs: int = 20
     """Of each of the two encoders."""
+    batch_size: int | None = None
+    """Images a step of the encoders; None takes the recipe's, or all images where they are fewer."""
     generator: str = "32-small"
     """Preset of the diffusion model."""
     generator_steps: int | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 import sslzoo
 from execution import Execution
+from pairdata import FolderLoader
 from recipes import Recipe
 from speed import Speedometer
 from sslzoo import Worker
@@ -17,6 +19,23 @@ from wandb_curves import WandbCurves
 from watch import CollapseAlarm
 
 OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+def opening(recipe: Recipe, training: Training, loader: FolderLoader, worker: Worker, total: int) -> str:
+    """What is about to be trained, on what, and from where, in two lines."""
+    device = torch.cuda.get_device_name(worker.device) if worker.device.type == "cuda" else f"{worker.device}"
+    place = device if worker.world_size == 1 else f"{worker.world_size} processes, each on {device}"
+    method = training.method
+    parameters = [sum(each.numel() for each in module.parameters()) for module in (method, method.backbone)]
+    if training.step >= total:
+        return f"{recipe.name}: all {total:,} steps were done ({training.path})"
+    begins = f"goes on after step {training.step:,}" if training.step else "begins"
+    return (
+        f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
+        f"{recipe.batch_size} images, policy {recipe.policy}\n"
+        f"{recipe.backbone}: {parameters[1]:,} parameters, {parameters[0]:,} with heads and momentum networks, "
+        f"{recipe.precision} on {place}; {begins}, {total - training.step:,} steps to go"
+    )
 
 
 class Report:
@@ -52,6 +71,12 @@ class Report:
             note = execution.note(recipe, training.method)
             if note:
                 print(note)
+
+    def show(self, metrics: dict[str, Tensor]) -> None:
+        """The first step of a run is shown at once, so that one sees that it goes and for how long."""
+        if self._on_step:
+            scalars = {"loss": float(metrics["loss"])} | self.speed.read(self._training.step)
+            self._on_step(self._training.step, self._total, scalars)
 
     def tell(self, metrics: dict[str, Tensor], measure: Callable[[], dict[str, float]] | None) -> None:
         """Of the step just done. All processes must call it; `measure` takes its time and gives further scalars."""

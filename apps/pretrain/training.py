@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import sslzoo
-from data import Data, open_loader
+from data import Data, open_fitting
 from execution import Execution
 from guard import Guard
 from keeper import Keeper
 from online_knn import open_knn
 from pairdata import FolderLoader
 from recipes import METHODS, Recipe
-from report import OnStep, Report
+from report import OnStep, Report, opening
 from sslzoo import StopSignal, Worker
 from sslzoo.methods import Method
 from state import Training
@@ -34,12 +35,14 @@ def train_encoder(
     execution: Execution | None = None,
     scoring: Scoring | None = None,
     on_step: OnStep | None = None,
+    on_message: Callable[[str], None] | None = None,
     checkpoint_seconds: float = 30.0,
     log_every: int = 10,
 ) -> Path:
     """Train until the last epoch, from wherever OUT/resume.pt stands, and export OUT/backbone.
 
-    A run that has ended is checked, not trained again. SIGTERM, SIGUSR1 and Ctrl-C end it after a whole step, saved.
+    A data set that does not fill a batch gets a smaller one. A run that has ended is checked, not trained again.
+    SIGTERM, SIGUSR1 and Ctrl-C end it after a whole step, saved.
 
     Returns:
         The backbone folder.
@@ -50,10 +53,13 @@ def train_encoder(
         Stopped: a signal ended it; on all processes, after the same step.
     """
     execution = execution or Execution()
+    say = on_message or _nobody_listens
     execution.require_parts(recipe, worker.world_size)
-    loader = open_loader(recipe, data, worker)
+    recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, say=say)
     training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
     total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))
+    if worker.leads:
+        say(opening(recipe, training, loader, worker, total))
     if training.step < total:
         model = sslzoo.distribute(training.method) if worker.world_size > 1 else training.method
         report = Report(recipe, execution, training, out, worker, total, on_step)
@@ -109,6 +115,7 @@ def open_training(
         recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **options
     )
     weigher = open_weigher(recipe, scoring, method, worker)
+    execution.require_two(recipe, method)
     training = Training(
         path=out / "resume.pt",
         method=method,
@@ -129,6 +136,10 @@ def build_method(recipe: Recipe, worker: Worker) -> Method:
     method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
+
+
+def _nobody_listens(message: str) -> None:
+    """Where messages go that nobody asked for."""
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:

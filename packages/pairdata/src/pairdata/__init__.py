@@ -11,6 +11,7 @@ from pairdata.labelled import LabelledImages
 from pairdata.manifest import ViewsIndex
 from pairdata.packing import Packed, pack_records, verify_records
 from pairdata.records import Records, is_records
+from pairdata.sampling import TooFewImages
 from pairdata.scenes import SCENE_CLASSES, draw_scene, write_scenes
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Packed",
     "PairBatch",
     "Records",
+    "TooFewImages",
     "UnreadableImage",
     "ViewsIndex",
     "center_boxes",

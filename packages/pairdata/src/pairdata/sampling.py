@@ -8,6 +8,18 @@ import numpy as np
 _ROUNDS = 8
 
 
+class TooFewImages(ValueError):
+    """Images that do not fill one step.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self, count: int, step: int) -> None:
+        super().__init__(f"{count} images do not fill one step of {step}: lower batch_size, or pass drop_last=False")
+        self.count = count
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the epochs of a run are dealt out.
@@ -24,7 +36,7 @@ class Sampling:
         world_size: R.
 
     Raises:
-        ValueError: the images do not fill one step, and smaller steps are left out.
+        TooFewImages: the images do not fill one step, and smaller steps are left out.
     """
 
     length: int
@@ -37,10 +49,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.drop_last and self.steps == 0:
-            raise ValueError(
-                f"{self.length} images do not fill one step of {self.batch_size * self.world_size}: "
-                "lower batch_size, or pass drop_last=False"
-            )
+            raise TooFewImages(self.length, self.batch_size * self.world_size)
 
     @property
     def steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 PLAIN_SECONDS = 15.0
-"""Where the output is a file, a stage says at most this often how far it is."""
+"""Where the output is a file, a stage says at once that it goes, and then at most this often how far it is."""
 
 
 class Progress:
@@ -39,21 +40,40 @@ class Progress:
     ) -> None:
         self._bars.stop()
 
+    def message(self, text: str) -> None:
+        """A line above the bars, as it is."""
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
     def stage(self, name: str) -> Callable[..., None]:
         """A new stage; call the result with (done, total) and, if you like, scalars, of which some are shown."""
         task = self._bars.add_task(name, total=None, note="")
-        said = began = time.monotonic()
+        began = time.monotonic()
+        said, origin = -math.inf, None
 
         def update(done: int, total: int, scalars: Mapping[str, float] | None = None) -> None:
-            nonlocal said
+            nonlocal said, origin
             note = _note(scalars or {})
             self._bars.update(task, completed=done, total=total, note=note)
             now = time.monotonic()
+            if origin is None:  # where a resumed stage starts, nobody knows; its first step is no measure
+                origin = (0, began) if done <= 1 else (done, now)
             if not self.console.is_terminal and (done >= total or now - said > PLAIN_SECONDS):
                 said = now
-                self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s  {note}".rstrip())
+                left = _time_left(now - origin[1], done - origin[0], total - done)
+                self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s{left}  {note}".rstrip())
 
         return update
+
+
+def _time_left(seconds: float, done: int, left: int) -> str:
+    """`  about 12 min left`, as if what is left went like what was done; nothing where that is not known."""
+    if not (done and left):
+        return ""
+    seconds = seconds / done * left
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"  about {seconds / size:.0f} {unit} left"
+    return f"  about {seconds:.0f} s left"
 
 
 SHOWN = {"loss": "loss {:.3f}", "knn": "kNN {:.1f}%", "images_per_second": "{:.0f} images/s", "mfu": "MFU {:.1%}"}
