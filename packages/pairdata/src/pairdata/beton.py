@@ -146,6 +146,7 @@ def read_tables(path: Path) -> Beton:
         ValueError: not such a file, of another version, or damaged.
     """
     try:
+        size = path.stat().st_size
         header = np.fromfile(path, _HEADER, 1)[0]
         if header["version"] != VERSION:
             raise ValueError(f"it is of version {header['version']} of the format, this reads version {VERSION}")
@@ -153,6 +154,8 @@ def read_tables(path: Path) -> Beton:
         names = [bytes(name).rstrip(b"\0").decode("ascii") for name in descriptors["name"]]
         kinds: dict[int, Kind] = {number: kind for kind, number in _TYPE_IDS.items()}
         table = _row_type(kinds[number] for number in descriptors["type_id"].tolist())
+        if int(header["num_samples"]) * table.itemsize > size or int(header["alloc_table_ptr"]) > size:
+            raise ValueError("it was cut short")
         rows = np.fromfile(path, table, int(header["num_samples"]), offset=_HEADER.itemsize + descriptors.nbytes)
         allocations = np.fromfile(path, _ALLOCATION, offset=int(header["alloc_table_ptr"]))
         if len(rows) != header["num_samples"] or not len(allocations):

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from genviews_core.files import atomic_write, writing
+from genviews_core.lock import lock_folder
 from pairdata.beton import Mode, read_tables
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
 from pairdata.reading import AlignedViews
 from pairdata.records import FORMAT, INDEX, ROWS, Layout, Records, Shard, check_length, make_index
-from pairdata.shards import Packer, file_hash, replace_text
+from pairdata.shards import Packer, file_hash
 from pairdata.squares import Decode, open_decoder
 
 PLAN, FAILURES = "packing.json", "failures.jsonl"
@@ -75,8 +77,8 @@ def pack_records(
 
     Raises:
         ValueError: see the message: no images, views of other images, other records in OUT, an impossible number, a
-            process that was killed.
-        OSError: the disk is full or may not be written; what is packed stays.
+            process that was killed, another process that packs there, or a disk that is full or may not be written;
+            what is packed stays.
     """
     _check(size=(size, 1, 4096), quality=(quality, 1, 95), shard_images=(shard_images or 1, 1, 2**31))
     if mode not in ("jpeg", "raw"):
@@ -92,13 +94,13 @@ def pack_records(
         mixed=_places(mixed, None),
     )
     each = shard_images or max(SHARD_IMAGES, -(-len(index) // MOST_SHARDS))
-    out.mkdir(parents=True, exist_ok=True)
-    _agree(out, _plan(index, aligned, mixed, layout, each))
     packer = Packer(index, aligned, mixed, layout, shard_images=each, out=out)
     files = [packer.file(number) for number in range(-(-len(index) // each))]
-    _pack_missing(packer, files, len(index), workers, on_progress)
     listed = np.minimum(aligned.counts, layout.views) if aligned else np.zeros(len(index), np.int64)
-    return _join(packer, files, listed)
+    with lock_folder(out), writing(out):
+        _agree(out, _plan(index, aligned, mixed, layout, each))
+        _pack_missing(packer, files, len(index), workers, on_progress)
+        return _join(packer, files, listed)
 
 
 def verify_records(out: str | Path, *, on_progress: OnProgress | None = None) -> dict[str, str]:
@@ -130,7 +132,11 @@ def _damage(records: Records, number: int, decode: Decode) -> str | None:
     rows = np.asarray(records.rows[first : first + records.shard_images])
     if file_hash(records.root / shard.file) != shard.sha256:
         return "its SHA-256 is another"
-    if not np.array_equal(records.layout.locate(read_tables(records.root / shard.file)), rows):
+    try:
+        located = records.layout.locate(read_tables(records.root / shard.file))
+    except ValueError as error:
+        return str(error)
+    if not np.array_equal(located, rows):
         return f"its rows are not those of {ROWS}"
     square = np.empty((records.layout.size, records.layout.size, 3), np.uint8)
     for row, place, length in _stored(rows):
@@ -194,7 +200,7 @@ def _pack_held(number: int) -> int:
 def _is_whole(out: Path, file: str) -> bool:
     try:
         check_length(out, _shard(out, file))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
 
@@ -212,17 +218,18 @@ def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
     """Write rows.npy, failures.jsonl and records.json from the files; `listed` views were to be had of each image."""
     out, index, layout, each = packer.out, packer.index, packer.layout, packer.shard_images
     failures: dict[str, str] = {}
-    temporary = out / f"{ROWS}.tmp"
-    rows = np.lib.format.open_memmap(temporary, "w+", layout.row_type, (len(index),))
-    for number, file in enumerate(files):
-        located = layout.locate(read_tables(out / file))
-        rows[number * each : number * each + len(located)] = located
+
+    def write_rows(temporary: Path) -> None:
+        with temporary.open("wb") as opened:  # not mapped: a full disk would end the process
+            np.lib.format.write_array_header_1_0(opened, _header(layout.row_type, len(index)))
+            for file in files:
+                opened.write(layout.locate(read_tables(out / file)).tobytes())
+
+    atomic_write(out / ROWS, write_rows)
+    for file in files:
         failures |= _facts(out, file)["failures"]
-    rows.flush()
-    del rows
-    temporary.replace(out / ROWS)
     lines = (json.dumps({"path": path, "why": why}) + "\n" for path, why in sorted(failures.items()))
-    replace_text(out / FAILURES, "".join(lines))
+    atomic_write(out / FAILURES, "".join(lines))
     joined = make_index(
         layout,
         [_shard(out, file) for file in files],
@@ -231,8 +238,13 @@ def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
         classes=index.classes,
         counts=dict(enumerate(np.bincount(listed).tolist())),
     )
-    replace_text(out / INDEX, json.dumps(joined, indent=1) + "\n")
+    atomic_write(out / INDEX, json.dumps(joined, indent=1) + "\n")
     return Packed(images=len(index), views=int(listed.sum()), failures=len(failures))
+
+
+def _header(row_type: np.dtype, rows: int) -> dict[str, Any]:
+    """Of an .npy file."""
+    return {"descr": np.lib.format.dtype_to_descr(row_type), "fortran_order": False, "shape": (rows,)}
 
 
 def _places(aligned: AlignedViews | None, wanted: int | None) -> int:
@@ -272,11 +284,11 @@ def _agree(out: Path, plan: dict[str, Any]) -> None:
                 f"{out} holds records of other images, views or options (they differ in: {', '.join(differ)}): "
                 "choose another folder, or delete that one"
             )
-    elif any(out.iterdir()):
+    elif any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no records: choose another folder")
     for left in out.glob("*.tmp"):
         left.unlink()
-    replace_text(path, json.dumps(plan, indent=1) + "\n")
+    atomic_write(path, json.dumps(plan, indent=1) + "\n")
 
 
 def _check(**numbers: tuple[int, int, int]) -> None:

@@ -8,8 +8,10 @@
 Legend: N rows, K places for views and M for interpolated views in each, S side of the squares.
 """
 
+import errno
 import json
 import mmap
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import fsdecode
@@ -19,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from pairdata.beton import Beton, Kind, Mode
+from pairdata.record_index import check_index, check_rows
 
 FORMAT = 1
+UNTRACKED = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map that holds no file open
 INDEX, ROWS = "records.json", "rows.npy"
 
 _SQUARE = np.dtype([("place", "<u8"), ("bytes", "<u4"), ("exists", "?"), ("height", "<i4"), ("width", "<i4")])
@@ -119,14 +123,14 @@ class Records:
         view_counts: how many images have so many views.
         maps: the files, mapped into memory.
         addresses: where each map begins, uint64.
-        lengths: how long each is, uint64.
     """
 
     def __init__(self, root: str | Path):
-        """Open the files; nothing of them is read yet.
+        """Open the files and look at the index once; of the squares nothing is read yet.
 
         Raises:
-            ValueError: no records there, unfinished, of another version, or cut short.
+            ValueError: no records there, unfinished, of another version, cut short, or with an index that does not
+                fit the files.
         """
         self.root = Path(root)
         index = read_index(self.root)
@@ -137,11 +141,11 @@ class Records:
         self.view_counts = {int(count): images for count, images in index["view_counts"].items()}
         for shard in self.shards:
             check_length(self.root, shard)
-        self.rows = self._open_rows(index["images"])
+        lengths = np.array([shard.bytes for shard in self.shards], np.uint64)
+        self.rows = self._open_rows(index["images"], lengths)
         self.maps = [_map(self.root / shard.file) for shard in self.shards]
         views = [np.frombuffer(opened, np.uint8) for opened in self.maps]
         self.addresses = np.array([view.ctypes.data for view in views], np.uint64)
-        self.lengths = np.array([shard.bytes for shard in self.shards], np.uint64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,13 +178,20 @@ class Records:
         place, length = self.rows[i]["key"].tolist()
         return self.maps[i // self.shard_images][place : place + length]
 
-    def _open_rows(self, images: int) -> np.ndarray:
+    def _open_rows(self, images: int, lengths: np.ndarray) -> np.ndarray:
+        path = self.root / ROWS
         try:
-            rows = np.load(self.root / ROWS, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.root / ROWS} cannot be read ({error}): pack again, which restores it") from error
+            rows = np.lib.format.open_memmap(path, mode="r")
+        except OSError as error:
+            raise _cannot_open(path, error) from error
+        except (ValueError, EOFError, OverflowError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): pack again, which restores it") from error
         if rows.dtype != self.layout.row_type or rows.shape != (images,):
-            raise ValueError(f"{self.root / ROWS} does not belong to {INDEX} beside it: pack again, which restores it")
+            raise ValueError(f"{path} does not belong to {INDEX} beside it: pack again, which restores it")
+        try:
+            check_rows(rows, lengths, self.shard_images, self.layout, len(self.classes))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): pack again, which restores it") from None
         return rows
 
 
@@ -204,7 +215,9 @@ def read_index(root: Path) -> dict[str, Any]:
     try:
         index = json.loads((root / INDEX).read_text(encoding="utf-8"))
         version = index["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        if version == FORMAT:
+            check_index(index)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{root / INDEX} is damaged ({error}): pack again, which restores it") from error
     if version != FORMAT:
         raise ValueError(f"the records in {root} are of version {version}, this reads version {FORMAT}: pack them anew")
@@ -240,5 +253,14 @@ def check_length(root: Path, shard: Shard) -> None:
 
 
 def _map(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **UNTRACKED)
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def _cannot_open(path: Path, error: OSError) -> ValueError:
+    many = error.errno in (errno.EMFILE, errno.ENFILE)
+    remedy = "raise the limit with `ulimit -n 4096`, or pack with a larger --shard-images" if many else "pack again"
+    return ValueError(f"{path} cannot be read ({error.strerror}): {remedy}")

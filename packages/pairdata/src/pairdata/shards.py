@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genviews_core.files import atomic_write
 from pairdata.batch import PairBatch
 from pairdata.beton import BetonWriter, EncodedSquare, Value
 from pairdata.index import ImageIndex
@@ -74,7 +74,7 @@ class Packer:
             raise
         facts = {"bytes": temporary.stat().st_size, "sha256": file_hash(temporary), "failures": failures}
         temporary.replace(path)
-        replace_text(path.with_suffix(".json"), json.dumps(facts) + "\n")
+        atomic_write(path.with_suffix(".json"), json.dumps(facts) + "\n")
         return number
 
     def _rows(self, positions: range, failures: dict[str, str]) -> Iterator[dict[str, Value]]:
@@ -144,13 +144,3 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

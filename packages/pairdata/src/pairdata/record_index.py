@@ -1,0 +1,128 @@
+"""What records.json and rows.npy must say for the records to be safe to read; looked at once, when they are opened.
+
+Records are read by address, from files that are mapped into memory: a place outside a file would end the process. The
+pixels themselves are not looked at: `verify_records` compares the files' SHA-256 and decodes every square.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+AT_A_TIME = 1 << 16  # rows looked at
+
+Check = Callable[[Any], bool]
+
+
+def integer(lowest: int, highest: int) -> Check:
+    """Whether a value is a whole number between two."""
+    return lambda value: type(value) is int and lowest <= value <= highest
+
+
+INDEX: Mapping[str, Check] = {
+    "format": integer(1, 2**31),
+    "images": integer(1, 2**48),
+    "layout": lambda value: isinstance(value, dict),
+    "shard_images": integer(1, 2**31),
+    "shards": lambda value: isinstance(value, list),
+    "view_counts": lambda value: (
+        isinstance(value, dict) and all(key.isdecimal() and integer(0, 2**48)(count) for key, count in value.items())
+    ),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+}
+LAYOUT: Mapping[str, Check] = {
+    "size": integer(1, 4096),
+    "mode": lambda value: value in ("jpeg", "raw"),
+    "quality": integer(0, 95),
+    "views": integer(0, 2**15),
+    "mixed": integer(0, 2**15),
+}
+SHARD: Mapping[str, Check] = {
+    "file": lambda value: isinstance(value, str) and re.fullmatch(r"\d{5,}\.beton", value) is not None,
+    "bytes": integer(1, 2**62),
+    "sha256": lambda value: isinstance(value, str),
+}
+
+
+def check_index(index: Any) -> None:
+    """Whether records.json has every field, no other, and each of its kind.
+
+    Raises:
+        ValueError: saying what is wrong; the caller names the file.
+    """
+    _check_fields(index, INDEX, "")
+    _check_fields(index["layout"], LAYOUT, "layout.")
+    for number, shard in enumerate(index["shards"]):
+        _check_fields(shard, SHARD, f"shards[{number}].")
+    expected = -(-index["images"] // index["shard_images"])
+    if len(index["shards"]) != expected:
+        raise ValueError(
+            f"expected {expected} files for {index['images']} images, {index['shard_images']} in each, "
+            f"got {len(index['shards'])}"
+        )
+
+
+def _check_fields(found: Any, checks: Mapping[str, Check], prefix: str) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"expected fields {', '.join(checks)}, got {str(found)[:40]!r}")
+    for name in sorted(checks.keys() ^ found.keys()):
+        raise ValueError(f"{'the field ' + prefix + name} is {'missing' if name in checks else 'not known'}")
+    for name, holds in checks.items():
+        if not holds(found[name]):
+            raise ValueError(f"{prefix}{name} cannot be {str(found[name])[:40]!r}")
+
+
+def check_rows(rows: np.ndarray, lengths: np.ndarray, shard_images: int, layout: Any, classes: int) -> None:
+    """Whether every square and key lies within its file, and every number within its range.
+
+    Args:
+        rows: [N] of `Layout.row_type`.
+        lengths: of the files, uint64.
+        shard_images: rows in each file.
+        layout: a `Layout`.
+        classes: how many there are.
+
+    Raises:
+        ValueError: naming the first row that is wrong, and what of it; the caller names the file.
+    """
+    for start in range(0, len(rows), AT_A_TIME):
+        part = np.asarray(rows[start : start + AT_A_TIME])
+        length = lengths[(start + np.arange(len(part))) // shard_images]
+        for what, bad in _faults(part, length, len(rows), layout, classes).items():
+            if bad.any():
+                row = int(bad.reshape(len(part), -1).any(axis=1).argmax())
+                raise ValueError(f"row {start + row}: {what}")
+
+
+def _faults(rows: np.ndarray, length: np.ndarray, count: int, layout: Any, classes: int) -> dict[str, np.ndarray]:
+    """Which rows have which fault."""
+    square, key = rows["square"], rows["key"]
+    exists, alpha = square["exists"], rows["alpha"]
+    stored = square["bytes"] == 3 * layout.size**2 if layout.mode == "raw" else square["bytes"] > 0
+    return {
+        "its key lies outside the file": _outside(key, length),
+        "a square lies outside the file": exists & _outside(square, length[:, None]),
+        "a square has another length": exists & ~stored,
+        "the image itself is missing": ~exists[:, 0],
+        "an original size is below 1": exists & ((square["height"] < 1) | (square["width"] < 1)),
+        "it shows an image that is not there": _not_within(rows["index"], 0, count - 1),
+        "its label is of no class": _not_within(rows["label"], -1, classes - 1),
+        "it counts more views than there is room for": _not_within(rows["views"], 0, layout.views),
+        "it counts more interpolated views than there is room for": _not_within(rows["mixed"], 0, layout.mixed),
+        "a partner is not there": _not_within(rows["partner"], 0, count - 1),
+        "a weight is not between 0 and 1": ~((alpha >= 0) & (alpha <= 1)),
+    }
+
+
+def _outside(blocks: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Place + bytes > length, without the sum, which wraps beyond 2**64."""
+    return (blocks["place"] > length) | (blocks["bytes"] > length - np.minimum(blocks["place"], length))
+
+
+def _not_within(values: np.ndarray, lowest: int, highest: int) -> np.ndarray:
+    return (values < lowest) | (values > highest)
