@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sslzoo.atomic import write_atomically
+from genviews_core.files import atomic_write
 
 
 class WandbCurves:
@@ -31,7 +31,7 @@ class WandbCurves:
             raise ValueError("--wandb needs the package wandb: `uv sync --extra wandb`") from error
         named = folder / "wandb-id"
         if not named.exists():
-            write_atomically(named, secrets.token_hex(8).encode())
+            atomic_write(named, secrets.token_hex(8).encode())
         self._run = wandb.init(
             project=project,
             id=named.read_text(),

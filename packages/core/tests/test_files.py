@@ -1,5 +1,6 @@
 import errno
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 from genviews_core.append import append_line
 from genviews_core.files import WriteError, atomic_write, check_writable, make_folder, write_json, writing
-from genviews_core.tensor_files import save_tensors, save_torch
+from genviews_core.tensor_files import load_torch, save_tensors, save_torch
 
 
 def names(folder: Path) -> list[str]:
@@ -125,3 +126,29 @@ def test_a_line_is_appended_whole_behind_one_that_was_torn(tmp_path, monkeypatch
     with pytest.raises(WriteError, match="the disk is full"):
         append_line(path, "three")
     assert path.read_text() == "one\ntor\ntwo\n"
+
+
+def test_a_state_comes_back(tmp_path):
+    save_torch(tmp_path / "state", {"a": torch.arange(3), "step": 4})
+    found = load_torch(tmp_path / "state")
+    assert found["step"] == 4 and torch.equal(found["a"], torch.arange(3))
+
+
+def _compressed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data/0", bytes(1 << 20))
+
+
+def _overlapping(path: Path) -> None:
+    """Two names for the same bytes, as the bombs do that are not compressed."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", bytes(1 << 20))
+        archive.filelist.append(archive.filelist[0])
+
+
+@pytest.mark.parametrize("make", [_compressed, _overlapping])
+def test_a_file_that_unpacks_to_more_than_it_holds_is_refused_unread(make, tmp_path, monkeypatch):
+    make(tmp_path / "state")
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing may be unpacked
+    with pytest.raises(ValueError, match=r"state is not a whole resume file \(it unpacks to more than it"):
+        load_torch(tmp_path / "state")

@@ -145,3 +145,24 @@ def test_a_resumed_run_chooses_its_own_kernels(build, train, tmp_path):
         train(method, other, range(1, 3))
         found.append(method.encoder.backbone.conv1.weight.detach())
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", ["1", 10**9, -1, 1.0, True, None])
+def test_a_step_that_is_none_is_refused(step, start, tmp_path):
+    method, optimizer = start("simsiam", 0)
+    path = tmp_path / "resume.pt"
+    save_resume(path, step=step, method=method, optimizer=optimizer, recipe=RECIPE)
+    with pytest.raises(ValueError, match=r"resume\.pt: expected a step of 0 to 100, got '[^\n]*; delete it"):
+        load_resume(path, method, optimizer, RECIPE, last_step=100)
+
+
+@pytest.mark.parametrize("part", ["method", "optimizer", "extra", "step"])
+def test_a_file_with_something_else_in_it_is_refused_in_one_line(part, start, tmp_path):
+    method, optimizer = start("simsiam", 0)
+    path = tmp_path / "resume.pt"
+    save_resume(path, step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    state = torch.load(path, weights_only=True)
+    for other in ({}, {"a": torch.zeros(1)}, [1], "text") if part != "extra" else ([1], "text"):
+        torch.save(state | {part: other}, path)
+        with pytest.raises(ValueError, match=r"^[^\n]*resume\.pt[^\n]*delete it to start afresh$"):
+            load_resume(path, method, optimizer, RECIPE)

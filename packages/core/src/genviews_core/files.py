@@ -81,22 +81,27 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def atomic_write(
-    path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object], *, sync: bool = True
+    path: str | os.PathLike[str],
+    content: bytes | str | Callable[[Path], object],
+    *,
+    sync: bool = True,
+    temporary: Path | None = None,
 ) -> None:
     """Write a file so that a reader, a kill or a full disk never meets half of it.
 
-    The content goes to `<path>.tmp`, which is removed if anything fails, and then takes the place of `path`.
+    The content goes to another file first, which is removed if anything fails, and then takes the place of `path`.
 
     Args:
         path: the file; its folder is made where missing.
         content: bytes, text (UTF-8), or a function that writes the file whose path it is given.
         sync: wait until it is on the disk, so that a power failure leaves the old file or the new one, too.
+        temporary: the other file, on the same disk; `<path>.tmp` without.
 
     Raises:
         WriteError: the file cannot be written; what stood there before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary or path.with_name(path.name + ".tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,8 +1,10 @@
-"""Tensors and torch's states, written atomically."""
+"""Tensors and torch's states: written atomically, read without running anything."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,50 @@ def save_tensors(
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     atomic_write(path, lambda temporary: save_file(plain, temporary, None if metadata is None else dict(metadata)))
+
+
+def load_torch(path: str | os.PathLike[str]) -> Any:
+    """What `save_torch` wrote: tensors, numbers, text, lists and dicts, on the CPU. Nothing in the file is run.
+
+    torch compares no checksums and unpacks whatever a file says; `torch.save` itself never compresses. So a file whose
+    parts are compressed, or longer together than the file, is refused before a byte of it is unpacked.
+
+    Raises:
+        ValueError: it cannot be read, is damaged, or holds something else; the line begins with the path.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if packed or sum(part.file_size for part in parts) > os.path.getsize(path):  # noqa: PTH202
+                raise ValueError("it unpacks to more than it holds")
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} has a wrong checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); change its permissions") from error
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh") from error
+
+
+def step_of(path: str | os.PathLike[str], step: object, last: int | None = None) -> int:
+    """The step that a resume file says it stands at, from 0 to `last`.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    if type(step) is not int or step < 0 or (last is not None and step > last):
+        wanted = "a step" if last is None else f"a step of 0 to {last}"
+        raise ValueError(f"{path}: expected {wanted}, got {str(step)[:40]!r}; delete it to start afresh")
+    return step

@@ -1,16 +1,15 @@
 """Writing backbone folders: `backbone.safetensors` and `backbone.json`, what other programs read."""
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import nn
 
 from genviews_core.backbones import DESCRIPTION, FORMAT, TENSORS, backbone_hash, check_images, described
-from sslzoo.atomic import write_atomically
+from genviews_core.files import write_json
+from genviews_core.tensor_files import save_tensors
 
 
 def save_backbone(
@@ -50,5 +49,5 @@ def save_backbone(
         "hash": backbone_hash(backbone),
         "versions": {name: version(name) for name in ("sslzoo", "torch", "torchvision", "timm")},
     }
-    write_atomically(folder / TENSORS, safetensors.torch.save(tensors))
-    write_atomically(folder / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    save_tensors(folder / TENSORS, tensors)
+    write_json(folder / DESCRIPTION, description)

@@ -1,16 +1,13 @@
 """Resume state: one file from which training goes on, to the last bit."""
 
 import json
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
-from sslzoo.atomic import write_atomically
+from genviews_core.tensor_files import load_torch, save_torch, step_of
 from sslzoo.methods.method import Method
 
 FORMAT = 1
@@ -61,17 +58,27 @@ def save_resume(
         "recipe": _plain(recipe),
         "extra": extra or {},
     }
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    save_torch(path, state)
 
 
-def load_resume(path: str | Path, method: Method, optimizer: Optimizer, recipe: dict[str, Any]) -> ResumeState | None:
+def load_resume(
+    path: str | Path, method: Method, optimizer: Optimizer, recipe: dict[str, Any], *, last_step: int | None = None
+) -> ResumeState | None:
     """Put method and optimizer where `save_resume` found them.
+
+    Args:
+        path: the file. Nothing in it is run, and it is not unpacked to more than its own length.
+        method: as it was saved.
+        optimizer: its optimizer.
+        recipe: as it was saved.
+        last_step: of the training; a file that says it is further is refused.
 
     Returns:
         The step to go on from, or None where there is no file.
 
     Raises:
-        ValueError: the file is damaged, or belongs to another recipe. Nothing is loaded then.
+        ValueError: the file is damaged, belongs to another recipe, or does not fit the method. In the last case alone
+            something may have been loaded.
     """
     path = Path(path)
     if not path.exists():
@@ -83,33 +90,33 @@ def load_resume(path: str | Path, method: Method, optimizer: Optimizer, recipe: 
             f"{path} belongs to another recipe; choose another folder or go back to its own. "
             f"Differing (file, now): {'; '.join(differing)}."
         )
-    method.load_state_dict(state["method"])
-    _keep_kernels(state["optimizer"], optimizer)
-    optimizer.load_state_dict(state["optimizer"])
-    return ResumeState(step=state["step"], extra=state["extra"])
+    step = step_of(path, state["step"], last_step)
+    try:
+        method.load_state_dict(state["method"])
+        _keep_kernels(state["optimizer"], optimizer)
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    return ResumeState(step=step, extra=state["extra"])
 
 
 def _read(path: Path) -> dict[str, Any]:
+    state = load_torch(path)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} has a wrong checksum")
-        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh.") from error
+        for name in ("method", "optimizer", "recipe", "extra"):
+            if not isinstance(state[name], dict):
+                raise ValueError(f"its {name} is no dict")
+        state["step"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(path, error) from error
     return state
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh")
 
 
 def _keep_kernels(saved: dict[str, Any], optimizer: Optimizer) -> None:

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core.device import resolve_device
+
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
@@ -32,23 +34,17 @@ def start_worker(environ: Mapping[str, str], device: str = "auto", *, patience: 
 
     Args:
         environ: usually `os.environ`; read are RANK, WORLD_SIZE and LOCAL_RANK.
-        device: "cpu", "cuda", or "auto" for the GPU where there is one.
+        device: "auto" for the GPU where there is one, "cpu", "cuda", "cuda:N" or "mps".
         patience: how long a process waits for the others; None takes torch's, minutes.
 
     Raises:
-        ValueError: "cuda" is asked for and there is none, or this machine has fewer GPUs than processes.
+        ValueError: this machine has no such device, or fewer GPUs than processes.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is one of auto, cpu, cuda; got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device is visible here: leave out --device cuda, or install a CUDA build of torch")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
     world_size = int(environ.get("WORLD_SIZE", "1"))
-    place = torch.device("cuda", int(environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
-    if on_gpu and place.index >= torch.cuda.device_count():
-        raise ValueError(
-            f"{torch.cuda.device_count()} GPUs are visible here: lower torchrun's --nproc_per_node to that"
-        )
+    if world_size > 1 and device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"expected --device auto, cpu or cuda for {world_size} processes, got {device!r}; give one")
+    place = resolve_device(device, local_rank=int(environ.get("LOCAL_RANK", "0")))
+    on_gpu = place.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(place)
     if world_size > 1 and not dist.is_initialized():

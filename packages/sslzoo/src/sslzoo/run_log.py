@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sslzoo.atomic import write_atomically
+from genviews_core.files import atomic_write, make_folder, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,31 +48,34 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a run needs it
 
         self.path, self._speed_path = Path(folder) / "log.jsonl", Path(folder) / "speed.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         for path in (self.path, self._speed_path):
             _rewind(path, resume_step)
-        self._lines = self.path.open("a")
-        self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        with writing(self.path):
+            self._lines = self.path.open("a")
+            self._events = SummaryWriter(str(folder), purge_step=resume_step + 1)
         self._others = others
 
     def write(self, step: int, histograms: Mapping[str, Histogram] | None = None, /, **scalars: float) -> None:
         """Log one step: each scalar becomes a curve of its own; a histogram goes into the line as edges and counts."""
         told = {name: asdict(histogram) for name, histogram in (histograms or {}).items()}
-        self._lines.write(json.dumps({"step": step, **scalars, **told}) + "\n")
-        self._lines.flush()
+        with writing(self.path):
+            self._lines.write(json.dumps({"step": step, **scalars, **told}) + "\n")
+            self._lines.flush()
         self._draw(step, scalars)
         for name, histogram in (histograms or {}).items():
             self._add_histogram(name, histogram, step)
 
     def write_speed(self, step: int, /, **scalars: float) -> None:
         """Log what differs from machine to machine: images per second and the like."""
-        with self._speed_path.open("a") as lines:
+        with writing(self._speed_path), self._speed_path.open("a") as lines:
             lines.write(json.dumps({"step": step, **scalars}) + "\n")
         self._draw(step, scalars)
 
     def _draw(self, step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        with writing(self.path.parent):  # TensorBoard's own thread writes, and what it met comes out here
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
         for other in self._others:
             other.write(step, scalars)
 
@@ -104,7 +107,7 @@ def _rewind(path: Path, step: int) -> None:
     """Drop the lines after a step, and half a line."""
     if path.exists():
         kept = [row for row in read_log(path) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:

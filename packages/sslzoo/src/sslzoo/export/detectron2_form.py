@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sslzoo.atomic import write_atomically
+from genviews_core.files import atomic_write
 from sslzoo.export.plain_resnet import plain_resnet
 from sslzoo.export.same_features import tensors_of
 
@@ -53,7 +53,7 @@ def to_detectron2(backbone: nn.Module, path: str | Path | None = None) -> dict[s
     arrays = {_rename(name): tensor.numpy() for name, tensor in tensors_of(backbone).items()}
     content = {"model": arrays, "__author__": "sslzoo", "matching_heuristics": True}
     if path is not None:
-        write_atomically(path, pickle.dumps(content))
+        atomic_write(path, pickle.dumps(content))
     return content
 
 

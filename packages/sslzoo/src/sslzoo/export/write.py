@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
-from sslzoo.atomic import write_atomically
+from genviews_core.tensor_files import save_tensors, save_torch
 
 
 def write_tensors(tensors: dict[str, Tensor], path: str | Path | None) -> dict[str, Tensor]:
@@ -19,7 +17,7 @@ def write_tensors(tensors: dict[str, Tensor], path: str | Path | None) -> dict[s
         ValueError: they cannot be written.
     """
     if path is not None and Path(path).suffix == ".safetensors":
-        write_atomically(path, safetensors.torch.save(tensors))
+        save_tensors(path, tensors)
     elif path is not None:
-        write_atomically(path, lambda temporary: torch.save(tensors, temporary))
+        save_torch(path, tensors)
     return tensors
