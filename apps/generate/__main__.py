@@ -48,7 +48,7 @@ class Generate:
     views_per_image: int = 1
     interpolate: bool = False
     """Condition on a mixture with another image, for the disentanglement term."""
-    alpha: tuple[float, float] = (0.3, 0.7)
+    alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
     """The mixture's weight of the image itself is drawn between these."""
     partner: Literal["random", "nearest"] = "random"
     steps: int | None = None
@@ -59,7 +59,8 @@ class Generate:
     image_format: Literal["png", "jpg"] = "png"
     seed: int = 0
     precision: Literal["bf16", "fp16", "float32"] = "bf16"
-    workers: int = 0
+    workers: int = 4
+    """Threads of each process that read sources and write views."""
     device: str = "auto"
 
 

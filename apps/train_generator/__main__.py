@@ -42,9 +42,11 @@ class TrainGenerator:
     latents_cached: bool = True
     """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
     steps: int | None = None
+    """Of the diffusion model; without it the preset's."""
     batch_size: int | None = None
     learning_rate: Annotated[float | None, tyro.conf.arg(aliases=["--lr"])] = None
     autoencoder_steps: int | None = None
+    """Without it the preset's, in proportion to --steps where that is given."""
     autoencoder_batch_size: int | None = None
     seed: int | None = None
     workers: int = 4
@@ -92,7 +94,11 @@ def open_autoencoder(
     if options.autoencoder != "train":
         return Path(options.autoencoder)
     config = eldm.autoencoder_preset(options.preset)
-    given = {"steps": options.autoencoder_steps, "batch_size": options.autoencoder_batch_size, "seed": options.seed}
+    given = {
+        "steps": autoencoder_steps(options, config.steps),
+        "batch_size": options.autoencoder_batch_size,
+        "seed": options.seed,
+    }
     folder = options.out / "autoencoder"
     return eldm.train_autoencoder(
         options.images,
@@ -104,6 +110,18 @@ def open_autoencoder(
         checkpoint_seconds=options.checkpoint_seconds,
         workers=options.workers,
     )
+
+
+def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
+    """Steps of an autoencoder that takes ``whole`` steps beside a diffusion model of the preset's steps.
+
+    A short trial of the one is a short trial of both.
+    """
+    if options.autoencoder_steps is not None:
+        return options.autoencoder_steps
+    if options.steps is None:
+        return whole
+    return max(1, round(whole * options.steps / eldm.preset(options.preset).steps))
 
 
 def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity
 
 import sslzoo
 import viewgen
+from genviews_core.device import resolve_device
 
 Sampler = Literal["ddim", "dpm"]
 LEVELS = 255.0
@@ -41,11 +42,12 @@ class SamplingAblation:
     batch_size: int = 32
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
 
 
 def measure_sampling(options: SamplingAblation) -> Iterator[tuple[str, ...]]:
     """One row per guidance, sampler and number of steps; the reference's row comes first and has no distance."""
+    options = replace(options, device=str(resolve_device(options.device)))
     embeddings = viewgen.Embeddings.load(options.embeddings or options.model / "embeddings")
     encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=options.device)
     if encoder.hash != embeddings.encoder_hash:

@@ -12,7 +12,7 @@ labelled images vote.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ import ssl_eval
 import sslzoo
 import viewgen
 from encoders import open_encoder
+from genviews_core.device import resolve_device
 from rows import Reader, View, evenly, keys_and_paths
 from ssl_eval import ClassAgreement, Features, Result, class_agreement, far_agreement
 from viewgen.manifest import Manifest, open_manifest
@@ -51,12 +52,13 @@ class Agreement:
     """File that gets a JSON line for each row."""
     batch_size: int = 256
     workers: int = 4
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = "auto"
 
 
 def main(arguments: Sequence[str]) -> Table:
     """The table for a command line."""
     options = tyro.cli(Agreement, description=__doc__, args=arguments)
+    options = replace(options, device=str(resolve_device(options.device)))
     manifests = [open_manifest(folder) for folder in options.views]
     classes = class_folders(options.images)
     side, name, classify = open_classify(options, classes)

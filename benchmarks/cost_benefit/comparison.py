@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from torch import Tensor
 
@@ -19,6 +18,7 @@ import sslzoo
 import viewgen
 from augmentations import Augmenter, augmentations
 from encoders import open_encoder
+from genviews_core.device import resolve_device
 from pairdata import Augment
 from rows import About, Reader, View, about_views, evenly, keys_and_paths
 from ssl_eval.image_metrics import ImageMetrics, image_metrics
@@ -60,7 +60,7 @@ class Cost:
     """Of the augmentations."""
     batch_size: int = 64
     workers: int = 4
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ class Row:
 
 def measure(options: Cost) -> list[Row]:
     """Compare and time each kind of view."""
+    options = replace(options, device=str(resolve_device(options.device)))
     manifests = {folder.resolve().name: open_manifest(folder) for folder in options.views}
     if len(manifests) < len(options.views):
         raise ValueError("two folders of views have the same name: a row is called by it, so rename one")

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.table import Table
 
 import sslzoo
 import viewgen
 from encoders import open_encoder
+from genviews_core.device import resolve_device
 from similarity import measure_similarity
+from viewgen.hashing import keys_hash
 from viewgen.manifest import open_manifest
 
 
@@ -34,7 +35,7 @@ class CostBenefit:
     """Embeddings are kept here."""
     batch_size: int = 64
     workers: int = 4
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = "auto"
 
 
 def main(arguments: Sequence[str]) -> Table:
@@ -45,12 +46,12 @@ def main(arguments: Sequence[str]) -> Table:
 def measure(options: CostBenefit) -> Table:
     """Embed what is not embedded yet, compare, tabulate."""
     manifests = [open_manifest(folder) for folder in options.views]
-    encoder = open_encoder(options.encoder, options.device)
+    encoder = open_encoder(options.encoder, str(resolve_device(options.device)))
     table = Table("views", "count", "cosine", "deviation", "another image's", "lost", title=f"by {encoder.name}")
     with sslzoo.Progress() as progress:
 
         def embed(folder: Path) -> viewgen.Embeddings:
-            place = options.work / encoder.hash / folder.resolve().as_posix().strip("/").replace("/", "_")
+            place = options.work / encoder.hash / keys_hash([folder.resolve().as_posix()])
             update = progress.stage(folder.name)
             return viewgen.embed_images(
                 folder, place, encoder, batch_size=options.batch_size, workers=options.workers, on_progress=update

@@ -22,6 +22,7 @@ from typing import Annotated
 import tyro
 
 from encoders import open_encoder
+from genviews_core.device import resolve_device
 from masks import find_pairs, read_pairs, unpacked
 from measure import Figures, measure
 
@@ -41,13 +42,14 @@ class Foreground:
     batch_size: int = 50
     seed: int = 0
     """Of random weights and random maps."""
-    device: str = "cpu"
+    device: str = "auto"
     out: Path | None = None
     """Append a JSON line for each size."""
 
 
 def main(options: Foreground) -> None:
     """One line of the table for each size."""
+    device = resolve_device(options.device)
     print(f"{options.encoder}, share {options.share_foreground:g}, border left out {options.skip_border}")
     print(
         " size   grid margin  sign  per image |  IoU: map  signed centre random |    F: map  signed centre random | s"
@@ -56,7 +58,7 @@ def main(options: Foreground) -> None:
         pairs = find_pairs(unpacked(options.data, Path(scratch)))
         for size in options.sizes:
             began = time.monotonic()
-            encoder = open_encoder(options.encoder, size, seed=options.seed, device=options.device)
+            encoder = open_encoder(options.encoder, size, seed=options.seed, device=str(device))
             images, masks = read_pairs(pairs, size)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)

@@ -58,6 +58,9 @@ PARTS: dict[str, Callable[[Sequence[str]], None]] = {
 def main() -> None:
     """Do what is asked for; a user's mistake ends in one line."""
     name, *arguments = sys.argv[1:] or [""]
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return
     if name not in PARTS:
         raise SystemExit(__doc__)
     try:

@@ -49,6 +49,9 @@ def main() -> None:
         "eval": evaluation,
     }
     name, *arguments = sys.argv[1:] or [""]
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return
     if name not in measures:
         raise SystemExit(__doc__)
     device, rows = measures[name](arguments)

@@ -69,7 +69,7 @@ def test_bad_lines_of_a_list_are_failures_and_the_rest_is_made(generate, images,
     ("arguments", "message"),
     [
         (["--strength", "adaptive:1,2,3,4,5"], "foreground ratios"),
-        (["--strength", "random"], "write random:A,B"),
+        (["--strength", "random"], "takes no strength"),
         (["--strength", "loud"], "is none"),
         (["--embeddings", "nowhere"], "no finished embeddings"),
         (["--list", "nowhere"], "cannot read the list"),

@@ -22,6 +22,7 @@ import torch
 import tyro
 
 import viewgen
+from genviews_core.device import resolve_device
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.contact_sheet import contact_sheet
 from viewgen.failures import read_failures
@@ -43,14 +44,21 @@ class Embed:
     """Folder of images."""
     out: Path
     """Folder for the embeddings."""
-    encoder: str | None = None
-    """timm/<model>, or a backbone folder such as runs/dino/backbone; or give --generator."""
-    supervision: Literal["none", "labels", "captions"] | None = None
-    """What the encoder's weights were trained with; left out, labels for timm/<model>, none for a backbone folder."""
     batch_size: int = 256
     workers: int = 4
     """Threads that read images."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = "auto"
+    """auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedByEncoder(Embed):
+    """Embed every image once: the pool of retrieval, or the conditions of a generator."""
+
+    encoder: str | None = None
+    """timm/<model>, or a backbone folder such as runs/dino/backbone; or give --generator and its options."""
+    supervision: Literal["none", "labels", "captions"] | None = None
+    """What the encoder's weights were trained with; left out, labels for timm/<model>, none for a backbone folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +112,14 @@ class Generate:
     """What `viewgen embed` wrote, as conditions."""
     interpolate: bool = False
     """Condition on a mixture with another image; needs --embeddings."""
-    alpha: tuple[float, float] = (0.5, 0.5)
+    alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
     """The mixture's weight of the image itself is drawn between these."""
     partner: Literal["random", "nearest"] = "random"
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
     engine: Literal["local", "ray"] = "local"
     devices: tuple[str, ...] | None = None
-    """A process on each, such as cuda:0 cuda:1; without it every GPU, or one process a CPU core."""
+    """A process on each, such as cuda:0 cuda:1; without it every GPU, or one process for each CPU core."""
     actors: int | None = None
     """Of engine ray; one a GPU or CPU core without."""
     shard: tuple[int, int] = (0, 1)
@@ -148,7 +156,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _with_generator(kind: type, arguments: list[str]) -> type:
-    """A command with the options of the generator that the command line names, if it names one."""
+    """A command with the options of the generator that the command line names, if it names one.
+
+    A generator's options may be called as those of an encoder: `embed` has the one or the other.
+    """
     spread = [part for argument in arguments for part in argument.split("=", 1)]
     name = spread[spread.index("--generator") + 1] if "--generator" in spread[:-1] else None
     if name in GENERATORS:
@@ -157,8 +168,8 @@ def _with_generator(kind: type, arguments: list[str]) -> type:
             ("generator", Annotated[Literal[name], GENERATOR]),
             ("options", Annotated[options, tyro.conf.arg(name="")]),
         ]
-    elif kind is Embed:
-        added = []
+    elif kind is Embed and "--generator" not in spread:
+        return EmbedByEncoder
     else:
         added = [("generator", Annotated[Literal[tuple(GENERATORS)], GENERATOR])]
     made = make_dataclass(kind.__name__, added, bases=(kind,), frozen=True, kw_only=True)
@@ -213,19 +224,19 @@ def _devices(command: Generate) -> list[str] | None:
     if command.engine == "ray":
         return None
     if command.devices:
-        return list(command.devices)
+        return [str(resolve_device(name)) for name in command.devices]
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return gpus or ["cpu"] * len(os.sched_getaffinity(0))
 
 
 def _embed(command: Any) -> int:
-    by_generator = hasattr(command, "options")
-    if by_generator == (command.encoder is not None):
-        raise ValueError("say who embeds: --encoder timm/<model> or FOLDER, or --generator NAME with its options")
-    if by_generator:
-        encoder: Any = ConditionEncoder(_spec(command).load(command.device))
+    device = resolve_device(command.device)
+    if not isinstance(command, EmbedByEncoder):
+        encoder: Any = ConditionEncoder(_spec(command).load(str(device)))
+    elif command.encoder is None:
+        raise ValueError("expected --encoder timm/<model> or FOLDER, or --generator NAME with its options, got neither")
     else:
-        encoder = viewgen.load_encoder(command.encoder, supervision=command.supervision, device=command.device)
+        encoder = viewgen.load_encoder(command.encoder, supervision=command.supervision, device=device)
     with progress_bar("embeddings") as update:
         made = viewgen.embed_images(
             command.images,

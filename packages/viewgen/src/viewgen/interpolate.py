@@ -28,7 +28,7 @@ class Interpolation:
         from_k: views with k below it stay plain views of the image alone.
     """
 
-    alpha: float | tuple[float, float] = 0.5
+    alpha: float | tuple[float, float] = (0.3, 0.7)
     partner: Literal["random", "nearest"] = "random"
     from_k: int = 0
 

@@ -1,0 +1,90 @@
+"""Every command's every subcommand builds its parser and shows its options: two options of one name cannot."""
+
+import importlib
+import re
+import runpy
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from viewgen import cli
+from viewgen.generator import GENERATORS
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("pairquality", "ssl_eval", "sslzoo", "viewgen")
+# Programs whose first word chooses; those that tyro lists are read off their help.
+WORDS = {
+    "ssl_eval": ["report"],
+    "apps/evaluate": ["retrieval", "copies", "video", "slides", "segmentation"],
+    "benchmarks/cost_benefit": ["cost", "agreement"],
+    "benchmarks/gpu": ["evidence", "speedrun", "table", "trial", "arm"],
+    "benchmarks/throughput": ["step", "augmentation", "views", "keys", "quality", "loader", "eval"],
+}
+PROGRAMS = sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("[ab]*/*/__main__.py"))
+
+
+def show_help(command: str, *words: str) -> str:
+    """What ``command WORDS --help`` prints, run in this process; it must end well."""
+    before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
+    sys.argv = [command, *words, "--help"]
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            if command in LIBRARIES:
+                importlib.import_module(f"{command}.cli").main()
+            else:
+                sys.path.insert(0, str(ROOT / command))
+                runpy.run_path(str(ROOT / command), run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, printed.getvalue()
+    finally:
+        sys.argv, sys.path[:] = argv, path
+        for name in set(sys.modules) - before:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(ROOT / Path(command).parts[0]):
+                del sys.modules[name]
+    return printed.getvalue()
+
+
+def subcommands(shown: str) -> list[str]:
+    """Those that tyro's help lists."""
+    listed = re.search(r"\{([\w,.-]+(?:\s*,\s*[\w.-]+)*)\}", shown.partition("options")[0].replace("\n", ""))
+    return listed[1].split(",") if listed else []
+
+
+@pytest.mark.parametrize("command", [*LIBRARIES, *PROGRAMS])
+def test_every_subcommand_shows_its_options(command):
+    shown = show_help(command)
+    texts = {word: show_help(command, word) for word in WORDS.get(command) or subcommands(shown)}
+    assert all("--" in text for text in texts.values()), texts
+    if command not in ("benchmarks/gpu", "benchmarks/throughput"):  # whose figures are of one kind of machine
+        for text in (shown, *texts.values()):
+            assert set(re.findall(r"--device\b.*?\(default: (.*?)\)", text, re.DOTALL)) <= {"auto"}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("command", ["generate", "embed"])
+def test_every_generator_has_its_options(command, name):
+    shown = show_help("viewgen", command, "--generator", name)
+    assert "--device" in shown and len(set(re.findall(r"^\W*(--[\w-]+) ", shown, re.MULTILINE))) > 8
+
+
+def test_both_commands_that_generate_have_the_same_defaults(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "generate"))
+    app = runpy.run_path(str(ROOT / "apps" / "generate" / "__main__.py"))["Generate"]
+    ours, theirs = ({field.name: field.default for field in fields(kind)} for kind in (app, cli.Generate))
+    shared = ours.keys() & theirs.keys()
+    assert {"alpha", "workers", "batch_size", "partner", "seed", "views_per_image", "image_format"} <= shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+    sys.modules.pop("adaptive", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"), [({}, 2000), ({"steps": 5}, 10), ({"steps": 5, "autoencoder_steps": 7}, 7), ({"steps": 0}, 1)]
+)
+def test_a_short_trial_of_a_diffusion_model_has_a_short_autoencoder(options, steps):
+    app = runpy.run_path(str(ROOT / "apps" / "train_generator" / "__main__.py"))
+    chosen = app["TrainGenerator"](images=Path("x"), encoder="x", out=Path("x"), preset="64-small", **options)
+    assert app["autoencoder_steps"](chosen, 2000) == steps
