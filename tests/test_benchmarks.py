@@ -1,5 +1,6 @@
 """The throughput benchmark runs, at a size that says nothing about speed; and what it compares is the same work."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -18,14 +19,19 @@ def run(programs):
 
 def test_a_step_is_timed_beside_lightly(run):
     pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
-    printed = run("step", "--methods", "SimSiam", "DINO", "--batch-size", "4", "--rounds", "1")
-    assert printed.count("SimSiam") == printed.count("DINO") == 2
+    words = ("--methods", "SimSiam", "DINO", "--batch-size", "4", "--image-size", "16", "--rounds", "1")
+    printed = run("step", *words, "--precisions", "float32", "--lines")
+    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [row["method"] for row in rows] == ["SimSiam", "DINO"]
+    assert all(row["ratio"] == row["to lightly's default"] and row["MFU"] == "" for row in rows)
 
 
 def test_augmentation_is_timed_beside_torchvision_and_kornia(run):
     pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
-    printed = run("augmentation", "--batch-size", "4", "--rounds", "1")
-    assert "32 -> 32" in printed and "288 -> 224" in printed
+    printed = run("augmentation", "--batch-size", "4", "--rounds", "1", "--no-per-image", "--lines")
+    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [row["px"] for row in rows] == ["32 -> 32", "288 -> 224"]
+    assert all(float(row["ours, images/s"]) > 0 and row["torchvision PIL"] == "" for row in rows)
 
 
 def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
@@ -38,8 +44,10 @@ def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
 
     assert step.OURS.keys() == step.THEIRS.keys()
     for name, ours in step.OURS.items():
-        theirs = step.THEIRS[name](step.backbone())
-        assert trained(ours(step.backbone())) == pytest.approx(trained(theirs), rel=1e-3), name
+        for backbone in ("resnet18", "vit_small"):
+            with torch.device("meta"):
+                mine, theirs = ours(step.backbone(backbone, 224)), step.THEIRS[name](step.backbone(backbone, 224))
+            assert trained(mine) == pytest.approx(trained(theirs), rel=1e-3), (name, backbone)
 
 
 @pytest.mark.slow
@@ -55,18 +63,20 @@ def test_the_other_generators_are_timed_alone(monkeypatch):
     import views
 
     options = views.ViewsBenchmark(generators=("maskgit",), scale="tiny", rounds=1, largest_batch=2)
-    rows = views.measure_views(options)
+    rows = list(views.measure_views(options))
     assert [row[1] for row in rows if row[2] == "1"] == ["from images", "from conditions"]
     assert all(row[0] == "maskgit, tiny, float32" for row in rows)
     assert all(float(row[3]) == pytest.approx(1000 / float(row[4]), rel=0.01) for row in rows)
 
 
-@pytest.mark.parametrize(("name", "work"), [("icgan", "from images"), ("eldm", "from conditions")])
+@pytest.mark.parametrize(
+    ("name", "work"), [("icgan", "from images"), ("eldm", "from conditions"), ("eldm-32", "from conditions")]
+)
 def test_random_weights_are_read_as_official_ones(monkeypatch, tmp_path, name, work):
     monkeypatch.syspath_prepend(str(BENCHMARK))
     import views
 
-    made = views.Ours(name=name, **views.save_random(name, "tiny", tmp_path)).prepare(work, 2)()
+    made = views.Ours(name=name.partition("-")[0], **views.save_random(name, "tiny", tmp_path)).prepare(work, 2)()
     assert len(made) == 2 and made.float().std() > 10
 
 

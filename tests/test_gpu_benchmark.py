@@ -11,6 +11,8 @@ from PIL import Image
 
 import sslzoo
 
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
+GPU = pytest.param("cuda", marks=ON_GPU)
 PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu"
 
 
@@ -42,18 +44,20 @@ def run(capsys, *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, capsys):
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, capsys, device):
     classifier = tmp_path / "classifier.pt"
     head = {"linear.weight": torch.zeros(2, 64), "linear.bias": torch.ones(2)}
     torch.save({"state_dict": sslzoo.create_backbone("resnet20").state_dict() | head}, classifier)
-    words = ["evidence", "--data", data, "--tiny", "--device", "cpu", "--minutes", 0.2, "--arm-epochs", 1]
+    minutes = 0.2 if device == "cpu" else 1.5  # there each arm is a process of its own
+    words = ["evidence", "--data", data, "--tiny", "--device", device, "--minutes", minutes, "--arm-epochs", 1]
     words += ["--out", tmp_path / "out", "--classifier", classifier, "--sampling-steps", 4]
     run(capsys, *words, "--seeds", 1)
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     names = [line["name"] for line in lines]
     assert not [line for line in lines if "failed" in line["name"] or "given up" in line["name"]]
     arms = [line["about"]["arm"] for line in lines if line["name"].startswith("arm ")]
-    assert arms == ["hand-made", "generative", "retrieved"] and names[-1] == "evidence"
+    assert sorted(arms) == ["generative", "hand-made", "retrieved"] and names[-1] == "evidence"
     agreement = next(line["figures"] for line in lines if line["name"] == "class agreement")
     assert agreement["the images"] == agreement["generative"] == 50  # a classifier that knows one class
     assert lines[0]["machine"] and lines[0]["commit"] and torch.__version__.startswith(lines[0]["versions"]["torch"])
@@ -65,7 +69,7 @@ def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, c
     images = [line["figures"]["images"] for line in (*lines, *more) if line["name"] == "generator"]
     assert images == [32, 64]
     arms = [(line["about"]["arm"], line["about"]["seed"]) for line in more if line["name"].startswith("arm ")]
-    assert arms == [("generative", 0), ("hand-made", 1), ("generative", 1)]
+    assert sorted(arms) == [("generative", 0), ("generative", 1), ("hand-made", 1)]
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["eldm-0.safetensors", "encoder-0.safetensors", "results.jsonl", "sheet.png", "state.json"]
     printed = run(capsys, "table", "--results", tmp_path / "out" / "results.jsonl")
@@ -135,3 +139,76 @@ def test_results_that_were_broken_off_are_left_out(tmp_path, capsys):
     assert next(read_lines(tmp_path / "r.jsonl"))["figures"] == {"value": 0.333333}
     with pytest.raises(SystemExit, match=r"^error: expected results in .*none.jsonl, got none"):
         run(capsys, "table", "--results", tmp_path / "none.jsonl")
+
+
+def test_checks_keep_what_each_program_told_until_it_failed_or_hung(tmp_path, capsys, monkeypatch):
+    import checks
+    from check_list import Check
+    from records import read_lines
+
+    row = '{"method": "SimSiam", "precision": "bf16", "ours, pairs/s": "9.0"}'
+    programs = {
+        "step: one": (f"print('noise'); print('{row}')", "throughput"),
+        "hangs": (f"import time; print('{row}', flush=True); time.sleep(60)", "throughput"),
+        "tests": ("print('[gw0] [ 9%] PASSED tests/a.py::test_b[cuda] '); print('a.py::test_c FAILED [9%]')", "tests"),
+        "fails": ("raise RuntimeError('out of memory')", "throughput"),
+    }
+    listed = [
+        Check(name=name, words=("-c", code), part=part, limit=2.0 if name == "hangs" else 20.0)
+        for name, (code, part) in programs.items()
+    ]
+    monkeypatch.setattr(checks, "all_checks", lambda *_, **__: [*listed, Check(name="late", words=(), least=1e9)])
+    results = tmp_path / "results.jsonl"
+    checks.main(checks.Checks(minutes=1.0, results=results, device="cpu"))
+    lines = list(read_lines(results))
+    assert [line["figures"]["ours, pairs/s"] for line in lines if line["part"] == "throughput"] == ["9.0", "9.0"]
+    outcomes = {line["about"]["test"]: line["figures"]["outcome"] for line in lines if line["name"] == "test"}
+    assert outcomes == {"tests/a.py::test_b[cuda]": "PASSED", "a.py::test_c": "FAILED"}
+    ends = {line["about"]["check"]: line for line in lines if line["name"] in ("done", "not done", "left out")}
+    assert ends["step: one"]["name"] == ends["tests"]["name"] == "done" and ends["late"]["name"] == "left out"
+    assert ends["hangs"]["figures"]["reason"] == "out of time" and ends["hangs"]["figures"]["seconds"] < 10
+    assert "out of memory" in ends["fails"]["figures"]["said"] and "noise" in results.with_suffix(".log").read_text()
+    with pytest.raises(ValueError, match="there are step: one, hangs"):
+        checks.main(checks.Checks(results=results, only=("nothing",)))
+
+
+def test_the_list_of_checks_names_options_that_exist(monkeypatch):
+    """A typing error would be found when GPU time is running."""
+    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
+    pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
+    from check_list import all_checks
+
+    monkeypatch.syspath_prepend(str(PROGRAM.parent / "throughput"))
+    import tyro
+
+    from augmentation import AugmentationBenchmark
+    from step import OURS, StepBenchmark
+    from views import ViewsBenchmark
+
+    kinds = {"step": StepBenchmark, "augmentation": AugmentationBenchmark, "views": ViewsBenchmark}
+    for check in [*all_checks("cuda", tiny=False), *all_checks("cpu", tiny=True)]:
+        program, *words = check.words
+        if check.part == "throughput":
+            assert program == "benchmarks/throughput" and words.pop() == "--lines"
+            options = tyro.cli(kinds[words[0]], args=words[1:])
+            assert set(getattr(options, "methods", ())) <= set(OURS)
+        else:
+            assert all((PROGRAM.parents[1] / word).is_file() for word in words if word.endswith(".py"))
+
+
+def test_wheels_are_those_that_the_bare_machine_lacks_in_the_locked_versions(monkeypatch, tmp_path, capsys):
+    import wheels
+
+    needed = dict(name.split("==") for name in wheels.missing(wheels.WANTED["checks"]))
+    there = set(wheels.PRESENT.read_text().split())
+    assert {"diffusers", "tyro", "typeguard", "kornia", "kornia-rs", "lightly", "ftfy"} <= needed.keys()
+    assert not there & needed.keys() and "torch" in there and not any(name.startswith("nvidia") for name in needed)
+    locked = (PROGRAM.parents[1] / "uv.lock").read_text()
+    assert all(f'name = "{name}"\nversion = "{version}"' in locked for name, version in needed.items())
+
+    monkeypatch.setattr(wheels, "download", lambda needed, out, python: (out / "a.whl").write_bytes(b"wheel"))
+    wheels.main(wheels.Wheels(out=tmp_path, part="evidence"))
+    assert "are left for weights" in capsys.readouterr().out
+    monkeypatch.setattr(wheels, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="take --part evidence"):
+        wheels.main(wheels.Wheels(out=tmp_path))

@@ -1,7 +1,9 @@
 """Everything that wants a GPU, fitted into minutes of one.
 
+uv run benchmarks/gpu checks --minutes 4              # does it all work there, and how fast is it, beside the rivals
 uv run benchmarks/gpu evidence --minutes 9 --data cifar10   # what views are worth on CIFAR-10, the whole loop
 uv run benchmarks/gpu speedrun --data cifar10         # seconds to 80% and to 85% kNN
+uv run benchmarks/gpu wheels --out .whl               # what a bare machine lacks, see bare_machine.sh
 uv run benchmarks/gpu table                           # the README's tables, from benchmarks/gpu/results.jsonl
 """
 
@@ -12,7 +14,14 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-# Each imports what it needs alone: tables want no torch.
+# Each imports what it needs alone: wheels and tables want no torch.
+
+
+def checks(arguments: Sequence[str]) -> None:
+    """Tests on the device, then speed."""
+    from checks import Checks, main
+
+    main(tyro.cli(Checks, args=arguments, prog="checks"))
 
 
 def evidence(arguments: Sequence[str]) -> None:
@@ -27,6 +36,13 @@ def speedrun(arguments: Sequence[str]) -> None:
     from speedrun import SpeedRun, main
 
     main(tyro.cli(SpeedRun, args=arguments, prog="speedrun"))
+
+
+def wheels(arguments: Sequence[str]) -> None:
+    """A folder of wheels."""
+    from wheels import Wheels, main
+
+    main(tyro.cli(Wheels, args=arguments, prog="wheels"))
 
 
 def table(arguments: Sequence[str]) -> None:
@@ -51,7 +67,7 @@ def arm(arguments: Sequence[str]) -> None:
 
 
 PARTS: dict[str, Callable[[Sequence[str]], None]] = {
-    each.__name__: each for each in (evidence, speedrun, table, trial, arm)
+    each.__name__: each for each in (checks, evidence, speedrun, wheels, table, trial, arm)
 }
 
 

@@ -7,13 +7,16 @@ uv run benchmarks/throughput keys                           # what a million ima
 uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
 uv run --group rivals --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
 uv run --group rivals benchmarks/throughput eval            # kNN and the linear probe beside lightly and scikit-learn
+
+With --lines each row is a JSON line, printed the moment it is known.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +27,13 @@ from rich.table import Table
 Row = tuple[str, ...]
 
 COLUMNS = {
-    "step": ("method", "precision", "ours, pairs/s", "lightly, pairs/s", "ratio", "to lightly's default"),
-    "augmentation": ("px", "ours, images/s", "torchvision PIL", "torchvision tensor", "kornia", "to torchvision"),
+    "step": (
+        *("method", "backbone", "precision", "ours, pairs/s", "lightly, pairs/s", "ratio", "to lightly's default"),
+        *("MFU", "ours, GB", "lightly, GB"),
+    ),
+    "augmentation": (
+        *("px", "ours, images/s", "torchvision PIL", "torchvision tensor", "kornia", "to torchvision", "to kornia"),
+    ),
     "views": ("generator", "work", "batch", "images/s", "ms an image", "peak, GB", "beside"),
     "keys": ("step", "seconds", "MB"),
     "quality": ("scorer", "ms a step", "of the step", "rank correlation with exact"),
@@ -54,7 +62,11 @@ def main() -> None:
         return
     if name not in measures:
         raise SystemExit(__doc__)
-    device, rows = measures[name](arguments)
+    device, rows = measures[name]([word for word in arguments if word != "--lines"])
+    if "--lines" in arguments:
+        for row in rows:
+            print(json.dumps(dict(zip(COLUMNS[name], row, strict=True))), flush=True)
+        return
     machine = torch.cuda.get_device_name() if device != "cpu" else f"{torch.get_num_threads()} CPU threads"
     table = Table(*COLUMNS[name], title=f"{machine}, {platform.machine()}, torch {torch.__version__}")
     for row in rows:
@@ -65,7 +77,7 @@ def main() -> None:
 # Each imports what it needs alone: two of them need rivals that the others do without.
 
 
-def step(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a method and precision."""
     from step import StepBenchmark, measure_steps
 
@@ -73,7 +85,7 @@ def step(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     return options.device, measure_steps(options)
 
 
-def augmentation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a size."""
     from augmentation import AugmentationBenchmark, measure_augmentation
 
@@ -81,7 +93,7 @@ def augmentation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     return options.device, measure_augmentation(options)
 
 
-def views(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a generator, work and batch."""
     from views import ViewsBenchmark, measure_views
 
@@ -100,7 +112,7 @@ class KeysBenchmark:
     count: int = 1_000_000
 
 
-def keys(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def keys(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a step."""
     from keys import measure_keys
 
@@ -108,7 +120,7 @@ def keys(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     return "cpu", [(each.step, f"{each.seconds:.1f}", f"{each.megabytes:.0f}") for each in measured]
 
 
-def quality(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a scorer."""
     from quality import QualityBenchmark, measure_quality
 
@@ -116,7 +128,7 @@ def quality(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     return options.device, measure_quality(options)
 
 
-def loader(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a work and size."""
     from loader import LoaderBenchmark, measure_loaders
 
@@ -124,7 +136,7 @@ def loader(arguments: Sequence[str]) -> tuple[str, list[Row]]:
     return options.device, measure_loaders(options)
 
 
-def evaluation(arguments: Sequence[str]) -> tuple[str, list[Row]]:
+def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row for kNN and one for the probe."""
     from evaluation import EvaluationBenchmark, measure_evaluation
 

@@ -1,6 +1,6 @@
 """Methods put together from lightly's modules, as its documentation does it: (first, second) -> loss.
 
-Sizes are those of `step.OURS`, for a ResNet-18.
+Sizes are those of `step.OURS`; an encoder tells the width of its features as `num_features`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class SimSiam(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = SimSiamProjectionHead(512, 512, 2048)
+        width = _width(encoder)
+        self.projection = SimSiamProjectionHead(width, width, 2048)
         self.prediction = SimSiamPredictionHead(2048, 512, 2048)
         self.criterion = NegativeCosineSimilarity()
 
@@ -95,7 +96,7 @@ class MoCoV2(Followed):
     """MoCo v2."""
 
     def __init__(self, encoder: nn.Module) -> None:
-        super().__init__(encoder, lambda: MoCoProjectionHead(512, 512, 128))
+        super().__init__(encoder, lambda: MoCoProjectionHead(_width(encoder), _width(encoder), 128))
         self.criterion = NTXentLoss(temperature=0.2, memory_bank_size=(4096, 128))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class BYOL(Followed):
     """BYOL."""
 
     def __init__(self, encoder: nn.Module) -> None:
-        super().__init__(encoder, lambda: BYOLProjectionHead(512, 4096, 256))
+        super().__init__(encoder, lambda: BYOLProjectionHead(_width(encoder), 4096, 256))
         self.prediction = BYOLPredictionHead(256, 4096, 256)
         self.criterion = NegativeCosineSimilarity()
 
@@ -123,7 +124,7 @@ class SwAV(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = SwaVProjectionHead(512, 2048, 128)
+        self.projection = SwaVProjectionHead(_width(encoder), 2048, 128)
         self.prototypes = SwaVPrototypes(128, 512)
         self.criterion = SwaVLoss()
 
@@ -141,7 +142,7 @@ class DINO(Followed):
     """DINO of two global views."""
 
     def __init__(self, encoder: nn.Module) -> None:
-        super().__init__(encoder, lambda: DINOProjectionHead(512, 2048, 256, 4096))
+        super().__init__(encoder, lambda: DINOProjectionHead(_width(encoder), 2048, 256, 4096))
         self.criterion = DINOLoss(output_dim=4096)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -152,16 +153,20 @@ class DINO(Followed):
         )
 
 
+def _width(encoder: nn.Module) -> int:
+    return encoder.num_features  # pyright: ignore[reportReturnType]
+
+
 def _simclr(encoder: nn.Module) -> nn.Module:
-    return Pairs(encoder, SimCLRProjectionHead(512, 512, 128), NTXentLoss(temperature=0.5))
+    return Pairs(encoder, SimCLRProjectionHead(_width(encoder), _width(encoder), 128), NTXentLoss(temperature=0.5))
 
 
 def _vicreg(encoder: nn.Module) -> nn.Module:
-    return Pairs(encoder, VICRegProjectionHead(512, 2048, 2048, num_layers=3), VICRegLoss())
+    return Pairs(encoder, VICRegProjectionHead(_width(encoder), 2048, 2048, num_layers=3), VICRegLoss())
 
 
 def _barlow_twins(encoder: nn.Module) -> nn.Module:
-    return Pairs(encoder, BarlowTwinsProjectionHead(512, 2048, 2048), BarlowTwinsLoss())
+    return Pairs(encoder, BarlowTwinsProjectionHead(_width(encoder), 2048, 2048), BarlowTwinsLoss())
 
 
 THEIRS: dict[str, Callable[[nn.Module], nn.Module]] = {

@@ -1,6 +1,7 @@
 """Random weights in the official files' formats: a speed does not depend on them, but on their sizes.
 
-The real ones: Stable unCLIP 2.1 (768 px, ViT-H), IC-GAN 256 px (icgan_res256), MaskGIT 256 px, E-LDM's preset "256".
+The real ones: Stable unCLIP 2.1 (768 px, ViT-H), IC-GAN 256 px (icgan_res256), MaskGIT 256 px, E-LDM's presets "256"
+and "32".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import (
 
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.coder_learner import build_networks
+from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.model import build_denoiser, build_scheduler, save_model
 from viewgen.eldm.presets import autoencoder_preset, preset
 from viewgen.icgan.checkpoint import checkpoint_shapes
@@ -40,7 +42,13 @@ EMBEDDING = 2048  # of the ResNet-50 that conditions E-LDM
 
 def save_random(name: str, scale: Scale, folder: Path) -> dict[str, Any]:
     """Write the weights of the generator of that name; returns the options that load it."""
-    savers = {"unclip": _save_unclip, "icgan": _save_icgan, "maskgit": _save_maskgit, "eldm": _save_eldm}
+    savers = {
+        "unclip": _save_unclip,
+        "icgan": _save_icgan,
+        "maskgit": _save_maskgit,
+        "eldm": _save_eldm,
+        "eldm-32": _save_eldm_32,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return savers[name](scale, folder)
@@ -239,6 +247,22 @@ def _save_eldm(scale: Scale, folder: Path) -> dict[str, Any]:
         coder = replace(coder, resolution=64, channels=(32, 32, 32, 32))
     autoencoder = Autoencoder(build_networks(coder)[0])
     channels, side, _ = coder.latent_shape
+    return _save_denoiser(config, autoencoder, channels, side, folder)
+
+
+def _save_eldm_32(scale: Scale, folder: Path) -> dict[str, Any]:
+    """The preset "32", of pixels."""
+    config = preset("32")
+    if scale != "real":
+        config = replace(
+            config, channels=(64, 64, 64, 64) if scale == "small" else (32,) * 4, head_dim=32, cross_dim=32
+        )
+    return _save_denoiser(config, Autoencoder(None), 3, config.resolution, folder)
+
+
+def _save_denoiser(
+    config: ELDMConfig, autoencoder: Autoencoder, channels: int, side: int, folder: Path
+) -> dict[str, Any]:
     about = {"dim": EMBEDDING, "encoder_hash": "random", "encoder_size": 224, "supervision": "none"}
     denoiser, noise = build_denoiser(config, EMBEDDING, channels, side), build_scheduler(config)
     save_model(folder, denoiser, noise, autoencoder, encoder=about, resolution=config.resolution)

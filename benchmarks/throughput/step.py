@@ -2,46 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import sslzoo
 from lightly_methods import THEIRS
 from sslzoo import methods
 from timing import rates
 
+Backbone = Literal["resnet18", "resnet50", "vit_small"]
+Precision = Literal["bf16", "float32"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepBenchmark:
-    """Pairs per second of a training step, ResNet-18 with the CIFAR stem, beside lightly."""
+    """Pairs per second of a training step beside lightly, of the same backbone and heads.
+
+    Attributes:
+        methods: which ones.
+        backbone: ResNet-18 with the CIFAR stem, or at 224 px ResNet-50 or ViT-S/16.
+        batch_size: pairs.
+        image_size: pixels.
+        precisions: bf16 is autocast; float32 is lightly's default.
+        compile: torch.compile for the networks of both sides.
+        rounds: timed.
+        device: where both run.
+    """
 
     methods: tuple[str, ...] = tuple(THEIRS)
+    backbone: Backbone = "resnet18"
     batch_size: int = 128
     image_size: int = 32
+    precisions: tuple[Precision, ...] = ("bf16", "float32")
+    compile: bool = False
     rounds: int = 10
     device: str = "cpu"
 
 
-def measure_steps(options: StepBenchmark) -> list[tuple[str, ...]]:
-    """One row a method and precision: ours, lightly's, the ratio in the same precision and to lightly's default."""
+def measure_steps(options: StepBenchmark) -> Iterator[tuple[str, ...]]:
+    """One row a method and precision: pairs/s of both, their ratio, ours to lightly's default, MFU, peak memory."""
     images = torch.randn(2, options.batch_size, 3, options.image_size, options.image_size, device=options.device)
-    rows = []
     for name in options.methods:
-        work = {}
-        for precision, bf16 in (("bf16", True), ("float32", False)):
-            ours, theirs = Ours(OURS[name](backbone())), THEIRS[name](backbone())
-            work[f"ours {precision}"] = trainer(ours, images, bf16=bf16, channels_last=True)
-            work[f"lightly {precision}"] = trainer(theirs, images, bf16=bf16, channels_last=False)
+        work, peaks = {}, {}
+        for precision in options.precisions:
+            for side, layout in (("ours", True), ("lightly", False)):
+                before = _allocated(images.device)
+                encoder = backbone(options.backbone, options.image_size)
+                model = Ours(OURS[name](encoder)) if side == "ours" else THEIRS[name](encoder)
+                if options.compile:
+                    encoder.compile()
+                key = f"{side} {precision}"
+                work[key] = trainer(model, images, bf16=precision == "bf16", channels_last=layout)
+                peaks[key] = _peak(work[key], images.device, before)
+        flops = _flops(Ours(OURS[name](backbone(options.backbone, options.image_size))), images)
         measured = rates(work, items=options.batch_size, rounds=options.rounds)
-        default = measured["lightly float32"]
-        for precision in ("bf16", "float32"):
+        for precision in options.precisions:
             mine, other = measured[f"ours {precision}"], measured[f"lightly {precision}"]
-            cells = (f"{mine:.1f}", f"{other:.1f}", f"{mine / other:.2f}x", f"{mine / default:.2f}x")
-            rows.append((name, precision, *cells))
-    return rows
+            default = measured.get("lightly float32")
+            cells = (f"{mine:.1f}", f"{other:.1f}", f"{mine / other:.2f}x", f"{mine / default:.2f}x" if default else "")
+            more = (_mfu(flops * mine / options.batch_size, images.device, precision), *_memory(peaks, precision))
+            told = f"{precision}, compiled" if options.compile else precision
+            yield (name, f"{options.backbone}, {options.image_size} px", told, *cells, *more)
+
+
+def _flops(model: nn.Module, images: Tensor) -> int:
+    """Of a step's forward and backward passes: those of an eighth of the images, times eight, where that divides."""
+    parts = 8 if len(images[0]) % 8 == 0 and len(images[0]) > 8 else 1
+    few = images[:, : len(images[0]) // parts]
+    with FlopCounterMode(display=False) as counter:
+        model.to(images.device)(*few).backward()
+    return parts * counter.get_total_flops()
+
+
+def _mfu(flops_per_second: float, device: torch.device, precision: Precision) -> str:
+    """The share of the device's bf16 arithmetic; nothing where that is not known."""
+    peak = sslzoo.peak_flops(device) if precision == "bf16" else None
+    return f"{100 * flops_per_second / peak:.1f}%" if peak else ""
+
+
+def _allocated(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _peak(run: Callable[[], None], device: torch.device, before: int) -> float | None:
+    """GB that a step takes, weights and optimizer included, beyond what was held before."""
+    if device.type != "cuda":
+        return None
+    run()
+    run()
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e9
+
+
+def _memory(peaks: dict[str, float | None], precision: Precision) -> tuple[str, str]:
+    ours, theirs = (peaks[f"{side} {precision}"] for side in ("ours", "lightly"))
+    return tuple("" if peak is None else f"{peak:.2f}" for peak in (ours, theirs))  # pyright: ignore[reportReturnType]
 
 
 def trainer(model: nn.Module, images: Tensor, *, bf16: bool, channels_last: bool) -> Callable[[], None]:
@@ -79,10 +141,12 @@ class Ours(nn.Module):
         self.method.after_step(0.5)  # pyright: ignore[reportCallIssue]
 
 
-def backbone() -> nn.Module:
-    """ResNet-18 with the CIFAR stem, the same for both."""
+def backbone(name: Backbone = "resnet18", image_size: int = 32) -> nn.Module:
+    """The same for both sides."""
     torch.manual_seed(0)
-    return sslzoo.create_backbone("resnet18", cifar_stem=True)
+    if name == "vit_small":
+        return sslzoo.create_backbone("timm/vit_small_patch16_224", image_size=image_size)
+    return sslzoo.create_backbone(name, cifar_stem=name == "resnet18")
 
 
 OURS: dict[str, Callable[[nn.Module], nn.Module]] = {

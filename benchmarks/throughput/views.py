@@ -5,7 +5,7 @@ A view is timed from a decoded image to 8-bit pixels on the CPU, or from the ima
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from random_models import EMBEDDING, Scale, save_random
 from timing import rates
 
 Options = dict[str, Any]
+Name = Literal["unclip", "icgan", "maskgit", "eldm", "eldm-32"]
 Row = tuple[str, ...]
 GENCL = {"icgan": "GenCL: 19.82 ms, its machine", "maskgit": "GenCL: 98.93 ms, its machine"}  # its table, batch 1
 LEVELS = (0, 100, 200, 300, 400)  # GenView's
@@ -37,7 +38,7 @@ class ViewsBenchmark:
     """Images per second and peak memory of the generators, with random weights in the official formats.
 
     Attributes:
-        generators: which ones.
+        generators: which ones; eldm is the preset "256", eldm-32 the preset "32".
         scale: "real" is the published size and the default on a GPU; "small", the default on a CPU, is narrower
             (IC-GAN as it is); "tiny" says nothing about speed.
         dtype: of the networks; without it float16 on a GPU and float32 on a CPU.
@@ -47,7 +48,7 @@ class ViewsBenchmark:
         device: where they run.
     """
 
-    generators: tuple[Literal["unclip", "icgan", "maskgit", "eldm"], ...] = ("unclip", "icgan", "maskgit", "eldm")
+    generators: tuple[Name, ...] = ("unclip", "icgan", "maskgit", "eldm", "eldm-32")
     scale: Scale | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compile: bool = False
@@ -56,18 +57,17 @@ class ViewsBenchmark:
     device: str = "cpu"
 
 
-def measure_views(options: ViewsBenchmark) -> list[Row]:
+def measure_views(options: ViewsBenchmark) -> Iterator[Row]:
     """One row a way and batch: images/s, ms an image, peak memory in GB, weights included, and what to compare with."""
     on_cpu = options.device == "cpu"
     scale: Scale = options.scale or ("small" if on_cpu else "real")
     dtype = options.dtype or ("float32" if on_cpu else "float16")
-    rows: list[Row] = []
     for name in options.generators:
         with TemporaryDirectory() as folder:
             settings = {**save_random(name, scale, Path(folder)), "device": options.device, "dtype": dtype}
             cells = _unclip(settings, options) if name == "unclip" else _alone(name, settings, options)
-        rows += [(f"{name}, {scale}, {dtype}", *row) for row in cells]
-    return rows
+        for row in cells:
+            yield (f"{name}, {scale}, {dtype}", *row)
 
 
 def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
@@ -101,8 +101,9 @@ def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
 def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
     """One by one and at the best batch."""
     rows = []
-    with OwnProcess(Ours, {**settings, "name": name, "compile": options.compile}) as ours:
-        for work in ("from conditions",) if name == "eldm" else ("from images", "from conditions"):
+    kind = name.partition("-")[0]
+    with OwnProcess(Ours, {**settings, "name": kind, "compile": options.compile}) as ours:
+        for work in ("from conditions",) if kind == "eldm" else ("from images", "from conditions"):
             tried, best = try_batches(ours, work, options)
             rows.append(_row(work, 1, tried[1], GENCL.get(name, "")))
             if best > 1:

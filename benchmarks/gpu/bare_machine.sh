@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Run a part of benchmarks/gpu on a machine that has torch and no network, from the repository's root:
+#
+#     bash benchmarks/gpu/bare_machine.sh checks --minutes 4
+#     bash benchmarks/gpu/bare_machine.sh evidence --minutes 9 --data .gpu/cifar10.tar.xz --classifier .gpu/resnet20.th
+#
+# .whl holds what `uv run benchmarks/gpu wheels` downloaded (elsewhere: WHEELS=FOLDER). Results, weights and the contact
+# sheet go to $OUT. Weights of an earlier run, in .gpu/state, are gone on from (elsewhere: STATE=FOLDER).
+# GENVIEWS_COMMIT tells results the commit where there is no repository.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+python=${PYTHON:-python3}
+wheels=${WHEELS:-.whl} out=${OUT:-runs/gpu} state=${STATE:-.gpu/state}
+site=$(mktemp -d)
+part=$1
+shift
+
+"$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl
+export PYTHONPATH="$site"
+for source in packages/*/src; do
+    PYTHONPATH+=":$PWD/$source"
+done
+# Versions of our packages are read from installed ones: a record of each stands for that.
+for project in packages/*/pyproject.toml; do
+    name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$project" | head -1)
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$project" | head -1)
+    record="$site/${name//-/_}-$version.dist-info"
+    mkdir -p "$record"
+    printf 'Metadata-Version: 2.1\nName: %s\nVersion: %s\n' "$name" "$version" >"$record/METADATA"
+done
+export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export TORCHINDUCTOR_CACHE_DIR="${TMPDIR:-/tmp}/inductor"
+mkdir -p "$out"
+[ ! -d "$state" ] || cp -n "$state"/* "$out"/ || true
+
+case $part in
+checks | speedrun) where=(--results "$out/results.jsonl") ;;
+evidence) where=(--out "$out") ;;
+*) where=() ;;
+esac
+exec "$python" benchmarks/gpu "$part" "${where[@]}" "$@"

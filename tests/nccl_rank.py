@@ -1,0 +1,52 @@
+"""One rank's half of a SimCLR step: `torchrun tests/nccl_rank.py FILE` writes loss and gradient to FILE, rank 0's."""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+import sslzoo
+from sslzoo.methods import SimCLR
+
+IMAGES = 8
+
+
+def views(device: torch.device) -> list[torch.Tensor]:
+    """The whole batch, the same for everybody."""
+    drawn = torch.randn(2, IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return list(drawn.to(device))
+
+
+def simclr(device: torch.device) -> SimCLR:
+    """The same weights for everybody."""
+    torch.manual_seed(0)
+    return SimCLR(sslzoo.create_backbone("resnet10", cifar_stem=True, width=8), projector_layers=2).to(device)
+
+
+def loss_and_gradient(method: torch.nn.Module, own: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of one step, in float32."""
+    loss = method(own)["loss"]
+    loss.backward()
+    weight = next(parameter for parameter in method.parameters() if parameter.ndim == 4)
+    assert weight.grad is not None
+    return {"loss": loss.detach().cpu(), "gradient": weight.grad.cpu()}
+
+
+def main() -> None:
+    """This process's part."""
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    worker = sslzoo.start_worker(os.environ)
+    method = sslzoo.distribute(sslzoo.synchronise_batch_norm(simclr(worker.device)))
+    share = IMAGES // worker.world_size
+    own = slice(worker.rank * share, (worker.rank + 1) * share)
+    found = loss_and_gradient(method, [view[own] for view in views(worker.device)])
+    mean = found["loss"].to(worker.device)
+    dist.all_reduce(mean)
+    if worker.rank == 0:
+        torch.save({**found, "loss": (mean / worker.world_size).cpu(), "backend": dist.get_backend()}, sys.argv[1])
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
