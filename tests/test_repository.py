@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p for part in ("packages", "apps", "benchmarks") for p in (ROOT / part).rglob("*.py"))
+IMAGES = {"Image", "PIL.Image", "PIL", "cv2"}
 FORBIDDEN_NAMES = {"utils", "common", "misc", "helpers"}
 
 
@@ -69,6 +70,19 @@ def test_apps_and_benchmarks_never_import_each_other():
         foreign |= {d.name for d in programs} - sys.stdlib_module_names
         for path in program.glob("*.py"):
             assert not _imports(path) & foreign, f"{path} imports another program's module"
+
+
+def test_image_files_are_opened_in_one_place():
+    """Pillow's own opening takes formats that run programs; genviews_core.images is the reading that all share."""
+    opening = ROOT / "packages/core/src/genviews_core/images.py"
+    for path in SOURCES:
+        if "tests" in path.parts or path == opening:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "open":
+                assert ast.unparse(node.value) not in IMAGES, f"{path} opens an image by itself"
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(("torchvision.io", "imageio")), f"{path} decodes by itself"
 
 
 def test_every_library_gives_the_same_weights_the_same_hash():

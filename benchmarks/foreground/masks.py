@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from genviews_core.listing import iter_images
 from pairquality.images import read_image
 
 Pair = tuple[Path, Path]
@@ -33,8 +34,9 @@ def find_pairs(folder: Path) -> list[Pair]:
     Raises:
         ValueError: there are none.
     """
-    masks = {path.stem: path for path in sorted(folder.rglob("masks/*.png"))}
-    images = {path.stem: path for path in sorted(folder.rglob("images/*.jpg"))}
+    paths = [folder / key for key in iter_images(folder)]
+    masks = {path.stem: path for path in paths if path.parent.name == "masks" and path.suffix == ".png"}
+    images = {path.stem: path for path in paths if path.parent.name == "images" and path.suffix == ".jpg"}
     pairs = [(images[name], masks[name]) for name in sorted(images.keys() & masks.keys())]
     if not pairs:
         raise ValueError(f"{folder} holds no images/<name>.jpg with masks/<name>.png.")

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from genviews_core.listing import is_image_key
 from pairdata import PairBatch
 from pairdata.decode import decode_square
 
 KNOWN = {"cifar10": ("cifar10.tar.xz", "../shared/data/cifar10.tar.xz")}
 """Where a name's archive may lie; a path to it does as well."""
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ def read_data(source: str, size: int, *, threads: int = 16) -> tuple[Split, Spli
     train, test = {}, {}
     for name, content in _files(source):
         part, *inside = Path(name).parts
-        if part in ("train", "test") and len(inside) > 1 and name.lower().endswith(SUFFIXES):
+        if part in ("train", "test") and len(inside) > 1 and is_image_key("/".join(inside)):
             (train if part == "train" else test)["/".join(inside)] = content
     if not train or not test:
         raise ValueError(f"expected train/CLASS/IMAGE and test/CLASS/IMAGE in {source}, got none; give another --data")

@@ -90,5 +90,5 @@ def test_mistakes_are_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no image"):
         images_in(tmp_path / "empty")
-    with pytest.raises(ValueError, match="nowhere is no folder of images"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         images_in(tmp_path / "nowhere")

@@ -157,7 +157,7 @@ def test_mistakes_are_named(folder, tmp_path):
     with pytest.raises(ValueError, match=r"00000\.png has no object to follow"):
         follow_video(network, video, FRAMES, OPTIONS)
     Image.fromarray(np.zeros((96, 192, 3), np.uint8)).save(slide / "00000.png")
-    with pytest.raises(ValueError, match=r"00000\.png is no mask: it needs one channel"):
+    with pytest.raises(ValueError, match=r"00000\.png': expected one channel of 8 bits, numbers and not their colors"):
         follow_video(network, video, FRAMES, OPTIONS)
     with pytest.raises(ValueError, match="gives no patch tokens and no map"):
         evaluate_davis(nn.Linear(3, 4), [video], FRAMES, OPTIONS)

@@ -70,12 +70,14 @@ def test_mistakes_are_told(tmp_path):
     write(root, "coloured", blocks(0), mode="RGB")
     write(root, "many", np.full((8, 8), 37, np.uint8))
     write(root, "broken", blocks(0))
+    write(root, "spacer", np.zeros((1, 65), np.uint8))
     (root / "JPEGImages/broken.jpg").write_bytes(b"no image")
     told = {
         "small": r"small.png has 56 x 40 px, its image 30 x 30: give both the same size",
-        "coloured": "is of the kind RGB: keep classes as values of a grey or palette image",
+        "coloured": "expected one channel of 8 bits, numbers and not their colors, got pixels of mode RGB",
         "many": r"holds class 37, and there are 21 from 0: mend it, or say that there are 38 classes",
-        "broken": r"broken in .* cannot be read",
+        "spacer": r"spacer.jpg: expected sides of at most 64 to 1, got 65 x 1 px; leave it out",
+        "broken": r"cannot read the image .*broken.jpg'",
     }
     for name, line in told.items():
         (lists / "one.txt").write_text(name)

@@ -128,7 +128,9 @@ def read_label_map(source: Source) -> Image.Image:
         with _open(source, reducible=False) as image:
             _refuse_odd(image)
             if image.mode not in ("L", "P"):
-                raise ValueError(f"expected one channel of 8 bits (gray or palette), got pixels of mode {image.mode}")
+                raise ValueError(
+                    f"expected one channel of 8 bits, numbers and not their colors, got pixels of mode {image.mode}"
+                )
             image.load()
             return image
 

@@ -68,6 +68,12 @@ def images_in(folder: str | os.PathLike[str], suffixes: Collection[str] = SUFFIX
     return [path for path in visible(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
 
 
+def is_image_key(key: str) -> bool:
+    """Return whether a key names an image by its suffix, and no part of it is hidden: for what lies in an archive."""
+    parts = key.split("/")
+    return not any(part.startswith(".") for part in parts) and os.path.splitext(key)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
 def visible(folder: Path) -> list[Path]:
     """Return what is in a folder, sorted by the bytes of the names; hidden names are left out.
 

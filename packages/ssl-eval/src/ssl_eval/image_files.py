@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from genviews_core import images, listing
 from ssl_eval.features import extract_features
 from ssl_eval.processes import rank_in, size_of
 
@@ -23,8 +24,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BLOCK = 4096
 """Features that travel together where not all are kept."""
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""https://github.com/facebookresearch/dino, eval_copy_detection.py at 7c446df."""
+MOST_ASPECT = 64
+"""Of the long side to the short one, where all of an image is resized by the short one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,16 @@ def read_rgb(path: Path) -> Image.Image:
     """An image as its pixels are stored, in RGB; EXIF orientation is not applied, as the official scripts do not.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read; see genviews_core.images.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error})") from None
+    return images.read_rgb(path, upright=False)
+
+
+def too_thin(width: int, height: int) -> str | None:
+    """Say why an image cannot be resized by its short side: one of 4000 x 1 pixels would take gigabytes; or None."""
+    if max(width, height) <= MOST_ASPECT * min(width, height):
+        return None
+    return f"expected sides of at most {MOST_ASPECT} to 1, got {width} x {height} px; leave it out"
 
 
 def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
@@ -74,12 +78,9 @@ def images_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: it is no folder, or has none.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of images")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    found = listing.images_in(folder)
     if not found:
-        raise ValueError(f"{folder} holds no image: {', '.join(EXTENSIONS)}")
+        raise ValueError(f"{folder} holds no image: {', '.join(sorted(images.SUFFIXES))}")
     return found
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from genviews_core.images import UnreadableImage, read_rgb
 from ssl_eval.coco.annotations import CocoInstances
 from ssl_eval.coco.segmentation import Segmentation, move
 
@@ -81,11 +82,9 @@ def _decode(instances: CocoInstances, row: int, file_name: str) -> Image.Image:
     path = instances.images / file_name
     height, width = (int(pixels) for pixels in instances.sizes[row])
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}, image {instances.ids[row]}, cannot be decoded ({reason})") from None
+        image = read_rgb(path)
+    except UnreadableImage as error:
+        raise ValueError(f"{path}, image {instances.ids[row]}, cannot be decoded ({error.reason})") from None
     if image.size != (width, height):
         told = f"{image.width} x {image.height} pixels, {instances.annotations} says {width} x {height}"
         raise ValueError(f"{path}, image {instances.ids[row]}, is of {told}")

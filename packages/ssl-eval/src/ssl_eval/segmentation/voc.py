@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from genviews_core.images import read_label_map
+from ssl_eval.image_files import read_rgb, too_thin
 from ssl_eval.segmentation.mean_iou import LEFT_OUT
 
 NUM_CLASSES = 21
@@ -42,15 +44,9 @@ class SegmentedImages:
             ValueError: a file that cannot be read, a mask of another size, or values that are no classes.
         """
         path, mask_path = self._paths(self.names[row])
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-            with Image.open(mask_path) as file:
-                kind, mask = file.mode, np.array(file)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.names[row]} in {self.root} cannot be read: {error}") from None
-        if kind not in ("P", "L"):
-            raise ValueError(f"{mask_path} is of the kind {kind}: keep classes as values of a grey or palette image")
+        image, mask = read_rgb(path), np.array(read_label_map(mask_path))
+        if (why := too_thin(image.width, image.height)) is not None:
+            raise ValueError(f"{path}: {why}")
         if mask.shape != (image.height, image.width):
             sides = f"{mask.shape[1]} x {mask.shape[0]} px, its image {image.width} x {image.height}"
             raise ValueError(f"{mask_path} has {sides}: give both the same size")

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ssl_eval.slides.slide import EMBEDDED, Slide, SlideSet, entries_of, is_tile
+from genviews_core.listing import visible
+from ssl_eval.slides.slide import EMBEDDED, Slide, SlideSet, is_tile
 
 
 def slides_of_folders(
@@ -37,7 +38,7 @@ def slides_of_folders(
 
 def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path]]:
     """The slides below a folder, with the names of the folders that lead to them."""
-    entries = sorted(entries_of(folder))
+    entries = visible(folder)
     if any(is_tile(entry) for entry in entries):
         yield _inside_classes(parts, folder), folder
         return

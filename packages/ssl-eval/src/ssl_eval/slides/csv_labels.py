@@ -4,7 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_eval.slides.slide import EMBEDDED, Slide, SlideSet, entries_of, place_of
+from genviews_core.listing import visible
+from ssl_eval.slides.slide import EMBEDDED, Slide, SlideSet, place_of
 
 
 def slides_of_csv(
@@ -49,7 +50,7 @@ def slides_of_csv(
 def check_all_labelled(root: Path, *sets: SlideSet) -> None:
     """Raises ValueError where the root holds a slide that no CSV labels."""
     named = {slide.name for each in sets for slide in each.slides}
-    here = sorted(entry.stem if entry.suffix == EMBEDDED else entry.name for entry in entries_of(root))
+    here = sorted(entry.stem if entry.suffix == EMBEDDED else entry.name for entry in visible(root))
     unlabelled = [name for name in here if name not in named and place_of(root, name) is not None]
     if unlabelled:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Slides cut into tiles.
 
-A slide is a folder of tiles, ROOT/<slide>/<tile>.png or .jpg, or a file of their embeddings, ROOT/<slide>.safetensors.
+A slide is a folder of tiles, images ROOT/<slide>/<tile>.png or .jpg or of another kind, or a file of their embeddings,
+ROOT/<slide>.safetensors.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-TILE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg"])
+from genviews_core.images import SUFFIXES
+from genviews_core.listing import images_in
+
 EMBEDDED = ".safetensors"
 
 
@@ -58,22 +60,17 @@ class SlideSet:
 
 def is_tile(path: Path) -> bool:
     """Whether a file's name is that of a tile."""
-    return path.suffix.lower() in TILE_SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
 def tiles_of(folder: Path) -> list[Path]:
     """A slide's tiles, by name."""
-    return sorted(entry for entry in entries_of(folder) if is_tile(entry))
+    return images_in(folder)
 
 
 def place_of(root: Path, name: str) -> Path | None:
     """The folder of tiles or the file of embeddings; None where there is neither."""
     folder, file = root / name, root / f"{name}{EMBEDDED}"
-    if folder.is_dir() and any(is_tile(entry) for entry in entries_of(folder)):
+    if folder.is_dir() and images_in(folder):
         return folder
     return file if file.is_file() else None
-
-
-def entries_of(folder: Path) -> Iterator[Path]:
-    """What is in a folder, without hidden files."""
-    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))

@@ -21,6 +21,8 @@ from numpy import ndarray
 from PIL import Image
 from torch import nn
 
+from genviews_core.images import read_label_map
+from genviews_core.listing import images_in
 from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.image_files import read_rgb
 from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
@@ -58,7 +60,7 @@ def read_davis(folder: str | Path, *, subset: str = "val", resolution: str = "48
 
 def _video(folder: Path, name: str, resolution: str) -> Video:
     images, annotations = (folder / part / resolution / name for part in ("JPEGImages", "Annotations"))
-    frames = sorted(images.glob("*.jpg"))
+    frames = images_in(images, [".jpg"])
     if len(frames) < 3:
         raise ValueError(f"{images} holds {len(frames)} frames: give three or more, the first and last do not count")
     masks = [annotations / f"{frame.stem}.png" for frame in frames]
@@ -78,14 +80,7 @@ def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
 
 def _read_numbers(path: Path) -> UInt8[ndarray, "h w"]:
     """As the file has them."""
-    try:
-        with Image.open(path) as image:
-            mask = np.array(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a mask ({error})") from None
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError(f"{path} is no mask: it needs one channel of 8 bits, numbers of objects and not their colours")
-    return mask
+    return np.array(read_label_map(path))
 
 
 def _without_void(mask: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
@@ -155,8 +150,7 @@ def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray,
     """As the official evaluation reads them: <folder>/<video>/00000.png, with the palette of the first annotation."""
     place = Path(folder) / video.name
     place.mkdir(parents=True, exist_ok=True)
-    with Image.open(video.masks[0]) as annotation:
-        palette = annotation.getpalette()
+    palette = read_label_map(video.masks[0]).getpalette()
     for path, mask in zip(video.masks, found, strict=True):
         image = Image.fromarray(mask)
         if palette is not None:

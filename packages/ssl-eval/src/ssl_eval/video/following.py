@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate, one_hot
 from ssl_eval.any_size import patch_of
 from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.features import evaluating
+from ssl_eval.image_files import too_thin
 from ssl_eval.video.label_propagation import Propagation, propagate
 
 MULTIPLE = 64
@@ -73,6 +74,8 @@ def follow_objects(
     origin: tuple[Tensor, Tensor] | None = None
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
     for image in images:
+        if (why := too_thin(image.shape[1], image.shape[0])) is not None:
+            raise ValueError(f"a frame cannot be followed: {why}")
         if image.shape[:2] != first.shape:
             raise ValueError(f"the mask has {list(first.shape)} pixels, and a frame {list(image.shape[:2])}")
         seen, size = _seen(network, image, frames)
