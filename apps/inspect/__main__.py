@@ -21,12 +21,12 @@ import tyro
 import pairquality
 import sslzoo
 from cards import make_cards
+from genviews_core.files import atomic_write, check_writable
 from histograms import Histogram, histogram
 from page import Report, Scoring, render
 from sampling import draw_rows
 from scoring import Score, Scorer
 from survey import Survey, survey
-from viewgen.files import replace_bytes, writing
 from viewgen.manifest import open_manifest
 from viewgen.progress import progress_bar
 
@@ -66,6 +66,7 @@ class Inspect:
 
 def inspect(options: Inspect) -> str:
     """Draw, score, choose, write; what to tell the user."""
+    check_writable(options.out)
     scorer = open_scorer(options)
     manifest = open_manifest(options.views)
     wanted = options.count if scorer is None else max(options.count, options.scored or 4 * options.count)
@@ -100,9 +101,7 @@ def inspect(options: Inspect) -> str:
         cards=cards,
         failures=failures + unread,
     )
-    with writing(options.out.parent):
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(options.out, render(report).encode())
+    atomic_write(options.out, render(report))
     return f"{options.out}: {len(cards)} of {counted.views} pairs, {options.out.stat().st_size / 1e6:.1f} MB"
 
 

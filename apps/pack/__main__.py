@@ -17,7 +17,6 @@ from typing import Annotated, Literal
 import tyro
 
 import pairdata
-from viewgen.files import writing
 from viewgen.progress import progress_bar
 
 
@@ -65,7 +64,7 @@ def pack(options: Pack) -> pairdata.Packed:
 
 def write_records(options: Pack) -> pairdata.Packed:
     """Pack with a progress bar."""
-    with progress_bar("packed") as update, writing(options.out):
+    with progress_bar("packed") as update:
         return pairdata.pack_records(
             options.images,
             options.out,

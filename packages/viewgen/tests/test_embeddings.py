@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -7,10 +9,12 @@ import torch
 from torch import nn
 
 from genviews_core.backbones import backbone_hash
+from genviews_core.lock import lock_folder
 from viewgen import (
     ConditionEncoder,
     Embeddings,
     ImageEncoder,
+    UnwritableOutput,
     embed_images,
     generate_views,
     list_images,
@@ -149,3 +153,21 @@ def test_conditions_that_are_no_vectors_are_not_kept(images, tmp_path):
     tokens.encode = lambda prepared: prepared.long().flatten(1)
     with pytest.raises(ValueError, match="are no vectors"):
         embed_images(images, tmp_path, ConditionEncoder(tokens))
+
+
+def test_one_process_at_a_time_embeds_into_a_folder_and_a_full_disk_is_one_line(images, tmp_path, encoder, monkeypatch):
+    with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="out is being written by"):
+        embed_images(images, tmp_path / "out", encoder())
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UnwritableOutput, match="the disk is full; free some space and run again"):
+            embed_images(images, tmp_path / "out", encoder(), batch_size=2)
+    assert not list((tmp_path / "out").glob("*.tmp")) and not (tmp_path / "out" / ".lock").exists()
+    made = embed_images(images, tmp_path / "out", encoder(), batch_size=2)
+    assert np.array_equal(made.vectors, embed_images(images, tmp_path / "other", encoder(), batch_size=2).vectors)
+    with pytest.raises(UnwritableOutput, match="cannot write /proc/x/y: the folder cannot be made there"):
+        embed_images(images, "/proc/x/y", encoder())

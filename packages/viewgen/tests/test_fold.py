@@ -7,7 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from genviews_core.lock import lock_file
 from viewgen import fold_journals, verify_views
+from viewgen.manifest import Journal
 
 
 def row(key: str, k: int, mark: int) -> dict:
@@ -124,3 +126,16 @@ def test_a_folder_without_views_is_told_so(tmp_path):
     for call in (fold_journals, verify_views):
         with pytest.raises(ValueError, match="has no journals"):
             call(tmp_path)
+
+
+def test_neither_repairs_nor_folds_meet_another_writer(journals):
+    root, _ = journals
+    paths = sorted((root / "journals").iterdir())
+    with Journal(paths[0]):
+        before = [path.read_bytes() for path in paths]
+        with pytest.raises(ValueError, match=r"jsonl is being written by this very process"):
+            verify_views(root, repair=True)
+        verify_views(root)  # looking alone disturbs nobody
+    assert sorted((root / "journals").iterdir()) == paths and [path.read_bytes() for path in paths] == before
+    with lock_file(root / "manifest.parquet"), pytest.raises(ValueError, match="parquet is being written by"):
+        fold_journals(root)

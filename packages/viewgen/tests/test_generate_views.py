@@ -231,7 +231,7 @@ def test_one_shard_cannot_be_written_by_two_processes(images, tmp_path):
 
     with (
         Journal(tmp_path / "journals/00000-of-00001.jsonl"),
-        pytest.raises(ValueError, match="another process is writing"),
+        pytest.raises(ValueError, match="jsonl is being written by"),
     ):
         generate_views(images, tmp_path, Noisy())
 
@@ -248,7 +248,7 @@ def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, und
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(UnwritableOutput, match=r"is full: free some space and run again"):
+    with pytest.raises(UnwritableOutput, match=r"the disk is full; free some space and run again"):
         generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
     monkeypatch.undo()
     assert len(files_of(tmp_path)) == 7
@@ -259,7 +259,7 @@ def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, und
 
 def test_an_output_that_cannot_be_written_is_told_in_one_line(images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnwritableOutput, match="choose another folder"):
+    with pytest.raises(UnwritableOutput, match="a file stands where a folder is needed"):
         generate_views(images, tmp_path / "file" / "views", Noisy())
 
 

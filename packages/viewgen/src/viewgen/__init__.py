@@ -3,11 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from genviews_core.files import WriteError as UnwritableOutput
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.contact_sheet import contact_sheet
 from viewgen.embed import Embeddings, embed_images
 from viewgen.encoder import ImageEncoder, load_encoder
-from viewgen.files import UnwritableOutput
 from viewgen.generator import Generator, GeneratorSpec, load_generator
 from viewgen.images import UnreadableImage, iter_images, list_images, read_image
 from viewgen.interpolate import Interpolation, nearest_partners, slerp

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from genviews_core.files import write_json, writing
+
 
 def claim(path: Path, values: dict[str, Any], *, holds: str) -> None:
     """Write ``values`` to a JSON file, or compare with those that are there; many workers may do so at once.
@@ -17,17 +19,21 @@ def claim(path: Path, values: dict[str, Any], *, holds: str) -> None:
         holds: what the folder holds if they have, for the error: "views of other settings".
 
     Raises:
-        ValueError: naming the values that differ.
+        ValueError: naming the values that differ; or the file cannot be written, or is damaged.
     """
     values = json.loads(json.dumps(values))
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         own = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-        own.write_text(json.dumps(values, indent=2) + "\n")
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)
-        own.unlink()
-    found = json.loads(path.read_text())
+        with writing(path):
+            write_json(own, values)
+            with contextlib.suppress(FileExistsError):
+                os.link(own, path)
+            own.unlink()
+    try:
+        found = json.loads(path.read_text())
+        assert isinstance(found, dict)
+    except (ValueError, AssertionError):
+        raise ValueError(f"{path} is damaged: choose another folder, or delete this one") from None
     differing = [name for name in values if found.get(name) != values[name]]
     if differing:
         told = "; ".join(f"{name} was {found.get(name)}, now {values[name]}" for name in differing)

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from genviews_core.files import write_json, writing
+from genviews_core.lock import lock_folder
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.encoder import ImageEncoder
-from viewgen.files import write_json
 from viewgen.hashing import keys_hash
 from viewgen.images import UnreadableImage, key_path, list_images, read_image
 from viewgen.keys import KeyFile
@@ -103,16 +104,16 @@ def embed_images(
         on_progress: called with (images done, images in all).
 
     Raises:
-        ValueError: if the folder holds embeddings of another encoder or of other images, if no image can be read, or
-            if an embedding is not finite in float16.
+        ValueError: if the folder holds embeddings of another encoder or of other images, if no image can be read, if
+            an embedding is not finite in float16, if another process embeds there, or if the folder cannot be written.
     """
     folder, keys = Path(out_folder), list_images(images_root)
     about = _describe(encoder, keys, batch_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "embeddings.json").is_file():
-        _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
-    _refuse_others(folder, "embeddings.json", about)
-    return Embeddings.load(folder)
+    with lock_folder(folder), writing(folder):
+        if not (folder / "embeddings.json").is_file():
+            _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
+        _refuse_others(folder, "embeddings.json", about)
+        return Embeddings.load(folder)
 
 
 def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_size: int) -> dict:

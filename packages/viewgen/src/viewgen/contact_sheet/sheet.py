@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from genviews_core.files import atomic_write
 from viewgen.contact_sheet.rows import Row, choose_rows
-from viewgen.files import replace_bytes, writing
 from viewgen.images import UnreadableImage, key_path, read_image
 from viewgen.manifest.table import view_path
 
@@ -55,9 +55,7 @@ def contact_sheet(
     drawn = _Sheet(Path(images_root), Path(views_root), tile, strength_unit).draw(rows)
     buffer = BytesIO()
     drawn.save(buffer, format=FORMATS[out.suffix.lower()])
-    with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(out, buffer.getvalue())
+    atomic_write(out, buffer.getvalue())
     return out
 
 

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from jaxtyping import Float16
 from torch import Tensor
 
+from genviews_core.files import atomic_write, make_folder, write_json
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.data import TrainingImages, read_ahead
-from viewgen.files import write_json
 from viewgen.hashing import keys_hash
 
 SHARD_ROWS = 4096  # of 4 x 32 x 32 and mirrored: 64 MiB
@@ -86,7 +86,7 @@ def cache_latents(
         "shape": shape,
     }
     own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
-    own.mkdir(parents=True, exist_ok=True)
+    make_folder(own)
     shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]
     missing = _agreed([rows for rows in shards if not shard_path(own, rows.start).exists()], autoencoder.device)
     _check_room(own, sum(map(len, missing)) * 2 * math.prod(shape))
@@ -130,10 +130,12 @@ def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
     if not finite.all():
         key = keys[int(path.stem) + int(finite.argmin())]
         raise ValueError(f"the latents of {key!r} are not finite in float16: train the autoencoder longer, or anew")
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.save(file, shard)
-    temporary.replace(path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # np.save would add .npy to the name
+            np.save(file, shard)
+
+    atomic_write(path, write)
 
 
 def _agreed(missing: list[range], device: torch.device) -> list[range]:

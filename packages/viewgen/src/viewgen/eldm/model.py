@@ -13,13 +13,14 @@ import diffusers
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
+from genviews_core.files import write_json, writing
+from genviews_core.tensor_files import save_tensors
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
-from viewgen.files import write_json
 from viewgen.hashing import files_hash
 
 
@@ -122,11 +123,17 @@ def save_model(
     encoder: dict,
     resolution: int,
 ) -> None:
-    """Write a diffusers-style folder; ``model_index.json`` comes last and says that the rest is whole."""
-    denoiser.unet.save_pretrained(folder / "unet")
-    noise_process.save_pretrained(folder / "scheduler")
-    (folder / "condition").mkdir(exist_ok=True)
-    save_file(denoiser.condition.state_dict(), folder / "condition" / "model.safetensors")
+    """Write a diffusers-style folder; ``model_index.json`` comes last and says that the rest is whole.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    with writing(folder):
+        denoiser.unet.save_pretrained(folder / "unet")
+        noise_process.save_pretrained(folder / "scheduler")
+        if autoencoder.module is not None:
+            autoencoder.module.save_pretrained(folder / "vae")
+    save_tensors(folder / "condition" / "model.safetensors", denoiser.condition.state_dict())
     write_json(folder / "condition" / "config.json", encoder)
     index = {
         "_class_name": "EmbeddingDiffusionPipeline",
@@ -138,7 +145,6 @@ def save_model(
         "patch": denoiser.patch,
     }
     if autoencoder.module is not None:
-        autoencoder.module.save_pretrained(folder / "vae")
         index["vae"] = ["diffusers", type(autoencoder.module).__name__]
     write_json(folder / "model_index.json", index)
 

@@ -5,8 +5,7 @@ Beside it, ``training.json`` says what is trained on what.
 
 from pathlib import Path
 
-import torch
-
+from genviews_core.tensor_files import load_torch, save_torch, step_of
 from viewgen.eldm.weights import Weights
 
 STATE_FILE = "training_state.pt"
@@ -15,16 +14,22 @@ CLAIM_FILE = "training.json"
 
 def save_state(folder: Path, step: int, weights: Weights) -> None:
     """Write the state after ``step`` optimizer steps, atomically."""
-    temporary = folder / f"{STATE_FILE}.tmp"
-    torch.save({"step": step, **weights.state()}, temporary)
-    temporary.replace(folder / STATE_FILE)
+    save_torch(folder / STATE_FILE, {"step": step, **weights.state()})
 
 
 def load_state(folder: Path, weights: Weights) -> int:
-    """Read the state, if there is one; returns the number of steps made."""
+    """Read the state, if there is one; returns the number of steps made.
+
+    Raises:
+        ValueError: if the file is damaged, or says a step that is none of the training's.
+    """
     path = folder / STATE_FILE
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    weights.load(state)
-    return state["step"]
+    state = load_torch(path)
+    try:
+        step = step_of(path, state["step"], weights.config.steps)
+        weights.load(state)
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a whole state of this training; delete it to start afresh") from error
+    return step

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from genviews_core.files import writing
 from viewgen.claim import claim
 from viewgen.eldm.autoencoder import to_pixels
 from viewgen.eldm.coder_learner import CoderBatch, CoderLearner
@@ -114,7 +115,8 @@ def latent_deviation(coder: Any, images: TrainingImages, rows: list[int], device
 def save_autoencoder(folder: Path, coder: Any, scale: float) -> None:
     """Write a diffusers folder; ``config.json`` comes last and says that the rest is whole."""
     coder.register_to_config(scaling_factor=scale)
-    coder.save_pretrained(folder / "unfinished")
-    for name in ("diffusion_pytorch_model.safetensors", "config.json"):
-        (folder / "unfinished" / name).replace(folder / name)
-    (folder / "unfinished").rmdir()
+    with writing(folder):
+        coder.save_pretrained(folder / "unfinished")
+        for name in ("diffusion_pytorch_model.safetensors", "config.json"):
+            (folder / "unfinished" / name).replace(folder / name)
+        (folder / "unfinished").rmdir()

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from viewgen.files import writing
+from genviews_core.files import atomic_write
+from genviews_core.lock import lock_file
 from viewgen.manifest.journal import journal_paths, journal_tables
 from viewgen.manifest.schema import SCHEMA
 
@@ -33,17 +34,20 @@ def fold_journals(views_root: str | os.PathLike[str]) -> Path:
         The file's path.
 
     Raises:
-        ValueError: if there is no journal, or a line of one is not a row.
+        ValueError: if there is no journal, a line of one is not a row, the manifest cannot be written, or another
+            process is writing it.
     """
     root = Path(views_root)
-    target, temporary = root / "manifest.parquet", root / "manifest.parquet.tmp"
-    try:
-        with writing(root), pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    target = root / "manifest.parquet"
+    journal_paths(root)  # which must be there before a folder is made for the lock
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
             for table in _regroup(sorted_rows(root)):
                 writer.write_table(table)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    with lock_file(target):
+        atomic_write(target, write)
     return target
 
 

@@ -1,6 +1,5 @@
 """The journals that the rows of views are appended to, and read back from."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,8 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from genviews_core.files import writing
+from genviews_core.lock import lock_file
 from viewgen.manifest.rows import parse_row, parse_rows
 from viewgen.manifest.schema import SCHEMA, Row
 
@@ -23,20 +24,17 @@ class Journal:
         path: the file; made if it is missing.
 
     Raises:
-        ValueError: if another process has it open.
+        ValueError: if another process has it open, naming it, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
         self.name = path.stem
-        self._file: BinaryIO = path.open("r+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise ValueError(f"another process is writing {path}: give each process its own shard") from None
-        cut_torn_line(self._file)
+        self._lock = lock_file(path)
+        self._lock.__enter__()
+        with writing(path):
+            path.touch()
+            self._file: BinaryIO = path.open("r+b")
+            cut_torn_line(self._file)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write rows and hand them to the operating system."""
@@ -48,6 +46,7 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
+        self._lock.__exit__(None, None, None)
 
 
 def cut_torn_line(file: BinaryIO) -> None:

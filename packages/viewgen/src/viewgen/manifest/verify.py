@@ -1,5 +1,6 @@
 """Do the views on disk and their rows agree? Find and repair what does not."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -8,8 +9,9 @@ from hashlib import file_digest
 from itertools import compress, islice
 from pathlib import Path
 
+from genviews_core.files import writing
 from genviews_core.keys import path_inside
-from viewgen.files import writing
+from genviews_core.lock import lock_file
 from viewgen.manifest.fold import fold_journals, sorted_rows
 from viewgen.manifest.journal import journal_lines, journal_paths, recorded_paths
 from viewgen.manifest.rows import parse_row
@@ -51,13 +53,20 @@ def verify_views(
     Args:
         views_root: the views.
         repair: delete files without a row and damaged ones, drop rows without a file and broken lines, and fold
-            again; the next ``generate_views`` makes what is missing. No process may be generating meanwhile.
+            again; the next ``generate_views`` makes what is missing.
         check_bytes: read every file and compare its SHA-256.
 
     Raises:
-        ValueError: if the folder has no journals.
+        ValueError: if the folder has no journals, or a process is generating while repairs are asked for.
     """
     root = Path(views_root)
+    with contextlib.ExitStack() as locks:
+        for journal in journal_paths(root) if repair else ():
+            locks.enter_context(lock_file(journal))
+        return _verify(root, repair, check_bytes)
+
+
+def _verify(root: Path, repair: bool, check_bytes: bool) -> VerifyReport:
     files = PathSet(view_files(root))
     views, without_file, damaged, broken = 0, [], [], list[str]()
     for table in sorted_rows(root, broken):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from genviews_core.tensor_files import save_tensors
 from viewgen.maskgit.flax_file import read_flax
 
 State = dict[str, Tensor]
@@ -40,14 +40,11 @@ def write_weights(path: Path, state: State, about: dict) -> None:
     """Write tensors as safetensors, atomically.
 
     Raises:
-        ValueError: if the name does not end in .safetensors.
+        ValueError: if the name does not end in .safetensors, or it cannot be written.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"name the copy something.safetensors, not {path.name}")
-    temporary = path.with_name(path.name + ".tmp")
-    tensors = {name: array.detach().cpu().contiguous() for name, array in state.items()}
-    save_file(tensors, temporary, {ABOUT: json.dumps(about)})
-    temporary.replace(path)
+    save_tensors(path, state, {ABOUT: json.dumps(about)})
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict]:

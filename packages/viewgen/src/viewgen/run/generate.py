@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genviews_core.files import writing
 from viewgen.embed import Embeddings
 from viewgen.failures import Failures
-from viewgen.files import writing
 from viewgen.generator import Generator, GeneratorSpec
 from viewgen.images import iter_images, key_path
 from viewgen.interpolate import Interpolation
@@ -90,13 +90,11 @@ def generate_views(
 
     Raises:
         ValueError: if the folder holds views of other settings, if an argument does not fit, if the generator does
-            not know the embeddings' encoder, or if the disk is full (``viewgen.files.UnwritableOutput``).
+            not know the embeddings' encoder, or if the disk is full (``viewgen.UnwritableOutput``).
     """
     images, views = Path(images_root).resolve(), Path(views_root).resolve()
     _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
     name = f"{shard[0]:05d}-of-{shard[1]:05d}"
-    with writing(views):
-        (views / "journals").mkdir(parents=True, exist_ok=True)
     with Journal(views / "journals" / f"{name}.jsonl") as journal, _folder(views / f".plan-{name}") as folder:
         for left in (views / "journals").glob(f"{name}*.tmp"):
             left.unlink()

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from genviews_core.files import atomic_write, writing
 from viewgen.claim import claim
 from viewgen.embed import Embeddings
 from viewgen.failures import Failures
-from viewgen.files import replace_bytes, writing
 from viewgen.generator import Generator, GeneratorSpec
 from viewgen.images import key_path
 from viewgen.interpolate import Interpolation
@@ -148,9 +148,8 @@ class Maker:
         view, image = made
         encoded = encode_view(image, self.job.image_format)
         path = key_path(self.job.views, view.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{self._journal.name}.{os.getpid()}.{threading.get_ident()}.tmp"
-        replace_bytes(path, encoded.data, self.job.views / "journals" / temporary)
+        temporary = self.job.views / "journals" / f"{self._journal.name}.{os.getpid()}.{threading.get_ident()}.tmp"
+        atomic_write(path, encoded.data, sync=False, temporary=temporary)
         return encoded
 
     def _row(self, view: WantedView, encoded: EncodedView, about: dict[str, Any]) -> Row:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from viewgen.files import write_json
+from genviews_core.files import make_folder, write_json
 from viewgen.keys import KeyFile
 from viewgen.path_set import PathSet
 from viewgen.seeding import view_seed
@@ -86,7 +86,7 @@ class Plan:
         Raises:
             ValueError: if there is no key.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         listed = KeyFile.write(folder / "keys.jsonl", keys)
         if not listed:
             raise ValueError("there is no image to make views of: give a folder with images, or a list of their keys")
