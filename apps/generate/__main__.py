@@ -21,6 +21,7 @@ import tyro
 import sslzoo
 import viewgen
 from adaptive import measure_foreground
+from genviews_core.files import make_folder
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
@@ -66,6 +67,8 @@ class Generate:
 
 def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
     """Embed and measure what is not yet, paint this process's share, fold the journals."""
+    if worker.leads:
+        make_folder(options.out)
     generator = open_generator(options, str(worker.device))
     with sslzoo.Progress(shown=worker.leads) as progress:
         if worker.leads and options.encoder is not None and not options.from_image:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pairquality
 import sslzoo
+from genviews_core.files import make_folder
 
 
 def measure_foreground(
@@ -24,7 +25,7 @@ def measure_foreground(
     if file.is_file():
         pca = pairquality.ForegroundPCA.load(file, encoder)
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         pca = pairquality.fit_images(images, encoder, workers=workers, on_progress=progress.stage("foreground"))
         pca.save(file)
     update = progress.stage("ratios")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -22,11 +23,12 @@ import tyro
 
 from data import Data
 from execution import Execution
+from genviews_core.lock import lock_folder
 from listing import show_recipes
 from loop_options import Loop
 from recipes import RECIPES, Recipe
 from recipes.augmentations import Operation, without
-from sslzoo import Progress, Stopped, start_worker
+from sslzoo import Progress, Stopped, Worker, start_worker
 from training import train_encoder
 from weighing import Scoring
 
@@ -47,9 +49,8 @@ class Pretrain:
     checkpoint_seconds: float = 600.0
 
 
-def run_recipe(pretrain: Pretrain) -> None:
+def run_recipe(pretrain: Pretrain, worker: Worker) -> None:
     """Train with a progress bar, and say where the backbone is."""
-    worker = start_worker(os.environ, pretrain.device)
     recipe = replace(pretrain.recipe, augmentation=without(pretrain.recipe.augmentation, pretrain.without))
     with Progress(shown=worker.leads) as progress:
         backbone = train_encoder(
@@ -95,12 +96,14 @@ def main() -> None:
     about = "Train encoders; without arguments, the whole loop."
     chosen = tyro.cli(_subcommands(), default=Loop(), description=about, config=quiet)
     try:
-        if isinstance(chosen, Pretrain):
-            run_recipe(chosen)
-        elif isinstance(chosen, Loop):
-            from loop import run_loop  # diffusion models and plots take seconds to import
+        worker = start_worker(os.environ, chosen.device)
+        with lock_folder(chosen.out) if worker.leads else nullcontext():
+            if isinstance(chosen, Pretrain):
+                run_recipe(chosen, worker)
+            elif isinstance(chosen, Loop):
+                from loop import run_loop  # diffusion models and plots take seconds to import
 
-            run_loop(chosen, start_worker(os.environ, chosen.device))
+                run_loop(chosen, worker)
     except ValueError as error:
         sys.exit(f"error: {error}")
     except FloatingPointError as error:

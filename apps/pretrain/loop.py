@@ -13,6 +13,7 @@ import ssl_eval
 import sslzoo
 import viewgen
 from data import Data
+from genviews_core.files import atomic_write
 from loop_options import Loop
 from pairdata import LabelledImages, write_scenes
 from recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
@@ -159,7 +160,7 @@ def _report(loop: Loop, progress: Progress, seconds: float) -> None:
     if results:
         table = ssl_eval.tabulate(results)
         progress.console.print(dataclasses.replace(table, title="top-1 accuracy in percent on held-out images"))
-        (loop.out / "table.md").write_text(table.markdown())
+        atomic_write(loop.out / "table.md", table.markdown())
     for name, what in WRITTEN.items():
         if (loop.out / name).exists():
             progress.console.print(f"  {loop.out / name}  {what}")

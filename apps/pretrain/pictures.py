@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
+
+from genviews_core.files import atomic_write
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -33,8 +36,7 @@ def draw_pairs(images: Path, views: Path, interpolated: Path, out: Path, *, rows
         for axis, name in zip(axes[0, group * len(COLUMNS) :], COLUMNS, strict=False):
             axis.set_title(name, fontsize=9)
     figure.tight_layout(pad=0.3)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    _save(figure, out)
 
 
 def _draw_row(cells, key: str, images: Path, views: Path, interpolated: Path, generated, mixed) -> None:
@@ -65,7 +67,11 @@ def draw_curves(run: Path, out: Path) -> None:
         axis.plot(steps, _smoothed(losses, max(1, len(losses) // 50)), color="C0")
         axis.set(title=str(name), xlabel="step", ylabel="loss")
     figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    _save(figure, out)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    atomic_write(out, lambda temporary: figure.savefig(temporary, dpi=110, format=out.suffix[1:]))
     plt.close(figure)
 
 

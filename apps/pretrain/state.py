@@ -40,23 +40,29 @@ class Training:
     step: int = 0
     saved: int | None = None
 
-    def resume(self) -> None:
-        """Go where the checkpoint stands, if there is one.
+    def resume(self, *, last_step: int) -> None:
+        """Go where the checkpoint stands, if there is one; `last_step` is the training's.
 
         Raises:
             ValueError: it is damaged or belongs to another recipe, or the processes do not read the same file.
         """
-        resumed = sslzoo.load_resume(self.path, self.method, self.optimizer, self.record)
+        resumed = sslzoo.load_resume(self.path, self.method, self.optimizer, self.record, last_step=last_step)
         if resumed:
             self.step = self.saved = resumed.step
             for name, part in self._others().items():
                 if resumed.extra.get(name):
-                    part.load_state_dict(resumed.extra[name])
+                    self._load(name, part, resumed.extra[name])
         least, most = sslzoo.least_of_all(torch.tensor([self.step, -self.step], device=self.watch.device)).tolist()
         if least != -most:
             raise ValueError(
                 f"{self.path} is at step {least} for one process and {-most} for another: share the folder"
             )
+
+    def _load(self, name: str, part: Any, state: Any) -> None:
+        try:
+            part.load_state_dict(state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.path} holds no state of its {name}; delete it to start afresh") from error
 
     @property
     def finite(self) -> bool:

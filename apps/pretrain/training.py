@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 import sslzoo
 from data import Data, open_fitting
 from execution import Execution
+from genviews_core.files import write_json
 from guard import Guard
 from keeper import Keeper
 from online_knn import open_knn
@@ -125,7 +125,7 @@ def open_training(
         watch=Watch(method, worker, classes=len(loader.index.classes) if execution.probe else 0),
         record=recipe.record() | data.record(loader) | ({"scoring": weigher.record} if weigher else {}),
     )
-    training.resume()
+    training.resume(last_step=recipe.epochs * len(loader))
     execution.apply(method)
     return training
 
@@ -154,7 +154,7 @@ def _note_gaps(loader: FolderLoader, out: Path) -> None:
     """OUT/gaps.json: what was asked for and could not be read; others took the place of unreadable images."""
     if loader.failures or loader.missing_views:
         gaps = {"missing_views": loader.missing_views, "unreadable": loader.failures}
-        (out / "gaps.json").write_text(json.dumps(gaps, indent=2) + "\n")
+        write_json(out / "gaps.json", gaps)
 
 
 def _export(recipe: Recipe, method: Method, data: Data, out: Path) -> None:

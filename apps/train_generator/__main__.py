@@ -14,6 +14,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,7 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews_core.lock import lock_folder
 from viewgen import eldm
 
 
@@ -133,7 +135,9 @@ def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     options = tyro.cli(TrainGenerator, description=__doc__)
     try:
-        train_generator(options, sslzoo.start_worker(os.environ, options.device))
+        worker = sslzoo.start_worker(os.environ, options.device)
+        with lock_folder(options.out) if worker.leads else nullcontext():
+            train_generator(options, worker)
     except (ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

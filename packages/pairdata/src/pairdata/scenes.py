@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from genviews_core.files import atomic_write, make_folder
 from pairdata.scene_shapes import ACCENT, BODY, SHAPES, Shape
 from pairdata.scene_textures import KINDS, texture
 
@@ -47,14 +48,14 @@ def write_scenes(
         habit: see `draw_scene`.
 
     Raises:
-        ValueError: fewer than one class or more than ten.
+        ValueError: fewer than one class or more than ten, or the files cannot be written.
     """
     if not 1 <= classes <= len(SCENE_CLASSES):
         raise ValueError(f"classes={classes}: there are 1 to {len(SCENE_CLASSES)}")
     root = Path(root)
     for name in SCENE_CLASSES[:classes]:
-        (root / "images" / name).mkdir(parents=True, exist_ok=True)
-        (root / "masks" / name).mkdir(parents=True, exist_ok=True)
+        make_folder(root / "images" / name)
+        make_folder(root / "masks" / name)
     for i in range(count):
         key = f"{SCENE_CLASSES[i % classes]}/{i // classes:06d}.png"
         if (root / "images" / key).exists():
@@ -116,9 +117,7 @@ def _cover(shape: Shape, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write(path: Path, image: Image.Image) -> None:
-    """Write a PNG under another name and rename it, so that it is whole or not there."""
+    """Write a PNG that is whole or not there."""
     data = io.BytesIO()
     image.save(data, "PNG")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data.getvalue())
-    partial.replace(path)
+    atomic_write(path, data.getvalue(), sync=False)

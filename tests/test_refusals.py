@@ -1,0 +1,104 @@
+"""What every command does where it cannot write, where its device is not here, and where another one writes already."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genviews_core.lock import lock_file, lock_folder
+
+WRITERS = {
+    "pretrain": ("apps/pretrain", "small-simsiam", "--data", "IMAGES"),
+    "loop": ("apps/pretrain", "loop", "--data", "IMAGES"),
+    "train_generator": ("apps/train_generator", "IMAGES", "--encoder", "BACKBONE", "--preset", "32-small"),
+    "generate": ("apps/generate", "IMAGES", "--model", "BACKBONE"),
+    "pack": ("apps/pack", "IMAGES", "--size", "16", "--mode", "raw", "--workers", "0"),
+    "inspect": ("apps/inspect", "IMAGES", "VIEWS", "--count", "1"),
+}
+WITH_DEVICE = ("pretrain", "loop", "train_generator", "generate")
+LOCKED = ("pretrain", "loop", "train_generator", "pack")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, save_untrained) -> Path:
+    """A folder of images, one that is empty, and a backbone."""
+    root = tmp_path_factory.mktemp("refusals")
+    for place in range(4):
+        (root / "IMAGES").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(place).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "IMAGES" / f"{place}.png")
+    (root / "VIEWS").mkdir()
+    save_untrained(root / "BACKBONE", 32)
+    return root
+
+
+@pytest.fixture
+def ended(filled, programs):
+    """ended(name, *options): the last line of a program that fails, alone on standard error."""
+
+    def run(name: str, *options: object, **env: str) -> str:
+        program, *given = WRITERS[name]
+        arguments = [filled / part if (filled / part).exists() else part for part in given]
+        printed = programs(program, *arguments, *options, expect=1, **env)
+        assert "Traceback" not in printed
+        return printed.splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_place_that_cannot_be_made_is_one_line(ended, name):
+    assert ended(name, "--out", "/proc/x/y.html").startswith("error: cannot write /proc/x")
+
+
+@pytest.mark.parametrize("name", ["pretrain", "pack", "inspect"])
+def test_a_file_in_the_way_is_one_line(ended, name, tmp_path):
+    (tmp_path / "file").touch()
+    told = ended(name, "--out", tmp_path / "file" / "y.html")
+    assert told.startswith("error: cannot write") and "a file stands where a folder is needed" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", WITH_DEVICE)
+def test_a_device_that_is_not_here_is_one_line(ended, name, tmp_path):
+    told = ended(name, "--out", tmp_path / "out", "--device", "cuda:1", CUDA_VISIBLE_DEVICES="")
+    assert told.startswith("error: expected a device of this machine, got cuda:1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_the_second_of_two_at_once_is_told_who_writes(ended, name, tmp_path):
+    with lock_folder(tmp_path / "out"):
+        told = ended(name, "--out", tmp_path / "out")
+        assert f"{tmp_path / 'out'} is being written by process " in told
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_libraries_commands_where_they_cannot_write(filled, tmp_path, monkeypatch, capsys):
+    import ssl_eval.cli
+    import viewgen.cli
+
+    (tmp_path / "file").touch()
+    results = tmp_path / "results.jsonl"
+    about = {"value": 1.0, "backbone": "b", "data": "d", "seed": 0, "machine": "m", "seconds": 1.0}
+    ssl_eval.append_result(results, ssl_eval.Result(task="knn", metric="top1", protocol="p", **about))
+    commands = [
+        (viewgen.cli, "embed", filled / "IMAGES", "--encoder", filled / "BACKBONE", "--out", "OUT"),
+        (ssl_eval.cli, "report", results, "--out", "OUT"),
+    ]
+    for cli, *arguments in commands:
+        for out in ("/proc/x", tmp_path / "file" / "x"):
+            monkeypatch.setattr("sys.argv", ["command", *(str(part).replace("OUT", str(out)) for part in arguments)])
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
+            told = str(caught.value.code) + capsys.readouterr().err
+            assert "error: cannot write" in told, (cli, out)
+
+
+def test_one_process_at_a_time_writes_a_file_of_pairquality(filled, tmp_path):
+    import pairquality.cli
+
+    with lock_file(tmp_path / "x.safetensors"), pytest.raises(ValueError, match="is being written by"):
+        out = ("--encoder", str(filled / "BACKBONE"), "--out", str(tmp_path / "x.safetensors"))
+        pairquality.cli.run(["fit", str(filled / "IMAGES"), *out])
