@@ -96,3 +96,11 @@ def test_embeddings_of_ones_own_and_mistakes(tmp_path):
     with pytest.raises(ValueError, match=r"NaN or infinite features for tiles of .*s0"):
         infinite = nn.Sequential(Means(), nn.Threshold(1e9, float("inf")))
         embed_slides(infinite, slides(tmp_path, (2,)), Reader(), tmp_path / "kept", about=ABOUT)
+
+
+def test_a_name_as_long_as_a_folder_s_may_be_is_kept(tmp_path):
+    every = [Slide(name=f"a/{letter * 255}", place=tmp_path, label=0) for letter in "xy"]
+    (tmp_path / "0.png").write_text("3")
+    embed_slides(Means(), every, Reader(), tmp_path / "kept", about=ABOUT)
+    assert kept_at(tmp_path / "kept", every[0]) != kept_at(tmp_path / "kept", every[1])
+    assert KeptBags(every, tmp_path / "kept", backbone="abc")[1].tolist() == [[3.0] * 3]

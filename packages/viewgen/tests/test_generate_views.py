@@ -156,6 +156,26 @@ def test_unreadable_sources_are_counted_and_cost_nothing_again(images, tmp_path)
     assert generate_views(tmp_path / "images", tmp_path / "views", Noisy(), views_per_image=2).written == 2
 
 
+@pytest.mark.parametrize("letter", ["x", "ü"])
+def test_a_name_that_views_make_too_long_is_a_failure_and_the_rest_is_made(images, undisturbed, tmp_path, letter):
+    """The longest name that has views is made; a byte more, in the same folder, is a line in failures.jsonl."""
+    root = shutil.copytree(images, tmp_path / "images")
+    names = [letter * ((251 - extra) // len(letter.encode())) for extra in (6, 0)]
+    names = [
+        name + "y" * (251 - extra - len(name.encode())) + ".png" for name, extra in zip(names, (6, 0), strict=True)
+    ]
+    for name in names:
+        shutil.copy(images / "even/000.png", root / "even" / name)
+    for again in range(2):
+        summary = generate_views(root, tmp_path / "views", Noisy(), views_per_image=3, batch_size=5)
+        assert (summary.written, summary.already, summary.failed) == ((45, 0, 3), (0, 45, 3))[again]
+    (failure,) = map(json.loads, (tmp_path / "views/failures.jsonl").read_text().splitlines())
+    assert failure["key"] == f"even/{names[1]}" and "too long" in failure["error"]
+    made = files_of(tmp_path / "views")
+    assert f"even/{names[0]}.2.png" in made
+    assert {name: data for name, data in made.items() if name in files_of(undisturbed)} == files_of(undisturbed)
+
+
 def test_images_of_many_sizes(images, write_images, tmp_path):
     write_images(tmp_path / "images", 3, side=16)
     write_images(tmp_path / "more", 2, side=24)

@@ -21,6 +21,7 @@ from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
 
 FEATURES = "features"
 BACKBONE = "backbone"
+LONGEST = 200  # bytes of a name that is kept as it is: with suffix and process it must fit into 255
 
 
 def embed_slides(
@@ -66,7 +67,12 @@ def embed_slides(
 
 def kept_at(folder: Path, slide: Slide) -> Path:
     """Where a slide's embeddings are: its own file where it is one, else the kept file."""
-    return slide.place if slide.place.suffix == EMBEDDED else folder / f"{slide.name}{EMBEDDED}"
+    if slide.place.suffix == EMBEDDED:
+        return slide.place
+    name = slide.name
+    if len(os.fsencode(name.rpartition("/")[2])) > LONGEST:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return folder / f"{name}{EMBEDDED}"
 
 
 class KeptBags(Sequence[Tensor]):

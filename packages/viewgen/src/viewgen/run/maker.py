@@ -26,6 +26,8 @@ from viewgen.run.plan import Plan, WantedView
 from viewgen.run.write import EncodedView, encode_view
 from viewgen.strength import Strength
 
+TOO_LONG = "the name of its views would be too long for the file system: rename the image"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -89,6 +91,7 @@ class Maker:
         self._failures = Failures(job.views / "failures.jsonl")
         self._pool = ThreadPoolExecutor(job.threads) if job.threads else None
         self._map = self._pool.map if self._pool else map
+        self._longest = [os.pathconf(job.views, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX")]
         self._computing, self._recording = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> "Maker":
@@ -107,6 +110,7 @@ class Maker:
         chunk = self.plan.chunk(number)
         sources = self._source.read(chunk.views, self._map)
         errors = {key: source for key, source in sources.items() if isinstance(source, str)}
+        errors |= {view.key: TOO_LONG for view in chunk.views if self._is_too_long(view)}
         kept = [place for place in chunk.missing if chunk.views[place].key not in errors]
         if kept:
             with self._computing, _fitting(self.plan.batch_size):
@@ -120,6 +124,11 @@ class Maker:
                 views = [chunk.views[place] for place in kept]
                 self._journal.append([self._row(*row) for row in zip(views, rows, about, strict=True)])
         return ChunkResult(number, len(kept), len(chunk.missing) - len(kept))
+
+    def _is_too_long(self, view: WantedView) -> bool:
+        """Whether the file system has no room for the name of an image's last view, or for its path."""
+        path = os.fsencode(self.job.views / f"{view.key}.{self.plan.views_per_image - 1}.{self.job.image_format}")
+        return max(map(len, path.split(b"/"))) > self._longest[0] or len(path) >= self._longest[1]
 
     def _compute(self, views: list[WantedView], sources: Mapping[str, Any], errors: Mapping[str, str]) -> tuple:
         """Views for all places of the batch, with what they were made from.
