@@ -111,9 +111,9 @@ def evaluate(options: Evaluate) -> None:
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )
     _check_size(options, job)
-    for result in _results(options, variant, job):
-        if worker.leads:
-            ssl_eval.append_result(options.results, result)
+    results = _results(options, variant, job)
+    if worker.leads:
+        ssl_eval.append_results(options.results, results)
     sslzoo.wait_for_all()
     if worker.leads:
         _show(options.results)

@@ -92,19 +92,17 @@ def keep_results(
     if not opened.worker.leads:
         return
     seconds = time.perf_counter() - opened.since
-    for metric, value in percent.items():
-        result = ssl_eval.Result(
-            task=task,
-            metric=metric,
-            value=value,
-            protocol=protocol,
-            backbone=sslzoo.backbone_hash(opened.network),
-            data=data,
-            seed=options.seed,
-            machine=ssl_eval.machine(),
-            seconds=seconds,
-            recipe=options.name or str(options.backbone),
-        )
-        ssl_eval.append_result(options.results, result)
+    same = {
+        "task": task,
+        "protocol": protocol,
+        "backbone": sslzoo.backbone_hash(opened.network),
+        "data": data,
+        "seed": options.seed,
+        "machine": ssl_eval.machine(),
+        "seconds": seconds,
+        "recipe": options.name or str(options.backbone),
+    }
+    results = [ssl_eval.Result(metric=metric, value=value, **same) for metric, value in percent.items()]
+    ssl_eval.append_results(options.results, results)
     rows = [(metric, f"{value:.2f}") for metric, value in percent.items()]
     Console().print(ssl_eval.Table(header=("metric", "percent"), rows=rows, title=f"{task} {protocol}: {data}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import programs
+from genviews_core.files import atomic_write
 from grids import Grid, Row
 from ssl_eval import Cell, Table, data_name, read_results, unmeasured
 
@@ -110,8 +111,7 @@ def paper_table(options: PaperTable) -> Table:
     """Published and ours, from the results alone; also written beside them."""
     results = read_results(options.folder / "results.jsonl")
     table = options.chosen().table(options.HEADING, results, data_name(options.test))
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / f"{options.grid}.md").write_text(table.markdown() + "\n")
+    atomic_write(options.folder / f"{options.grid}.md", table.markdown() + "\n")
     return table
 
 

@@ -15,7 +15,7 @@ from torch import nn
 import programs
 import sslzoo
 from encoders import features, measured_of
-from ssl_eval import Result, append_result, data_name, knn_accuracy, machine, read_results
+from ssl_eval import Result, append_results, data_name, knn_accuracy, machine, read_results
 from ssl_eval.table import format_cell
 
 METHODS = (
@@ -129,7 +129,7 @@ def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: st
         seconds=time.perf_counter() - began,
         recipe=name,
     )
-    append_result(path, found)
+    append_results(path, [found])
 
 
 def read_accuracies(options: LearnsAblation) -> dict[str, dict[int, float]]:

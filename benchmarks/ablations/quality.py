@@ -11,7 +11,7 @@ from typing import Literal
 import programs
 import sslzoo
 from encoders import features, measured_of
-from ssl_eval import Result, Table, append_result, data_name, evaluate_frozen, read_results, tabulate
+from ssl_eval import Result, Table, append_results, data_name, evaluate_frozen, read_results, tabulate
 
 Scorer = Literal["exact", "distilled", "self"]
 
@@ -108,8 +108,7 @@ def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> No
     train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
     about = {"backbone": made, "data": data_name(options.test), "recipe": cell.name, "seed": seed}
     accuracies = evaluate_frozen(train, test, **about)
-    for result in (*accuracies, *_of_weights(folder, accuracies[0])):
-        append_result(path, result)
+    append_results(path, [*accuracies, *_of_weights(folder, accuracies[0])])
 
 
 def _weighed(folder: Path) -> list[dict]:

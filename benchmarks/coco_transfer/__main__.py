@@ -27,6 +27,7 @@ from rich.console import Console
 
 import ssl_eval
 import sslzoo
+from genviews_core.files import atomic_write
 from grids import TASKS, cells
 from ssl_eval.coco import (
     CocoInstances,
@@ -114,10 +115,12 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         "recipe": options.name or options.backbone,
     }
     if worker.leads:
-        for task, metrics in figures.items():
-            for metric, value in metrics.items():
-                result = ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
-                ssl_eval.append_result(options.results, result)
+        results = [
+            ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
+            for task, metrics in figures.items()
+            for metric, value in metrics.items()
+        ]
+        ssl_eval.append_results(options.results, results)
     sslzoo.wait_for_all()
     tables = _tables(options.results, protocol, about["data"], (options.train, options.test))
     if worker.leads:
@@ -202,10 +205,10 @@ def _tables(path: Path, protocol: str, data: str, halves: tuple[str, str]) -> di
 
 def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> None:
     """On the terminal, and as Markdown beside the results."""
-    written = "\n".join(f"{table.title}\n\n{table.markdown()}\n" for table in tables.values())
-    (folder / f"{protocol}.md").write_text(written)
     for table in tables.values():
         Console(width=200).print(table)
+    written = "\n".join(f"{table.title}\n\n{table.markdown()}\n" for table in tables.values())
+    atomic_write(folder / f"{protocol}.md", written)
 
 
 def main() -> None:

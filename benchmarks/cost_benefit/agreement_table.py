@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> Table:
     for row, found, lost in measure(options, manifests, classes, side, classify):
         table.add_row(row, f"{found.share:.1f}", f"{found.error:.1f}", f"{found.count}", f"{lost}" if lost else "")
         if options.out is not None:
-            ssl_eval.append_result(options.out, _result(row, found, name, options))
+            ssl_eval.append_results(options.out, [_result(row, found, name, options)])
     return table
 
 

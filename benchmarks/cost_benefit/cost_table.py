@@ -18,6 +18,7 @@ import tyro
 
 import ssl_eval
 from comparison import Cost, Row, measure
+from genviews_core.files import atomic_write
 from published import GENCL, Published
 from ssl_eval.table import format_cell
 
@@ -115,6 +116,5 @@ def write(options: Cost, rows: Sequence[Row], table: ssl_eval.Table) -> None:
             seed=options.seed,
             seconds=row.seconds,
         )
-        for result in results:
-            ssl_eval.append_result(options.out, result)
-    options.out.with_suffix(".md").write_text(f"{table.markdown()}\n\n{caption(rows)}\n")
+        ssl_eval.append_results(options.out, results)
+    atomic_write(options.out.with_suffix(".md"), f"{table.markdown()}\n\n{caption(rows)}\n")

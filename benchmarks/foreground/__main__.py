@@ -22,6 +22,7 @@ from typing import Annotated
 import tyro
 
 from encoders import open_encoder
+from genviews_core.append import append_line
 from genviews_core.device import resolve_device
 from masks import find_pairs, read_pairs, unpacked
 from measure import Figures, measure
@@ -78,8 +79,7 @@ def main(options: Foreground) -> None:
             if options.out is not None:
                 told = {**asdict(options), "data": str(options.data), "out": None, "sizes": None, "size": size}
                 result = {**told, "encoder_hash": encoder.hash, "seconds": seconds, **asdict(figures)}
-                with options.out.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+                append_line(options.out, json.dumps(result))
 
 
 def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> str:

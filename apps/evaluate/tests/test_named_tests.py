@@ -106,7 +106,7 @@ def test_transformers_of_dynamic_sizes_are_called_as_they_are(options):
             direct = network(images)
             output, found = OutputAndMap(network)(images)
             assert torch.equal(AnySize(network)(images), direct) and torch.equal(output, direct)
-            tokens = network.forward_features(images)[:, network.num_prefix_tokens :]
+            tokens = network.forward_features(images)[:, network.num_prefix_tokens :]  # pyright: ignore
         assert found.shape == (1, 24, height // 16, width // 16)
         assert torch.equal(found.flatten(2).transpose(1, 2), tokens)
 
@@ -122,6 +122,16 @@ def test_retrieval_with_options(folder):
     options = ("--multi-scale", "--crop-queries", "--distractors", str(folder / "copydays/distractors"))
     found = measured(retrieval, folder, "resnet", "roxford5k", *options)
     assert {protocol for protocol, _ in found.values()} == {"size=224 multi-scale cropped distractors=30"}
+
+
+def test_a_full_disk_loses_no_result(folder, capsys):
+    with pytest.raises(
+        ValueError, match=r"^cannot write /dev/full: [^\n]*results are printed as lines to append to it$"
+    ):
+        places = ["--data", str(folder / "roxford5k"), "--results", "/dev/full", "--device", "cpu"]
+        retrieval.main([str(folder / "resnet"), *places, "--size", "32"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"mAP medium", "mAP hard"} <= {row["metric"] for row in rows}
 
 
 def test_copies(folder):

@@ -11,6 +11,7 @@ from ssl_eval import (
     Result,
     Table,
     append_result,
+    append_results,
     backbone_hash,
     check_results,
     data_name,
@@ -123,10 +124,28 @@ def test_lines_of_other_types_and_unwritable_files_are_told_in_a_line(tmp_path):
     path.write_text(json.dumps(asdict(result())).replace("80.0", "NaN") + "\n")
     with pytest.raises(ValueError, match=r"line 1: .*only finite values"):
         read_results(path)
-    with pytest.raises(ValueError, match=r"results cannot be written to .*: Is a directory"):
+    with pytest.raises(ValueError, match=r"cannot write .*: a folder stands where a file is needed"):
         check_results(tmp_path)
     check_results(tmp_path / "new/results.jsonl")
     assert read_results(tmp_path / "new/results.jsonl") == []
+
+
+def test_what_cannot_be_written_is_printed_to_be_appended(tmp_path, capsys):
+    """A full disk: /dev/full takes nothing."""
+    found, path = [result(seed=seed, recipe="B\udc80ume") for seed in range(3)], tmp_path / "results.jsonl"
+    append_results(path, found)
+    assert read_results(path) == found and capsys.readouterr().out == ""
+    with pytest.raises(
+        ValueError, match=r"^cannot write /dev/full: [^\n]*; 3 results are printed as lines to append to it$"
+    ):
+        append_results("/dev/full", found)
+    (tmp_path / "by hand.jsonl").write_text(capsys.readouterr().out)
+    assert read_results(tmp_path / "by hand.jsonl") == found
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read the results in .*: Is a directory; give a file"):
+        read_results(tmp_path)
 
 
 def test_halves_of_a_data_set_have_names_of_their_own(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from ssl_eval.published import PROTOCOLS, find_protocol
 from ssl_eval.results import (
     Result,
     append_result,
+    append_results,
     backbone_hash,
     check_results,
     data_name,
@@ -52,6 +53,7 @@ __all__ = [
     "Variant",
     "adapted",
     "append_result",
+    "append_results",
     "backbone_hash",
     "balanced_subset",
     "check_results",

@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genviews_core.tensor_files import save_tensors
 from ssl_eval.processes import failing_together
 
 BROADCAST_ROWS = 65_536
@@ -63,11 +64,12 @@ class Features:
         return Features(self.features[rows], self.labels[rows])
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file; a reader never sees half of it."""
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".part")
-        save_file({"features": self.features.contiguous(), "labels": self.labels.contiguous()}, unfinished)
-        unfinished.replace(path)
+        """Write a safetensors file; a reader never sees half of it.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
+        save_tensors(path, {"features": self.features, "labels": self.labels})
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genviews_core.files import atomic_write
 from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
 from ssl_eval.results import check_results, data_name, read_results
 from ssl_eval.table import Table
@@ -62,7 +63,7 @@ class GridRun:
                 if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                     raise ValueError(f"{cell.encoder}, {cell.protocol}: the evaluation failed; see above")
         table = compare(cells, read_results(self.results), data=data)
-        self.results.with_name(f"{self.grid}.md").write_text(table.markdown() + "\n")
+        atomic_write(self.results.with_name(f"{self.grid}.md"), table.markdown() + "\n")
         return table
 
     def _command(self, cell: Cell, evaluate: Path, folder: str) -> list[str]:

@@ -5,12 +5,15 @@ import math
 import os
 import platform
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 
+from genviews_core.append import append_line
 from genviews_core.backbones import backbone_hash as backbone_hash  # what backbone.json calls the same weights
+from genviews_core.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,12 @@ class Result:
         if not math.isfinite(self.value):
             raise ValueError(f"{self.task} {self.metric} = {self.value}: only finite values are results.")
 
+    def line(self) -> str:
+        """Return the result as a line of JSON."""
+        content = asdict(self)
+        line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        return line if _is_utf8(line) else json.dumps(content, allow_nan=False)
+
     @property
     def identity(self) -> tuple[str, str, str, str, str, int, str]:
         """What a newer measurement replaces: the same (task, metric, protocol, backbone, data, seed, recipe).
@@ -67,28 +76,38 @@ def check_results(path: str | Path) -> None:
     Raises:
         ValueError: nothing can be appended to this file.
     """
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("ab"):
-            pass
-    except OSError as error:
-        raise ValueError(f"results cannot be written to {path}: {error.strerror}") from None
+    check_writable(path)
 
 
 def append_result(path: str | Path, result: Result) -> None:
-    """Appends one line by one write, and waits until it is on the disk.
+    """Append one line, and wait until it is on the disk; of several processes one writes at a time.
 
     A line torn by an earlier crash is closed first, so that it cannot swallow the new one.
+
+    Raises:
+        ValueError: it cannot be written; the file is as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+", buffering=0) as file:
-        line = json.dumps(asdict(result), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        if file.seek(0, os.SEEK_END) > 0:
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        os.fsync(file.fileno())
+    append_line(path, result.line())
+
+
+def append_results(path: str | Path, results: Sequence[Result], *, on_lost: Callable[[str], object] = print) -> None:
+    """Append results; those that cannot be written are shown, so that no full disk loses what took hours.
+
+    Args:
+        path: the file.
+        results: a line each.
+        on_lost: called with each line that could not be written, before the error is raised.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    for place, result in enumerate(results):
+        try:
+            append_result(path, result)
+        except ValueError as error:
+            for lost in results[place:]:
+                on_lost(lost.line())
+            raise ValueError(f"{error}; {len(results) - place} results are printed as lines to append to it") from error
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -97,11 +116,14 @@ def read_results(path: str | Path) -> list[Result]:
     A torn last line is ignored, a torn line before it (closed by a later append) is ignored with a warning.
 
     Raises:
-        ValueError: a whole line that is not a result.
+        ValueError: a whole line that is not a result, or a file that cannot be read.
     """
     path = Path(path)
     newest: dict[tuple, Result] = {}
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise ValueError(f"cannot read the results in {path}: {error.strerror}; give a file of JSON lines") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -115,6 +137,15 @@ def read_results(path: str | Path) -> list[Result]:
         newest.pop(result.identity, None)
         newest[result.identity] = result
     return list(newest.values())
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be written: bytes of a path that are no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _TYPES: dict[object, type | tuple[type, ...]] = {str: str, int: int, float: (int, float)}

@@ -1,7 +1,6 @@
 """Where a training stopped: one file, whole or not there, that belongs to one set of settings."""
 
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from genviews_core.tensor_files import save_torch
 
 
 def save_state(path: Path, settings: dict[str, Any], epoch: int, state: dict[str, Any]) -> None:
@@ -19,14 +20,11 @@ def save_state(path: Path, settings: dict[str, Any], epoch: int, state: dict[str
         settings: what the training is, of the kinds that JSON has.
         epoch: how many are done.
         state: tensors, numbers, strings, lists and dicts.
+
+    Raises:
+        ValueError: the file cannot be written; what stood there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        torch.save({"settings": _plain(settings), "epoch": epoch, "state": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    save_torch(path, {"settings": _plain(settings), "epoch": epoch, "state": state})
 
 
 def load_state(path: Path, settings: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genviews_core.files import atomic_write, make_folder
 from ssl_eval.report.facts import Facts, read_facts
 from ssl_eval.report.files import as_csv, as_markdown
 from ssl_eval.report.page import render
@@ -49,15 +50,9 @@ def write_report(
         "report.md": as_markdown(title, found),
         "report.csv": as_csv(sections),
     }
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            unfinished = folder / f"{name}.part"
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / name)
-    except OSError as error:
-        raise ValueError(f"cannot write the report to {folder}: {error.strerror}") from error
+    folder = make_folder(out)
+    for name, text in texts.items():
+        atomic_write(folder / name, text)
     return [folder / name for name in texts]
 
 

@@ -21,6 +21,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import nn
 
+from genviews_core.files import make_folder, writing
 from genviews_core.images import read_label_map
 from genviews_core.listing import images_in
 from ssl_eval.feature_map import OutputAndMap
@@ -147,15 +148,19 @@ def remarks_on(videos: Sequence[Video]) -> list[str]:
 
 
 def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> None:
-    """As the official evaluation reads them: <folder>/<video>/00000.png, with the palette of the first annotation."""
-    place = Path(folder) / video.name
-    place.mkdir(parents=True, exist_ok=True)
+    """As the official evaluation reads them: <folder>/<video>/00000.png, with the palette of the first annotation.
+
+    Raises:
+        ValueError: they cannot be written.
+    """
+    place = make_folder(Path(folder) / video.name)
     palette = read_label_map(video.masks[0]).getpalette()
     for path, mask in zip(video.masks, found, strict=True):
         image = Image.fromarray(mask)
         if palette is not None:
             image.putpalette(palette)
-        image.save(place / path.name)
+        with writing(place / path.name):
+            image.save(place / path.name)
 
 
 def evaluate_davis(
