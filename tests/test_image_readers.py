@@ -165,6 +165,28 @@ def test_hidden_names_are_no_images_to_any_reader(tmp_path):
     assert [image.name for image, _ in find_pairs(tmp_path / "ecssd")] == ["x.jpg"]
 
 
+def test_a_spacer_is_cut_to_its_center_at_the_cost_of_a_square(tmp_path, monkeypatch):
+    path, made, resize = tmp_path / "spacer.png", [], Image.Image.resize
+    Image.new("RGB", (4000, 1), (9, 80, 200)).save(path)
+
+    def watched(image, size, *args, **options):
+        made.append(size[0] * size[1])
+        return resize(image, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    centers = {
+        "pairdata": lambda: decode_square(path, 64, fit="center", resize=73)[0],
+        "pairdata, whole": lambda: decode_square(path, 64)[0],
+        "apps/evaluate": lambda: Centre(64, 73, "bicubic")(str(path))[0],
+        "viewgen": lambda: viewgen.read_image(path, 64).permute(1, 2, 0).numpy(),
+        "pairquality": lambda: read_scored_image(path, 64).permute(1, 2, 0).numpy(),
+    }
+    for name, read in centers.items():
+        made.clear()
+        assert np.array_equal(read(), np.full((64, 64, 3), (9, 80, 200))), name
+        assert max(made) == 64 * 64, name
+
+
 def test_the_knn_of_a_training_reads_as_an_evaluation_does(tmp_path):
     """Large JPEGs too, which a training's squares are read from at a half or a quarter of their sides."""
     from ssl_eval import Preparation

@@ -65,11 +65,15 @@ def test_a_closed_folder_is_an_error_or_reported(tmp_path, monkeypatch):
     errors = {}
     assert list(iter_images(tmp_path, errors.__setitem__)) == ["a.png", "closed-not.png", "d/e.png"]
     assert list(errors) == ["closed/"]
+    monkeypatch.setattr(os, "listdir", lambda folder: refusing(f"{folder}/closed"))
+    for read in (visible, images_in):
+        with pytest.raises(ValueError, match=r"cannot list the folder .*: Permission denied"):
+            read(tmp_path)
 
 
 def test_what_is_no_folder_is_named(tmp_path):
     for read in (lambda: list(iter_images(tmp_path / "missing")), lambda: images_in(tmp_path / "missing")):
-        with pytest.raises(ValueError, match=r"missing is not a folder"):
+        with pytest.raises(ValueError, match=r"missing is not a folder \(No such file or directory\): give"):
             read()
 
 

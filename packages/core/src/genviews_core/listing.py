@@ -4,6 +4,7 @@ A key is an image's POSIX path relative to its data set's root; it names the ima
 """
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -29,9 +30,7 @@ def iter_images(
     Raises:
         ValueError: `root` is not a folder, or a folder in it cannot be read and there is no `on_error`.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder: give the folder that holds the images")
+    root = _folder(root)
     pending, above = [""], list[tuple[str, tuple[int, int]]]()  # keys and folders yet to come, the next one last
     while pending:
         name = pending.pop()
@@ -62,10 +61,7 @@ def images_in(folder: str | os.PathLike[str], suffixes: Collection[str] = SUFFIX
     Raises:
         ValueError: it is not a folder, or cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the folder that holds the images")
-    return [path for path in visible(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
+    return [path for path in visible(_folder(folder)) if path.suffix.lower() in suffixes and not path.is_dir()]
 
 
 def is_image_key(key: str) -> bool:
@@ -90,6 +86,16 @@ def visible(folder: Path) -> list[Path]:
 def cannot_list(folder: str | os.PathLike[str], error: OSError) -> ValueError:
     """Return the error to raise where a folder cannot be read."""
     return ValueError(f"cannot list the folder {os.fspath(folder)}: {error.strerror or error}")
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 (with the reason where there is one)
+            return Path(path)
+        reason = ""
+    except OSError as error:
+        reason = f" ({error.strerror})"
+    raise ValueError(f"{os.fspath(path)} is not a folder{reason}: give the folder that holds the images")
 
 
 def _entries(folder: Path, prefix: str, follow_links: bool) -> Iterator[str]:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import scandir
 from pathlib import Path
 from typing import Any
+
+from genviews_core.listing import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,7 @@ def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) 
         if file.parent not in listed:
             listed[file.parent] = set()
             if file.parent.is_dir():
-                with scandir(file.parent) as entries:
-                    listed[file.parent] = {entry.name for entry in entries}
+                listed[file.parent] = {entry.name for entry in visible(file.parent)}
         if file.name not in listed[file.parent]:
             raise ValueError(f"{file} is missing, which {path} tells of as image {image['id']}")
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from genviews_core.listing import visible
 from ssl_eval.any_size import AnySize
 from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in
 from ssl_eval.retrieval.multi_scale import MultiScale
@@ -84,7 +85,7 @@ def _box(truth: dict[str, Any]) -> Box:
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:
     files = [folder / f"{name}.jpg" for name in names]
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {path.name for path in visible(folder)} if folder.is_dir() else set()
     if missing := [path for path in files if path.name not in there]:
         raise ValueError(f"{len(missing)} of {len(files)} images are missing, first {missing[0]}")
     return files
