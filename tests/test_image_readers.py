@@ -196,8 +196,10 @@ def test_the_knn_of_a_training_reads_as_an_evaluation_does(tmp_path):
     (tmp_path / "a").mkdir()
     Image.fromarray(noise).resize((600, 400)).save(tmp_path / "a/1.jpg")
     mean, std = (0.5,) * 3, (0.25,) * 3
-    ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std)
+    (tmp_path / "a/2.png").write_bytes(READABLE["I16.png"])
+    scaled = (0.0, 8000.0)
+    ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
-    prepared, reading = Preparation(size=32, resize=37), Reading(mean=mean, std=std)
-    ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=1, worker=worker)
-    assert torch.equal(online, evaluated)
+    prepared, reading = Preparation(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
+    ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
+    assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -70,6 +70,8 @@ class Evaluate:
     """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
     k: int | None = None
     """Neighbours; None takes the protocol's, 20 without one."""
+    value_range: tuple[float, float] | None = None
+    """What becomes black and white in images of more than 8 bits, as 0 4095: what the encoder's training had."""
     bf16: bool = False
     """Compute in bfloat16; published figures are of float32."""
     seed: int = 0
@@ -100,7 +102,9 @@ def evaluate(options: Evaluate) -> None:
         train=train,
         test=test,
         preparation=at_size(preparation, options.size or expected["size"], options.resize),
-        reading=Reading(mean=expected["mean"], std=expected["std"], workers=options.workers),
+        reading=Reading(
+            mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=options.value_range
+        ),
         worker=worker,
         seed=options.seed,
         learning_rates=options.learning_rates,
@@ -199,7 +203,8 @@ def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_e
 def _changes(options: Evaluate) -> str:
     """What makes a figure another one than the protocol's, beside what the variant tells."""
     given = {"size": options.size, "resize": options.resize}
-    return "".join(f" {name}={value}" for name, value in given.items() if value) + " bf16" * options.bf16
+    scaled = "" if options.value_range is None else " value_range={:g},{:g}".format(*options.value_range)
+    return "".join(f" {name}={value}" for name, value in given.items() if value) + scaled + " bf16" * options.bf16
 
 
 def _show(path: Path) -> None:

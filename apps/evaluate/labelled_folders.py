@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from genviews_core.pixel_range import Range
 from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.decode import Interpolation, UnreadableImage, decode_square
 from pairdata.sampling import Sampling
@@ -27,11 +28,15 @@ Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor,
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How images are read: mean and std are of values in [0, 1], workers are processes that decode."""
+    """How images are read: mean and std are of values in [0, 1], workers are processes that decode.
+
+    `value_range` is what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     workers: int = 0
+    value_range: Range | None = None
 
 
 class TrainingImages:
@@ -69,7 +74,7 @@ class TrainingImages:
         )
         self._seed, self._worker, self._batch_size = seed, worker, batch_size
         side = preparation.size * (2 if preparation.size >= 64 else 1)
-        self._decoder, self._workers = _Decoder(index, Squash(side)), reading.workers
+        self._decoder, self._workers = _Decoder(index, Squash(side, reading.value_range)), reading.workers
 
     def __len__(self) -> int:
         return self._sampling.steps
@@ -99,7 +104,7 @@ class CentredImages:
     def __init__(
         self, index: ImageIndex, preparation: Preparation, reading: Reading, *, batch_size: int, worker: Worker
     ):
-        centre = Centre(preparation.size, preparation.resize, preparation.interpolation)
+        centre = Centre(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
         mine = np.arange(worker.rank, len(index), worker.world_size)
         self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         self._decoder, self._reading, self._device = _Decoder(index, centre), reading, worker.device
@@ -119,10 +124,11 @@ class Squash:
     """The whole image as a square."""
 
     side: int
+    value_range: Range | None = None
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
-        return decode_square(path, self.side)
+        return decode_square(path, self.side, value_range=self.value_range)
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,18 @@ class Centre:
     side: int
     resize: int
     interpolation: Interpolation
+    value_range: Range | None = field(default=None, repr=False)  # kept embeddings of slides know it by the rest
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
-        return decode_square(path, self.side, fit="center", resize=self.resize, interpolation=self.interpolation)
+        return decode_square(
+            path,
+            self.side,
+            fit="center",
+            resize=self.resize,
+            interpolation=self.interpolation,
+            value_range=self.value_range,
+        )
 
 
 class _Decoder(Dataset):

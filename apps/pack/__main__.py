@@ -42,6 +42,8 @@ class Pack:
     """Of JPEG."""
     shard_images: int | None = None
     """Images a file; without it 4096, or more where there would be more than 512 files."""
+    value_range: tuple[float, float] | None = None
+    """What becomes black and white in images of more than 8 bits, as 0 4095; without it each image's own range."""
     workers: int = 2
     """Processes that pack, each one file at a time."""
     verify: bool = False
@@ -75,6 +77,7 @@ def write_records(options: Pack) -> pairdata.Packed:
             mode=options.mode,
             quality=options.quality,
             shard_images=options.shard_images,
+            value_range=options.value_range,
             workers=options.workers,
             on_progress=update,
         )

@@ -31,6 +31,8 @@ class Data:
     """Processes that decode images, or threads for records; 0 decodes in this one."""
     cache_gb: float = 1.0
     """Decoded images are kept in memory up to this size; records need none of it."""
+    value_range: tuple[float, float] | None = None
+    """What becomes black and white in images of more than 8 bits, as 0 4095; without it each image's own range."""
 
     def record(self, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
         """What a resumed run must find again, in folders or in records."""
@@ -39,7 +41,8 @@ class Data:
             views, interpolated = (count > 0 and not self.real_only for count in (layout.views, layout.mixed))
         else:
             views, interpolated = self.views is not None, self.interpolated is not None
-        return {"images": len(loader.index), "views": views, "interpolated": interpolated}
+        found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
+        return found | ({"value_range": list(self.value_range)} if self.value_range else {})
 
 
 def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
@@ -96,6 +99,7 @@ def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLo
         views=data.views,
         interpolated=data.interpolated,
         cache_bytes=int(data.cache_gb * 2**30),
+        value_range=data.value_range,
         **_shared(recipe, data, worker),
     )
 
@@ -103,6 +107,8 @@ def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLo
 def _open_records(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FFCVLoader:
     if data.views or data.interpolated:
         raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
+    if data.value_range:
+        raise ValueError("records hold 8 bits: give --value-range to apps/pack")
     return FFCVLoader(
         data.images,
         size=recipe.stored_size,

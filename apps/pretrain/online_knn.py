@@ -106,4 +106,5 @@ def _labelled(root: Path, recipe: Recipe, data: Data, worker: Worker) -> Labelle
         device=str(worker.device),
         rank=worker.rank,
         world_size=worker.world_size,
+        value_range=data.value_range,
     )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genviews_core.lock import lock_folder
-from pairdata import Records, decode_rgb, index_images, pack_records, verify_records
+from pairdata import FFCVLoader, FolderLoader, Records, decode_rgb, index_images, pack_records, verify_records
 from pairdata.beton import BetonWriter, read_tables
 from pairdata.decode import decode_square
 from pairdata.shards import Packer
@@ -116,6 +116,20 @@ def test_broken_images_are_counted_and_the_packing_goes_on(images, tmp_path):
     missing = {keys.index("a/ü.png"), keys.index("root.bmp")}
     assert [int(i) for i in rows["index"]] == [(i + 1) % 6 if i in missing else i for i in range(6)]
     assert not rows["square"]["exists"][:, 1].any()
+
+
+def test_deep_images_are_packed_by_the_range_that_folders_are_read_by(tmp_path):
+    folder, scaled = tmp_path / "deep", (0.0, 8190.0)
+    folder.mkdir()
+    levels = np.linspace(300, 4300, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(levels).save(folder / "1.png")
+    pack_records(folder, tmp_path / "r", size=8, mode="raw", value_range=scaled)
+    packed = next(iter(FFCVLoader(tmp_path / "r", batch_size=1, size=8)))
+    read = next(iter(FolderLoader(folder, batch_size=1, size=8, value_range=scaled)))
+    assert np.array_equal(packed.real, read.real)
+    assert np.abs(read.real[0, 0].numpy() - levels * (255 / 8190)).max() <= 0.5
+    with pytest.raises(ValueError, match="value_range"):
+        pack_records(folder, tmp_path / "r", size=8, mode="raw")
 
 
 def test_jpeg_squares_differ_by_what_their_quality_loses(images, tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 
 from genviews_core.files import atomic_write, writing
 from genviews_core.lock import lock_folder
+from genviews_core.pixel_range import Range
 from pairdata.beton import Mode, read_tables
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
@@ -54,6 +55,7 @@ def pack_records(
     mode: Mode = "jpeg",
     quality: int = 90,
     shard_images: int | None = None,
+    value_range: Range | None = None,
     workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Packed:
@@ -72,6 +74,7 @@ def pack_records(
         mode: "jpeg" or "raw" (bit for bit what `FolderLoader` decodes, at 3 size^2 bytes a square).
         quality: of JPEG, 1 to 95.
         shard_images: images a file; None takes 4096, or more where there would be more than 512 files.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
         workers: processes, each of which packs one file at a time; 0 packs in this one.
         on_progress: called with (done, total) images.
 
@@ -94,11 +97,12 @@ def pack_records(
         mixed=_places(mixed, None),
     )
     each = shard_images or max(SHARD_IMAGES, -(-len(index) // MOST_SHARDS))
-    packer = Packer(index, aligned, mixed, layout, shard_images=each, out=out)
+    ranged = {"value_range": list(value_range)} if value_range else {}
+    packer = Packer(index, aligned, mixed, layout, shard_images=each, out=out, value_range=value_range)
     files = [packer.file(number) for number in range(-(-len(index) // each))]
     listed = np.minimum(aligned.counts, layout.views) if aligned else np.zeros(len(index), np.int64)
     with lock_folder(out), writing(out):
-        _agree(out, _plan(index, aligned, mixed, layout, each))
+        _agree(out, _plan(index, aligned, mixed, layout, each) | ranged)
         _pack_missing(packer, files, len(index), workers, on_progress)
         return _join(packer, files, listed)
 

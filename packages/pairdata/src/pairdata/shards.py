@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from genviews_core.files import atomic_write
+from genviews_core.pixel_range import Range
 from pairdata.batch import PairBatch
 from pairdata.beton import BetonWriter, EncodedSquare, Value
 from pairdata.index import ImageIndex
@@ -30,6 +31,7 @@ class Packer:
         layout: what each row holds.
         shard_images: images in each file.
         out: the folder of records.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class Packer:
         *,
         shard_images: int,
         out: Path,
+        value_range: Range | None = None,
     ):
         self.index, self.views, self.mixed, self.layout = index, views, mixed, layout
         self.shard_images, self.out = shard_images, out
         common = {"size": layout.size, "fit": "squash", "resize": None, "interpolated": mixed, "cache_bytes": 0}
+        common |= {"value_range": value_range}
         self._reader = BatchReader(index, views=views, views_per_image=layout.views, **common)
         self._mixed_reader = BatchReader(index, views=None, views_per_image=0, **common)
 
