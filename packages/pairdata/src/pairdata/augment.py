@@ -14,6 +14,7 @@ from torch import Tensor
 from pairdata.blur import blur_
 from pairdata.color import brightness_, contrast_, grey_, hue_, saturation_, solarize_
 from pairdata.crops import crop, sample_crops
+from pairdata.sending import sent
 from pairdata.separable import Interpolation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -141,9 +142,10 @@ class Augment:
         _where_drawn_(out, draws.grey, grey_)
         _where_drawn_(out, draws.blur, blur_, draws.sigma)
         _where_drawn_(out, draws.solarize, solarize_)
-        out.sub_(out.new_tensor(self.mean)[:, None, None]).div_(out.new_tensor(self.std)[:, None, None])
+        mean, std = sent(torch.tensor([self.mean, self.std]), out.device)[:, :, None, None]
+        out.sub_(mean).div_(std)
         if len(out) > 1:
-            out.copy_(out[order.argsort().to(out.device)])
+            out.copy_(out[sent(order.argsort(), out.device)])
 
 
 def _factor_range(jitter: tuple[float, float, float, float]) -> tuple[Float[Tensor, " 4"], Float[Tensor, " 4"]]:
@@ -154,7 +156,7 @@ def _factor_range(jitter: tuple[float, float, float, float]) -> tuple[Float[Tens
 
 def _jitter_(values: Float[Tensor, "B 3 H W"], draws: AugmentDraws, strengths: tuple[float, ...]) -> None:
     """Jitter images that are sorted by their order of operations, each run of one order at once."""
-    factors = draws.factors.to(values.device)
+    factors = sent(draws.factors, values.device)
     numbers, counts = draws.order.unique_consecutive(return_counts=True)
     start = 0
     for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -173,9 +175,9 @@ def _where_drawn_(
 ) -> None:
     """Work in place on the images that drew an operation, gathered and put back unless they are all."""
     if drawn.all():
-        operation(values, *(strength.to(values.device) for strength in strengths))
+        operation(values, *(sent(strength, values.device) for strength in strengths))
     elif drawn.any():
-        rows = drawn.nonzero()[:, 0].to(values.device)
+        rows = sent(drawn.nonzero()[:, 0], values.device)
         some = values[rows]
-        operation(some, *(strength[drawn].to(values.device) for strength in strengths))
+        operation(some, *(sent(strength[drawn], values.device) for strength in strengths))
         values[rows] = some

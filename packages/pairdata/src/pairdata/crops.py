@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from pairdata.sending import sent
 from pairdata.separable import Interpolation, resampling, separable
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries as often
@@ -131,9 +132,9 @@ def crop_by_matrices(
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
     """Cut all at once, as two matrix products per image, on any device; see `crop`."""
     side, device = images.shape[-1], images.device
-    top, left, height, width = (boxes.to(device) * side).unbind(1)
+    top, left, height, width = (sent(boxes, device) * side).unbind(1)
     down = resampling(top, height, side, size, interpolation)
     across = resampling(left, width, side, size, interpolation)
-    across = torch.where(flip.to(device)[:, None, None], across.flip(1), across)
-    cut = separable(images[rows.to(device)].float(), down, across, clamp=interpolation == "bicubic")
+    across = torch.where(sent(flip, device)[:, None, None], across.flip(1), across)
+    cut = separable(images[sent(rows, device)].float(), down, across, clamp=interpolation == "bicubic")
     return cut.round_().clamp_(0, 255).to(torch.uint8)
