@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import sslzoo
 
@@ -105,6 +106,32 @@ def test_a_pair_has_its_image_and_its_view_in_either_order(data):
     )
     assert torch.equal((first.int() - second.int()).abs(), torch.full_like(first.int(), 100))
     assert 10 < (first > second)[:, 0, 0, 0].sum() < 54
+
+
+def test_a_painter_learns_what_its_embeddings_say_and_goes_on_from_half_precision():
+    from dataclasses import replace
+
+    from images import Split
+    from painting import Painter, tiny_config
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(32) % 2
+    noise = torch.randint(-20, 20, (32, 3, 32, 32), generator=generator)
+    images = (60 + 130 * labels[:, None, None, None] + noise).to(torch.uint8)
+    embeddings = nn.functional.one_hot(labels, 8) + 0.05 * torch.randn(32, 8, generator=generator)
+    split = Split(images=images, labels=labels, classes=("dark", "light"))
+    config = replace(tiny_config(), learning_rate=3e-3, warmup_steps=10, ema_decay=0.9)
+    painter = Painter(config, split, embeddings, capture=False)
+    assert painter.learn(60.0, most=60)["images"] == 480
+    painted = painter.paint(embeddings, steps=4, guidance=1.0, seed=0).float()
+    levels = painted.mean((1, 2, 3))
+    assert levels[labels == 0].mean() < 90 and levels[labels == 1].mean() > 150
+
+    kept = {name: value.half() if value.is_floating_point() else value for name, value in painter.state().items()}
+    other = Painter(config, split, embeddings, capture=False, seed=1)
+    other.load({name: value.float() if value.is_floating_point() else value for name, value in kept.items()})
+    again = other.paint(embeddings, steps=4, guidance=1.0, seed=0).float()
+    assert other.images_seen == 480 and (again - painted).abs().mean() < 0.5
 
 
 def test_nearest_images_are_never_the_image_itself():

@@ -22,7 +22,7 @@ from viewgen import ImageEncoder, embed_images
 from viewgen.eldm import ELDMGenerator, preset, train_eldm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nccl_rank import IMAGES, loss_and_gradient, simclr, views
+from nccl_rank import loss_and_gradient, simclr, views
 
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 GPU = pytest.param("cuda", marks=ON_GPU)
@@ -105,7 +105,9 @@ def build(name: str, device: str) -> Method:
 
 
 @EVERYWHERE
-def test_a_resumed_training_ends_where_it_would_have(tmp_path, device):
+def test_a_resumed_training_ends_where_it_would_have(tmp_path, monkeypatch, device):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
     def trained(steps, start=None):
         method = build("moco-v2", device)
         optimizer = sslzoo.build_optimizer("adamw", method, lr=1e-3, weight_decay=0.1)
@@ -121,7 +123,7 @@ def test_a_resumed_training_ends_where_it_would_have(tmp_path, device):
     method, optimizer = trained(2)
     sslzoo.save_resume(tmp_path / "resume.pt", step=2, method=method, optimizer=optimizer, recipe={})
     resumed, whole = trained(4, tmp_path / "resume.pt")[0].state_dict(), trained(4)[0].state_dict()
-    tolerance = 0 if device == "cpu" else 1e-3  # on a GPU sums come in any order
+    tolerance = 0 if device == "cpu" else 1e-4  # on a GPU some sums come in any order
     tensors = [name for name in whole if torch.is_tensor(whole[name])]
     assert all(torch.allclose(resumed[name].float(), whole[name].float(), atol=tolerance) for name in tensors)
 
@@ -136,9 +138,9 @@ def test_processes_over_nccl_find_the_loss_of_one(tmp_path, processes):
     found = torch.load(tmp_path / "found", weights_only=True)
     device = torch.device("cuda")
     alone = loss_and_gradient(simclr(device), views(device))
-    assert found["backend"] == "nccl" and len(views(device)[0]) == IMAGES
+    assert found["backend"] == "nccl"
     assert torch.allclose(found["loss"], alone["loss"], rtol=1e-3)
-    assert torch.allclose(found["gradient"], alone["gradient"], rtol=0.05, atol=1e-3)
+    assert (found["gradient"] - alone["gradient"]).norm() < 0.01 * alone["gradient"].norm()
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def test_a_diffusion_model_learns_and_paints(folder, tmp_path, device):
         ELDMGenerator(model, steps=3, device=place).generate(vectors, seeds=range(4)) for place in (device, "cpu")
     ]
     assert painted[0].shape == (4, 3, 16, 16)
-    assert (painted[0].float() - painted[1].float()).abs().mean() < 1
+    assert (painted[0].float() - painted[1].float()).abs().mean() < 2
 
 
 @EVERYWHERE
@@ -208,7 +210,7 @@ def test_a_recorded_step_is_the_plain_one(monkeypatch, device):
             losses.append(step(*drawn).item())
         found.append((losses, next(method.parameters()).grad.cpu().clone()))
     (losses, gradient), (recorded, again) = found
-    assert losses == pytest.approx(recorded, rel=1e-3) and torch.allclose(gradient, again, atol=1e-3)
+    assert losses == pytest.approx(recorded, rel=1e-3) and (gradient - again).norm() < 0.01 * gradient.norm()
 
 
 @EVERYWHERE

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from captured import tune
 from images import Split
 from pretraining import Pretraining, Recipe, accuracies
 from records import Recorder
@@ -44,7 +45,6 @@ class Arm:
 
 def save_data(work: Path, train: Split, test: Split, views: dict[str, torch.Tensor]) -> None:
     """What the processes read: decoded images, and each kind of views."""
-    work.mkdir(parents=True, exist_ok=True)
     for name, split in (("train", train), ("test", test)):
         torch.save(
             {"images": split.images.cpu(), "labels": split.labels.cpu(), "classes": list(split.classes)}, work / name
@@ -145,7 +145,7 @@ class ArmProcess:
 
 def main(options: ArmProcess) -> None:
     """Run it."""
-    torch.backends.cuda.matmul.allow_tf32 = True
+    tune(options.device)
     kept = torch.load(options.work / "options", weights_only=True)
     bench = Bench(
         work=options.work,

@@ -72,6 +72,13 @@ class LossAndGradients:
             parameter.grad = None
 
 
+def tune(device: str | torch.device) -> None:
+    """Let matrix products and convolutions use tf32, and cuDNN the algorithms that it finds to be the fastest."""
+    if torch.device(device).type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
 def made_ahead(items: Iterator[_Item], device: torch.device) -> Iterator[_Item]:
     """The items, each made while the one before is used: on a GPU by a thread with a stream of its own.
 
@@ -81,6 +88,7 @@ def made_ahead(items: Iterator[_Item], device: torch.device) -> Iterator[_Item]:
         yield from items
         return
     side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))  # what the items are made from must be there
 
     def make() -> tuple[Any, Any]:
         with torch.cuda.stream(side):

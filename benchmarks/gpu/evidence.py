@@ -9,12 +9,12 @@ further, its views are better, and arms that are done are not trained again.
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ import sslzoo
 import viewgen
 from arms import PLAIN, Arm, Bench, run_arms, save_data
 from budget import Budget
+from captured import tune
 from carried import load_facts, load_weights, save_facts, save_weights
 from images import Split, read_data
 from kinds_of_views import agreements, contact_sheet, nearest, open_classify
@@ -66,7 +67,7 @@ class Evidence:
 
 def main(options: Evidence) -> None:
     """Run it; a part that fails is told of, and what does not need it goes on."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    tune(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     record = Recorder(options.results or options.out / "results.jsonl", "evidence")
     Run(options, record, Budget(options.minutes, reserve=min(15.0, 3 * options.minutes))).run()
@@ -188,22 +189,21 @@ class Run:
         painted = ("generative", "interpolated")
         marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in painted)}" for name, seed in planned}
         wanted = [Arm(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done]
-        work = options.out / "work"
         views = {name: self.views[name] for name in names if name != PLAIN}
-        save_data(work, self.train, self.test, views)
         about = {**self._stand(), "agreement": getattr(self, "agreement", {})}
-        bench = Bench(
-            work=work,
-            recipe=self.recipe,
-            device=options.device,
-            record=self.record,
-            about=about,
-            deadline=time.monotonic() + self.budget.left,
-        )
-        ended = run_arms(wanted, bench)
+        with TemporaryDirectory() as work:  # not in OUT, which is carried home whatever happens
+            save_data(Path(work), self.train, self.test, views)
+            bench = Bench(
+                work=Path(work),
+                recipe=self.recipe,
+                device=options.device,
+                record=self.record,
+                about=about,
+                deadline=time.monotonic() + self.budget.left,
+            )
+            ended = run_arms(wanted, bench)
         self.facts |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
         save_facts(options.out, self.facts)
-        shutil.rmtree(work)
 
     def _stand(self) -> dict[str, Any]:
         return {

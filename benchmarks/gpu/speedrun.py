@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from budget import Budget
+from captured import tune
 from images import read_data
 from pretraining import Pretraining, Recipe, accuracies
 from records import Recorder
@@ -47,7 +48,7 @@ class SpeedRun:
 
 def main(options: SpeedRun) -> dict[float, float]:
     """Train, look, and write a line for each mark and one at the end; seconds by mark."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    tune(options.device)
     budget, record = Budget(options.minutes), Recorder(options.results, "speedrun")
     recipe = replace(sizes(options.tiny)[0], capture=options.capture, compile=options.compile)
     splits = read_data(options.data, recipe.size)

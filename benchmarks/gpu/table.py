@@ -84,7 +84,7 @@ def _speeds(lines: list[Line]) -> Iterator[str]:
 
 
 def _arms(lines: list[Line]) -> Iterator[str]:
-    found: dict[tuple, dict[int, Line]] = {}
+    found: dict[tuple[str, int, int], dict[int, Line]] = {}
     for line in lines:
         about = line["about"]
         if line["part"] == "evidence" and "arm" in about:
@@ -92,10 +92,11 @@ def _arms(lines: list[Line]) -> Iterator[str]:
             found.setdefault((about["arm"], about["epochs"], stand), {})[about["seed"]] = line
     if found:
         header = ("views", "epochs", "seeds", "kNN", "linear", "class agreement", "images the model saw")
-        yield markdown(header, (_arm_row(*key, list(rows.values())) for key, rows in found.items()))
+        yield markdown(header, (_arm_row(key, list(rows.values())) for key, rows in found.items()))
 
 
-def _arm_row(arm: str, epochs: int, stand: int, lines: list[Line]) -> list[object]:
+def _arm_row(key: tuple[str, int, int], lines: list[Line]) -> list[object]:
+    arm, epochs, stand = key
     knn, linear = ([line["figures"][name] for line in lines] for name in ("knn", "linear"))
     agreement = lines[-1]["about"].get("agreement", {}).get(arm)
     kept = f"{agreement:.1f}%" if agreement is not None else ""

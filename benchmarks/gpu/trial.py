@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from captured import tune
 from images import Split
 from painting import Painter, real_config, tiny_config
 from pretraining import AHEAD, Pretraining, Recipe
@@ -77,6 +78,7 @@ class Trial:
 
 def main(options: Trial) -> None:
     """Measure and print a line for `finish_trial`."""
+    tune(options.device)
     recipe, config = sizes(options.tiny)
     settings = {"sampling_steps": options.sampling_steps, "guidance": options.guidance}
     print(json.dumps(asdict(measure_speeds(recipe, config, options.device, **settings))), flush=True)
