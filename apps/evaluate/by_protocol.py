@@ -16,6 +16,7 @@ import sslzoo
 from labelled_folders import CentredImages, Reading, TrainingImages
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Variant
+from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.linear import LinearResult, stratified_holdout
 from sslzoo import Worker
 
@@ -40,6 +41,7 @@ class Job:
         resume: a folder for files to go on from.
         bf16: whether the network computes in bfloat16.
         on_epoch: called with how many epochs are done, and of how many.
+        on_unreadable: called with the line of a test image, or one whose features are kept, that cannot be read.
         tell: called with a line about what was found on the way.
     """
 
@@ -55,6 +57,7 @@ class Job:
     resume: Path | None = None
     bf16: bool = False
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None
+    on_unreadable: OnUnreadable = refuse
     tell: Callable[[str], object] = lambda line: None
 
     @property
@@ -69,7 +72,14 @@ class Job:
 
     def centred(self, index: ImageIndex) -> CentredImages:
         """Images as a test sees them."""
-        return CentredImages(index, self.preparation, self.reading, batch_size=EXTRACTION, worker=self.worker)
+        return CentredImages(
+            index,
+            self.preparation,
+            self.reading,
+            batch_size=EXTRACTION,
+            worker=self.worker,
+            on_unreadable=self.on_unreadable,
+        )
 
     def augmented(self, index: ImageIndex, batch_size: int) -> TrainingImages:
         """Images as a training sees them."""

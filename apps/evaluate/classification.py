@@ -26,10 +26,11 @@ import ssl_eval
 import sslzoo
 from by_protocol import Job, at_size, labelled_rows, measure
 from labelled_folders import Reading
-from one_backbone import PATIENCE
+from one_backbone import PATIENCE, caption_of, count_left_out, say_left_out
 from pairdata import ImageIndex, index_images
 from ssl_eval import Preparation, Variant
 from ssl_eval.features import evaluating
+from ssl_eval.left_out import LeftOut, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Evaluate:
     """Seed of the encoder's training, as the table counts it, and of what is drawn here."""
     workers: int = 0
     device: str = "auto"
+    strict: bool = False
+    """End where a test image cannot be read, instead of leaving it out and counting it in the result."""
 
 
 def evaluate(options: Evaluate) -> None:
@@ -111,16 +114,20 @@ def evaluate(options: Evaluate) -> None:
         k=options.k,
         resume=options.resume,
         bf16=options.bf16,
+        on_unreadable=refuse if options.strict else LeftOut(say_left_out),
         tell=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )
     _check_size(options, job)
     results = _results(options, variant, job)
+    left_out = count_left_out(job.on_unreadable, job.group)
+    results = [replace(result, left_out=left_out) for result in results]
     if worker.leads:
         ssl_eval.append_results(options.results, results)
     sslzoo.wait_for_all()
     if worker.leads:
         _show(options.results)
+        Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
 
 
 def _variant(options: Evaluate) -> Variant | None:

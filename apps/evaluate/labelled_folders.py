@@ -21,6 +21,7 @@ from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.decode import Interpolation, UnreadableImage, decode_square
 from pairdata.sampling import Sampling
 from ssl_eval import Preparation
+from ssl_eval.left_out import OnUnreadable, refuse
 from sslzoo import Worker
 
 Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
@@ -99,21 +100,34 @@ class TrainingImages:
 
 
 class CentredImages:
-    """The short side resized, the centre cut; each image on one process."""
+    """The short side resized, the centre cut; each image on one process.
+
+    An image that cannot be read is left out where `on_unreadable` returns.
+    """
 
     def __init__(
-        self, index: ImageIndex, preparation: Preparation, reading: Reading, *, batch_size: int, worker: Worker
+        self,
+        index: ImageIndex,
+        preparation: Preparation,
+        reading: Reading,
+        *,
+        batch_size: int,
+        worker: Worker,
+        on_unreadable: OnUnreadable = refuse,
     ):
         centre = Centre(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
         mine = np.arange(worker.rank, len(index), worker.world_size)
         self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         self._decoder, self._reading, self._device = _Decoder(index, centre), reading, worker.device
+        self._on_unreadable = on_unreadable
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def __iter__(self) -> Iterator[Batch]:
-        for pixels, labels, index, _ in _read(self._decoder, self._requests, self._reading.workers):
+        for pixels, labels, index, _ in _read(
+            self._decoder, self._requests, self._reading.workers, self._on_unreadable
+        ):
             values = pixels.to(self._device).float().div_(255)
             mean, std = (values.new_tensor(each)[:, None, None] for each in (self._reading.mean, self._reading.std))
             yield values.sub_(mean).div_(std), labels, index
@@ -153,26 +167,33 @@ class Centre:
 
 
 class _Decoder(Dataset):
-    """Positions to pixels, labels, positions and original sizes; or to the line that says which file is broken."""
+    """Positions to pixels, labels, positions and original sizes, and the lines of files that cannot be read."""
 
     def __init__(self, index: ImageIndex, decode: Squash | Centre):
         self.index, self.decode = index, decode
 
-    def __getitem__(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor] | str:
-        try:
-            decoded = [self.decode(str(self.index.path(int(position)))) for position in positions]
-        except UnreadableImage as error:
-            return str(error)
+    def __getitem__(self, positions: np.ndarray) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor] | None, list[str]]:
+        decoded, read, lines = [], [], []
+        for position in positions:
+            try:
+                decoded.append(self.decode(str(self.index.path(int(position)))))
+                read.append(int(position))
+            except UnreadableImage as error:
+                lines.append(str(error))
+        if not read:
+            return None, lines
         pixels = torch.from_numpy(np.stack([square for square, _ in decoded])).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(self.index.labels[positions])
-        return pixels, labels, torch.from_numpy(positions), torch.tensor([size for _, size in decoded])
+        labels, places = torch.from_numpy(self.index.labels[read]), torch.tensor(read)
+        return (pixels, labels, places, torch.tensor([size for _, size in decoded])), lines
 
 
-def _read(decoder: _Decoder, requests: list[np.ndarray], workers: int) -> Iterator[tuple[Tensor, ...]]:
+def _read(
+    decoder: _Decoder, requests: list[np.ndarray], workers: int, on_unreadable: OnUnreadable = refuse
+) -> Iterator[tuple[Tensor, ...]]:
     """What the decoder makes of each request, in order.
 
     Raises:
-        ValueError: a file cannot be read.
+        ValueError: a file cannot be read and may not be left out.
     """
     context = "fork" if workers and sys.platform == "linux" else None
     batches = DataLoader(
@@ -184,10 +205,11 @@ def _read(decoder: _Decoder, requests: list[np.ndarray], workers: int) -> Iterat
         multiprocessing_context=context,
         generator=torch.Generator(),  # the loader would draw from the global one
     )
-    for batch in batches:
-        if isinstance(batch, str):
-            raise ValueError(batch)
-        yield batch
+    for batch, lines in batches:
+        for line in lines:
+            on_unreadable(line)
+        if batch is not None:
+            yield batch
 
 
 def _as_read(item: object) -> object:

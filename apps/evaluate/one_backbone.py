@@ -19,6 +19,8 @@ from torch import nn
 import ssl_eval
 import sslzoo
 from ssl_eval.image_files import Preparing
+from ssl_eval.left_out import LeftOut, OnUnreadable, refuse
+from ssl_eval.processes import gather_over
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others' work."""
@@ -39,6 +41,8 @@ class OneBackbone:
     workers: int = 0
     """Processes that decode images."""
     device: str = "auto"
+    strict: bool = False
+    """End where a test image cannot be read, instead of leaving it out and counting it in the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Opened:
     network: nn.Module
     images: Mapping[str, Any]
     worker: sslzoo.Worker
+    on_unreadable: OnUnreadable = refuse
     since: float = field(default_factory=time.perf_counter)
 
     @property
@@ -70,7 +75,19 @@ def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -
         workers=options.workers,
         device=opened.device,
         group=opened.group,
+        on_unreadable=opened.on_unreadable,
     )
+
+
+def say_left_out(line: str) -> None:
+    """On the terminal, as each is met."""
+    Console(stderr=True).print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def count_left_out(on_unreadable: OnUnreadable, group: dist.ProcessGroup | None) -> int:
+    """How many images all processes together left out; every process calls it."""
+    mine = list(on_unreadable.lines) if isinstance(on_unreadable, LeftOut) else []
+    return len({line for lines in gather_over(group, mine) for line in lines})
 
 
 def open_on_device(options: OneBackbone) -> Opened:
@@ -82,13 +99,15 @@ def open_on_device(options: OneBackbone) -> Opened:
     worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.open_backbone(options.backbone)
-    return Opened(network=network.to(worker.device), images=images, worker=worker)
+    on_unreadable = refuse if options.strict else LeftOut(say_left_out)
+    return Opened(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
 
 def keep_results(
     options: OneBackbone, opened: Opened, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
 ) -> None:
-    """Append a line for each metric, and show them; one process does it for all."""
+    """Append a line for each metric, and show them; every process calls it, and one does it for all."""
+    left_out = count_left_out(opened.on_unreadable, opened.group)
     if not opened.worker.leads:
         return
     seconds = time.perf_counter() - opened.since
@@ -101,8 +120,17 @@ def keep_results(
         "machine": ssl_eval.machine(),
         "seconds": seconds,
         "recipe": options.name or str(options.backbone),
+        "left_out": left_out,
     }
     results = [ssl_eval.Result(metric=metric, value=value, **same) for metric, value in percent.items()]
     ssl_eval.append_results(options.results, results)
     rows = [(metric, f"{value:.2f}") for metric, value in percent.items()]
-    Console().print(ssl_eval.Table(header=("metric", "percent"), rows=rows, title=f"{task} {protocol}: {data}"))
+    table = ssl_eval.Table(
+        header=("metric", "percent"), rows=rows, title=f"{task} {protocol}: {data}", caption=caption_of(left_out)
+    )
+    Console().print(table)
+
+
+def caption_of(left_out: int) -> str:
+    """What is said below a table where images were left out."""
+    return f"{left_out} left out that could not be read; --strict ends there" if left_out else ""

@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 
 import sslzoo
-from one_backbone import OneBackbone, keep_results, open_on_device
+from one_backbone import OneBackbone, Opened, keep_results, open_on_device
 from ssl_eval.segmentation.images import TestImages, TrainingCrops
 from ssl_eval.segmentation.last_map import LastMap
 from ssl_eval.segmentation.mean_iou import class_ious, mean_iou, pixel_accuracy
@@ -72,16 +72,16 @@ def evaluate(options: Segmentation) -> None:
     worker, images = opened.worker, opened.images
     maps = LastMap(opened.network, options.layer)
     protocol = _protocol(options, maps, images["size"])
-    counts = _measure(options, maps, protocol, train, test, (images["mean"], images["std"]), worker)
+    counts = _measure(options, maps, protocol, train, test, opened)
+    keep_results(
+        options,
+        opened,
+        task="segmentation",
+        protocol=_label(options, protocol),
+        data=f"{options.data.resolve().name}/{options.test_split}",
+        percent={"mIoU": mean_iou(counts), "pixel_accuracy": pixel_accuracy(counts)},
+    )
     if worker.leads:
-        keep_results(
-            options,
-            opened,
-            task="segmentation",
-            protocol=_label(options, protocol),
-            data=f"{options.data.resolve().name}/{options.test_split}",
-            percent={"mIoU": mean_iou(counts), "pixel_accuracy": pixel_accuracy(counts)},
-        )
         ious = " ".join(f"{100 * value:.1f}" for value in class_ious(counts).tolist())
         Console().print(f"IoU of the classes: {ious}", highlight=False)
     sslzoo.wait_for_all()
@@ -93,10 +93,10 @@ def _measure(
     protocol: SegmentationProtocol,
     train: SegmentedImages,
     test: SegmentedImages,
-    normalisation: tuple,
-    worker: sslzoo.Worker,
+    opened: Opened,
 ) -> torch.Tensor:
     """How many test pixels of each class are taken for each."""
+    worker, normalisation = opened.worker, (opened.images["mean"], opened.images["std"])
     place = {"rank": worker.rank, "world_size": worker.world_size, "workers": options.workers}
     crops = TrainingCrops(train, protocol, normalisation, seed=options.seed, **place)
     shown = Console(stderr=True, quiet=not worker.leads)
@@ -117,7 +117,8 @@ def _measure(
             shown.print(f"step {done}/{protocol.steps}, loss {loss:.3f}")
 
     head = train_segmentation(maps, crops.batches, seed=options.seed, resume=resume, on_step=tell, **same)
-    return count_segmented(maps, head, TestImages(test, protocol, normalisation, **place), **same)
+    images = TestImages(test, protocol, normalisation, on_unreadable=opened.on_unreadable, **place)
+    return count_segmented(maps, head, images, **same)
 
 
 def _protocol(options: Segmentation, maps: LastMap, size: int) -> SegmentationProtocol:

@@ -78,6 +78,7 @@ class Slides(OneBackbone):
     """Short side before the centre is cut; None takes the size: the whole tile is seen."""
     batch_size: int = 256
     """Tiles that are embedded at once."""
+    strict: tyro.conf.Suppress[bool] = True  # embeddings are kept, and tiles that lack would be forgotten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,7 @@ def evaluate(options: Slides) -> None:
     with failing_together(group):
         mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
     found = {run: scores for part in gather_over(group, mine) for run, scores in part.items()}
-    if worker.leads:
-        _tell(job, opened, [found[run] for run in range(options.runs)])
+    _tell(job, opened, [found[run] for run in range(options.runs)])
     sslzoo.wait_for_all()
 
 
@@ -179,7 +179,7 @@ def _tell(job: Job, opened: Opened, runs: list[ClassScores]) -> None:
         data=job.options.data.resolve().name,
         percent={name: mean(each) for name, each in values.items()},
     )
-    if len(runs) > 1:
+    if opened.worker.leads and len(runs) > 1:
         spread = ", ".join(f"{name} {stdev(each):.2f}" for name, each in values.items())
         Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
 

@@ -68,6 +68,7 @@ def follow(options: Video) -> None:
         masks=options.masks,
         group=opened.group,
         on_video=_tell,
+        on_unreadable=opened.on_unreadable,
     )
     protocol = f"{options.subset} {options.resolution} side={options.short_side} frames={options.frames}"
     protocol += f" radius={options.radius} neighbours={options.neighbours}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -128,6 +129,21 @@ def test_every_kind_of_protocol(folder):
     assert all(0 <= row["value"] <= 100 for row in [*knn, *linear, *many, *own, *cached, *semi, *listed])
     assert len(list((folder / "resume").glob("*.pt"))) == 6
     assert {row["data"] for row in [*knn, *semi]} == {f"{folder.name}/test"}
+
+
+def test_an_unreadable_test_image_is_left_out_and_counted(folder, tmp_path, capsys):
+    shutil.copytree(folder / "test/images", tmp_path / "test")
+    lost = sorted(tmp_path.glob("test/*/*"))[3]
+    lost.unlink()
+    (expected,) = evaluate(folder, "without", protocol="dino-knn", k=5, test=tmp_path / "test")
+    assert "left_out" not in expected
+    lost.write_bytes(b"no image")
+    (found,) = evaluate(folder, "with", protocol="dino-knn", k=5, test=tmp_path / "test")
+    assert (found["value"], found["left_out"]) == (expected["value"], 1)
+    told = capsys.readouterr().err
+    assert "left out: cannot read the image" in told and "1 left out that could not be read" in told
+    with pytest.raises(ValueError, match=f"^cannot read the image '{lost}'"):
+        evaluate(folder, "strict", protocol="dino-knn", k=5, test=tmp_path / "test", strict=True)
 
 
 def test_a_kept_training_is_of_its_own_images_and_size(folder, tmp_path):

@@ -160,3 +160,18 @@ def test_every_image_is_trained_on_once_an_epoch_and_tested_on_once(tmp_path, mo
     assert image.shape == (3, 80, 112) and mask.shape == (40, 56)
     shared = [list(TestImages(images, PROTOCOL, PLAIN, rank=rank, world_size=3)) for rank in range(3)]
     assert [len(each) for each in shared] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_test_images_that_cannot_be_read_are_left_out(tmp_path, workers):
+    root = voc(tmp_path)
+    (root / "JPEGImages/2007_000000.jpg").write_bytes(b"no image")
+    (root / "SegmentationClass/2007_000002.png").write_bytes(b"no image")
+    images, lines = open_split(root, "train"), []
+    ((_, mask),) = TestImages(images, PROTOCOL, PLAIN, workers=workers, on_unreadable=lines.append)
+    assert np.array_equal(mask, blocks(1)) and len(lines) == 2
+    with pytest.raises(ValueError, match=r"cannot read the image .*2007_000000"):
+        list(TestImages(images, PROTOCOL, PLAIN, workers=workers))
+    write(root, "2007_000001", blocks(1) + 30)  # a mistake is none of the disk's: it ends the test
+    with pytest.raises(ValueError, match="holds class 33"):
+        list(TestImages(images, PROTOCOL, PLAIN, workers=workers, on_unreadable=lines.append))

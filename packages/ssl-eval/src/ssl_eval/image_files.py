@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core import images, listing
 from ssl_eval.features import extract_features
+from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.processes import rank_in, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,6 +40,7 @@ class Preparing:
         workers: processes that decode.
         device: where the network runs.
         group: processes that share the images, a GPU each.
+        on_unreadable: called with the line of each image that cannot be read and is left out; by default it raises.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -47,6 +49,15 @@ class Preparing:
     workers: int = 0
     device: str | torch.device = "cpu"
     group: dist.ProcessGroup | None = None
+    on_unreadable: OnUnreadable = refuse
+
+
+@dataclass(frozen=True, eq=False)
+class FileFeatures:
+    """One vector for each image that can be read, and its place in the list of files."""
+
+    features: Float[Tensor, "m d"]
+    places: Int64[Tensor, " m"]
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -89,7 +100,7 @@ def features_of_files(
     files: Sequence[Path],
     fit: Callable[[int, Image.Image], Image.Image],
     preparing: Preparing,
-) -> Float[Tensor, "n d"]:
+) -> FileFeatures:
     """One vector an image, on every process of a group.
 
     Args:
@@ -99,12 +110,18 @@ def features_of_files(
         preparing: the rest; a batch of more than one needs images of one size from `fit`.
 
     Raises:
-        ValueError: a file cannot be read, or see extract_features.
+        ValueError: a file cannot be read and may not be left out, none can be, or see extract_features.
     """
     group = preparing.group
     mine = range(rank_in(group), len(files), size_of(group)) or range(len(files))[:1]  # nobody may have nothing
     batches = _Batches(_Files(files, fit, preparing, mine), preparing)
-    return extract_features(network, batches, device=preparing.device, group=group).features
+    found = extract_features(network, batches, device=preparing.device, group=group)
+    return FileFeatures(found.features, found.labels)
+
+
+def places_among(kept: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
+    """Where each of `count` files stands among those that were kept; -1 for the others."""
+    return torch.full((count,), -1).scatter(0, kept, torch.arange(len(kept)))
 
 
 def blocks_of_features(
@@ -115,7 +132,7 @@ def blocks_of_features(
 ) -> Iterator[Float[Tensor, "_ d"]]:
     """The same, some thousands at a time, for what need not be kept."""
     for start in range(0, len(files), BLOCK):
-        yield features_of_files(network, files[start : start + BLOCK], fit, preparing)
+        yield features_of_files(network, files[start : start + BLOCK], fit, preparing).features
 
 
 @dataclass(frozen=True)
@@ -141,7 +158,7 @@ class _Files(Dataset):
 
 @dataclass(frozen=True)
 class _Batches:
-    """(images, labels, places): all of one class, since nothing asks for it."""
+    """(images, places, places) of those that can be read; nothing asks for classes."""
 
     files: _Files
     preparing: Preparing
@@ -156,8 +173,13 @@ class _Batches:
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             generator=torch.Generator(),  # the loader would draw from the global one
         )
+        some = False
         for batch in loader:
-            places, images = zip(*batch, strict=True)
-            if broken := [image for image in images if isinstance(image, str)]:
-                raise ValueError(broken[0])
-            yield torch.stack(images), torch.zeros(len(images), dtype=torch.long), torch.tensor(places)
+            for _, line in batch:
+                if isinstance(line, str):
+                    self.preparing.on_unreadable(line)
+            if readable := [(place, image) for place, image in batch if not isinstance(image, str)]:
+                some, places = True, torch.tensor([place for place, _ in readable])
+                yield torch.stack([image for _, image in readable]), places, places
+        if not some:
+            raise ValueError(f"none of {len(self.files)} images can be read, as {self.files.files[self.files.mine[0]]}")

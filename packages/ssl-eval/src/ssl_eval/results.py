@@ -31,6 +31,7 @@ class Result:
         machine: what it ran on, see `machine`.
         seconds: wall time of the measurement.
         recipe: how the backbone was trained; names the row of a table. Same recipe, other seed: one row.
+        left_out: images (of DAVIS, videos) that could not be read; a line tells it where there are any.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Result:
     machine: str
     seconds: float
     recipe: str = ""
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -51,6 +53,8 @@ class Result:
     def line(self) -> str:
         """Return the result as a line of JSON."""
         content = asdict(self)
+        if not self.left_out:
+            del content["left_out"]
         line = json.dumps(content, ensure_ascii=False, allow_nan=False)
         return line if _is_utf8(line) else json.dumps(content, allow_nan=False)
 
@@ -154,8 +158,9 @@ _TYPES: dict[object, type | tuple[type, ...]] = {str: str, int: int, float: (int
 def _parse(content: object, where: str) -> Result:
     """A result from decoded JSON."""
     names = {field.name for field in fields(Result)}
-    if not isinstance(content, dict) or not names - {"recipe"} <= content.keys() <= names:
-        raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(names - {'recipe'}))}.")
+    needed = names - {"recipe", "left_out"}
+    if not isinstance(content, dict) or not needed <= content.keys() <= names:
+        raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(needed))}.")
     wanted = {field.name: _TYPES[field.type] for field in fields(Result)}
     if odd := [name for name in content if not isinstance(content[name], wanted[name])]:
         raise ValueError(f"{where} is not a result: {odd[0]} is {content[odd[0]]!r}")

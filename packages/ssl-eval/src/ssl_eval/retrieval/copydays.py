@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int64
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in
+from ssl_eval.image_files import FileFeatures, Preparing, blocks_of_features, features_of_files, images_in, places_among
 from ssl_eval.retrieval.copy_detection import CopyDescriptor, Whitening, copy_precision
 
 ORIGINAL, STRONG = "original", "strong"
@@ -98,21 +99,36 @@ def evaluate_copydays(
         whitening: other images, which descriptors are whitened by; where there are none they stay as they are.
 
     Raises:
-        ValueError: an image cannot be read, or the backbone gives no map.
+        ValueError: an image cannot be read and may not be left out, or the backbone gives no map.
     """
     network, fit = CopyDescriptor(backbone), _Square(size)
-    features = {block.name: features_of_files(network, block.files, fit, preparing) for block in blocks}
-    adapt = Whitening.fit(features_of_files(network, whitening, fit, preparing)) if whitening else nn.Identity()
+    found = {block.name: features_of_files(network, block.files, fit, preparing) for block in blocks}
+    adapt: Whitening | nn.Identity = nn.Identity()
+    if whitening:
+        adapt = Whitening.fit(features_of_files(network, whitening, fit, preparing).features)
     further = (adapt(each) for each in blocks_of_features(network, distractors, fit, preparing))
-    found = copy_precision(
-        adapt(torch.cat([features[block.name] for block in blocks])),
-        adapt(features[ORIGINAL]),
-        [torch.tensor(rows) for block in blocks for rows in block.copied],
+    originals = places_among(found[ORIGINAL].places, len(blocks[0].files))
+    kept = [_with_originals(block, found[block.name], originals) for block in blocks]
+    precision = copy_precision(
+        adapt(torch.cat([features for features, _ in kept])),
+        adapt(found[ORIGINAL].features),
+        [rows for _, copied in kept for rows in copied],
         distractors=further,
         device=preparing.device,
     )
-    parts = torch.tensor(found, dtype=torch.float64).split([len(block.files) for block in blocks])
-    return {block.name: 100 * float(part.mean()) for block, part in zip(blocks, parts, strict=True)}
+    parts = torch.tensor(precision, dtype=torch.float64).split([len(copied) for _, copied in kept])
+    named = zip(blocks, parts, strict=True)
+    return {block.name: 100 * float(part.mean()) for block, part in named if len(part)}
+
+
+def _with_originals(
+    block: Block, found: FileFeatures, originals: Int64[Tensor, " n"]
+) -> tuple[Float[Tensor, "m d"], list[Int64[Tensor, " _"]]]:
+    """The copies that have an original among those that could be read, and its rows."""
+    copied = [originals[torch.tensor(block.copied[place])] for place in found.places.tolist()]
+    rows = [each[each >= 0] for each in copied]
+    having = torch.tensor([len(each) > 0 for each in rows])
+    return found.features[having], [each for each in rows if len(each)]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from genviews_core.listing import visible
 from ssl_eval.any_size import AnySize
-from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in
+from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in, places_among
 from ssl_eval.retrieval.multi_scale import MultiScale
 from ssl_eval.retrieval.plain_pickle import as_list, read_plain_pickle
 from ssl_eval.retrieval.scores import Judgement, RetrievalScore, revisited_scores
@@ -132,7 +133,8 @@ def evaluate_revisited(
         distractors: further images in the database; their features are not kept.
 
     Raises:
-        ValueError: an image that cannot be read, or features that are not [b, d].
+        ValueError: an image that cannot be read and may not be left out, nothing left to find, or features that are not
+            [b, d].
     """
     network: nn.Module = AnySize(backbone)
     if tuple(scales) != (1.0,):
@@ -143,7 +145,18 @@ def evaluate_revisited(
     queries = features_of_files(network, data.queries, partial(_shrunk, size=size, boxes=boxes), preparing)
     database = features_of_files(network, data.images, whole, preparing)
     further = blocks_of_features(network, distractors, whole, preparing)
-    return revisited_scores(queries, database, data.judged, distractors=further, device=preparing.device)
+    rows = places_among(database.places, len(data.images))
+    judged = [_remaining(data.judged[query], rows) for query in queries.places.tolist()]
+    scores = revisited_scores(queries.features, database.features, judged, distractors=further, device=preparing.device)
+    if not scores:
+        raise ValueError("none of the images to find can be read")
+    return scores
+
+
+def _remaining(judged: Judgement, rows: Int64[Tensor, " n"]) -> Judgement:
+    """By the rows of the images that could be read."""
+    kinds = {kind: rows[getattr(judged, kind)] for kind in ("easy", "hard", "junk")}
+    return Judgement(**{kind: found[found >= 0] for kind, found in kinds.items()})
 
 
 def _shrunk(place: int, image: Image.Image, size: int, boxes: Sequence[Box] | None) -> Image.Image:

@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from genviews_core.images import UnreadableImage
+from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.segmentation.training import SegmentationProtocol
 from ssl_eval.segmentation.training_crop import Normalisation, normalised, scaled, training_crop
 from ssl_eval.segmentation.voc import SegmentedImages
@@ -87,6 +89,8 @@ class TestImages(Dataset):
         rank: of this process.
         world_size: processes that share the images.
         workers: processes that read them.
+        on_unreadable: called with the line of an image, or mask, that cannot be read and is left out; by default it
+            raises.
     """
 
     __test__ = False
@@ -100,16 +104,20 @@ class TestImages(Dataset):
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        on_unreadable: OnUnreadable = refuse,
     ):
         self.images, self.protocol, self.normalisation = images, protocol, normalisation
+        self.on_unreadable = on_unreadable
         self.rows, self.workers = range(rank, len(images), world_size), workers
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "3 h w"], UInt8[Tensor, "H W"]]]:
-        yield from _read(self, self.rows, self.workers)
+        yield from _read(self, self.rows, self.workers, self.on_unreadable)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor] | str:
         try:
             image, mask = self.images.read(row)
+        except UnreadableImage as error:
+            return _Unreadable(error)
         except ValueError as error:
             return str(error)
         pixels = np.asarray(image.resize(scaled(image.size, self.protocol.short), Image.Resampling.BILINEAR))
@@ -121,7 +129,13 @@ def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def _read(items: Dataset, places: range, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+class _Unreadable(str):
+    """The line of a file that cannot be read, unlike that of one with a mistake in it."""
+
+
+def _read(
+    items: Dataset, places: range, workers: int, on_unreadable: OnUnreadable = refuse
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The items at these places, in order."""
     loader = DataLoader(
         items,
@@ -133,9 +147,12 @@ def _read(items: Dataset, places: range, workers: int) -> Iterator[tuple[Tensor,
         generator=torch.Generator(),  # the loader would draw from the global one
     )
     for item in loader:
-        if isinstance(item, str):
+        if isinstance(item, _Unreadable):
+            on_unreadable(str(item))
+        elif isinstance(item, str):
             raise ValueError(item)
-        yield item
+        else:
+            yield item
 
 
 def _as_read(item: object) -> object:

@@ -22,10 +22,11 @@ from PIL import Image
 from torch import nn
 
 from genviews_core.files import make_folder, writing
-from genviews_core.images import read_label_map
+from genviews_core.images import UnreadableImage, read_label_map
 from genviews_core.listing import images_in
 from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.image_files import read_rgb
+from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
 from ssl_eval.video.following import Frames, follow_objects
 from ssl_eval.video.label_propagation import Propagation
@@ -111,6 +112,8 @@ def follow_video(
     images = (np.asarray(read_rgb(path)) for path in video.frames)
     try:
         return [first, *follow_objects(network, images, first, frames, options)]
+    except UnreadableImage:
+        raise
     except ValueError as error:
         raise ValueError(f"{video.name}: {error}") from None
 
@@ -133,11 +136,14 @@ def remarks_on(videos: Sequence[Video]) -> list[str]:
     """What of the first masks should be known beside the figures: numbers with gaps, void. A line each.
 
     Raises:
-        ValueError: a mask that cannot be read, or has no object; so it is found before any video is followed.
+        ValueError: a mask that has no object; so it is found before any video is followed.
     """
     remarks = []
     for video in videos:
-        mask = _read_numbers(video.masks[0])
+        try:
+            mask = _read_numbers(video.masks[0])
+        except UnreadableImage:  # the evaluation tells it
+            continue
         numbers = _objects_in(mask, video.masks[0])
         if numbers != list(range(1, len(numbers) + 1)):
             listed = ", ".join(map(str, numbers))
@@ -172,6 +178,7 @@ def evaluate_davis(
     masks: str | Path | None = None,
     group: dist.ProcessGroup | None = None,
     on_video: Callable[[str, Sequence[Followed]], object] = lambda name, followed: None,
+    on_unreadable: OnUnreadable = refuse,
 ) -> list[Followed]:
     """J and F of every object of every video, for `davis_table`.
 
@@ -183,18 +190,27 @@ def evaluate_davis(
         masks: a folder for the masks that were found.
         group: processes that share the videos; all of them get all objects.
         on_video: called after each video of this process with its name and its objects.
+        on_unreadable: called with the line of a video of which a file cannot be read; where it returns, the video is
+            left out.
 
     Raises:
-        ValueError: the backbone gives no map, or see `follow_video` and `measure_video`; on every process.
+        ValueError: no video can be read, the backbone gives no map, or see `follow_video` and `measure_video`; on every
+            process.
     """
     network, followed = OutputAndMap(backbone), {}
     with failing_together(group):
         for row in range(rank_in(group), len(videos), size_of(group)):
             video = videos[row]
-            found = follow_video(network, video, frames, options)
+            try:
+                found = follow_video(network, video, frames, options)
+                followed[row] = measure_video(video, found)
+            except UnreadableImage as error:
+                on_unreadable(f"the video {video.name}: {error}")
+                continue
             if masks is not None:
                 write_masks(masks, video, found)
-            followed[row] = measure_video(video, found)
             on_video(video.name, followed[row])
     everyone = {row: objects for part in gather_over(group, followed) for row, objects in part.items()}
-    return [each for row in range(len(videos)) for each in everyone[row]]
+    if not everyone:
+        raise ValueError(f"none of {len(videos)} videos can be read")
+    return [each for row in sorted(everyone) for each in everyone[row]]
