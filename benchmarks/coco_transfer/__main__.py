@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ from rich.console import Console
 import ssl_eval
 import sslzoo
 from genviews_core.files import atomic_write
+from genviews_core.lock import lock_file
 from grids import TASKS, cells
 from ssl_eval.coco import (
     CocoInstances,
@@ -170,7 +172,7 @@ def _measure(
     if options.resume is not None:
         name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
         resume = options.resume / name.replace("/", "_")
-    with sslzoo.StopSignal() as stop:
+    with sslzoo.StopSignal() as stop, lock_file(resume) if resume and worker.leads else nullcontext():
         watch = Watch(recipe.iterations, worker, stop)
         detector = train_mask_rcnn(
             _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,

@@ -24,6 +24,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from genviews_core.device import resolve_device
+
 Row = tuple[str, ...]
 
 COLUMNS = {
@@ -62,7 +64,10 @@ def main() -> None:
         return
     if name not in measures:
         raise SystemExit(__doc__)
-    device, rows = measures[name]([word for word in arguments if word != "--lines"])
+    try:
+        device, rows = measures[name]([word for word in arguments if word != "--lines"])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     if "--lines" in arguments:
         for row in rows:
             print(json.dumps(dict(zip(COLUMNS[name], row, strict=True))), flush=True)
@@ -82,7 +87,7 @@ def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from step import StepBenchmark, measure_steps
 
     options = tyro.cli(StepBenchmark, args=arguments, prog="step")
-    return options.device, measure_steps(options)
+    return str(resolve_device(options.device)), measure_steps(options)
 
 
 def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
@@ -90,7 +95,7 @@ def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from augmentation import AugmentationBenchmark, measure_augmentation
 
     options = tyro.cli(AugmentationBenchmark, args=arguments, prog="augmentation")
-    return options.device, measure_augmentation(options)
+    return str(resolve_device(options.device)), measure_augmentation(options)
 
 
 def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
@@ -98,7 +103,7 @@ def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from views import ViewsBenchmark, measure_views
 
     options = tyro.cli(ViewsBenchmark, args=arguments, prog="views")
-    return options.device, measure_views(options)
+    return str(resolve_device(options.device)), measure_views(options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,7 @@ def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from quality import QualityBenchmark, measure_quality
 
     options = tyro.cli(QualityBenchmark, args=arguments, prog="quality")
-    return options.device, measure_quality(options)
+    return str(resolve_device(options.device)), measure_quality(options)
 
 
 def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
@@ -133,7 +138,7 @@ def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from loader import LoaderBenchmark, measure_loaders
 
     options = tyro.cli(LoaderBenchmark, args=arguments, prog="loader")
-    return options.device, measure_loaders(options)
+    return str(resolve_device(options.device)), measure_loaders(options)
 
 
 def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
@@ -141,7 +146,7 @@ def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     from evaluation import EvaluationBenchmark, measure_evaluation
 
     options = tyro.cli(EvaluationBenchmark, args=arguments, prog="eval")
-    return options.device, measure_evaluation(options)
+    return str(resolve_device(options.device)), measure_evaluation(options)
 
 
 if __name__ == "__main__":

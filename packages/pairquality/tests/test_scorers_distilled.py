@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pairquality import FeatureEncoder, ForegroundPCA, fit_images, foreground_maps, pair_scores
-from pairquality.scorers import Distillation, ExactScorer, distill, load_distilled, rank_correlation
+from pairquality.scorers import Distillation, ExactScorer, distill, load_distilled, rank_correlation, student_training
 from pairquality.scorers.crops import crops
 from pairquality.scorers.distilled import read_about
 from pairquality.scorers.lessons import Folder, generator_of, stored_side
@@ -227,3 +227,24 @@ def test_what_cannot_be_read_is_left_out_and_a_whole_batch_of_it_is_told_in_trai
 def test_crops_are_cut_from_squares_as_training_stores_them():
     assert (stored_side(224), stored_side(32)) == (288, 32)
     assert [Distillation().student_side(size) for size in (224, 64, 32)] == [112, 64, 32]
+
+
+@pytest.mark.parametrize("damage", ["text", "other", "step"])
+def test_a_damaged_state_is_one_line(images, pca, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
+    out, state = tmp_path / "out", tmp_path / "out.state"
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(images, out, encoder(), pca, SMALL, checkpoint_seconds=0.0, on_progress=stop)
+    held = torch.load(state, weights_only=True)
+    if damage == "text":
+        state.write_bytes(b"text")
+    else:
+        torch.save(held | ({"step": 10**9} if damage == "step" else {"student": {}}), state)
+    with pytest.raises(ValueError, match=r"^[^\n]*out\.state[^\n]*delete it to (start afresh|begin again)[^\n]*$"):
+        distill(images, out, encoder(), pca, SMALL)
+    assert not out.exists() and not (tmp_path / ".out.lock").exists()

@@ -105,6 +105,11 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path, evaluated):
     assert all(torch.equal(ours, other) for ours, other in zip(tensors, expected, strict=True))
     with pytest.raises(ValueError, match=r"another training.*seed: 0, 1"):
         run("stopped.pt", seed=1)
+    content = torch.load(tmp_path / "stopped.pt", weights_only=True)
+    for wrong in ({"epoch": 10**9}, {"epoch": "1"}, {"state": {"tensors": []}}, {"state": []}):
+        torch.save(content | wrong, tmp_path / "wrong.pt")
+        with pytest.raises(ValueError, match=r"^[^\n]*wrong\.pt[^\n]*delete it to start afresh$"):
+            run("wrong.pt")
     (tmp_path / "stopped.pt").write_bytes((tmp_path / "stopped.pt").read_bytes()[:-9])
     with pytest.raises(ValueError, match="not a whole resume file"):
         run("stopped.pt")

@@ -81,7 +81,7 @@ def finetune(
         with torch.autocast(kind, dtype=amp, enabled=amp is not None):
             return model(images.to(device, non_blocking=True)).float()
 
-    for epoch in range(restore(resume, settings, model, optimizer), protocol.epochs):
+    for epoch in range(restore(resume, settings, model, optimizer, protocol.epochs), protocol.epochs):
         with drawing(seed, f"dropout/{epoch}/{rank_in(group)}", device):
             _train_epoch(model.train(), classify, optimizer, train, epoch, protocol, num_classes, device, group)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):

@@ -122,7 +122,7 @@ def _train(
     velocity = LinearClassifiers.zeros_like(model)
     tensors = [*model.tensors(), *velocity.tensors()]
     peaks, steps = torch.tensor(rates, device=frozen.device), steps_of(train)
-    for epoch in range(_restore(resume, settings, tensors), protocol.epochs):
+    for epoch in range(_restore(resume, settings, tensors, protocol.epochs), protocol.epochs):
         for step, (images, labels, *_) in enumerate(in_step(batches_of(train, epoch), group, frozen.device)):
             check_labels(labels, model.bias.shape[1])
             now = peaks * protocol.schedule.factor(epoch, protocol.epochs, step / steps)
@@ -150,12 +150,15 @@ def _settings(
     }
 
 
-def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor]) -> int:
+def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor], last: int) -> int:
     """Fill the tensors from the file, if there is one; how many epochs are done."""
-    found = None if resume is None else load_state(resume, settings)
+    found = None if resume is None else load_state(resume, settings, last)
     if found is None:
         return 0
     done, state = found
-    for tensor, saved in zip(tensors, state["tensors"], strict=True):
-        tensor.copy_(saved)
+    try:
+        for tensor, saved in zip(tensors, state["tensors"], strict=True):
+            tensor.copy_(saved)
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{resume} holds no state of this training; delete it to start afresh") from error
     return done

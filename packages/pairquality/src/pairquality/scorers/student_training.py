@@ -4,7 +4,6 @@ Shapes: n views, l tokens of a view, d the encoder's width, k the subspace's.
 """
 
 import math
-import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genviews_core.tensor_files import save_torch
+from genviews_core.tensor_files import load_torch, save_torch, step_of
 from pairquality.fit_folder import Progress
 from pairquality.score import PairScores
 from pairquality.scorers.distilled import direction_pca, scaled_down
@@ -134,16 +133,16 @@ class StudentTraining:
     def _resume(self, path: Path, about: dict[str, Any]) -> int:
         if not path.exists():
             return 0
+        held = load_torch(path)
         try:
-            held = torch.load(path, self.teacher.device, weights_only=True)
             found, step, student, adamw = (held[name] for name in ("about", "step", "student", "adamw"))
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{path} is not a whole state ({type(error).__name__}): delete it to begin again."
-            ) from error
-        if found != about:
-            differing = ", ".join(name for name in about if found.get(name) != about[name])
-            raise ValueError(f"{path} belongs to another training ({differing} differ): delete it to begin again.")
-        self.student.load_state_dict(student)
-        self.optimizer.load_state_dict(adamw)
+            if found != about:
+                differing = ", ".join(name for name in about if found.get(name) != about[name])
+                raise ValueError(f"{path} belongs to another training ({differing} differ): delete it to begin again.")
+            step = step_of(path, step, self.config.steps)
+            self.student.load_state_dict(student)
+            self.optimizer.load_state_dict(adamw)
+        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path} is not a whole state ({reason}): delete it to begin again.") from error
         return step

@@ -82,7 +82,7 @@ def train_mask_rcnn(
         "data": hashlib.blake2b(train.packed.numpy().tobytes(), digest_size=16).hexdigest(),
         "seed": seed,
     }
-    start = restore(resume, settings, network, optimizer)
+    start = restore(resume, settings, network, optimizer, recipe.iterations)
     requests = training_requests(train, recipe, seed, start=start, rank=rank_in(group), processes=size_of(group))
     requests = itertools.islice(requests, recipe.iterations - start + recipe.precise_norm)
     batches = read_all(train, requests, recipe, detector.to_input, workers)

@@ -105,7 +105,7 @@ def train_segmentation(
     with evaluating(network):
         head = SegmentationHead(_channels(look, protocol.crop), num_classes, seed=seed).to(device)
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=protocol.weight_decay)
-        first = restore(resume, settings, head, optimizer)
+        first = restore(resume, settings, head, optimizer, protocol.steps)
         head.train()
         steps = in_step(batches(first, protocol.steps), group, device)
         for step, (images, masks) in enumerate(steps, start=first):

@@ -100,7 +100,7 @@ def train_attention(
     optimizer = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
     settings = {"protocol": asdict(protocol), "num_classes": num_classes, "seed": seed}
     settings["slides"] = "" if resume is None else _digest(bags, labels)
-    for epoch in range(restore(resume, settings, model, optimizer), protocol.epochs):
+    for epoch in range(restore(resume, settings, model, optimizer, protocol.epochs), protocol.epochs):
         with drawing(seed, f"bags/dropout/{epoch}", device):
             _train_epoch(model.train(), bags, labels, optimizer, stream(seed, f"slides/{epoch}"), device)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
