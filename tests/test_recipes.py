@@ -16,7 +16,7 @@ import sslzoo
 from pairdata import PairBatch
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("recipes", "views", "listing")
+MODULES = ("recipes", "views", "listing", "backbone")
 
 CONSTANTS = {
     # name: optimizer, lr, final lr, weight decay, final weight decay, warm-up, epochs, batch
@@ -267,10 +267,8 @@ def smallest(app, name: str):
     return dataclasses.replace(recipe, **small, batch_size=8)
 
 
-@pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
-def test_every_recipe_takes_a_step(app, name):
+def take_a_step(app, recipe) -> None:
     """Views, loss, gradient, update, at the highest rate: everything stays finite and the backbone moves."""
-    recipe = smallest(app, name)
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (8, 2, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -298,6 +296,71 @@ def test_every_recipe_takes_a_step(app, name):
     after = list(method.parameters())
     assert loss.isfinite() and all(parameter.isfinite().all() for parameter in after)
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
+def test_every_recipe_takes_a_step(app, name):
+    take_a_step(app, smallest(app, name))
+
+
+FAMILIES = {
+    "timm/test_resnet": {},
+    "timm/test_vit": {},
+    "timm/test_convnext": {},
+    "timm/test_efficientnet": {},
+    "timm/swin_tiny_patch4_window7_224": {"embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2)},
+}
+
+
+def with_backbone(app, recipe, backbone: str, said: list[str]):
+    """The recipe as `--backbone` changes it, and a family's options that make it small."""
+    changed = dataclasses.replace(recipe, backbone=backbone)
+    return app.backbone.fit_backbone(
+        dataclasses.replace(changed, backbone_options={**changed.backbone_options, **FAMILIES[backbone]}), said.append
+    )
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_every_recipe_builds_with_networks_of_timm_or_says_what_to_choose(app, backbone):
+    found = {}
+    for name, make in app.recipes.RECIPES.items():
+        recipe, said = make(), []
+        key = (str(recipe.backbone_options), tuple(recipe.crop_sizes))
+        if key not in found:
+            try:
+                found[key] = with_backbone(app, recipe, backbone, said).backbone_options
+            except ValueError as error:
+                found[key] = error
+                assert f"16 px for {name}, got {backbone}" in str(error) and "choose another --backbone" in str(error)
+            own = recipe.backbone_options.keys() - {"drop_path_rate"}
+            assert said == [] or all(option in said[0] for option in own)
+            assert bool(said) == bool(own)
+    refused = [key for key, value in found.items() if isinstance(value, ValueError)]
+    assert len(refused) == (1 if "convnext" in backbone else 0)  # small-swav's local crops
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("name", ["small-dino", "small-moco-v2", "small-swav", "imagenet-dino"])
+def test_networks_of_timm_take_a_step(app, name, backbone):
+    if name == "small-swav" and "convnext" in backbone:
+        return
+    recipe = dataclasses.replace(smallest(app, name), backbone_options=app.recipes.RECIPES[name]().backbone_options)
+    views = recipe.augmentation
+    if views.local and "imagenet" in name:  # 32 and 64 px stand for 96 and 224
+        local = dataclasses.replace(views.local, size=32)
+        full = dataclasses.replace(views.first, size=64)
+        views = dataclasses.replace(views, first=full, second=full, local=local)
+    take_a_step(app, with_backbone(app, dataclasses.replace(recipe, augmentation=views), backbone, []))
+
+
+def test_a_torchvision_network_keeps_its_stem_and_loses_what_it_has_not(app):
+    recipe, said = dataclasses.replace(app.recipes.RECIPES["small-simclr"](), backbone="resnet18"), []
+    assert app.backbone.fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
+    assert said == ["resnet18 has no stem_stride, width, which small-simclr gives its own network: left out"]
+    own = app.recipes.RECIPES["small-simclr"]()
+    assert app.backbone.fit_backbone(own, said.append) == own and len(said) == 1
+    with pytest.raises(ValueError, match="Unknown backbone 'resnet81'; near ones: resnet18"):
+        app.backbone.fit_backbone(dataclasses.replace(own, backbone="resnet81"), said.append)
 
 
 def test_the_list_shows_every_recipe(app):

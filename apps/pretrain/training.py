@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import sslzoo
+from backbone import fit_backbone
 from data import Data, open_fitting
 from execution import Execution
 from genviews_core.files import write_json
@@ -55,6 +56,7 @@ def train_encoder(
     execution = execution or Execution()
     say = on_message or _nobody_listens
     execution.require_parts(recipe, worker.world_size)
+    recipe = fit_backbone(recipe, say if worker.leads else _nobody_listens)
     recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, say=say)
     training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
     total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))

@@ -47,7 +47,10 @@ def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzo
         return None
     group = dist.group.WORLD if worker.world_size > 1 else None
     if recipe.quality == "self":
-        tap = sslzoo.PairTap(method, recipe.quality_layer)
+        try:
+            tap = sslzoo.PairTap(method, recipe.quality_layer)
+        except ValueError as error:
+            raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
         scorer = SelfScorer(every=recipe.quality_every, group=group)
         return PairWeigher(scorer, recipe.gamma, record={}, tap=tap, group=group)
     opened = _open_exact if recipe.quality == "exact" else _open_distilled

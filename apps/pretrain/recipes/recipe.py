@@ -111,6 +111,13 @@ class Recipe:
         return self.augmentation.first.size
 
     @property
+    def crop_sizes(self) -> list[int]:
+        """Sides of all views in pixels, each once, the global ones first."""
+        plan = self.augmentation
+        lists = [plan.first, plan.second] + ([plan.local] if plan.local and plan.local_count else [])
+        return list(dict.fromkeys(augment.size for augment in lists))
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """What `sslzoo.create_backbone` needs to build the backbone again."""
         return {"name": self.backbone, "image_size": self.image_size, **self.backbone_options}

@@ -36,6 +36,7 @@ class FeatureTap:
             own = ", ".join(name for name, _ in backbone.named_children())
             raise ValueError(f"{type(backbone).__name__} has no layer {' or '.join(wanted)}; choose one of: {own}.")
         self.prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+        self.width = getattr(backbone, "num_features", None)
         self.maps: list[Tensor] = []
         self._handle = found.register_forward_hook(self._keep)
 
@@ -54,7 +55,10 @@ class FeatureTap:
         self.maps.append(output.detach())
 
     def _tokens(self, found: Tensor) -> Tensor:
-        return found.flatten(2).transpose(1, 2) if found.ndim == 4 else found[:, self.prefix :]
+        if found.ndim != 4:
+            return found[:, self.prefix :]
+        channels_last = found.shape[1] != self.width and found.shape[3] == self.width  # Swin's
+        return found.flatten(1, 2) if channels_last else found.flatten(2).transpose(1, 2)
 
 
 class PairTap:
