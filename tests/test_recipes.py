@@ -2,13 +2,17 @@
 
 import dataclasses
 import importlib
+import importlib.util
 import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,7 +20,7 @@ import sslzoo
 from pairdata import PairBatch
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("recipes", "views", "listing", "backbone")
+MODULES = ("recipes", "views", "listing", "backbone", "pictures")
 
 CONSTANTS = {
     # name: optimizer, lr, final lr, weight decay, final weight decay, warm-up, epochs, batch
@@ -371,3 +375,44 @@ def test_the_list_shows_every_recipe(app):
     told = rows["imagenet-vicreg"]
     assert all(word in told for word in ("vicreg", "ImageNet-1k", "resnet50", "100", "800", "gencl 0.5", "68.5"))
     assert "not yet run" in rows["cifar10-dino"]
+
+
+@pytest.fixture(scope="module")
+def read_arguments(app):
+    spec = importlib.util.spec_from_file_location("pretrain_program", ROOT / "apps" / "pretrain" / "__main__.py")
+    assert spec and spec.loader
+    program = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program.read_arguments
+
+
+def test_a_typo_in_a_recipes_name_names_the_nearest(read_arguments):
+    with pytest.raises(ValueError, match=r"got 'cifar10-dno'; did you mean cifar10-dino or "):
+        read_arguments(["cifar10-dno", "--data", "x"])
+    with pytest.raises(ValueError, match=r"got 'lop'; did you mean loop"):
+        read_arguments(["lop"])
+
+
+@pytest.mark.parametrize("recipe", [["small-dino", "--data", "x"], ["loop"], []])
+def test_a_typo_in_an_option_names_that_of_this_recipe_alone(read_arguments, capsys, recipe):
+    with pytest.raises(SystemExit):
+        read_arguments([*recipe, "--epohcs", "3"])
+    printed = capsys.readouterr().err
+    assert printed.count("--epochs INT") == 1 and "cifar10" not in printed
+
+
+def test_the_arguments_of_a_recipe_and_of_the_loop_are_read(read_arguments):
+    chosen = read_arguments(["small-simclr", "--data", "x", "--epochs", "3", "--lr", "0.5"])
+    assert (chosen.recipe.name, chosen.recipe.epochs, chosen.recipe.base_lr) == ("small-simclr", 3, 0.5)
+    assert read_arguments(["--seeds", "2"]).seeds == read_arguments(["loop", "--seeds", "2"]).seeds == 2
+    assert read_arguments([]) == read_arguments(["loop"])
+
+
+def test_a_curve_of_one_point_is_seen(app, tmp_path):
+    for name, steps in {"one": 1, "two": 2}.items():
+        (tmp_path / name).mkdir()
+        rows = [json.dumps({"step": step, "loss": 1.0}) for step in range(steps)]
+        (tmp_path / name / "log.jsonl").write_text("\n".join(rows) + "\n")
+        app.pictures.draw_curves(tmp_path / name, tmp_path / f"{name}.png")
+        red, _, blue = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), int).transpose(2, 0, 1)
+        assert (blue - red > 100).sum() > 20  # matplotlib's first color is a blue

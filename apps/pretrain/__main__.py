@@ -11,9 +11,11 @@ uv run torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoin
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,17 +71,47 @@ def run_recipe(pretrain: Pretrain, worker: Worker) -> None:
             progress.message(f"some images or views were missing: see {pretrain.out / 'gaps.json'}")
 
 
+QUIET = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed)
+
+
+def read_arguments(arguments: Sequence[str]) -> Loop | Pretrain:
+    """What the command line asks for. Only the named recipe's options are read, so a mistake names one of them.
+
+    Raises:
+        ValueError: there is no such recipe; the error names those that are spelled like it.
+    """
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        return tyro.cli(Loop, args=arguments, prog="apps/pretrain", config=QUIET)
+    name, *options = arguments
+    if name == "loop":
+        return tyro.cli(Loop, args=options, prog="apps/pretrain loop", config=QUIET)
+    if name in RECIPES:
+        about = _summary(RECIPES[name])
+        default, prog = _default(name), f"apps/pretrain {name}"
+        return tyro.cli(Pretrain, args=options, default=default, description=about, prog=prog, config=QUIET)
+    if name in ("-h", "--help"):
+        about = "Train encoders; without arguments, the whole loop."
+        return tyro.cli(_subcommands(), args=arguments, default=Loop(), description=about, config=QUIET)
+    near = " or ".join(difflib.get_close_matches(name, ["loop", *RECIPES], n=2))
+    hint = f"did you mean {near}? --list shows all" if near else "--list shows them"
+    raise ValueError(f"expected loop or a recipe, got {name!r}; {hint}")
+
+
+def _default(name: str) -> Pretrain:
+    return Pretrain(
+        recipe=RECIPES[name](),
+        data=Data(images=tyro.MISSING),
+        scoring=Scoring(),
+        execution=Execution(),
+        out=Path("runs") / name,
+    )
+
+
 def _subcommands() -> Any:
     commands = [Annotated[Loop, tyro.conf.subcommand("loop")]]
     for name, recipe in RECIPES.items():
-        default = Pretrain(
-            recipe=recipe(),
-            data=Data(images=tyro.MISSING),
-            scoring=Scoring(),
-            execution=Execution(),
-            out=Path("runs") / name,
-        )
-        commands.append(Annotated[Pretrain, tyro.conf.subcommand(name, default=default, description=_summary(recipe))])
+        made = tyro.conf.subcommand(name, default=_default(name), description=_summary(recipe))
+        commands.append(Annotated[Pretrain, made])
     return Union[tuple(commands)]  # noqa: UP007 (made at run time)
 
 
@@ -92,10 +124,8 @@ def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     if sys.argv[1:] == ["--list"]:
         return show_recipes(RECIPES)
-    quiet = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed)
-    about = "Train encoders; without arguments, the whole loop."
-    chosen = tyro.cli(_subcommands(), default=Loop(), description=about, config=quiet)
     try:
+        chosen = read_arguments(sys.argv[1:])
         worker = start_worker(os.environ, chosen.device)
         with lock_folder(chosen.out) if worker.leads else nullcontext():
             if isinstance(chosen, Pretrain):

@@ -21,7 +21,7 @@ def test_a_small_one_keeps_its_shape():
     recipe = detection_recipe("fpn-heads", iterations=90, batch_size=2, short_edge=160)
     assert (recipe.drops, recipe.warmup, recipe.precise_norm) == ((60, 80), 9, 90)
     assert (recipe.learning_rate, recipe.short_edges, recipe.long_edge) == (0.0025, (160,), 267)
-    assert recipe.label == "fpn-heads 1x iterations=90 batch=2 edge=160"
+    assert recipe.label == "fpn-heads iterations=90 batch=2 edge=160"
     assert detection_recipe(learning_rate=0.01).label == "fpn 1x rate=0.01"
 
 

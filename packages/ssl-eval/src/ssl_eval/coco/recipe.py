@@ -81,9 +81,9 @@ class DetectionRecipe:
 
     @property
     def label(self) -> str:
-        """What tells its results from others': "fpn 1x", "fpn-heads 1x iterations=20 batch=4 edge=160"."""
+        """What tells its results from others': "fpn 1x", "fpn-heads iterations=20 batch=4 edge=160"."""
         published = detection_recipe(self.variant, self.schedule)
-        told = [self.variant, self.schedule]
+        told = [self.variant] + [self.schedule] * (self.iterations == published.iterations)
         changes = {
             "iterations": (self.iterations, published.iterations),
             "batch": (self.batch_size, published.batch_size),
