@@ -15,7 +15,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from genviews_core.command import command
 
+
+@command
 def main() -> None:
     """Run the test that is asked for; a user's mistake ends in one line."""
     tests = {

@@ -21,6 +21,7 @@ import tyro
 import sslzoo
 import viewgen
 from adaptive import measure_foreground
+from genviews_core.command import command
 from genviews_core.files import make_folder
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
@@ -142,6 +143,7 @@ def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
     return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line, failed images in exit code 3."""
     options = tyro.cli(Generate, description=__doc__)

@@ -21,6 +21,7 @@ import tyro
 import pairquality
 import sslzoo
 from cards import make_cards
+from genviews_core.command import command
 from genviews_core.files import atomic_write, check_writable
 from histograms import Histogram, histogram
 from page import Report, Scoring, render
@@ -161,6 +162,7 @@ def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
     return [each for each in found if each is not None]
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     options = tyro.cli(Inspect, description=__doc__)

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 import pairdata
+from genviews_core.command import command
 from viewgen.progress import progress_bar
 
 
@@ -89,6 +90,7 @@ def read_back(out: Path) -> dict[str, str]:
         return pairdata.verify_records(out, on_progress=update)
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line, unreadable images in exit code 3."""
     options = tyro.cli(Pack, description=__doc__)

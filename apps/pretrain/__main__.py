@@ -4,8 +4,8 @@ uv run apps/pretrain                                       # the whole loop on p
 uv run apps/pretrain loop --data TRAIN --test TEST         # the same on your own images
 uv run apps/pretrain --list                                # the recipes
 uv run apps/pretrain RECIPE --data DIR [--views DIR]       # the real job
-uv run torchrun --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
-uv run torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST apps/pretrain RECIPE --data DIR
+uv run apps/launch --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
+uv run apps/launch --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST apps/pretrain RECIPE ...
                                                        # on each of 4 machines that share --data and --out
 """
 
@@ -25,6 +25,7 @@ import tyro
 
 from data import Data
 from execution import Execution
+from genviews_core.command import command
 from genviews_core.lock import lock_folder
 from listing import show_recipes
 from loop_options import Loop
@@ -120,6 +121,7 @@ def _summary(documented: object) -> str:
     return (inspect.getdoc(documented) or "").partition("\n\n")[0]
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     if sys.argv[1:] == ["--list"]:

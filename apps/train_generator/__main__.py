@@ -23,6 +23,7 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews_core.command import command
 from genviews_core.lock import lock_folder
 from viewgen import eldm
 
@@ -131,6 +132,7 @@ def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Pro
     return sslzoo.log_steps(folder, progress.stage(stage)) if worker.leads else None
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     options = tyro.cli(TrainGenerator, description=__doc__)

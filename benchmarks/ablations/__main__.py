@@ -30,6 +30,7 @@ from filling import PaperTable, fill, paper_table, wanted
 from gencl import PairwiseAugmentations, SamplingRate
 from gensis import SelfAugmentations
 from genview import Components, NoiseStrategy, ViewProbability
+from genviews_core.command import command
 from learns import COLUMNS as LEARNING
 from learns import LearnsAblation, arms, below_margin, learning_rows, measure_learning
 from quality import QualityAblation, cells, measure_quality, quality_table
@@ -82,6 +83,7 @@ ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
 }
 
 
+@command
 def main() -> None:
     """Measure what is asked for and print the table; a user's mistake ends in one line."""
     options = {name: options for name, (options, _) in ABLATIONS.items()}

@@ -28,6 +28,7 @@ from rich.console import Console
 
 import ssl_eval
 import sslzoo
+from genviews_core.command import command
 from genviews_core.files import atomic_write
 from genviews_core.lock import lock_file
 from grids import TASKS, cells
@@ -213,6 +214,7 @@ def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> Non
     atomic_write(folder / f"{protocol}.md", written)
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     options = tyro.cli(CocoTransfer, description=__doc__)

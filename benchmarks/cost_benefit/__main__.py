@@ -17,7 +17,10 @@ import sys
 
 from rich.console import Console
 
+from genviews_core.command import command
 
+
+@command
 def main() -> None:
     """Measure and print the table that is asked for; a user's mistake ends in one line."""
     arguments = sys.argv[1:]

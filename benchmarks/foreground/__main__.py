@@ -23,6 +23,7 @@ import tyro
 
 from encoders import open_encoder
 from genviews_core.append import append_line
+from genviews_core.command import command
 from genviews_core.device import resolve_device
 from masks import find_pairs, read_pairs, unpacked
 from measure import Figures, measure
@@ -48,7 +49,7 @@ class Foreground:
     """Append a JSON line for each size."""
 
 
-def main(options: Foreground) -> None:
+def run(options: Foreground) -> None:
     """One line of the table for each size."""
     device = resolve_device(options.device)
     print(f"{options.encoder}, share {options.share_foreground:g}, border left out {options.skip_border}")
@@ -93,8 +94,14 @@ def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> st
     return f"{head} |   {shares[0]} |   {shares[1]} | {seconds:.0f}"
 
 
-if __name__ == "__main__":
+@command
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line."""
     try:
-        main(tyro.cli(Foreground, description=__doc__))
+        run(tyro.cli(Foreground, description=__doc__))
     except ValueError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from genviews_core.command import command
+
 # Each imports what it needs alone: wheels and tables want no torch.
 
 
@@ -71,6 +73,7 @@ PARTS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
+@command
 def main() -> None:
     """Do what is asked for; a user's mistake ends in one line."""
     name, *arguments = sys.argv[1:] or [""]

@@ -20,6 +20,7 @@ from rich.console import Console
 
 import ssl_eval
 import sslzoo
+from genviews_core.command import command
 from grids import GRIDS
 from ssl_eval import Cell, GridRun
 
@@ -54,10 +55,16 @@ def run(options: SemiSupervised) -> ssl_eval.Table:
     return options.fill(GRIDS, EVALUATE, hash_of, options.labels)
 
 
-if __name__ == "__main__":
+@command
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line."""
     try:
         Console(width=160).print(run(tyro.cli(SemiSupervised, description=__doc__)))
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

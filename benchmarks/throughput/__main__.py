@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from genviews_core.command import command
 from genviews_core.device import resolve_device
 
 Row = tuple[str, ...]
@@ -47,6 +48,7 @@ COLUMNS = {
 }
 
 
+@command
 def main() -> None:
     """Measure what is asked for and print the table."""
     measures = {

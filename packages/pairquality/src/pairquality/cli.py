@@ -20,6 +20,7 @@ import torch
 import tyro
 
 import pairquality
+from genviews_core.command import command
 from genviews_core.device import resolve_device
 from genviews_core.files import check_writable
 from genviews_core.lock import lock_file
@@ -114,6 +115,7 @@ class Distill(WithPCA):
     training: Annotated[Distillation, tyro.conf.arg(name="")] = field(default_factory=Distillation)
 
 
+@command
 def main() -> None:
     """Run one of the commands; a user's mistake ends in one line."""
     try:

@@ -12,7 +12,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from genviews_core.command import command
 
+
+@command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that is asked for; a user's mistake ends in one line."""
     options = _parser().parse_args(arguments)

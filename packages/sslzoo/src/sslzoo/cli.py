@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from torch import nn
 
+from genviews_core.command import command
 from sslzoo.backbone_file import save_backbone
 from sslzoo.backbone_source import open_backbone
 from sslzoo.export import detectron2_settings, timm_network, to_detectron2, to_timm, to_torchvision, torchvision_network
@@ -84,6 +85,7 @@ def _detectron2_lines(backbone: nn.Module, images: dict[str, Any], out: Path) ->
     return "\n".join(f"{name} {value}" for name, value in settings.items())
 
 
+@command
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     commands = Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]

@@ -22,6 +22,7 @@ import torch
 import tyro
 
 import viewgen
+from genviews_core.command import command
 from genviews_core.device import resolve_device
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.contact_sheet import contact_sheet
@@ -128,6 +129,7 @@ class Generate:
     """Threads of each process that read sources and write views."""
 
 
+@command
 def main() -> None:
     """Run one of the commands; a user's mistake ends in one line."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # actors use this environment, also under `uv run`

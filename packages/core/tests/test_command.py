@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from genviews_core.command import BROKEN_PIPE, command
+
+
+def test_a_reader_that_goes_away_ends_a_command_without_a_word():
+    program = (
+        "from genviews_core.command import command\n@command\ndef main():\n    print('a line\\n' * 100000)\nmain()"
+    )
+    job = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout is not None and job.stdout.readline() == "a line\n"
+    job.stdout.close()
+    assert job.wait() == BROKEN_PIPE and job.stderr is not None and job.stderr.read() == ""
+    job.stderr.close()
+
+
+@command
+def fail(message: str) -> None:
+    sys.exit(message)
+
+
+def test_one_of_several_processes_says_a_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for rank in (0, 1):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "attempt_0" / str(rank) / "error.json"))
+        (tmp_path / "attempt_0" / str(rank)).mkdir(parents=True)
+        for message in ("error: of both", f"error: of {rank}"):
+            with pytest.raises(SystemExit) as ended:
+                fail(message)
+            said.append(ended.value.code)
+    assert said == ["error: of both", "error: of 0", 1, "error: of 1"]
+
+
+def test_a_single_process_ends_as_it_wants(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="error: x"):
+            fail("error: x")
+    assert command(lambda: 3)() == 3

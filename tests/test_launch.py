@@ -1,0 +1,46 @@
+"""The launcher of several processes: how it ends where one of them failed. torchrun's own is not tested here."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import pytest
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+PROGRAM = Path(__file__).resolve().parent.parent / "apps" / "launch" / "__main__.py"
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """launch(exit codes by rank): what the launcher exits with when those processes fail."""
+    spec = importlib.util.spec_from_file_location("launch_program", PROGRAM)
+    assert spec and spec.loader
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    logger = logging.getLogger("torch.distributed.elastic")
+    monkeypatch.setattr(logger, "level", logger.level)
+
+    def end(codes: dict[int, int]) -> int:
+        def fail(options) -> None:
+            assert options.training_script == "apps/x" and options.training_script_args == ["--data", "d"]
+            failures = {rank: ProcessFailure(rank, 100 + rank, code, "none") for rank, code in codes.items()}
+            raise ChildFailedError("apps/x", failures)
+
+        monkeypatch.setattr(torchrun, "run", fail)
+        with pytest.raises(SystemExit) as ended:
+            program.main(["--standalone", "--nproc_per_node=2", "apps/x", "--data", "d"])
+        return ended.value.code
+
+    return end
+
+
+def test_a_process_that_failed_with_a_line_has_the_last_word(launch, capsys):
+    assert launch({0: 1}) == 1
+    assert launch({1: 3}) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_was_killed_is_named(launch, capsys):
+    assert launch({1: -9}) == 137
+    assert capsys.readouterr().err == "error: process 1 was ended by SIGKILL\n"
