@@ -42,8 +42,7 @@ def small_backbone() -> nn.Module:
     return create_backbone("resnet10", cifar_stem=True, width=4)
 
 
-def small_method(name: str) -> nn.Module:
-    backbone = small_backbone()
+def small_method(name: str, backbone: nn.Module) -> nn.Module:
     if name == "simsiam":
         return SimSiam(backbone, projection_dim=16, prediction_dim=8)
     if name == "moco_v2":
@@ -92,12 +91,12 @@ def method_name(request) -> str:
 
 @pytest.fixture
 def build():
-    """build(name, seed): a small method whose random weights depend on the seed alone."""
+    """build(name, seed, backbone): a small method whose random weights depend on the seed alone."""
 
-    def build(name: str, seed: int = 0):
+    def build(name: str, seed: int = 0, backbone: nn.Module | None = None):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return small_method(name)
+            return small_method(name, small_backbone() if backbone is None else backbone)
 
     return build
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sslzoo import create_backbone
+from sslzoo import create_backbone, load_backbone, save_backbone
 from sslzoo.methods import DINO, GenDINO, Interpolated, MoCoV2, SimSiam
 from sslzoo.methods.method import spread
 from sslzoo.momentum import momentum_copy
@@ -215,3 +215,15 @@ def test_defaults_are_the_published_ones():
     assert (gen.momentum, gen.center_momentum, gen.student_temperature, gen.teacher_temperature) == (
         0.996, 0.9, 0.1, 0.04,
     )  # fmt: skip
+
+
+def test_a_loaded_backbone_trains_its_batch_norms(method_name, build, call, tmp_path):
+    """load_backbone gives evaluation mode; a method that trains, trains all of itself."""
+    architecture = {"name": "resnet10", "cifar_stem": True, "width": 4}
+    about = {"architecture": architecture, "method": "DINO", "recipe": {}, "epoch": 1, "data": "noise"}
+    save_backbone(tmp_path, create_backbone(**architecture), **about)
+    method = build(method_name, backbone=load_backbone(tmp_path))
+    assert all(module.training for module in method.modules())
+    before = method.backbone.bn1.running_mean.clone()
+    call(method, 0)
+    assert not torch.equal(method.backbone.bn1.running_mean, before)

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """A backbone and its head."""
+    """A backbone and its head, both in training mode: a loaded backbone comes in evaluation mode."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.train()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
         """The head's output for images."""
