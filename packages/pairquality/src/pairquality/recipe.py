@@ -60,4 +60,6 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -
     }
     if told := describe(faults):
         raise ValueError(f"The weights {source} do not fit the network: {told}.")
+    if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{source} holds NaN or infinity ({describe({'found in': odd})}): give other weights.")
     module.load_state_dict(dict(tensors))

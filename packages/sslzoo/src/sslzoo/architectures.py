@@ -13,7 +13,7 @@ from genviews_core.backbones.names import CIFAR_RESNETS, WIDENED
 from genviews_core.backbones.names import TORCHVISION_RESNETS as RESNETS
 from genviews_core.backbones.widened_resnet import BLOCKS
 
-VITS = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+VITS = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1536: "giant"}
 """Widths of timm's vision transformers."""
 
 
@@ -65,7 +65,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[Architecture]:
     if "conv1.weight" in tensors:
         yield from _resnets(tensors["conv1.weight"])
     elif "patch_embed.proj.weight" in tensors and "pos_embed" in tensors:
-        yield from _transformers(tensors["patch_embed.proj.weight"], tensors["pos_embed"])
+        yield _transformer(tensors)
     else:
         stem = next((name for name in tensors if name.startswith("patch_embed.proj.")), None)
         reason = f"{stem} belongs to a convolutional stem" if stem else f"it has {', '.join(list(tensors)[:3])}"
@@ -83,11 +83,16 @@ def _resnets(stem: Tensor) -> Iterator[Architecture]:
     yield {"name": "resnet10", "width": width, **cifar}
 
 
-def _transformers(projection: Tensor, positions: Tensor) -> Iterator[Architecture]:
-    width, patch = projection.shape[0], projection.shape[-1]
+def _transformer(tensors: Mapping[str, Tensor]) -> Architecture:
+    width, patch = tensors["patch_embed.proj.weight"].shape[0], tensors["patch_embed.proj.weight"].shape[-1]
     if width not in VITS:
         known = ", ".join(f"{width} ({name})" for width, name in VITS.items())
         raise ValueError(f"is a vision transformer of width {width}; the known ones are {known}")
-    size = patch * math.isqrt(positions.shape[1] - 1)
-    option: Architecture = {} if patch == 16 else {"patch_size": patch}
-    yield {"name": f"timm/vit_{VITS[width]}_patch16_224", **option, "image_size": size}
+    size = patch * math.isqrt(tensors["pos_embed"].shape[1])
+    option: Architecture = {}
+    if "blocks.0.ls1.gamma" in tensors and patch == 14:
+        name = f"timm/vit_{VITS[width]}_patch14_{'reg4_' if 'reg_token' in tensors else ''}dinov2"
+    else:
+        name = f"timm/vit_{VITS[width]}_patch16_224"
+        option = {} if patch == 16 else {"patch_size": patch}
+    return {"name": name, **option, "image_size": size}

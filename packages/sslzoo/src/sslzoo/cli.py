@@ -32,8 +32,15 @@ class Import:
     """create_backbone's name; left out, found by names and shapes."""
     layout: str | None = None
     """Of files that hold a network alone: dino-backbone, vicreg-backbone, barlow-twins-backbone, simclr-converter."""
+    prefix: str | None = None
+    """For files in no known layout: what the names of the backbone's tensors begin with; all others are left out."""
     image_size: int | None = None
-    """Pixels, for a vision transformer at another size than its training's."""
+    """Pixels, where not those of its training; a vision transformer's positions are interpolated."""
+    mean: tuple[float, float, float] | None = None
+    """Of its images, where the layout's, or timm's for a bare network of timm, is not the one."""
+    std: tuple[float, float, float] | None = None
+    allow_nonfinite: bool = False
+    """Take tensors that hold NaN or infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +56,17 @@ class Export:
 
 def import_checkpoint(options: Import) -> str:
     """Write the folder; a line that says what it holds."""
+    names = ("layout", "prefix", "image_size", "mean", "std", "allow_nonfinite")
     backbone, about = open_official(
-        options.checkpoint, options.architecture, layout=options.layout, image_size=options.image_size
+        options.checkpoint, options.architecture, **{name: getattr(options, name) for name in names}
     )
     save_backbone(options.out, backbone, **about)
-    source = about["recipe"]["source"]
+    recipe = about["recipe"]
+    source = recipe["source"]
     return (
         f"{options.out}: {about['architecture']['name']}, {about['method']}, read as {source['layout']} "
-        f"({source['origin']}; licence: {source['licence']})"
+        f"({source['origin']}; licence: {source['licence']}); images of {recipe['image_size']} px, "
+        f"mean {recipe['mean']}, std {recipe['std']} (--image-size, --mean and --std change them)"
     )
 
 

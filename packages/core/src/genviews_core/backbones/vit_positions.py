@@ -28,3 +28,14 @@ def resize_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int)
     resized = interpolate(grid, scale_factor=factors, mode="bicubic")
     assert resized.shape[-2:] == (rows, columns)
     return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def resize_patch_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int) -> Float[Tensor, "1 M D"]:
+    """Positions of rows x columns patches where the class token has none, as DINOv2 with registers computes them.
+
+    Bicubic with antialiasing, to the size itself: facebookresearch/dinov2@b8931f7 hub/backbones.py, dinov2_vits14_reg.
+    """
+    side = math.isqrt(positions.shape[1])
+    grid = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    resized = interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
+    return resized.flatten(2).transpose(1, 2)

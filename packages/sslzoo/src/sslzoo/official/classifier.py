@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sslzoo.architectures import describe
+from genviews_core.backbones import describe
 from sslzoo.official.opening import open_official
 from sslzoo.official.read import read_checkpoint
 

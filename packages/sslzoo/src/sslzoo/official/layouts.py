@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 from sslzoo.official.layout import Layout
-from sslzoo.official.rename import by_order, from_sequential, from_simclr_v2, only_counted, with_counters
+from sslzoo.official.rename import (
+    by_order,
+    from_dinov2,
+    from_lightly,
+    from_sequential,
+    from_simclr_v2,
+    only_counted,
+    with_counters,
+)
 
 UNCHANGED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """SimCLR's networks see pixels between 0 and 1: tonylins/simclr-converter README.md."""
@@ -33,7 +41,7 @@ _CLUSTERS = replace(
     source="facebookresearch/swav@06b1b7c main_deepclusterv2.py, src/resnet50.py",
     evidence=("projection_head.", "prototypes.prototypes0."),
 )
-_BARE = Layout(
+BARE = Layout(
     name="bare",
     method=None,
     source="a network's state_dict without heads",
@@ -41,8 +49,55 @@ _BARE = Layout(
     dropped=("fc.", "head."),
     rename=only_counted,
 )
+_DINOV2 = Layout(
+    name="dinov2",
+    method="DINOv2",
+    source="facebookresearch/dinov2@b8931f7 dinov2/hub/backbones.py, dinov2/models/vision_transformer.py",
+    licence="Apache-2.0",
+    evidence=("mask_token", "patch_embed.", "blocks."),
+    rename=from_dinov2,
+    image_size=518,
+)
+_LIGHTLY = Layout(
+    name="lightly",
+    method=None,
+    source="lightly-ai/lightly@e8d317f benchmarks/imagenet/resnet50, examples/pytorch_lightning",
+    licence="MIT",
+    container="state_dict",
+    backbone="backbone.",
+    dropped=(
+        *("projection_head", "prediction_head", "online_classifier.", "prototypes", "queues", "criterion."),
+        *("teacher_", "student_", "key_", "anchor_", "backbone_momentum.", "backbone.mask_token"),
+    ),
+    evidence=("backbone.", "projection_head"),
+    rename=from_lightly,
+)
+_SOLO = Layout(
+    name="solo-learn",
+    method=None,
+    source="vturrisi/solo-learn@9187ea3 solo/methods/base.py, main_linear.py",
+    licence="MIT",
+    container="state_dict",
+    backbone="backbone.",
+    dropped=(
+        *("classifier.", "projector", "predictor", "prototypes", "queue", "head.", "decoder", "mask_token"),
+        *("momentum_", "dino_loss_func.", "loss_func.", "bn.", "norm."),
+    ),
+    evidence=("backbone.", "classifier."),
+    stem_padding=2,
+)
 
 LAYOUTS = (
+    _LIGHTLY,
+    replace(
+        _LIGHTLY,
+        name="lightly-teacher",
+        backbone="teacher_backbone.",
+        dropped=("student_", "teacher_head.", "teacher_projection_head.", "criterion", "predictor", "dino_", "ibot_"),
+        evidence=("teacher_backbone.", "student_backbone."),
+    ),
+    _SOLO,
+    replace(_SOLO, name="solo-learn-old", backbone="encoder.", evidence=("encoder.", "classifier.")),
     replace(_MOCO, name="moco-v2", method="MoCo v2", evidence=("encoder_q.fc.0.", "encoder_k.fc.2.")),
     _MOCO,
     Layout(
@@ -119,6 +174,25 @@ LAYOUTS = (
         evidence=("head.last_layer.",),
     ),
     Layout(
+        name="dino-student",
+        method="DINO (student)",
+        source="facebookresearch/dino@7c446df main_dino.py, utils.py",
+        licence="Apache-2.0",
+        container="student",
+        backbone="backbone.",
+        dropped=("head.",),
+        evidence=("head.last_layer.",),
+    ),
+    _DINOV2,
+    replace(
+        _DINOV2,
+        name="dinov2-training",
+        container="teacher",
+        backbone="backbone.",
+        dropped=("dino_head.", "ibot_head."),
+        evidence=("dino_head.", "backbone.mask_token"),
+    ),
+    Layout(
         name="simclr-pytorch",
         method="SimCLR",
         source="sthalles/SimCLR@1848fc9 simclr.py, models/resnet_simclr.py",
@@ -153,9 +227,9 @@ LAYOUTS = (
         rename=with_counters,
         image_size=32,
     ),
-    _BARE,
-    replace(_BARE, name="bare-state-dict", container="state_dict"),
-    replace(_BARE, name="bare-model", container="model"),
+    BARE,
+    replace(BARE, name="bare-state-dict", container="state_dict"),
+    replace(BARE, name="bare-model", container="model"),
 )
 """In the order in which they are tried."""
 
@@ -174,13 +248,13 @@ NAMED = (
         rename=with_counters,
         same_padding=True,
     ),
-    replace(_BARE, name="dino-backbone", method="DINO", source=_of("dino").source, licence="Apache-2.0"),
-    replace(_BARE, name="vicreg-backbone", method="VICReg", source=_of("vicreg").source, licence="MIT"),
+    replace(BARE, name="dino-backbone", method="DINO", source=_of("dino").source, licence="Apache-2.0"),
+    replace(BARE, name="vicreg-backbone", method="VICReg", source=_of("vicreg").source, licence="MIT"),
     replace(
-        _BARE, name="barlow-twins-backbone", method="Barlow Twins", source=_of("barlow-twins").source, licence="MIT"
+        BARE, name="barlow-twins-backbone", method="Barlow Twins", source=_of("barlow-twins").source, licence="MIT"
     ),
     replace(
-        _BARE,
+        BARE,
         name="moco-v3-deit",
         method="MoCo v3",
         source="facebookresearch/moco-v3@c349e6e convert_to_deit.py",
@@ -188,7 +262,7 @@ NAMED = (
         container="model",
     ),
     replace(
-        _BARE,
+        BARE,
         name="simclr-converter",
         method="SimCLR",
         source="tonylins/simclr-converter@139d3cb convert.py, resnet_wider.py",

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from genviews_core.backbones import Architecture, create_backbone
+from genviews_core.backbones import Architecture, create_backbone, describe, timm_images
 from genviews_core.backbones.names import DINO_VITS
-from genviews_core.backbones.vit_positions import resize_positions
+from genviews_core.backbones.vit_positions import resize_patch_positions, resize_positions
 from sslzoo.architectures import find_architecture, misfit
+from sslzoo.finite import all_finite
+from sslzoo.official.finding import by_prefix, find_layout
 from sslzoo.official.layout import Layout
-from sslzoo.official.layouts import LAYOUTS, NAMED
 from sslzoo.official.read import read_checkpoint, sha256
 from sslzoo.official.rename import Tensors
 
@@ -24,7 +26,11 @@ def open_official(
     architecture: str | Architecture | None = None,
     *,
     layout: str | None = None,
+    prefix: str | None = None,
     image_size: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    allow_nonfinite: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The backbone of a checkpoint in the layout of an official repository, strictly: every tensor has its place.
 
@@ -37,8 +43,12 @@ def open_official(
         layout: what the file is; left out, found by names. Files that hold the network alone do not show their
             method, nor that SimCLR's want images without normalisation: say "dino-backbone", "vicreg-backbone",
             "barlow-twins-backbone", "moco-v3-deit", "simclr-converter" or "byol-convert".
+        prefix: for other layouts: what the names of the backbone's tensors begin with; all others are left out.
         image_size: pixels of the images, where not those of the training (224 for ResNets). A vision transformer's
-            positions are then interpolated as facebookresearch/dino does.
+            positions are then interpolated as facebookresearch/dino does, DINOv2's with registers as they are there.
+        mean: of the images' normalisation, where the layout's or timm's is not the one.
+        std: likewise.
+        allow_nonfinite: take tensors with NaN or infinity.
 
     Returns:
         The network in evaluation mode, on the CPU, and what it is: the arguments of save_backbone, so that
@@ -46,37 +56,45 @@ def open_official(
         std) and the source (file, sha256, layout, origin and licence).
 
     Raises:
-        ValueError: no such file, not a checkpoint, code in it, an unknown layout, or tensors without place.
+        ValueError: no such file, not a checkpoint, code in it, an unknown layout, tensors without place, or NaN.
     """
     path = Path(path)
     content = read_checkpoint(path)
-    found, tensors = _find_layout(path, content, layout)
+    own = _own_names(architecture)
+    found, tensors = by_prefix(path, content, prefix) if prefix else find_layout(path, content, layout, own)
     try:
-        kept = found.backbone_of(tensors)
+        kept = found.backbone_of(tensors, own)
         architecture = _architecture(found, kept, architecture)
     except ValueError as error:
         raise ValueError(f"{path} ({found.name}) {error}.") from error
+    if not allow_nonfinite:
+        _refuse_nonfinite(path, kept)
     if image_size is not None and "pos_embed" in kept:
         kept, architecture = _resize(kept, architecture, image_size)
     backbone = create_backbone(**architecture)
     backbone.load_state_dict(kept)
     about = _about(path, found, architecture, content)
-    about["recipe"]["image_size"] = image_size or architecture.get("image_size", found.image_size)
+    given = {"image_size": image_size, "mean": mean and list(mean), "std": std and list(std)}
+    about["recipe"] |= {name: value for name, value in given.items() if value is not None}
     return backbone.eval(), about
 
 
-def _find_layout(path: Path, content: dict[str, Any], name: str | None) -> tuple[Layout, Tensors]:
-    known = {layout.name: layout for layout in (*LAYOUTS, *NAMED)}
-    if name is not None and name not in known:
-        raise ValueError(f"Unknown layout {name!r}; known: {', '.join(known)}.")
-    for layout in LAYOUTS if name is None else [known[name]]:
-        tensors = layout.tensors(content)
-        if tensors is not None:
-            return layout, tensors
-    wanted = "no layout that is known here" if name is None else f"not the layout {name}"
-    found = [f"{key} ({', '.join(list(map(str, value))[:3])}, ...)" if isinstance(value, dict) else str(key)
-             for key, value in list(content.items())[:8]]  # fmt: skip
-    raise ValueError(f"{path} has {wanted}; found {', '.join(found)}. Known: {', '.join(known)}.")
+def _refuse_nonfinite(path: Path, tensors: Tensors) -> None:
+    """Whatever such a network computes is NaN sooner or later."""
+    if odd := [name for name, tensor in tensors.items() if not all_finite([tensor])]:
+        raise ValueError(
+            f"{path} holds NaN or infinity ({describe({'found in': odd})}); take an earlier checkpoint of that "
+            "training, or allow it: --allow-nonfinite, allow_nonfinite=True"
+        )
+
+
+def _own_names(given: str | Architecture | None) -> frozenset[str]:
+    """The names of a network that the user names."""
+    if given is None:
+        return frozenset()
+    architecture: Architecture = {"name": given} if isinstance(given, str) else given
+    with torch.device("meta"):
+        return frozenset(create_backbone(**architecture).state_dict())
 
 
 def _architecture(layout: Layout, tensors: Tensors, given: str | Architecture | None) -> Architecture:
@@ -91,9 +109,13 @@ def _architecture(layout: Layout, tensors: Tensors, given: str | Architecture | 
         return architecture
     if layout.same_padding:
         architecture = _same_padded(architecture)
+    if architecture.get("cifar_stem") and layout.stem_padding != 1:
+        return {**architecture, "stem_padding": layout.stem_padding}
+    if architecture["name"].startswith("timm/") and "dinov2" in architecture["name"]:
+        return architecture
     if "pos_embed" in tensors and not tensors["pos_embed"][:, 0].any():  # fixed positions leave the class token's at 0
         return {**architecture, "name": MOCO_VITS.get(architecture["name"], architecture["name"])}
-    if layout.method == "DINO":
+    if layout.method in ("DINO", "DINO (student)"):
         return {**architecture, "name": DINOS.get(architecture["name"], architecture["name"])}
     return architecture
 
@@ -110,7 +132,10 @@ def _resize(tensors: Tensors, architecture: Architecture, image_size: int) -> tu
     if image_size % patch:
         raise ValueError(f"image_size {image_size} is no multiple of this network's patches of {patch} pixels.")
     side = image_size // patch
-    positions = resize_positions(tensors["pos_embed"], side, side)
+    if "reg_token" in tensors:
+        positions = resize_patch_positions(tensors["pos_embed"], side, side)
+    else:
+        positions = resize_positions(tensors["pos_embed"], side, side)
     return {**tensors, "pos_embed": positions}, {**architecture, "image_size": image_size}
 
 
@@ -126,7 +151,17 @@ def _about(path: Path, layout: Layout, architecture: Architecture, content: dict
     return {
         "architecture": architecture,
         "method": layout.method or UNTOLD,
-        "recipe": {"mean": list(layout.mean), "std": list(layout.std), "source": source},
+        "recipe": {**_images(layout, architecture), "source": source},
         "epoch": epoch if isinstance(epoch, int) else None,
         "data": UNTOLD,
     }
+
+
+def _images(layout: Layout, architecture: Architecture) -> dict[str, Any]:
+    """image_size, mean and std; of networks of timm that nobody says more of, timm's own."""
+    name: str = architecture["name"]
+    images: dict[str, Any] = {"size": layout.image_size, "mean": layout.mean, "std": layout.std}
+    if layout.method is None and name.startswith("timm/"):
+        images = timm_images(name.removeprefix("timm/"))
+    size = architecture.get("image_size", 32 if architecture.get("cifar_stem") else images["size"])
+    return {"image_size": size, "mean": list(images["mean"]), "std": list(images["std"])}

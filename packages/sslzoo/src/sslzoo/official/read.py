@@ -56,6 +56,11 @@ def sha256(path: Path) -> str:
 
 def _refusal(path: Path, message: str) -> str:
     """One line for what the unpickler would not do."""
+    if "lightly_train" in message:
+        return (
+            f"{path} is a checkpoint of LightlyTrain, which holds pickled modules, and was not opened; give its "
+            "export: exported_models/exported_last.pt, or lightly_train.export(..., format='torch_state_dict')"
+        )
     code = re.search(r"GLOBAL ([\w.]+)|for unrecognized function <class '([\w.]+)'", message)
     if code is not None:
         return (

@@ -36,6 +36,31 @@ def from_sequential(tensors: Tensors) -> Tensors:
     return renamed
 
 
+def from_lightly(tensors: Tensors) -> Tensors:
+    """A ResNet's children in a Sequential, or a vision transformer of timm in lightly's MaskedVisionTransformerTIMM.
+
+    lightly-ai/lightly@e8d317f examples/pytorch_lightning, lightly/models/modules/masked_vision_transformer_timm.py.
+    """
+    tensors = {name.removeprefix("vit."): tensor for name, tensor in tensors.items() if name != "mask_token"}
+    return from_sequential(tensors)
+
+
+def from_dinov2(tensors: Tensors) -> Tensors:
+    """Under timm's names: facebookresearch/dinov2@b8931f7 vision_transformer.py, with its blocks in chunks or not.
+
+    timm adds the class token's position to the token where there are registers, as it has no position for these.
+    """
+    renamed = {}
+    for name, tensor in tensors.items():
+        name = re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name)
+        renamed[name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")] = tensor
+    renamed.pop("mask_token", None)
+    if (registers := renamed.pop("register_tokens", None)) is not None:
+        of_class, of_patches = renamed["pos_embed"].split([1, renamed["pos_embed"].shape[1] - 1], dim=1)
+        renamed |= {"reg_token": registers, "cls_token": renamed["cls_token"] + of_class, "pos_embed": of_patches}
+    return renamed
+
+
 def from_simclr_v2(tensors: Tensors) -> Tensors:
     """Of a SimCLR v2 network without selective kernels.
 
