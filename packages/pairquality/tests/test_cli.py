@@ -30,10 +30,10 @@ def work(tmp_path):
     return tmp_path
 
 
-def export(folder, seed: int) -> None:
+def export(folder, seed: int, **options) -> None:
     folder.mkdir()
     torch.manual_seed(seed)
-    architecture = {"name": "resnet10", "width": 4, "cifar_stem": True}
+    architecture = {"name": "resnet10", "width": 4, "cifar_stem": True, **options}
     network = create_backbone(**architecture)
     save_file(dict(network.state_dict()), folder / "backbone.safetensors")
     recipe = {"image_size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -149,3 +149,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_part(ready, monkeypatch, name):
     told = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), *(TINY if name == "distill" else ()))
     assert "the disk is full; free some space and run again" in told
     assert sorted(ready.rglob("*")) == before
+
+
+def test_small_encoders_get_images_that_leave_a_center(work, capsys):
+    """The small recipes' network, whose map of 32 px is 2 x 2 tokens."""
+    export(work / "small", 0, stem_stride=2)
+    pca = str(work / "foreground.safetensors")
+    assert command(work, "fit", "--encoder", str(work / "small"), "--out", pca) == 0
+    assert "images of 64 px instead of 32, where a map of 2 x 2 tokens is all border" in capsys.readouterr().err
+    assert ForegroundPCA.load(pca).fitted_on.size == 64
+    assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == 0
+    with pytest.raises(ValueError, match="give larger images"):
+        command(work, "fit", "--encoder", str(work / "small"), "--out", pca, "--size", "32")

@@ -10,6 +10,7 @@ import torchvision
 
 from sslzoo import create_backbone, detectron2_settings, to_detectron2, to_timm, to_torchvision
 from sslzoo.export import timm_network, torchvision_network
+from sslzoo.export.resnet_lines import timm_lines, torchvision_lines
 
 VIT = {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 2}
 MOCO_VIT = {"name": "moco_vit_small", "image_size": 32, "patch_size": 8, "depth": 2}
@@ -44,6 +45,9 @@ def distance(first, second, images) -> float:
     [
         {"name": "resnet18"},
         {"name": "resnet18", "cifar_stem": True},
+        {"name": "resnet18", "cifar_stem": True, "stem_padding": 2},
+        {"name": "resnet10", "width": 4},
+        {"name": "resnet10", "width": 4, "cifar_stem": True, "stem_stride": 2},
         {"name": "timm/resnet18"},
         VIT,
         MOCO_VIT,
@@ -61,6 +65,18 @@ def test_the_other_library_gives_the_same_features(architecture, form, backbone,
     assert distance(ours, names["network"], seeded.normal(3, 2, 3, 32, 32)) < 1e-5
 
 
+@pytest.mark.parametrize("lines", [torchvision_lines, timm_lines])
+def test_widened_resnets_are_made_of_the_other_librarys_blocks(lines):
+    """By names and shapes alone: a widened network takes seconds to run."""
+    architecture = {"name": "widened_resnet", "depth": 50, "widen": 2}
+    names = {"torch": torch, "torchvision": torchvision, "timm": timm}
+    with torch.device("meta"):
+        exec(lines(architecture), names)
+        ours = create_backbone(**architecture)
+    shapes = [{name: t.shape for name, t in network.state_dict().items()} for network in (ours, names["network"])]
+    assert shapes[0] == shapes[1]
+
+
 def test_files_are_safetensors_where_they_are_called_so(backbone, tmp_path):
     ours = backbone(name="resnet18")
     to_timm(ours, tmp_path / "weights.safetensors")
@@ -70,11 +86,11 @@ def test_files_are_safetensors_where_they_are_called_so(backbone, tmp_path):
 @pytest.mark.parametrize(
     ("convert", "architecture", "message"),
     [
-        (to_torchvision, {"name": "resnet10"}, r"torchvision has no resnet10"),
+        (to_torchvision, {"name": "resnet20"}, r"torchvision has no resnet20"),
         (to_torchvision, {"name": "timm/mobilenetv3_small_050"}, r"MobileNetV3 has no form in torchvision"),
         (to_torchvision, {"name": "timm/resnetaa50"}, r"its tensors fit resnet50, its features do not"),
         (to_torchvision, {**VIT, "class_token": False, "global_pool": "avg"}, r"has no place"),
-        (to_timm, {"name": "resnet10", "cifar_stem": True, "stem_stride": 2}, r"its features do not"),
+        (to_timm, {"name": "resnet20"}, r"timm has no resnet20"),
         (to_detectron2, {"name": "resnet18", "cifar_stem": True}, r"no CIFAR stem, which this resnet18 has"),
         (to_detectron2, {"name": "resnet10"}, r"18, 34, 50, 101 or 152 layers; resnet10 is none"),
         (to_detectron2, VIT, r"VisionTransformer has no form in detectron2"),

@@ -24,6 +24,7 @@ from genviews_core.command import command
 from genviews_core.device import resolve_device
 from genviews_core.files import check_writable
 from genviews_core.lock import lock_file
+from pairquality.fit_folder import size_with_center
 from pairquality.progress import progress_bar
 from pairquality.scorers.distill_command import run_distill
 from pairquality.scorers.distillation import Distillation
@@ -65,7 +66,8 @@ class Fit(Encoding):
     share_foreground: float = 0.4
     """Share of all tokens that the threshold makes foreground."""
     skip_border: int = 0
-    """Rings of outermost tokens left out of the direction; 1 for convolutional networks with zero padding."""
+    """Rings of outermost tokens left out of the direction; 1 for convolutional networks with zero padding. Without
+    --size, images are enlarged until some tokens are left inside."""
     centred: bool = True
     """Project x - mean; --no-centred projects x, as GenView's code."""
     threshold_rule: Literal["quantile", "histogram"] = "quantile"
@@ -148,7 +150,7 @@ def _fit(command: Fit) -> int:
 
 def _fit_alone(command: Fit) -> int:
     check_writable(command.out)
-    encoder = _load(command, command.encoder, command.size)
+    encoder = _with_center(command, _load(command, command.encoder, command.size))
     with progress_bar("images") as update, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         pca = pairquality.fit_images(
@@ -174,6 +176,19 @@ def _fit_alone(command: Fit) -> int:
     )
     print(f"{pca.margin:.2f} standard deviations")
     return 0
+
+
+def _with_center(command: Fit, encoder: pairquality.FeatureEncoder) -> pairquality.FeatureEncoder:
+    """The encoder at the size that `--size` gives, or at a larger one where its map is all border."""
+    if command.size is not None or (size := size_with_center(encoder, command.skip_border)) == encoder.size:
+        return encoder
+    rows, columns = encoder.grid
+    print(
+        f"images of {size} px instead of {encoder.size}, where a map of {rows} x {columns} tokens is all border; "
+        "--size gives another",
+        file=sys.stderr,
+    )
+    return _load(command, command.encoder, size)
 
 
 def _ratios(command: Ratios) -> int:

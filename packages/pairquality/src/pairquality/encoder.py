@@ -79,6 +79,10 @@ class FeatureEncoder(nn.Module):
         """Rows and columns of the tokens, found by encoding one black image."""
         return self._encode(self.mean.new_zeros(1, 3, self.size, self.size))[1]
 
+    def grid_at(self, size: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of images of another size than the encoder's."""
+        return self._encode(self.mean.new_zeros(1, 3, size, size), size)[1]
+
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b l d"]:
         """Tokens in float32, row by row.
@@ -92,10 +96,11 @@ class FeatureEncoder(nn.Module):
         """
         return self._encode(images)[0]
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def _encode(self, images: Tensor, size: int | None = None) -> tuple[Tensor, tuple[int, int]]:
+        size = size or self.size
         values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        if values.shape[-2:] != (self.size, self.size):
-            values = interpolate(values, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        if values.shape[-2:] != (size, size):
+            values = interpolate(values, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         values = ((values - self.mean.float()) / self.std.float()).to(self.mean.dtype)
         self.network.eval()
         with torch.no_grad(), torch.autocast(values.device.type, self.autocast, enabled=self.autocast is not None):

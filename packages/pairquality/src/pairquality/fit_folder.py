@@ -63,6 +63,24 @@ def fit_images(
     return fit_pca(features, share_foreground, **about, **options)
 
 
+def size_with_center(encoder: FeatureEncoder, skip_border: int = 0) -> int:
+    """The encoder's size, or twice or four times it where the map is otherwise all border.
+
+    A small encoder's map of 32 px images may be 2 x 2 tokens, which have no center to tell from their border.
+
+    Args:
+        encoder: a network that takes images of any size; of others the size stays.
+        skip_border: rings of outermost tokens that are left out.
+    """
+    for size in (encoder.size, 2 * encoder.size, 4 * encoder.size):
+        try:
+            if min(encoder.grid_at(size)) > 2 * (skip_border + 1):
+                return size
+        except (AssertionError, RuntimeError, ValueError):  # each library refuses another size in its own way
+            break
+    return encoder.size
+
+
 def choose_keys(keys: Iterator[str], count: int, seed: int) -> list[str]:
     """A uniform choice, sorted: the keys with the smallest hashes; holds no more than these."""
 

@@ -9,9 +9,6 @@ from genviews_core.backbones import Architecture, create_backbone
 from sslzoo.architectures import find_architecture
 from sslzoo.export.same_features import same_features, tensors_of
 
-CIFAR_STEM = "network.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False); network.maxpool = torch.nn.Identity()"
-"""The line of Python that makes create_backbone's `cifar_stem` in a ResNet of torchvision or timm."""
-
 
 def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
     """The architecture with these names and shapes, after comparing its features with the backbone's.
@@ -29,6 +26,12 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
         architecture, faults = {"name": ""}, "other names"
     if faults or architecture["name"].startswith("timm/"):
         raise ValueError(f"{kind} has no form in {library}: it is no ResNet with torchvision's names and shapes.")
+    if architecture.get("cifar_stem"):  # shapes do not show stride and padding
+        stem: Any = backbone.conv1
+        told = (
+            {"stem_stride": stem.stride[0]} if architecture["name"] == "resnet10" else {"stem_padding": stem.padding[0]}
+        )
+        architecture |= {option: value for option, value in told.items() if value != 1}
     with torch.device("meta"):  # its own initial weights are not wanted
         twin: Any = create_backbone(**architecture)
     twin.load_state_dict(tensors_of(backbone), assign=True)

@@ -8,8 +8,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sslzoo.architectures import RESNETS
-from sslzoo.export.plain_resnet import CIFAR_STEM, plain_resnet
+from sslzoo.export.plain_resnet import plain_resnet
+from sslzoo.export.resnet_lines import timm_lines
 from sslzoo.export.same_features import tensors_of
 from sslzoo.export.write import write_tensors
 
@@ -17,7 +17,8 @@ from sslzoo.export.write import write_tensors
 def to_timm(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Tensor]:
     """The backbone's tensors, as a network of timm takes them (`timm_network` tells which).
 
-    torchvision's ResNets are timm's of the same names, with the CIFAR stem too; networks of timm are theirs already.
+    torchvision's ResNets are timm's of the same names, resnet10 and widened ones are made of its blocks, with the CIFAR
+    stem too; networks of timm are theirs already.
 
     Args:
         backbone: any that create_backbone makes.
@@ -27,7 +28,7 @@ def to_timm(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Te
         ValueError: timm has no such network.
     """
     if not _is_timms(backbone):
-        _resnet(backbone)
+        timm_lines(plain_resnet(backbone, "timm"))
     return write_tensors(tensors_of(backbone), path)
 
 
@@ -37,20 +38,11 @@ def timm_network(backbone: nn.Module) -> str:
     Raises:
         ValueError: timm has no such network, or it was made with options that it does not tell.
     """
-    return _timms(backbone) if _is_timms(backbone) else _resnet(backbone)
+    return _timms(backbone) if _is_timms(backbone) else timm_lines(plain_resnet(backbone, "timm"))
 
 
 def _is_timms(backbone: nn.Module) -> bool:
     return isinstance(backbone, VisionTransformer) or type(backbone).__module__.startswith("timm.")
-
-
-def _resnet(backbone: nn.Module) -> str:
-    architecture = plain_resnet(backbone, "timm")
-    name = architecture["name"]
-    if name not in RESNETS:
-        raise ValueError(f"timm has no {name}; keep the backbone folder.")
-    made = f'network = timm.create_model("{name}", num_classes=0)'
-    return f"{made}\n{CIFAR_STEM}" if "cifar_stem" in architecture else made
 
 
 def _timms(backbone: nn.Module) -> str:

@@ -7,12 +7,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from sslzoo.architectures import RESNETS
-from sslzoo.export.plain_resnet import CIFAR_STEM, plain_resnet
+from sslzoo.export.plain_resnet import plain_resnet
+from sslzoo.export.resnet_lines import torchvision_lines
 from sslzoo.export.same_features import same_features, tensors_of
 from sslzoo.export.write import write_tensors
 
-NO_CLASSIFIER = "network.fc = torch.nn.Identity()"
 TRANSFORMER_NAMES = (
     (r"^cls_token$", "class_token"),
     (r"^pos_embed$", "encoder.pos_embedding"),
@@ -31,7 +30,8 @@ TRANSFORMER_NAMES = (
 def to_torchvision(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Tensor]:
     """The backbone's tensors, as a network of torchvision takes them (`torchvision_network` tells which).
 
-    ResNets of torchvision and of timm where they are the same, with the CIFAR stem too, and vision transformers.
+    ResNets of torchvision and of timm where they are the same, resnet10 and widened ones, with the CIFAR stem too, and
+    vision transformers.
 
     Args:
         backbone: any that create_backbone makes.
@@ -55,12 +55,7 @@ def torchvision_network(backbone: nn.Module) -> str:
 def _convert(backbone: nn.Module) -> tuple[dict[str, Tensor], str]:
     if isinstance(backbone, VisionTransformer):
         return _transformer(backbone)
-    architecture = plain_resnet(backbone, "torchvision")
-    name = architecture["name"]
-    if name not in RESNETS:
-        raise ValueError(f"torchvision has no {name}; keep the backbone folder.")
-    lines = [f"network = torchvision.models.{name}()", NO_CLASSIFIER]
-    return tensors_of(backbone), "\n".join([*lines, CIFAR_STEM] if "cifar_stem" in architecture else lines)
+    return tensors_of(backbone), torchvision_lines(plain_resnet(backbone, "torchvision"))
 
 
 def _transformer(backbone: VisionTransformer) -> tuple[dict[str, Tensor], str]:
