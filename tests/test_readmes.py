@@ -1,0 +1,123 @@
+"""Every command in a README's code blocks is taken by the parser of its program."""
+
+import argparse
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+ROOT = Path(__file__).parents[1]
+READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("packages/*/README.md")))
+INSTALLED = {
+    "viewgen": "viewgen.cli",
+    "pairquality": "pairquality.cli",
+    "sslzoo": "sslzoo.cli",
+    "ssl-eval": "ssl_eval.cli",
+}
+OTHERS = (
+    "pip",
+    "uv",
+    "bash",
+    "pytest",
+    "python",
+    "from",
+    "import",
+    "for",
+    "try",
+    "except",
+    "print",
+    "network",
+    "image",
+    "read_rgb",
+)
+"""What else a block's line may begin with: tools, and core's few lines of Python."""
+
+
+class Parsed(BaseException):
+    """The options were understood; nothing shall run."""
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of code blocks, of four spaces or fenced as a shell's; a backslash joins two."""
+    text = re.sub(r"```(?:bash|sh)\n(.*?)```", lambda found: re.sub(r"(?m)^", "    ", found[1]), text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"\\\n\s*", "", text)
+    return [part.strip() for line in re.findall(r"(?m)^ {4}(\S.*)$", text) for part in line.split(" && ")]
+
+
+def place_of_program(words: list[str]) -> int | None:
+    """Where a line of words names a program of ours."""
+    ours = [word in INSTALLED or word.startswith(("apps/", "benchmarks/")) for word in words]
+    return ours.index(True) if any(ours) and words[0] not in ("pytest", "python") else None
+
+
+def commands() -> dict[str, list[list[str]]]:
+    """Program: the arguments it is given, in all READMEs."""
+    found: dict[str, list[list[str]]] = {}
+    for readme in READMES:
+        for line in lines_of(readme.read_text()):
+            words = shlex.split(line, comments=True)
+            place = place_of_program(words)
+            if place is None:
+                assert not words or re.match(r"\w+", words[0])[0] in OTHERS, f"{readme}: what is {line!r}?"
+                continue
+            arguments = [word.strip("[]") for word in words[place + 1 :]]
+            if not {"RECIPE", "..."} & set(arguments):  # which the reader fills in
+                found.setdefault(words[place], []).append(arguments)
+    return found
+
+
+COMMANDS = commands()
+
+
+def test_the_commands_are_found():
+    assert {
+        "apps/pretrain",
+        "apps/evaluate",
+        "apps/inspect",
+        "viewgen",
+        "pairquality",
+        "sslzoo",
+        "ssl-eval",
+    } <= COMMANDS.keys()
+    assert sum(map(len, COMMANDS.values())) >= 30
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_the_commands_of_readmes_are_understood(program, monkeypatch, capsys):
+    def only_parse(parse):
+        def parsed(*args, **options):
+            parse(*args, **options)
+            raise Parsed
+
+        return parsed
+
+    monkeypatch.setattr(tyro, "cli", only_parse(tyro.cli))
+    monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", only_parse(tyro.extras.subcommand_cli_from_dict))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse(argparse.ArgumentParser.parse_args))
+    for arguments in COMMANDS[program]:
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        try:
+            if program in INSTALLED:
+                __import__(INSTALLED[program], fromlist=["main"]).main()
+            else:
+                runpy.run_path(str(ROOT / program), run_name="__main__")
+        except Parsed:
+            continue
+        except SystemExit as end:
+            asked = {"--help", "--list"} & set(arguments)
+            assert asked and not end.code, f"{program} {shlex.join(arguments)}: {capsys.readouterr().err or end.code}"
+        finally:
+            forget_programs()
+
+
+def forget_programs() -> None:
+    """Programs name their modules alike."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith((str(ROOT / "apps"), str(ROOT / "benchmarks"))):
+            del sys.modules[name]
