@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -99,3 +100,14 @@ def test_every_library_gives_the_same_weights_the_same_hash():
     )
     hashes = {sslzoo.backbone_hash(network), ssl_eval.backbone_hash(network), ImageEncoder(network, size=8).hash}
     assert hashes == {backbone_hash(network)}
+
+
+def test_no_message_names_a_package_of_ours_on_an_index():
+    """Our distributions are on no index: whoever registers their names there would be installed."""
+    ours = {"viewgen", "pairdata", "pairquality", "sslzoo", "ssl-eval", "genviews"}
+    for path in [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("*/*/*.py"), *ROOT.glob("packages/*/README.md")]:
+        for found in re.findall(r"\bpip install ([^`;,\n]*)", path.read_text()):
+            named = {re.split(r"[\[<>=]", word.strip("'\"()"))[0] for word in found.split()}
+            assert not any(name in ours or name.startswith("genviews-") for name in named), (
+                f"{path}: pip install {found}"
+            )

@@ -111,7 +111,7 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(make, alone)
 def cluster():
     """A real cluster of this machine alone, whose actors use this very environment."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'viewgen[ray]'")
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'ray[data]'")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()

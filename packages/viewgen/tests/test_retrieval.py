@@ -20,7 +20,7 @@ from viewgen.neighbours import ExactSearch, IVFSearch
 from viewgen.retrieval import RetrievalGenerator
 
 needs_faiss = pytest.mark.skipif(
-    importlib.util.find_spec("faiss") is None, reason="faiss is not installed: pip install 'viewgen[faiss]'"
+    importlib.util.find_spec("faiss") is None, reason="faiss is not installed: pip install faiss-cpu"
 )
 IVF = pytest.param("ivf", marks=needs_faiss)
 

@@ -16,8 +16,8 @@ Decode = Callable[[int, int, int], bool]
 """From (address, length, address of the S x S x 3 square to fill) to whether it was filled; threads may share it."""
 
 NEEDED = (
-    "records of JPEG squares need FFCV: install pairdata[ffcv] (which builds with pkg-config and the headers of OpenCV "
-    "and TurboJPEG), or pack them with --mode raw"
+    "records of JPEG squares need FFCV: pip install ffcv (which builds with pkg-config and the headers of OpenCV and "
+    "TurboJPEG), or pack them with --mode raw"
 )
 
 

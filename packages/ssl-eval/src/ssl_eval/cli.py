@@ -53,7 +53,7 @@ def _report(options: argparse.Namespace) -> list[Path]:
     try:
         from ssl_eval.report import write_report
     except ModuleNotFoundError as error:
-        raise ValueError(f"reports need {error.name}: pip install 'genviews-ssl-eval[report]'") from error
+        raise ValueError(f"reports need {error.name}: pip install jinja2 matplotlib") from error
     return write_report(options.results, options.out, facts=options.facts, title=options.title)
 
 

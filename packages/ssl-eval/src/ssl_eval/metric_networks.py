@@ -150,4 +150,6 @@ def required(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
-        raise ValueError(f"image metrics need {missing}: pip install 'genviews-ssl-eval[images]'") from error
+        raise ValueError(
+            f"image metrics need {missing}: pip install pillow scipy torch-fidelity torchmetrics torchvision"
+        ) from error
