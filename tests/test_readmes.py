@@ -63,7 +63,7 @@ def commands() -> dict[str, list[list[str]]]:
             words = shlex.split(line, comments=True)
             place = place_of_program(words)
             if place is None:
-                assert not words or re.match(r"\w+", words[0])[0] in OTHERS, f"{readme}: what is {line!r}?"
+                assert not words or words[0].startswith(OTHERS), f"{readme}: what is {line!r}?"
                 continue
             arguments = [word.strip("[]") for word in words[place + 1 :]]
             if not {"RECIPE", "..."} & set(arguments):  # which the reader fills in

@@ -69,7 +69,10 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[Architecture]:
     else:
         stem = next((name for name in tensors if name.startswith("patch_embed.proj.")), None)
         reason = f"{stem} belongs to a convolutional stem" if stem else f"it has {', '.join(list(tensors)[:3])}"
-        raise ValueError(f"is neither a ResNet of torchvision nor a vision transformer of timm: {reason}")
+        raise ValueError(
+            f"is neither a ResNet of torchvision nor a vision transformer of timm: {reason}; name another network of "
+            "timm with --architecture timm/<name> (architecture= in Python)"
+        )
 
 
 def _resnets(stem: Tensor) -> Iterator[Architecture]:

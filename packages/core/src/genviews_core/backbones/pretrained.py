@@ -68,7 +68,7 @@ def from_hub(name: str, otherwise: str = "give a backbone folder") -> Iterator[N
         raise
     except Exception as error:  # the hub's, torch's and the network's errors have no common base
         reason = first_line(error)
-        if constants.HF_HUB_OFFLINE and isinstance(error, OSError):
+        if constants.HF_HUB_OFFLINE and any(isinstance(each, OSError) for each in _chain(error)):
             reason = f"{constants.ENDPOINT} is not reached, and they are not in its cache"
         raise ValueError(
             f"cannot get the weights of {name} ({reason}); load them on a machine with network and copy its HF_HOME "
@@ -76,6 +76,13 @@ def from_hub(name: str, otherwise: str = "give a backbone folder") -> Iterator[N
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _answers(address: str) -> bool:
