@@ -11,6 +11,7 @@ learning rate is chosen on held-out training images.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -87,6 +88,11 @@ def evaluate(options: Evaluate) -> None:
     """Measure, append the results, show the table."""
     worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
     ssl_eval.check_results(options.results)
+    for name in ("size", "resize", "k"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name} {given}: give 1 or more")
+    if odd := [rate for rate in options.learning_rates if not 0 < rate < math.inf]:
+        raise ValueError(f"--learning-rates {odd[0]:g}: give finite numbers above 0")
     variant = _variant(options)
     protocol = None if variant is None else variant.protocol
     backbone, expected = sslzoo.open_backbone(options.backbone)
@@ -193,7 +199,7 @@ def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_e
     if variant is None:
         train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
         found = ssl_eval.evaluate_frozen(
-            train, test, k=options.k or 20, device=job.worker.device, group=job.group, **same
+            train, test, k=20 if options.k is None else options.k, device=job.worker.device, group=job.group, **same
         )
         return [replace(result, protocol=result.protocol + _changes(options)) for result in found]
     started = time.perf_counter()

@@ -68,6 +68,8 @@ def evaluate(options: Segmentation) -> None:
         open_split(options.data, split, num_classes=options.classes)
         for split in (options.train_split, options.test_split)
     )
+    for split in (train, test):
+        split.check_masks()
     opened = open_on_device(options)
     worker, images = opened.worker, opened.images
     maps = LastMap(opened.network, options.layer)

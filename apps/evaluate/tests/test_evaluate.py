@@ -190,6 +190,11 @@ def test_mistakes_are_named(folder, tmp_path):
     sslzoo.save_backbone(tmp_path / "vit", network, architecture=fixed, method="none", recipe=about, epoch=0, data="")
     with pytest.raises(ValueError, match=r"vit takes no images of 48 x 48 pixels .*give --size"):
         evaluate(folder, "wrong", backbone=tmp_path / "vit", size=48)
+    for changes in ({"k": 0}, {"size": 0}, {"resize": -1}):
+        with pytest.raises(ValueError, match=f"--{next(iter(changes))} .*: give 1 or more"):
+            evaluate(folder, "wrong", **changes)
+    with pytest.raises(ValueError, match=r"--learning-rates -1: give finite numbers above 0"):
+        evaluate(folder, "wrong", protocol="simsiam-linear", learning_rates=(-1.0, 1.0))
     (tmp_path / "a").mkdir()
     (tmp_path / "a/broken.jpg").write_bytes(b"no image")
     broken = CentredImages(index_images(tmp_path), SMALL, READING, batch_size=1, worker=worker())

@@ -175,3 +175,18 @@ def test_test_images_that_cannot_be_read_are_left_out(tmp_path, workers):
     write(root, "2007_000001", blocks(1) + 30)  # a mistake is none of the disk's: it ends the test
     with pytest.raises(ValueError, match="holds class 33"):
         list(TestImages(images, PROTOCOL, PLAIN, workers=workers, on_unreadable=lines.append))
+
+
+def test_masks_are_checked_before_anything_is_learned(tmp_path):
+    root = voc(tmp_path)
+    images = open_split(root, "train")
+    images.check_masks()
+    (root / "SegmentationClass/2007_000000.png").write_bytes(b"no image")
+    images.check_masks()  # is told where it is needed
+    for number in range(3):
+        write(root, f"2007_{number:06}", np.full((40, 56), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"expected pixels with a class in the masks of .*, got 255 \(void\) alone"):
+        images.check_masks()
+    write(root, "2007_000002", blocks(1) + 30)
+    with pytest.raises(ValueError, match=r"2007_000002\.png holds class 33"):
+        images.check_masks()

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ssl_eval.softmax_regression import stream
+from ssl_eval.text_files import read_names
 
 
 def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
@@ -29,7 +30,7 @@ def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no list of images at {path}")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    names = read_names(path)
     if not names:
         raise ValueError(f"{path} names no image")
     if len(set(names)) < len(names):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ssl_eval.text_files import read_text
 
 RECIPE, SERIES = "recipe", "series"
 
@@ -39,7 +42,7 @@ def read_facts(path: Path, recipes: Collection[str]) -> Facts:
         raise ValueError(
             f"no facts at {path}: give a CSV file with the columns {RECIPE} and, for example, views and cost"
         )
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path), newline="") as file:
         reader = csv.DictReader(file)
         rows, header = list(reader), reader.fieldnames or []
     axes = [name for name in header if name not in (RECIPE, SERIES)]

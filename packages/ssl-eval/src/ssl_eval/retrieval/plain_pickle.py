@@ -17,13 +17,13 @@ def read_plain_pickle(path: str | Path) -> Any:
     Raises:
         ValueError: it names anything else, or is broken.
     """
-    with Path(path).open("rb") as file:
-        try:
+    try:
+        with Path(path).open("rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load()
-        except _Refused as refused:
-            raise ValueError(f"{path} is not read: {refused}") from None
-        except Exception as error:  # broken pickles raise whatever their first broken step raises
-            raise ValueError(f"{path} is no pickle that can be read ({type(error).__name__}: {error})") from None
+    except _Refused as refused:
+        raise ValueError(f"{path} is not read: {refused}") from None
+    except Exception as error:  # broken pickles raise whatever their first broken step raises
+        raise ValueError(f"{path} is no pickle that can be read ({type(error).__name__}: {error})") from None
 
 
 class _Refused(Exception):

@@ -24,6 +24,7 @@ from ssl_eval.image_files import Preparing, blocks_of_features, features_of_file
 from ssl_eval.retrieval.multi_scale import MultiScale
 from ssl_eval.retrieval.plain_pickle import as_list, read_plain_pickle
 from ssl_eval.retrieval.scores import Judgement, RetrievalScore, revisited_scores
+from ssl_eval.text_files import read_names
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""
@@ -102,7 +103,7 @@ def read_distractors(folder: str | Path) -> list[Path]:
     listing = folder / "revisitop1m.txt"
     if not listing.is_file():
         return images_in(folder)
-    files = [folder / "jpg" / line for line in listing.read_text().splitlines() if line]
+    files = [folder / "jpg" / line for line in read_names(listing)]
     if missing := next((path for path in files if not path.is_file()), None):
         raise ValueError(f"{missing} is missing, which {listing} lists")
     return files

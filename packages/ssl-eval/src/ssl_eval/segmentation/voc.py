@@ -6,15 +6,17 @@ background; 255 is left out.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from genviews_core.images import read_label_map
+from genviews_core.images import UnreadableImage, read_label_map
 from ssl_eval.image_files import read_rgb, too_thin
 from ssl_eval.segmentation.mean_iou import LEFT_OUT
+from ssl_eval.text_files import read_names
 
 NUM_CLASSES = 21
 """Twenty kinds of objects and the background."""
@@ -50,13 +52,33 @@ class SegmentedImages:
         if mask.shape != (image.height, image.width):
             sides = f"{mask.shape[1]} x {mask.shape[0]} px, its image {image.width} x {image.height}"
             raise ValueError(f"{mask_path} has {sides}: give both the same size")
+        self._check_classes(mask, mask_path)
+        return image, mask
+
+    def check_masks(self) -> None:
+        """Find out before a training whether its masks, and those of its test, can be used.
+
+        Raises:
+            ValueError: values that are no classes, or not one pixel with a class; files that cannot be read are left to
+                those who need them.
+        """
+        some = False
+        for name in self.names:
+            _, path = self._paths(name)
+            with suppress(UnreadableImage):
+                mask = np.array(read_label_map(path))
+                self._check_classes(mask, path)
+                some = some or bool((mask != LEFT_OUT).any())
+        if not some:
+            raise ValueError(f"expected pixels with a class in the masks of {self.root}, got {LEFT_OUT} (void) alone")
+
+    def _check_classes(self, mask: np.ndarray, path: Path) -> None:
         highest = int(mask.max(where=mask != LEFT_OUT, initial=0))
         if highest >= self.num_classes:
             raise ValueError(
-                f"{mask_path} holds class {highest}, and there are {self.num_classes} from 0: "
+                f"{path} holds class {highest}, and there are {self.num_classes} from 0: "
                 f"mend it, or say that there are {highest + 1} classes"
             )
-        return image, mask
 
     def digest(self) -> str:
         """Of which images there are, under which masks: names and masks' sizes in bytes."""
@@ -85,7 +107,7 @@ def open_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> Seg
     listed = place / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
         raise ValueError(f"no list of images at {listed}")
-    names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    names = tuple(read_names(listed))
     if not names:
         raise ValueError(f"{listed} names no image")
     found = SegmentedImages(root=place, names=names, num_classes=num_classes)

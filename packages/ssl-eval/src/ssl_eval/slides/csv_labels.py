@@ -1,11 +1,13 @@
 """Slides and their classes from a CSV, as PANDA has it: https://www.kaggle.com/c/prostate-cancer-grade-assessment/data."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from genviews_core.listing import visible
 from ssl_eval.slides.slide import EMBEDDED, Slide, SlideSet, place_of
+from ssl_eval.text_files import read_text
 
 
 def slides_of_csv(
@@ -63,7 +65,7 @@ def _rows(path: Path, column: str) -> list[tuple[str, str, str]]:
     """Name, class and origin of each line."""
     if not path.is_file():
         raise ValueError(f"no CSV of slides at {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path), newline="") as file:
         reader = csv.DictReader(file)
         for needed in ("image_id", column):
             if needed not in (reader.fieldnames or ()):

@@ -28,6 +28,7 @@ from ssl_eval.feature_map import OutputAndMap
 from ssl_eval.image_files import read_rgb
 from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
+from ssl_eval.text_files import read_names
 from ssl_eval.video.following import Frames, follow_objects
 from ssl_eval.video.label_propagation import Propagation
 from ssl_eval.video.region_and_contour import Followed, compare_masks
@@ -54,7 +55,7 @@ def read_davis(folder: str | Path, *, subset: str = "val", resolution: str = "48
     listing = folder / "ImageSets/2017" / f"{subset}.txt"
     if not listing.is_file():
         raise ValueError(f"{listing} is missing: give DAVIS' folder, with ImageSets, JPEGImages, Annotations")
-    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    names = read_names(listing)
     if not names:
         raise ValueError(f"{listing} names no video")
     return [_video(folder, name, resolution) for name in names]
