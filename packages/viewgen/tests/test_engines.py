@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from viewgen import GeneratorSpec, RunSummary, fold_journals, generate_views, read_image, verify_views
+from viewgen import GeneratorSpec, RunSummary, fold_journals, generate_views, load_generator, read_image, verify_views
 
 
 def content(views: Path) -> dict[str, bytes]:
@@ -92,10 +93,39 @@ def test_when_all_processes_are_dead_the_next_call_goes_on(make, alone, tmp_path
     assert_the_same(tmp_path, alone)
 
 
+MODEL_FILES = (
+    *("model_index.json", "condition/config.json", "condition/model.safetensors", "scheduler/scheduler_config.json"),
+    *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+)
+
+
+@pytest.mark.parametrize("file", MODEL_FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "another"])
+def test_a_damaged_model_is_told_in_one_line(trained, tmp_path, file, damage):
+    folder = shutil.copytree(trained, tmp_path / "eldm")
+    whole = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if damage != "missing":
+        (folder / file).write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "another": b"[]"}[damage])
+    with pytest.raises(ValueError, match=str(folder)) as told:
+        load_generator("eldm", folder=folder)
+    assert "\n" not in str(told.value)
+
+
+def test_options_that_a_generator_does_not_have_are_the_programmer_s(trained):
+    with pytest.raises(TypeError, match="'stepps'"):
+        load_generator("eldm", folder=trained, stepps=3)
+
+
 @pytest.mark.slow
-def test_what_a_process_raises_is_told_in_one_line(make, images, tmp_path):
+def test_what_a_process_raises_is_told_in_one_line(make, images, trained, tmp_path, capfd):
     with pytest.raises(ValueError, match="holds no finished E-LDM"):
-        make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(images)}), devices=["cpu"])
+        make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(images)}), devices=["cpu", "cpu"])
+    damaged = shutil.copytree(trained, tmp_path / "eldm")
+    (damaged / "condition/model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="its files are damaged or of another kind"):
+        make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(damaged)}), devices=["cpu", "cpu"])
+    assert capfd.readouterr().err == ""
     with pytest.raises(ValueError, match="takes no strength"):
         make(tmp_path / "others", strength=0.5, devices=["cpu", "cpu"])
 

@@ -4,10 +4,13 @@ Shapes: B images of a batch, H and W their height and width in pixels.
 """
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -104,6 +107,19 @@ def load_generator(name: str, **options: Any) -> Generator:
         options: what the generator's class takes; for "eldm" at least ``folder``.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none of that name, or its files are missing, damaged or of another kind.
+        TypeError: if it takes no such option, or needs one that is not given.
     """
-    return generator_class(name)(**options)
+    kind = generator_class(name)
+    inspect.signature(kind).bind(**options)
+    try:
+        return kind(**options)
+    except (AssertionError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a broken file makes the libraries that read it raise any type
+        if type(error) is ValueError and "\n" not in str(error):
+            raise
+        files = [str(value) for value in options.values() if isinstance(value, str | Path) and Path(value).exists()]
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        told = f"cannot read the {name} model in {', '.join(files)} ({reason})"
+        raise ValueError(f"{told}: its files are damaged or of another kind, get them again") from error

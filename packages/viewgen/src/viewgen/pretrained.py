@@ -3,9 +3,10 @@
 Only safetensors are read, and a folder that brings Python code is refused, so nothing in a checkpoint can run.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from diffusers import ModelMixin
 from diffusers.utils import is_accelerate_available
 from huggingface_hub import snapshot_download
+from transformers.utils import logging as transformers_logging
 
 from viewgen.hashing import files_hash
 
@@ -83,19 +85,31 @@ def load_part(kind: type, folder: Path, *, dtype: str, variant: str | None = Non
         options = {"torch_dtype": number, "low_cpu_mem_usage": is_accelerate_available()}
     named = variant if variant is not None and any(_infix(file).startswith(variant) for file in files) else None
     try:
-        network, report = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder,
-            variant=named,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet():
+            network, report = kind.from_pretrained(  # type: ignore[attr-defined]
+                folder,
+                variant=named,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # a broken file or configuration raises many unrelated types
         raise ValueError(f"cannot read the weights in {folder}: {first_line(error)}") from error
     _refuse_misfits(folder, report, ("missing", "mismatched") if surplus else ("missing", "unexpected", "mismatched"))
     return network.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of dozens of lines on weights that do not fit: the error says it in one."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _refuse_misfits(folder: Path, report: dict[str, Any], wrong: Sequence[str]) -> None:
@@ -103,7 +117,7 @@ def _refuse_misfits(folder: Path, report: dict[str, Any], wrong: Sequence[str]) 
     for fault in wrong:
         keys = sorted(key if isinstance(key, str) else key[0] for key in report[f"{fault}_keys"])
         if keys:
-            faults.append(f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
+            faults.append(f"{len(keys)} {fault} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})")
     if faults:
         raise ValueError(f"the weights in {folder} do not fit its config.json: {'; '.join(faults)}")
 

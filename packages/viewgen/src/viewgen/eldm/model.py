@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
 from genviews_core.files import write_json, writing
 from genviews_core.tensor_files import save_tensors
-from viewgen.eldm.autoencoder import Autoencoder
+from viewgen.eldm.autoencoder import FROM_FILES, Autoencoder
 from viewgen.eldm.config import ELDMConfig
 from viewgen.hashing import files_hash
 
@@ -179,11 +179,11 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
         raise ValueError(f"{folder} holds no finished E-LDM: train one there with viewgen.eldm.train_eldm")
     index = json.loads((folder / "model_index.json").read_text())
     encoder = json.loads((folder / "condition" / "config.json").read_text())
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, low_cpu_mem_usage=False)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **FROM_FILES)
     condition = Condition(encoder["dim"], unet.config["cross_attention_dim"])
     condition.load_state_dict(load_file(folder / "condition" / "model.safetensors"))
     condition.token.to(dtype=dtype)
-    noise_process = DDPMScheduler.from_pretrained(folder / "scheduler")
+    noise_process = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     assert isinstance(noise_process, DDPMScheduler)
     return SavedModel(
         denoiser=Denoiser(unet, condition, index["patch"]).eval(),

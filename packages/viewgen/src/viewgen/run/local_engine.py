@@ -84,6 +84,10 @@ def run_processes(job: Job, plan: Plan, devices: Sequence[str]) -> Iterator[Chun
                 else:
                     worker.busy_with.remove(result.number)
                     yield result
+    except BaseException:
+        for worker in workers:
+            worker.process.terminate()  # it may be loading for minutes; what it wrote is whole or not there
+        raise
     finally:
         for worker in workers:
             worker.connection.close()
@@ -130,7 +134,7 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
             result: Any = maker.make(number)
         except ValueError as error:
             result = error
-        with answering, contextlib.suppress(BrokenPipeError):
+        with answering, contextlib.suppress(OSError):
             connection.send(result)
 
     try:
@@ -145,7 +149,8 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
     except (EOFError, KeyboardInterrupt):
         return
     except ValueError as error:
-        connection.send(error)
+        with contextlib.suppress(OSError):  # another worker has said so, and nobody listens any more
+            connection.send(error)
 
 
 def _die_of_it(answered: Future) -> None:
