@@ -250,7 +250,7 @@ def _name(source: Source) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image of a known format: expected one of {', '.join(FORMATS)}"
+        return "not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return "no such file" if isinstance(error, FileNotFoundError) else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
