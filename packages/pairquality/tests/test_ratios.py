@@ -233,6 +233,9 @@ def test_one_process_at_a_time_writes_a_file(images, tmp_path):
     with lock_file(out), pytest.raises(ValueError, match=r"r\.parquet is being written by"):
         write_ratios(images, out, encoder(), fitted(images))
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    done = write_ratios(images, out, encoder(), fitted(images))
+    with lock_file(out):  # what is finished is read without a lock, on a read-only disk too
+        assert write_ratios(images, out, encoder(), fitted(images)) == done
 
 
 def test_a_file_or_journal_that_holds_images_twice_is_refused(images, tmp_path):

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -275,6 +277,19 @@ def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, und
     generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
     assert files_of(tmp_path) == files_of(undisturbed)
     assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_a_disk_that_is_full_before_the_first_view_is_one_line(images, tmp_path, monkeypatch):
+    def full(path, array):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("viewgen.run.plan.np.save", full)
+    with pytest.raises(UnwritableOutput, match="the disk is full; free some space and run again"):
+        generate_views(images, tmp_path, Noisy())
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "00000-of-00001.jsonl",
+        "failures.jsonl",
+    ]
 
 
 def test_an_output_that_cannot_be_written_is_told_in_one_line(images, tmp_path):

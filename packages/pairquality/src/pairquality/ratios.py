@@ -78,8 +78,10 @@ def write_ratios(
     if out.suffix != ".parquet":
         raise ValueError(f"Ratios are written to a .parquet file, but out is {out}.")
     about = _about(images_root, encoder, pca)
+    if out.exists():
+        return _summary(out, about)
     with lock_file(out):
-        if not out.exists():
+        if not out.exists():  # another process may have ended between
             journal = _Journal(out.with_name(out.name + ".journal"), {**about, "batch_size": batch_size})
             total = about["images"]["count"]
             rest = islice(iter_images(images_root), journal.done, None)

@@ -109,11 +109,12 @@ def embed_images(
     """
     folder, keys = Path(out_folder), list_images(images_root)
     about = _describe(encoder, keys, batch_size)
-    with lock_folder(folder), writing(folder):
-        if not (folder / "embeddings.json").is_file():
-            _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
-        _refuse_others(folder, "embeddings.json", about)
-        return Embeddings.load(folder)
+    if not (folder / "embeddings.json").is_file():
+        with lock_folder(folder), writing(folder):
+            if not (folder / "embeddings.json").is_file():  # another process may have ended between
+                _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
+    _refuse_others(folder, "embeddings.json", about)
+    return Embeddings.load(folder)
 
 
 def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_size: int) -> dict:

@@ -59,8 +59,10 @@ def distill(
     root, out, config = Path(images_root), Path(out), config or Distillation()
     trained, held_out = _split(root, config)
     training = {**_plain(config), "keys": _digest(trained), "data": str(images_root)}
+    if out.exists():
+        return _finished(out, encoder, pca, training)
     with lock_file(out):
-        if out.exists():
+        if out.exists():  # another process has ended between
             return _finished(out, encoder, pca, training)
         check_writable(out)
         teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))

@@ -96,20 +96,21 @@ def generate_views(
     _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
     name = f"{shard[0]:05d}-of-{shard[1]:05d}"
     with Journal(views / "journals" / f"{name}.jsonl") as journal, _folder(views / f".plan-{name}") as folder:
-        for left in (views / "journals").glob(f"{name}*.tmp"):
-            left.unlink()
-        failures = Failures(views / "failures.jsonl")
-        refused = [] if keys is None else _refuse(images, keys := list(keys), failures)
-        plan = Plan.make(
-            folder,
-            iter_images(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
-            PathSet(recorded_paths(views)) & PathSet(view_files(views)),
-            views_per_image=views_per_image,
-            batch_size=batch_size,
-            seed=seed,
-            image_format=image_format,
-            shard=shard,
-        )
+        with writing(views):
+            for left in (views / "journals").glob(f"{name}*.tmp"):
+                left.unlink()
+            failures = Failures(views / "failures.jsonl")
+            refused = [] if keys is None else _refuse(images, keys := list(keys), failures)
+            plan = Plan.make(
+                folder,
+                iter_images(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
+                PathSet(recorded_paths(views)) & PathSet(view_files(views)),
+                views_per_image=views_per_image,
+                batch_size=batch_size,
+                seed=seed,
+                image_format=image_format,
+                shard=shard,
+            )
         job = Job(
             images=images,
             views=views,
