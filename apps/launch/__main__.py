@@ -2,7 +2,7 @@
 
     uv run apps/launch --standalone --nproc_per_node 8 apps/pretrain imagenet-dino --data imagenet/train
 
-Options are torchrun's (`torchrun --help`). Where a process ends with an error, torchrun adds a report of some thirty
+The options are torchrun's, listed below by --help. Where a process ends with an error, torchrun adds a report of some thirty
 lines; here the program's own line stays the last, and a process that died without one is named.
 """
 
@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    options = parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+    options = parse_args(arguments)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run(options)
