@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, path_inside
+from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, name_fault, path_inside
 
 OUTSIDE = ["", "/etc/passwd", "..", "../a.png", "a/../../b.png", "a/..", "..\\a.png", "a\\..\\b.png", "\\\\host\\a.png",
            "C:\\a.png", "c:/a.png", "a\0.png"]  # fmt: skip
@@ -48,3 +48,15 @@ def test_links_must_stay_inside(tmp_path, monkeypatch):
         for path in ("out/x.png", "a/y.png", "b/y.png"):
             with pytest.raises(ValueError, match="a link to"):
                 path_inside(root, path)
+
+
+def test_a_name_that_is_utf8_is_not_called_otherwise_in_another_locale(monkeypatch):
+    """The bytes of "ü" as a process reads them whose names are UTF-8, ASCII (PYTHONUTF8=0 LC_ALL=C) or Latin-1."""
+    name = "ü.png".encode()
+    assert name_fault(name.decode()) is None
+    assert "rename the file" in str(name_fault(b"\xff.png".decode(errors="surrogateescape")))
+    for encoding in ("ascii", "iso8859-1"):
+        monkeypatch.setattr("sys.getfilesystemencoding", lambda encoding=encoding: encoding)
+        fault = name_fault(name.decode(encoding, errors="surrogateescape"))
+        assert fault == f"this process reads file names as {encoding}, not as UTF-8: run it with PYTHONUTF8=1"
+        assert name_fault("plain.png") is None

@@ -6,12 +6,23 @@ refused before anything is opened.
 
 import os
 import re
+import sys
 from itertools import accumulate, islice
 from pathlib import Path
 
 # Empty, absolute, a drive's, one part "..", or with a NUL; in the common syntax of Python's re and of RE2 (pyarrow).
 OUTSIDE_PATTERN = r"^$|^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\x00"
 _OUTSIDE = re.compile(OUTSIDE_PATTERN)
+
+
+def name_fault(key: str) -> str | None:
+    """What to do where a file's name, as this process reads it, fits no UTF-8 text; None where it does."""
+    encoding = sys.getfilesystemencoding().lower()
+    if encoding not in ("utf-8", "utf8") and not key.isascii():
+        return f"this process reads file names as {encoding}, not as UTF-8: run it with PYTHONUTF8=1"
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        return "its name is not UTF-8: rename the file"
+    return None
 
 
 def leaves_folder(path: str) -> bool:

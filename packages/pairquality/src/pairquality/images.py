@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from genviews_core.images import UnreadableImage, read_image
+from genviews_core.keys import name_fault
 from genviews_core.listing import iter_images
 
 __all__ = ["Read", "UnreadableImage", "iter_images", "read_batches", "read_image"]
@@ -33,8 +34,8 @@ def read_batches(
 
 def _read(root: Path, key: str, size: int) -> Tensor | UnreadableImage:
     try:
-        if any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise UnreadableImage(f"the name {key!r} is not UTF-8: rename the file")
+        if fault := name_fault(key):
+            raise UnreadableImage(f"cannot read {key!r}; {fault}")
         return read_image(root / key, size)
     except UnreadableImage as error:
         return error

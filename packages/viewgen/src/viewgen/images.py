@@ -4,7 +4,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from genviews_core.images import SUFFIXES, UnreadableImage, read_image
-from genviews_core.keys import leaves_folder
+from genviews_core.keys import leaves_folder, name_fault
 from genviews_core.listing import iter_images
 
 __all__ = ["UnreadableImage", "iter_images", "key_path", "list_images", "read_image"]
@@ -31,6 +31,6 @@ def key_path(root: Path, key: str) -> Path:
     """
     if leaves_folder(key) or not PurePosixPath(key).parts:
         raise UnreadableImage(f"the key {key!r} is refused: a key is a path inside its folder, without '..'")
-    if any("\ud800" <= letter <= "\udfff" for letter in key):
-        raise UnreadableImage(f"the key {key!r} is refused: rename the file, its name is not UTF-8")
+    if fault := name_fault(key):
+        raise UnreadableImage(f"the key {key!r} is refused; {fault}")
     return root / key
