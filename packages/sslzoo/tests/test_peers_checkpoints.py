@@ -161,11 +161,11 @@ def test_a_bare_vision_transformer_wants_timms_own_images(tmp_path):
     assert open_official(tmp_path / "a.pth", layout="dino-backbone")[1]["recipe"]["mean"] == [0.485, 0.456, 0.406]
 
 
-def test_a_network_of_timm_that_is_named_keeps_what_its_head_module_holds(tmp_path):
-    name = "timm/convnext_atto"
-    network = timm.create_model("convnext_atto", num_classes=5).eval()
+@pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050"])
+def test_a_network_of_timm_that_is_named_loses_its_classifier_alone(name, tmp_path):
+    network = timm.create_model(name, num_classes=5).eval()
     torch.save(network.state_dict(), tmp_path / "a.pth")
-    backbone, _ = open_official(tmp_path / "a.pth", name)
+    backbone, _ = open_official(tmp_path / "a.pth", f"timm/{name}")
     with torch.no_grad():
         images = torch.randn(1, 3, 64, 64)
         assert torch.equal(backbone(images), network.forward_head(network.forward_features(images), pre_logits=True))

@@ -46,7 +46,7 @@ BARE = Layout(
     method=None,
     source="a network's state_dict without heads",
     licence="as its authors say",
-    dropped=("fc.", "head."),
+    dropped=("fc.", "head.", "classifier."),
     rename=only_counted,
 )
 _DINOV2 = Layout(
