@@ -2,8 +2,8 @@
 
     uv run apps/launch --standalone --nproc_per_node 8 apps/pretrain imagenet-dino --data imagenet/train
 
-The options are torchrun's, listed below by --help. Where a process ends with an error, torchrun adds a report of some thirty
-lines; here the program's own line stays the last, and a process that died without one is named.
+The options are torchrun's, listed below by --help. Where a process ends with an error, torchrun adds a report of some
+thirty lines; here the program's own line stays the last, and a process that died without one is named.
 """
 
 from __future__ import annotations
