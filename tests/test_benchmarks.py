@@ -20,10 +20,11 @@ def run(programs):
 def test_a_step_is_timed_beside_lightly(run):
     pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
     words = ("--methods", "SimSiam", "DINO", "--batch-size", "4", "--image-size", "16", "--rounds", "1")
-    printed = run("step", *words, "--precisions", "float32", "--lines")
+    printed = run("step", *words, "--precisions", "float32", "--lines", "--profile")
     rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert [row["method"] for row in rows] == ["SimSiam", "DINO"]
     assert all(row["ratio"] == row["to lightly's default"] and row["MFU"] == "" for row in rows)
+    assert printed.count("Self CPU time total") == 2
 
 
 def test_augmentation_is_timed_beside_torchvision_and_kornia(run):

@@ -91,7 +91,7 @@ def run_arm(arm: Arm, bench: Bench) -> None:
     views = None if views is None else views.to(bench.device)
     training = Pretraining(train, bench.recipe, epochs=arm.epochs, seed=arm.seed, views=views)
     seconds = training.run(deadline=bench.deadline)
-    found = accuracies(training.method.backbone, train, test, half=bench.recipe.half)
+    found = accuracies(training.method.backbone, train, test, bench.recipe)
     told = {"arm": arm.name, "seed": arm.seed, "epochs": arm.epochs, "images": len(train), **bench.about}
     bench.record(f"arm {arm.name}", about=told, **found, seconds=seconds)
 

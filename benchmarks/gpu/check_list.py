@@ -67,8 +67,8 @@ def _steps(device: str, tiny: bool) -> Iterator[Check]:
     if tiny:
         yield _step("resnet18", 16, 4, ("SimSiam",), device, rounds=1, precisions=("float32",))
         return
-    yield _step("resnet50", 224, 128, ("SimSiam", "BYOL"), device, rounds=8)
-    yield _step("vit_small", 224, 128, ("DINO",), device, rounds=8)
+    yield _step("resnet50", 224, 128, ("SimSiam", "BYOL"), device, rounds=8, more=("--profile",))
+    yield _step("vit_small", 224, 128, ("DINO",), device, rounds=8, more=("--profile",))
     yield _step("resnet18", 32, 512, METHODS, device, rounds=20)
     yield _step("resnet50", 224, 128, ("SimSiam",), device, rounds=8, compiled=True, limit=90.0)
     yield _step("vit_small", 224, 128, ("DINO",), device, rounds=8, compiled=True, limit=90.0)
@@ -85,12 +85,13 @@ def _step(
     rounds: int,
     precisions: Sequence[str] = ("bf16",),
     compiled: bool = False,
+    more: Sequence[str] = (),
     limit: float = 60.0,
 ) -> Check:
     words = ["step", "--backbone", backbone, "--image-size", str(size), "--batch-size", str(batch)]
     words += ["--methods", *methods, "--precisions", *precisions, "--rounds", str(rounds)]
     name = f"step: {backbone}{', compiled' if compiled else ''}"
-    return _throughput(name, [*words, *["--compile"] * compiled], device, limit=limit)
+    return _throughput(name, [*words, *["--compile"] * compiled, *more], device, limit=limit)
 
 
 def _augmentations(device: str, tiny: bool) -> Iterator[Check]:

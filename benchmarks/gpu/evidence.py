@@ -132,7 +132,7 @@ class Run:
             save_weights(self.options.out, "encoder", self.backbone.state_dict())
             self.facts["encoder"] = {"epochs": epochs, "images": count}
             save_facts(self.options.out, self.facts)
-            found = accuracies(self.backbone, self.train, self.test, half=self.recipe.half)
+            found = accuracies(self.backbone, self.train, self.test, self.recipe)
             self.record("encoder", about=self.facts["encoder"], **found, seconds=taken)
         self.embeddings = features_of(self.backbone, self.train, half=self.recipe.half).features
 

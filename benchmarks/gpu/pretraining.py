@@ -48,6 +48,7 @@ class Recipe:
         capture: record a step as a CUDA graph.
         compile: torch.compile of backbone and head.
         size: S.
+        probe_epochs: of the linear probe that measures the encoder.
     """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "resnet18", "cifar_stem": True})
@@ -61,6 +62,7 @@ class Recipe:
     capture: bool = False
     compile: bool = False
     size: int = 32
+    probe_epochs: int = 30
 
     @property
     def augment(self) -> Augment:
@@ -194,12 +196,12 @@ def features_of(backbone: nn.Module, split: Split, *, half: bool = False, batch:
 
 
 def accuracies(
-    backbone: nn.Module, train: Split, test: Split, *, linear: bool = True, half: bool = False, epochs: int = 30
+    backbone: nn.Module, train: Split, test: Split, recipe: Recipe, *, linear: bool = True
 ) -> dict[str, float]:
-    """Top-1 in percent on the test images: kNN (k 20), and a linear probe of so many epochs."""
-    known, asked = (features_of(backbone, split, half=half) for split in (train, test))
+    """Top-1 in percent on the test images: kNN (k 20), and a linear probe."""
+    known, asked = (features_of(backbone, split, half=recipe.half) for split in (train, test))
     k = min(20, len(train))
     found = {"knn": ssl_eval.knn_accuracy(known, asked, k=k)[k]}
     if linear:
-        found["linear"] = ssl_eval.linear_probe(known, asked, epochs=epochs, batch_size=1024).accuracy
+        found["linear"] = ssl_eval.linear_probe(known, asked, epochs=recipe.probe_epochs, batch_size=1024).accuracy
     return found

@@ -63,7 +63,7 @@ def main(options: SpeedRun) -> dict[float, float]:
         nonlocal best
         if epoch % options.every and epoch != options.epochs:
             return False
-        found = accuracies(backbone, train, test, linear=False, half=recipe.half)["knn"]
+        found = accuracies(backbone, train, test, recipe, linear=False)["knn"]
         best = max(best, found)
         for mark in options.marks:
             if found >= mark and mark not in reached:

@@ -87,7 +87,7 @@ def main(options: Trial) -> None:
 def sizes(tiny: bool) -> tuple[Recipe, ELDMConfig]:
     """Encoder and diffusion model of the evidence, or such as learn nothing, for a test."""
     if tiny:
-        return Recipe(backbone=TINY, batch_size=16, half=False), tiny_config()
+        return Recipe(backbone=TINY, batch_size=16, half=False, probe_epochs=2), tiny_config()
     return Recipe(), real_config()
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslzoo
@@ -30,6 +31,7 @@ class StepBenchmark:
         image_size: pixels.
         precisions: bf16 is autocast; float32 is lightly's default.
         compile: torch.compile for the networks of both sides.
+        profile: after a method's rows, print what our step spends its time on, in the first precision.
         rounds: timed.
         device: where both run.
     """
@@ -40,6 +42,7 @@ class StepBenchmark:
     image_size: int = 32
     precisions: tuple[Precision, ...] = ("bf16", "float32")
     compile: bool = False
+    profile: bool = False
     rounds: int = 10
     device: str = "cpu"
 
@@ -68,6 +71,17 @@ def measure_steps(options: StepBenchmark) -> Iterator[tuple[str, ...]]:
             more = (_mfu(flops * mine / options.batch_size, images.device, precision), *_memory(peaks, precision))
             told = f"{precision}, compiled" if options.compile else precision
             yield (name, f"{options.backbone}, {options.image_size} px", told, *cells, *more)
+        if options.profile:
+            _tell_profile(work[f"ours {options.precisions[0]}"], images.device)
+
+
+def _tell_profile(run: Callable[[], None], device: torch.device) -> None:
+    """Print the operations of three steps that took the longest themselves."""
+    kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
+    with profile(activities=kinds) as found:
+        for _ in range(3):
+            run()
+    print(found.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=20, max_name_column_width=60))
 
 
 def _flops(model: nn.Module, images: Tensor) -> int:
