@@ -82,6 +82,18 @@ def test_unreadable_images_are_listed_and_left_out(images, tmp_path, encoder):
     assert [json.loads(line)["key"] for line in failures] == ["broken.png"]
 
 
+@pytest.mark.parametrize("name", ["embeddings.json", "keys.jsonl", "vectors.f16"])
+@pytest.mark.parametrize("damage", [None, b"", b"[]", b"{}", b'"a"\n"b"\n'])
+def test_damaged_embeddings_are_told_in_one_line(embeddings, tmp_path, name, damage):
+    folder = shutil.copytree(embeddings.folder, tmp_path / "damaged")
+    (folder / name).unlink()
+    if damage is not None:
+        (folder / name).write_bytes(damage)
+    with pytest.raises(ValueError, match="damaged|no finished embeddings") as told:
+        Embeddings.load(folder)
+    assert str(folder) in str(told.value) and "\n" not in str(told.value)
+
+
 def test_another_encoder_or_other_images_are_refused(images, tmp_path, encoder, make_encoder, write_images):
     embed_images(images, tmp_path / "out", encoder())
     other = make_encoder()

@@ -60,18 +60,26 @@ class Embeddings:
         """Map the embeddings in ``folder``.
 
         Raises:
-            ValueError: if the folder has none, or their making was not finished.
+            ValueError: if the folder has none, their making was not finished, or a file is missing or damaged.
         """
         folder = Path(folder)
         if not (folder / "embeddings.json").is_file():
             raise ValueError(f"{folder} has no finished embeddings: make them with embed_images")
-        about: dict[str, Any] = json.loads((folder / "embeddings.json").read_text())
-        shape = (about.pop("count"), about.pop("dim"))
-        keys = KeyFile(folder / "keys.jsonl")
-        vectors = np.memmap(folder / "vectors.f16", dtype=np.float16, mode="r", shape=shape)
-        del about["images"]
-        about.update({name: tuple(about[name]) for name in ("encoder_mean", "encoder_std")})
-        return cls(folder=folder, keys=keys, vectors=vectors, **about)
+        try:
+            about: dict[str, Any] = json.loads((folder / "embeddings.json").read_text())
+            shape = (about.pop("count"), about.pop("dim"))
+            keys = KeyFile(folder / "keys.jsonl")
+            vectors = np.memmap(folder / "vectors.f16", dtype=np.float16, mode="r", shape=shape)
+            del about["images"]
+            about.update({name: tuple(about[name]) for name in ("encoder_mean", "encoder_std")})
+            if len(keys) != len(vectors):
+                raise ValueError(f"{len(keys)} keys and {len(vectors)} vectors")
+            return cls(folder=folder, keys=keys, vectors=vectors, **about)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"the embeddings in {folder} are damaged ({reason}): delete them and embed again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.keys)
