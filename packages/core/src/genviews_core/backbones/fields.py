@@ -33,8 +33,8 @@ class Option:
     """
 
     kind: type
-    low: float = 0
-    high: float = math.inf
+    low: float | int = 0
+    high: float | int = math.inf
     choices: tuple[Any, ...] = field(default=())
     pattern: str = ""
     many: bool = False
