@@ -89,7 +89,7 @@ def test_damaged_embeddings_are_told_in_one_line(embeddings, tmp_path, name, dam
     (folder / name).unlink()
     if damage is not None:
         (folder / name).write_bytes(damage)
-    with pytest.raises(ValueError, match="damaged|no finished embeddings") as told:
+    with pytest.raises(ValueError, match=r"damaged|no finished embeddings") as told:
         Embeddings.load(folder)
     assert str(folder) in str(told.value) and "\n" not in str(told.value)
 
