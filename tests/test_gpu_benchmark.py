@@ -78,17 +78,20 @@ def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, c
 
 
 def test_weights_are_carried_in_half_precision_and_small_files(tmp_path, monkeypatch):
-    import carried
+    import portable_state
 
-    monkeypatch.setattr(carried, "LARGEST", 5000)
+    monkeypatch.setattr(portable_state, "LARGEST", 5000)
     tensors = {f"{number}": torch.randn(1000) for number in range(7)} | {"count": torch.tensor(3)}
-    files = carried.save_weights(tmp_path, "net", tensors)
+    files = portable_state.save_weights(tmp_path, "net", tensors)
     assert len(files) == 4 and all(file.stat().st_size < 5500 for file in files)
-    kept = carried.load_weights(tmp_path, "net")
+    kept = portable_state.load_weights(tmp_path, "net")
     assert kept.keys() == tensors.keys() and kept["count"] == 3
     assert all(torch.equal(kept[name], tensors[name].half().float()) for name in "0123456")
-    assert len(carried.save_weights(tmp_path, "net", {"0": torch.zeros(2)})) == 1
-    assert list(carried.load_weights(tmp_path, "net")) == ["0"] and carried.load_weights(tmp_path, "other") == {}
+    assert len(portable_state.save_weights(tmp_path, "net", {"0": torch.zeros(2)})) == 1
+    assert (
+        list(portable_state.load_weights(tmp_path, "net")) == ["0"]
+        and portable_state.load_weights(tmp_path, "other") == {}
+    )
 
 
 def test_a_pair_has_its_image_and_its_view_in_either_order(data):
@@ -108,11 +111,11 @@ def test_a_pair_has_its_image_and_its_view_in_either_order(data):
     assert 10 < (first > second)[:, 0, 0, 0].sum() < 54
 
 
-def test_a_painter_learns_what_its_embeddings_say_and_goes_on_from_half_precision():
+def test_a_diffusion_model_learns_what_its_embeddings_say_and_goes_on_from_half_precision():
     from dataclasses import replace
 
+    from device_eldm import DeviceELDM, tiny_config
     from images import Split
-    from painting import Painter, tiny_config
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % 2
@@ -121,21 +124,21 @@ def test_a_painter_learns_what_its_embeddings_say_and_goes_on_from_half_precisio
     embeddings = nn.functional.one_hot(labels, 8) + 0.05 * torch.randn(32, 8, generator=generator)
     split = Split(images=images, labels=labels, classes=("dark", "light"))
     config = replace(tiny_config(), learning_rate=3e-3, warmup_steps=10, ema_decay=0.9)
-    painter = Painter(config, split, embeddings, capture=False)
-    assert painter.learn(60.0, most=60)["images"] == 480
-    painted = painter.paint(embeddings, steps=4, guidance=1.0, seed=0).float()
-    levels = painted.mean((1, 2, 3))
+    eldm = DeviceELDM(config, split, embeddings, capture=False)
+    assert eldm.learn(60.0, most=60)["images"] == 480
+    generated = eldm.generate(embeddings, steps=4, guidance=1.0, seed=0).float()
+    levels = generated.mean((1, 2, 3))
     assert levels[labels == 0].mean() < 90 and levels[labels == 1].mean() > 150
 
-    kept = {name: value.half() if value.is_floating_point() else value for name, value in painter.state().items()}
-    other = Painter(config, split, embeddings, capture=False, seed=1)
+    kept = {name: value.half() if value.is_floating_point() else value for name, value in eldm.state().items()}
+    other = DeviceELDM(config, split, embeddings, capture=False, seed=1)
     other.load({name: value.float() if value.is_floating_point() else value for name, value in kept.items()})
-    again = other.paint(embeddings, steps=4, guidance=1.0, seed=0).float()
-    assert other.images_seen == 480 and (again - painted).abs().mean() < 0.5
+    again = other.generate(embeddings, steps=4, guidance=1.0, seed=0).float()
+    assert other.images_seen == 480 and (again - generated).abs().mean() < 0.5
 
 
 def test_nearest_images_are_never_the_image_itself():
-    from kinds_of_views import nearest
+    from view_sources import nearest
 
     vectors = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     similarity = (vectors @ vectors.T).fill_diagonal_(-2)
@@ -168,7 +171,7 @@ def test_results_that_were_broken_off_are_left_out(tmp_path, capsys):
         run(capsys, "table", "--results", tmp_path / "none.jsonl")
 
 
-def test_checks_keep_what_each_program_told_until_it_failed_or_hung(tmp_path, capsys, monkeypatch):
+def test_checks_keep_what_each_program_printed_until_it_failed_or_hung(tmp_path, capsys, monkeypatch):
     import checks
     from check_list import Check
     from records import read_lines
@@ -194,7 +197,7 @@ def test_checks_keep_what_each_program_told_until_it_failed_or_hung(tmp_path, ca
     ends = {line["about"]["check"]: line for line in lines if line["name"] in ("done", "not done", "left out")}
     assert ends["step: one"]["name"] == ends["tests"]["name"] == "done" and ends["late"]["name"] == "left out"
     assert ends["hangs"]["figures"]["reason"] == "out of time" and ends["hangs"]["figures"]["seconds"] < 10
-    assert "out of memory" in ends["fails"]["figures"]["said"] and "noise" in results.with_suffix(".log").read_text()
+    assert "out of memory" in ends["fails"]["figures"]["output"] and "noise" in results.with_suffix(".log").read_text()
     with pytest.raises(ValueError, match="there are step: one, hangs"):
         checks.main(checks.Checks(results=results, only=("nothing",)))
 

@@ -152,18 +152,18 @@ def folder(images, tmp_path) -> Path:
 
 
 @EVERYWHERE
-def test_a_diffusion_model_learns_and_paints(folder, tmp_path, device):
+def test_a_diffusion_model_learns_and_generates(folder, tmp_path, device):
     encoder = ImageEncoder(nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8)), size=16, device=device)
     embeddings = embed_images(folder, tmp_path / "embedded", encoder)
     sizes = {"resolution": 16, "channels": (16, 16), "head_dim": 16, "norm_groups": 8, "cross_dim": 16}
     config = replace(preset("32-small"), **sizes, steps=3, batch_size=4, bf16=device == "cuda", warmup_steps=1)
     model = train_eldm(folder, embeddings, tmp_path / "eldm", config, device=device)
     vectors = torch.from_numpy(embeddings.vectors[:4].astype("float32"))
-    painted = [
+    generated = [
         ELDMGenerator(model, steps=3, device=place).generate(vectors, seeds=range(4)) for place in (device, "cpu")
     ]
-    assert painted[0].shape == (4, 3, 16, 16)
-    assert (painted[0].float() - painted[1].float()).abs().mean() < 2
+    assert generated[0].shape == (4, 3, 16, 16)
+    assert (generated[0].float() - generated[1].float()).abs().mean() < 2
 
 
 @EVERYWHERE
@@ -196,7 +196,7 @@ def test_the_peak_of_this_gpu_is_known_and_is_one():
 @EVERYWHERE
 def test_a_recorded_step_is_the_plain_one(monkeypatch, device):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
-    from captured import LossAndGradients
+    from cuda_graphs import LossAndGradients
 
     found = []
     for capture in (False, device == "cuda"):
@@ -216,7 +216,7 @@ def test_a_recorded_step_is_the_plain_one(monkeypatch, device):
 @EVERYWHERE
 def test_what_is_made_ahead_comes_in_order(monkeypatch, device):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
-    from captured import made_ahead
+    from cuda_graphs import prefetch
 
     items = ((torch.full((1000,), float(number), device=device),) for number in range(20))
-    assert [item.mean().item() for (item,) in made_ahead(items, torch.device(device))] == list(range(20))
+    assert [item.mean().item() for (item,) in prefetch(items, torch.device(device))] == list(range(20))

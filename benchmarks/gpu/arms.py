@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from captured import tune
+from cuda_graphs import tune
 from images import Split
 from pretraining import Pretraining, Recipe, accuracies
 from records import Recorder
@@ -92,8 +92,8 @@ def run_arm(arm: Arm, bench: Bench) -> None:
     training = Pretraining(train, bench.recipe, epochs=arm.epochs, seed=arm.seed, views=views)
     seconds = training.run(deadline=bench.deadline)
     found = accuracies(training.method.backbone, train, test, bench.recipe)
-    told = {"arm": arm.name, "seed": arm.seed, "epochs": arm.epochs, "images": len(train), **bench.about}
-    bench.record(f"arm {arm.name}", about=told, **found, seconds=seconds)
+    about = {"arm": arm.name, "seed": arm.seed, "epochs": arm.epochs, "images": len(train), **bench.about}
+    bench.record(f"arm {arm.name}", about=about, **found, seconds=seconds)
 
 
 def run_arms(arms: Sequence[Arm], bench: Bench) -> list[Arm]:

@@ -56,7 +56,7 @@ def all_checks(device: str, *, tiny: bool) -> list[Check]:
 
 
 def _tests(device: str, tiny: bool) -> Iterator[Check]:
-    chosen = ["-m", "gpu"] if device == "cuda" else ["-m", "not gpu and not slow", "-k", "crops or made_ahead"]
+    chosen = ["-m", "gpu"] if device == "cuda" else ["-m", "not gpu and not slow", "-k", "crops or prefetch"]
     many = [] if tiny else ["-n", "6", "--dist", "worksteal"]
     files = ["tests/test_on_gpu.py"] + ([] if tiny else ["tests/test_gpu_benchmark.py"])
     words = ("-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short", "--timeout=100", *chosen, *many, *files)

@@ -24,7 +24,7 @@ from budget import Budget
 from check_list import Check, all_checks
 from records import ROOT, Recorder
 
-TOLD = 2000  # characters of what a failed program said that are kept
+OUTPUT_TAIL = 2000  # characters of a failed program's output that are kept
 LEAST = 5.0  # seconds: with less, nothing is begun
 
 
@@ -67,7 +67,7 @@ def main(options: Checks) -> None:
 def run_check(check: Check, results: Path, seconds: float, log: Path) -> None:
     """Run one program for so long at most, its results recorded as they come."""
     record, began = Recorder(results, check.part), time.monotonic()
-    told: list[str] = []
+    lines: list[str] = []
     command = [sys.executable, *check.words]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -83,7 +83,7 @@ def run_check(check: Check, results: Path, seconds: float, log: Path) -> None:
             for line in process.stdout:
                 kept.write(line)
                 kept.flush()
-                told = [*told[-40:], line]
+                lines = [*lines[-40:], line]
                 check.take(line, record)
         code = process.wait()
     finally:
@@ -95,7 +95,7 @@ def run_check(check: Check, results: Path, seconds: float, log: Path) -> None:
         finish("done", about={"check": check.name}, seconds=taken)
     else:
         why = "out of time" if taken >= seconds else f"exit code {code}"
-        finish("not done", about={"check": check.name}, reason=why, seconds=taken, said="".join(told)[-TOLD:])
+        finish("not done", about={"check": check.name}, reason=why, seconds=taken, output="".join(lines)[-OUTPUT_TAIL:])
 
 
 def end(process: subprocess.Popen[str]) -> None:

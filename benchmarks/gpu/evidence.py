@@ -24,14 +24,14 @@ import sslzoo
 import viewgen
 from arms import PLAIN, Arm, Bench, run_arms, save_data
 from budget import Budget
-from captured import tune
-from carried import load_facts, load_weights, save_facts, save_weights
+from cuda_graphs import tune
+from device_eldm import DeviceELDM
 from images import Split, read_data
-from kinds_of_views import agreements, contact_sheet, nearest, open_classify
-from painting import Painter
+from portable_state import load_progress, load_weights, save_progress, save_weights
 from pretraining import Pretraining, accuracies, features_of
 from records import Recorder
 from trial import Speeds, finish_trial, measure_speeds, sizes, start_trial
+from view_sources import agreements, contact_sheet, load_classifier, nearest
 
 ENCODER, GENERATOR, VIEWS = 0.15, 0.35, 0.12
 """Shares of the minutes; the arms have what is left."""
@@ -46,7 +46,7 @@ class Evidence:
     data: str = "cifar10"
     """A folder or archive with train/CLASS and test/CLASS; "cifar10" looks for cifar10.tar.xz."""
     out: Path = Path("runs/gpu")
-    """Weights, facts and contact sheet: what another machine goes on from."""
+    """Weights, progress and contact sheet; a run with this folder on another machine continues from it."""
     results: Path | None = None
     """JSON lines; OUT/results.jsonl without."""
     classifier: Path | None = None
@@ -66,7 +66,7 @@ class Evidence:
 
 
 def main(options: Evidence) -> None:
-    """Run it; a part that fails is told of, and what does not need it goes on."""
+    """Run it; a part that fails is recorded, and the parts that do not need it go on."""
     tune(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     record = Recorder(options.results or options.out / "results.jsonl", "evidence")
@@ -79,7 +79,7 @@ class Run:
     def __init__(self, options: Evidence, record: Recorder, budget: Budget) -> None:
         self.options, self.record, self.budget = options, record, budget
         self.recipe, self.config = sizes(options.tiny)
-        self.facts = load_facts(options.out)
+        self.progress = load_progress(options.out)
         self.views: dict[str, Tensor] = {}
 
     def run(self) -> None:
@@ -88,7 +88,7 @@ class Run:
         about = {name: value for name, value in asdict(self.speeds).items() if name != "notes"}
         self.record("speeds", about={"notes": list(self.speeds.notes)}, **about, start=self.budget.spent)
         self.recipe = replace(self.recipe, capture=self.speeds.capture_pairs)
-        for part in (self.encoder, self.generator, self.paint, self.look, self.compare):
+        for part in (self.encoder, self.generator, self.generate_views, self.inspect_views, self.train_arms):
             try:
                 part()
             except Exception as error:
@@ -117,7 +117,7 @@ class Run:
         return speeds, data
 
     def encoder(self) -> None:
-        """The encoder that conditions the diffusion model: carried here, or trained by hand-made views."""
+        """The encoder that conditions the diffusion model: from OUT, or trained with hand-made views."""
         kept, count = load_weights(self.options.out, "encoder"), len(self.train)
         if kept:
             backbone = sslzoo.create_backbone(**self.recipe.backbone)
@@ -130,68 +130,68 @@ class Run:
             taken = training.run()
             self.backbone = training.method.backbone
             save_weights(self.options.out, "encoder", self.backbone.state_dict())
-            self.facts["encoder"] = {"epochs": epochs, "images": count}
-            save_facts(self.options.out, self.facts)
+            self.progress["encoder"] = {"epochs": epochs, "images": count}
+            save_progress(self.options.out, self.progress)
             found = accuracies(self.backbone, self.train, self.test, self.recipe)
-            self.record("encoder", about=self.facts["encoder"], **found, seconds=taken)
+            self.record("encoder", about=self.progress["encoder"], **found, seconds=taken)
         self.embeddings = features_of(self.backbone, self.train, half=self.recipe.half).features
 
     def generator(self) -> None:
         """The diffusion model learns, from where it stood; a run that trains no encoder gives it that time too."""
         options = self.options
         kept = load_weights(options.out, "eldm")
-        painter = Painter(self.config, self.train, self.embeddings, capture=self.speeds.capture_images)
+        eldm = DeviceELDM(self.config, self.train, self.embeddings, capture=self.speeds.capture_images)
         if kept:
-            painter.load(kept)
+            eldm.load(kept)
         wanted = GENERATOR + (ENCODER if kept else 0)
-        self.learned = painter.learn(self.budget.share(wanted), most=4 if options.tiny else None)
-        self.painter = painter
-        save_weights(options.out, "eldm", painter.state())
-        self.facts["generator"] = {"images": painter.images_seen}
-        save_facts(options.out, self.facts)
+        self.learned = eldm.learn(self.budget.share(wanted), most=4 if options.tiny else None)
+        self.eldm = eldm
+        save_weights(options.out, "eldm", eldm.state())
+        self.progress["generator"] = {"images": eldm.images_seen}
+        save_progress(options.out, self.progress)
         self.record("generator", about={"kept": bool(kept)}, **self.learned)
 
-    def paint(self) -> None:
+    def generate_views(self) -> None:
         """A generative and an interpolated view of each image, or of as many as there is time for."""
         options, began, count = self.options, self.budget.spent, len(self.train)
         most = int(MARGIN * self.budget.share(VIEWS) * self.speeds.views)
         steps = max(4, min(options.sampling_steps, options.sampling_steps * most // count))
         settings = {"steps": steps, "guidance": options.guidance}
-        self.views["generative"] = self.painter.paint(self.embeddings, **settings, seed=1)
+        self.views["generative"] = self.eldm.generate(self.embeddings, **settings, seed=1)
         partner = torch.randperm(count, generator=torch.Generator().manual_seed(2)).to(self.embeddings.device)
         mixed = viewgen.slerp(self.embeddings, self.embeddings[partner], 0.5)[: max(min(count, 256), most - count)]
-        self.views["interpolated"] = self.painter.paint(mixed, **settings, seed=2)
+        self.views["interpolated"] = self.eldm.generate(mixed, **settings, seed=2)
         seconds = self.budget.spent - began
         made = sum(len(images) for images in self.views.values())
         self.record("views", about=settings, views=made, seconds=seconds, ms_a_view=1000 * seconds / made)
 
-    def look(self) -> None:
+    def inspect_views(self) -> None:
         """Retrieved views as rivals, class agreement of all, and a contact sheet."""
         self.views["retrieved"] = self.train.images[nearest(self.embeddings)]
         contact_sheet(self.options.out / "sheet.png", self.train, self.views)
         if self.options.classifier is not None:
-            classify = open_classify(self.options.classifier, self.options.device)
+            classify = load_classifier(self.options.classifier, self.options.device)
             self.agreement = agreements(classify, self.train, self.views)
             about = {"classifier": self.options.classifier.name, **self._stand()}
             self.record("class agreement", about=about, **self.agreement)
 
-    def compare(self) -> None:
+    def train_arms(self) -> None:
         """The arms, with what time is left; those that an earlier run ended are not trained again."""
-        options, done = self.options, set(self.facts.get("done", ()))
+        options, done = self.options, set(self.progress.get("done", ()))
         stand = self._stand()["generator_images"]
         names = [name for name in options.arms if name == PLAIN or len(self.views.get(name, ())) == len(self.train)]
-        epochs = options.arm_epochs or self.facts.get("arm_epochs")
+        epochs = options.arm_epochs or self.progress.get("arm_epochs")
         planned = [(name, seed) for seed in range(options.seeds) for name in names]
         if epochs is None:
             start = 20.0 if options.device != "cpu" else 0.0  # of a process
             seconds = MARGIN * max(0.0, self.budget.left - start)
             epochs = max(1, int(seconds * self.speeds.pairs / (len(self.train) * max(1, len(planned)))))
-        painted = ("generative", "interpolated")
-        marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in painted)}" for name, seed in planned}
+        generated = ("generative", "interpolated")
+        marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in generated)}" for name, seed in planned}
         wanted = [Arm(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done]
         views = {name: self.views[name] for name in names if name != PLAIN}
         about = {**self._stand(), "agreement": getattr(self, "agreement", {})}
-        with TemporaryDirectory() as work:  # not in OUT, which is carried home whatever happens
+        with TemporaryDirectory() as work:  # not in OUT, which is copied back whatever happens
             save_data(Path(work), self.train, self.test, views)
             bench = Bench(
                 work=Path(work),
@@ -202,12 +202,12 @@ class Run:
                 deadline=time.monotonic() + self.budget.left,
             )
             ended = run_arms(wanted, bench)
-        self.facts |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
-        save_facts(options.out, self.facts)
+        self.progress |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
+        save_progress(options.out, self.progress)
 
     def _stand(self) -> dict[str, Any]:
         return {
-            "generator_images": self.facts.get("generator", {}).get("images", 0),
+            "generator_images": self.progress.get("generator", {}).get("images", 0),
             "guidance": self.options.guidance,
             "sampling_steps": self.options.sampling_steps,
         }

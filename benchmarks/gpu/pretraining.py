@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import ssl_eval
 import sslzoo
-from captured import LossAndGradients, made_ahead
+from cuda_graphs import LossAndGradients, prefetch
 from images import DeviceLoader, Split
 from pairdata import Augment, PairBatch
 from sslzoo import schedules
@@ -136,7 +136,7 @@ class Pretraining:
         """One epoch; the loss of its last batch."""
         self.method.train()
         step, loss = epoch * self.steps, torch.zeros(())
-        for first, second in made_ahead(self._augmented(epoch), self.device):
+        for first, second in prefetch(self._augmented(epoch), self.device):
             for views in zip(first.split(self.batch), second.split(self.batch), strict=True):
                 self._schedule(step)
                 loss = self.step(*views)

@@ -66,9 +66,9 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """Of this working tree; what GENVIEWS_COMMIT says where there is no repository."""
-    told = os.environ.get("GENVIEWS_COMMIT")
-    if told:
-        return told
+    commit = os.environ.get("GENVIEWS_COMMIT")
+    if commit:
+        return commit
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,7 +1,7 @@
 """Seconds of training to an accuracy: kNN (k 20) of 80% and 85% on CIFAR-10's test images, by ResNet-18 from scratch.
 
 The clock runs while the encoder trains, augmentation included; what is left out (reading the images, recording the
-step, measuring kNN) is told beside it.
+step, measuring kNN) is reported beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from budget import Budget
-from captured import tune
+from cuda_graphs import tune
 from images import read_data
 from pretraining import Pretraining, Recipe, accuracies
 from records import Recorder

@@ -30,11 +30,11 @@ def main(options: Tables) -> None:
         ValueError: there is no result.
     """
     lines = [line for path in options.results for line in read_lines(path)]
-    told = list(tables(line for line in lines if options.part in (None, line["part"])))
-    if not told:
+    markdown = list(tables(line for line in lines if options.part in (None, line["part"])))
+    if not markdown:
         files = ", ".join(map(str, options.results))
         raise ValueError(f"expected results in {files}, got none; run checks, evidence or speedrun with --results")
-    print("\n\n".join(told))
+    print("\n\n".join(markdown))
 
 
 def tables(lines: Iterable[Line]) -> Iterator[str]:

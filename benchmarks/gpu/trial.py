@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from captured import tune
+from cuda_graphs import tune
+from device_eldm import DeviceELDM, real_config, tiny_config
 from images import Split
-from painting import Painter, real_config, tiny_config
 from pretraining import AHEAD, Pretraining, Recipe
 from viewgen.eldm.config import ELDMConfig
 
@@ -139,28 +139,28 @@ def _pairs(recipe: Recipe, device: str, batches: int) -> float:
 
 
 def _images(config: ELDMConfig, device: str, capture: bool, batches: int) -> float:
-    painter = _painter(config, device, capture)
-    painter.learn(60.0, most=4)
+    eldm = _build(config, device, capture)
+    eldm.learn(60.0, most=4)
     _wait(device)
-    return painter.learn(60.0, most=2 * batches)["images_per_second"]
+    return eldm.learn(60.0, most=2 * batches)["images_per_second"]
 
 
 def _views(config: ELDMConfig, device: str, steps: int, guidance: float) -> float:
-    painter = _painter(config, device, False)
-    wanted = painter.embeddings
+    eldm = _build(config, device, False)
+    wanted = eldm.embeddings
     batch = len(wanted)
-    painter.paint(wanted, steps=2, guidance=guidance, seed=0, batch=batch)
+    eldm.generate(wanted, steps=2, guidance=guidance, seed=0, batch=batch)
     _wait(device)
     started = time.perf_counter()
-    painter.paint(wanted, steps=steps, guidance=guidance, seed=0, batch=batch)
+    eldm.generate(wanted, steps=steps, guidance=guidance, seed=0, batch=batch)
     _wait(device)
     return batch / (time.perf_counter() - started)
 
 
-def _painter(config: ELDMConfig, device: str, capture: bool) -> Painter:
+def _build(config: ELDMConfig, device: str, capture: bool) -> DeviceELDM:
     count = 2048 if device.startswith("cuda") else 4
     split = _random(max(count, config.batch_size), config.resolution, device)
-    return Painter(config, split, torch.randn(len(split), 512, device=device), capture=capture)
+    return DeviceELDM(config, split, torch.randn(len(split), 512, device=device), capture=capture)
 
 
 def _random(count: int, size: int, device: str) -> Split:

@@ -1,4 +1,4 @@
-"""What a run leaves behind so that another machine goes on: weights in half precision, in files of at most 15 MB.
+"""The state of a run that another machine can continue: weights in half precision, in files of at most 15 MB.
 
 The machines that lend a GPU for minutes return a few small files, and take a few with them.
 """
@@ -47,14 +47,14 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
     return {key: value.float() if value.dtype is torch.half else value for key, value in tensors.items()}
 
 
-def save_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write state.json, last, so that it never speaks of what is not there."""
+def save_progress(folder: Path, progress: dict[str, Any]) -> None:
+    """Write state.json; call it last, so that it lists only files that exist."""
     part = folder / f"{STATE}.part"
-    part.write_text(json.dumps(facts, indent=2) + "\n")
+    part.write_text(json.dumps(progress, indent=2) + "\n")
     part.replace(folder / STATE)
 
 
-def load_facts(folder: Path) -> dict[str, Any]:
-    """What state.json says; nothing where there is none."""
+def load_progress(folder: Path) -> dict[str, Any]:
+    """Read state.json; empty where there is none."""
     file = folder / STATE
     return json.loads(file.read_text()) if file.is_file() else {}

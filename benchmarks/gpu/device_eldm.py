@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from captured import LossAndGradients
+from cuda_graphs import LossAndGradients
 from images import Split
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.draws import Draws
@@ -50,14 +50,14 @@ def real_config() -> ELDMConfig:
 
 
 def tiny_config() -> ELDMConfig:
-    """For a miniature on a CPU: it paints nothing."""
+    """A miniature for tests on a CPU; its images mean nothing."""
     return replace(
         preset("32-small"), channels=(16, 16), head_dim=16, norm_groups=8, cross_dim=16, batch_size=8, bf16=False
     )
 
 
-class Painter:
-    """The network, its average, and how many images it has learned from.
+class DeviceELDM:
+    """An E-LDM whose training images lie on the device: the network, its averaged weights and its optimizer.
 
     Args:
         config: of network and training.
@@ -153,7 +153,7 @@ class Painter:
         self.weights.average.load(dict(self.denoiser.named_parameters()))
 
     @torch.no_grad()
-    def paint(
+    def generate(
         self, embeddings: Float[Tensor, "N D"], *, steps: int, guidance: float, seed: int, batch: int = 2048
     ) -> UInt8[Tensor, "N 3 S S"]:
         """A view for each embedding, by the averaged weights."""

@@ -79,7 +79,7 @@ def tune(device: str | torch.device) -> None:
         torch.backends.cudnn.benchmark = True
 
 
-def made_ahead(items: Iterator[_Item], device: torch.device) -> Iterator[_Item]:
+def prefetch(items: Iterator[_Item], device: torch.device) -> Iterator[_Item]:
     """The items, each made while the one before is used: on a GPU by a thread with a stream of its own.
 
     Items are tuples of tensors. What makes them may wait for its own stream without holding up anything else.

@@ -1,4 +1,4 @@
-"""Kinds of views, what a classifier makes of them, and a picture of them.
+"""Views from several sources: class agreement, retrieval as the rival, and a contact sheet.
 
 Shapes: N images, S side in pixels, D the embedding's length.
 """
@@ -22,7 +22,7 @@ NEAR = 4  # of so many nearest images one is the retrieved view
 Classify = Callable[[Tensor], Tensor]
 
 
-def open_classify(path: Path, device: str) -> Classify:
+def load_classifier(path: Path, device: str) -> Classify:
     """Images UInt8[N, 3, S, S] to classes, by a classifier's file."""
     network, about = sslzoo.open_classifier(path)
     network = network.to(device)
@@ -39,7 +39,7 @@ def open_classify(path: Path, device: str) -> Classify:
 def agreements(classify: Classify, train: Split, views: dict[str, Tensor], *, most: int = 50_000) -> dict[str, float]:
     """Class agreement in percent of the images themselves, of each kind of views, and of views of other images.
 
-    Kinds may hold views of the first images alone.
+    A source may have views of the first images only.
     """
     rows = slice(0, most)
     found = {"the images": class_agreement(classify(train.images[rows]), train.labels[rows]).share}
@@ -77,14 +77,14 @@ def contact_sheet(path: Path, train: Split, views: dict[str, Tensor], *, columns
     """Images in the first row, evenly spaced over those that have every kind of view; a row of views a kind."""
     count = min([len(train), *(len(images) for images in views.values())])
     rows = torch.arange(min(columns, count)) * count // min(columns, count)
-    kinds = {"the images": train.images, **views}
+    sources = {"the images": train.images, **views}
     tile, margin = scale * train.images.shape[-1], 14
-    sheet = Image.new("RGB", (len(rows) * (tile + 2), len(kinds) * (tile + margin)), "white")
+    sheet = Image.new("RGB", (len(rows) * (tile + 2), len(sources) * (tile + margin)), "white")
     draw = ImageDraw.Draw(sheet)
-    for line, (name, images) in enumerate(kinds.items()):
+    for line, (name, images) in enumerate(sources.items()):
         draw.text((2, line * (tile + margin)), name, fill="black")
         for column, row in enumerate(rows.tolist()):
             pixels = images[row].permute(1, 2, 0).cpu().numpy()
-            picture = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
-            sheet.paste(picture, (column * (tile + 2), line * (tile + margin) + margin))
+            image_tile = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
+            sheet.paste(image_tile, (column * (tile + 2), line * (tile + margin) + margin))
     sheet.save(path)
