@@ -1,4 +1,4 @@
-"""Some fifty image files of the kinds that data sets hold, and what is no image: each as bytes."""
+"""About fifty image files of kinds found in data sets, and invalid files, each as bytes."""
 
 import io
 import struct
@@ -12,25 +12,25 @@ HEIGHT, WIDTH = 24, 40
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """The bytes of a file."""
+    """Return the bytes of an image file."""
     data = io.BytesIO()
     image.save(data, kind, **options)
     return data.getvalue()
 
 
 def picture() -> Image.Image:
-    """A smooth picture without any symmetry."""
+    """Return a smooth image without symmetries."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return Image.fromarray(np.stack([6 * x, 10 * y, 3 * (x + y)], -1).astype(np.uint8))
 
 
 def deep(low: int = 300, high: int = 4300) -> np.ndarray:
-    """12-bit gray in 16 bits."""
+    """Return 12-bit gray values in 16 bits."""
     return np.linspace(low, high, HEIGHT * WIDTH).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
 
 
 def png(values: np.ndarray, color: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A 16-bit PNG [H, W, C] of a color type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA."""
+    """Return a 16-bit PNG [H, W, C] of a color type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA."""
     height, width = values.shape[:2]
     rows = values.astype(">u2").reshape(height, -1)
     head = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
@@ -46,7 +46,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 def tiff(
     values: np.ndarray, photometric: int, extra: tuple[int, ...] = (), *, planes: bool = False, packed: bool = False
 ) -> bytes:
-    """A TIFF, little-endian; values [H, W] or [H, W, C]; photometric 1 is gray, 2 RGB."""
+    """Return a little-endian TIFF; values [H, W] or [H, W, C]; photometric 1 is gray, 2 RGB."""
     values = values[..., None] if values.ndim == 2 else values
     height, width, channels = values.shape
     layers = np.moveaxis(values, -1, 0) if planes else values[None]
@@ -73,7 +73,7 @@ def tiff(
 
 
 def bomb() -> bytes:
-    """A small PNG that claims to be of 60,000 x 60,000 pixels."""
+    """Return a small PNG whose header declares 60,000 x 60,000 pixels."""
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", b"")
 
@@ -90,7 +90,7 @@ def _animation(kind: str, mode: str = "RGB") -> bytes:
 
 
 def readable_images() -> dict[str, bytes]:
-    """Files that every reader reads, by name."""
+    """Return files that must be readable, by name."""
     rgb = picture()
     gray, cmyk, palette = rgb.convert("L"), rgb.convert("CMYK"), rgb.quantize(64)
     clear = rgb.copy()
@@ -157,7 +157,7 @@ def readable_images() -> dict[str, bytes]:
 
 
 def refused_files() -> dict[str, tuple[bytes, str]]:
-    """Files that every reader refuses, by name, each with what the reason says."""
+    """Return files that must be rejected, by name, each with a part of the error's reason."""
     rgb = picture()
     whole = encode(Image.effect_noise((64, 64), 50), "JPEG")
     five = np.stack([deep()] * 5, -1)

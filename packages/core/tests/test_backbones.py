@@ -1,4 +1,4 @@
-"""Folders from strangers, and networks by name."""
+"""Untrusted backbone folders, and networks by name."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def write(folder, network: nn.Module, architecture, recipe=IMAGES, **more) -> No
 
 @pytest.fixture
 def folder(tmp_path):
-    """folder(architecture, recipe): a ResNet's folder whose backbone.json says something else."""
+    """Return folder(architecture, recipe): a ResNet's folder with a modified backbone.json."""
     network = create_backbone("resnet10", width=4)
 
     def folder(architecture=None, recipe=IMAGES, **more):
@@ -61,7 +61,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", EVERY, ids=lambda architecture: architecture["name"])
-def test_what_is_written_is_read_in_evaluation_mode_with_the_same_features(architecture, tmp_path):
+def test_a_saved_backbone_loads_in_evaluation_mode_with_the_same_features(architecture, tmp_path):
     torch.manual_seed(0)
     network = create_backbone(**architecture).eval()
     write(tmp_path / "b", network, json.loads(json.dumps(described(architecture))))
@@ -98,7 +98,7 @@ HOSTILE = [
     ({"name": "timm/vit_tiny_patch16_224", "embed_dim": 193}, "cannot be built"),
     ({"name": "timm/resnet18", "patch_size": 8}, "timm/resnet18 cannot be built"),
     ({"name": "timm/vit_tiny_patch16_224", "drop_rate": float("nan")}, "expected a number from 0 to 0.999, got nan"),
-    ({"name": "timm/vit_tiny_patch16_224", "act_layer": "torch.nn:GELU"}, "expected a name of small letters"),
+    ({"name": "timm/vit_tiny_patch16_224", "act_layer": "torch.nn:GELU"}, "expected a name of lowercase letters"),
     ({"name": "dino_vit_tiny", "global_pool": "eval"}, "expected one of '', 'avg'"),
     ({"name": "widened_resnet", "depth": 51}, "expected one of 50, 101, 152, 200, got 51"),
 ]
@@ -106,7 +106,7 @@ HOSTILE = [
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Whatever opens a socket fails the test."""
+    """Fail the test if a socket is opened."""
 
     def opened(*_, **__):
         pytest.fail("a socket was opened")
@@ -116,7 +116,7 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize(("architecture", "message"), HOSTILE, ids=lambda value: str(value)[:40])
-def test_what_a_stranger_writes_into_architecture_is_one_line(architecture, message, folder, no_network):
+def test_a_hostile_architecture_is_a_one_line_error(architecture, message, folder, no_network):
     path = folder(architecture or [0])
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         load_backbone(path)
@@ -136,7 +136,7 @@ def test_what_a_stranger_writes_into_architecture_is_one_line(architecture, mess
         ([], "recipe: expected an object, got list"),
     ],
 )
-def test_what_no_image_can_have_is_one_line(recipe, message, folder):
+def test_invalid_image_settings_are_a_one_line_error(recipe, message, folder):
     with pytest.raises(ValueError, match=re.escape(message)):
         backbone_input(folder(recipe=recipe))
 
@@ -151,15 +151,15 @@ def test_what_no_image_can_have_is_one_line(recipe, message, folder):
         ('{"format": 2, "hash": "", "architecture": {}}', "expected format 1, got 2"),
     ],
 )
-def test_a_broken_description_is_one_line(text, message, folder):
+def test_a_broken_description_is_a_one_line_error(text, message, folder):
     path = folder()
     (path / "backbone.json").write_text(text, errors="surrogatepass")
     with pytest.raises(ValueError, match=message):
         load_backbone(path)
 
 
-def test_what_the_recipe_leaves_out_is_said(folder):
-    with pytest.warns(UserWarning, match=r"taking image_size 224, mean \(0.485, 0.456, 0.406\), std"):
+def test_missing_image_settings_give_a_warning(folder):
+    with pytest.warns(UserWarning, match=r"using image_size 224, mean \(0.485, 0.456, 0.406\), std"):
         assert backbone_input(folder(recipe={}))["size"] == 224
     stem = {"name": "resnet10", "width": 4, "cifar_stem": True}
     with pytest.warns(UserWarning, match="taking image_size 32"):
@@ -170,7 +170,7 @@ def test_what_the_recipe_leaves_out_is_said(folder):
     assert images == {"size": 16, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # timm's of augreg, not ImageNet's
 
 
-def test_a_description_leaves_out_where_first_weights_came_from():
+def test_a_description_omits_the_source_of_initial_weights():
     assert described({"name": "timm/resnet18", "pretrained": True}) == {"name": "timm/resnet18"}
     assert described({"name": "resnet18", "weights": "DEFAULT"}) == {"name": "resnet18"}
     with pytest.raises(ValueError, match="unknown option 'norm_layer'"):
@@ -178,13 +178,13 @@ def test_a_description_leaves_out_where_first_weights_came_from():
     assert check_architecture({"name": "resnet10", "width": 8}) == {"name": "resnet10", "width": 8}
 
 
-def test_options_that_a_network_lacks_are_one_line():
+def test_unsupported_options_are_a_one_line_error():
     for name in ("resnet18", "resnet20", "dino_vit_tiny", "timm/resnet18"):
         with pytest.raises(ValueError, match=f"{name} takes no such options"):
             create_backbone(name, wheels=4)
 
 
-def test_pretrained_weights_come_from_timm_when_they_are_asked_for(tmp_path, monkeypatch):
+def test_pretrained_weights_come_from_timm_on_request(tmp_path, monkeypatch):
     theirs = timm.create_model("resnet18", num_classes=3)
     torch.save(theirs.state_dict(), tmp_path / "fetched.pth")
     create = timm.create_model
@@ -196,7 +196,7 @@ def test_pretrained_weights_come_from_timm_when_they_are_asked_for(tmp_path, mon
     assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
 
 
-def test_without_a_network_one_line_comes_after_one_try(monkeypatch):
+def test_without_a_network_one_attempt_gives_a_one_line_error(monkeypatch):
     tried = []
     monkeypatch.setattr(pretrained.urllib.request, "urlopen", lambda *_, **__: tried.append(1) or _fail())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
@@ -205,7 +205,7 @@ def test_without_a_network_one_line_comes_after_one_try(monkeypatch):
         raise OSError("no network")
 
     for load in (lambda: load_timm("resnet18.a1_in1k"), lambda: create_backbone("timm/resnet18", pretrained=True)):
-        with pytest.raises(ValueError, match=r"is not reached, and they are not in its cache.*give a backbone folder"):
+        with pytest.raises(ValueError, match=r"is unreachable, and they are not in its cache.*give a backbone folder"):
             load()
     assert len(tried) == 2
     with pytest.raises(ValueError, match=r"cannot get the weights of x \(broken file\)"), from_hub("x"):

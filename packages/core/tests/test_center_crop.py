@@ -1,4 +1,4 @@
-"""The center crop is a whole resize and a cut, at the cost of what is cut."""
+"""The center crop equals a whole resize and a crop, at the cost of the crop."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def slow(image, size, resize, resampling=Image.Resampling.BILINEAR):
 @pytest.mark.parametrize("size", [(40, 24), (24, 40), (33, 57), (3, 91)])
 @pytest.mark.parametrize(("side", "short"), [(16, 16), (16, 21), (24, 24), (40, 32)])
 @pytest.mark.parametrize("resampling", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
-def test_pixels_are_those_of_a_whole_resize_and_close_where_only_the_box_is(monkeypatch, size, side, short, resampling):
+def test_pixels_equal_a_whole_resize_or_are_close_if_only_the_box_is(monkeypatch, size, side, short, resampling):
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
     image = Image.fromarray(np.stack([x * 250 // size[0], y * 250 // size[1], (x + y) % 200], -1).astype(np.uint8))
     expected = slow(image, side, short, resampling)
@@ -29,7 +29,7 @@ def test_pixels_are_those_of_a_whole_resize_and_close_where_only_the_box_is(monk
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (1, 4000)])
-def test_a_spacer_is_cut_without_being_blown_up(monkeypatch, size):
+def test_a_one_pixel_line_is_cropped_without_a_whole_resize(monkeypatch, size):
     made, resize = [], Image.Image.resize
 
     def watched(image, size, *args, **options):

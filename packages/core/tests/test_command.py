@@ -6,7 +6,7 @@ import pytest
 from genviews_core.command import BROKEN_PIPE, command
 
 
-def test_a_reader_that_goes_away_ends_a_command_without_a_word():
+def test_a_closed_pipe_ends_a_command_without_output():
     program = (
         "from genviews_core.command import command\n@command\ndef main():\n    print('a line\\n' * 100000)\nmain()"
     )
@@ -22,7 +22,7 @@ def fail(message: str) -> None:
     sys.exit(message)
 
 
-def test_one_of_several_processes_says_a_line(monkeypatch, tmp_path):
+def test_only_one_of_several_processes_prints_a_message(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = []
     for rank in (0, 1):
@@ -35,7 +35,7 @@ def test_one_of_several_processes_says_a_line(monkeypatch, tmp_path):
     assert said == ["error: of both", "error: of 0", 1, "error: of 1"]
 
 
-def test_a_single_process_ends_as_it_wants(monkeypatch):
+def test_a_single_process_exits_unchanged(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
     for _ in range(2):
         with pytest.raises(SystemExit, match="error: x"):

@@ -22,7 +22,7 @@ def test_a_gpu_beyond_the_last(two_gpus):
         resolve_device("auto", local_rank=2)
 
 
-def test_a_machine_without_any(monkeypatch):
+def test_a_machine_without_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert resolve_device("auto") == torch.device("cpu")
@@ -34,6 +34,6 @@ def test_a_machine_without_any(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:0", "", "meta"])
-def test_other_names(name):
+def test_invalid_device_names(name):
     with pytest.raises(ValueError, match=f"expected a device auto, cpu, cuda, cuda:N or mps, got '{name}'"):
         resolve_device(name)

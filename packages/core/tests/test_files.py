@@ -29,7 +29,7 @@ each_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
 
 @each_writer
-def test_a_file_takes_the_place_of_the_old_one_and_leaves_nothing_beside_it(write, tmp_path):
+def test_a_file_replaces_the_old_one_and_leaves_no_temporary_file(write, tmp_path):
     path = tmp_path / "some" / "folder" / "file"
     write(path)
     first = path.read_bytes()
@@ -38,7 +38,7 @@ def test_a_file_takes_the_place_of_the_old_one_and_leaves_nothing_beside_it(writ
 
 
 @each_writer
-def test_a_full_disk_is_one_line_and_the_old_file_stays(write, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_one_line_error_and_the_old_file_stays(write, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(write, tmp_path, monkeyp
     assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 
-def test_what_torch_and_safetensors_say_of_a_full_disk_is_understood(tmp_path):
+def test_disk_full_errors_of_torch_and_safetensors_are_recognized(tmp_path):
     def save(temporary):
         with Path("/dev/full").open("wb") as file:
             torch.save({"a": BIG}, file)
@@ -62,7 +62,7 @@ def test_what_torch_and_safetensors_say_of_a_full_disk_is_understood(tmp_path):
         raise OverflowError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def test_an_error_that_is_no_refusal_of_the_system_passes_and_leaves_no_part(tmp_path):
+def test_other_errors_propagate_and_leave_no_partial_file(tmp_path):
     def fail(temporary):
         temporary.write_text("half")
         raise RuntimeError("not of the disk")
@@ -81,13 +81,13 @@ def test_an_error_that_is_no_refusal_of_the_system_passes_and_leaves_no_part(tmp
         (errno.EIO, "Input/output error; choose another folder"),
     ],
 )
-def test_each_refusal_has_its_remedy(number, told):
+def test_each_os_error_has_its_remedy(number, told):
     with pytest.raises(WriteError, match=f"cannot write a/b: {told}"), writing("a/b"):
         raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("write", [make_folder, check_writable, *WRITERS.values()])
-def test_places_that_cannot_be_made(write, tmp_path):
+def test_folders_that_cannot_be_created(write, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(WriteError, match="a file stands where a folder is needed"):
         write(tmp_path / "file" / "below" / "name")
@@ -98,20 +98,20 @@ def test_places_that_cannot_be_made(write, tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path):
+def test_checking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):
     check_writable(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with pytest.raises(WriteError, match="a folder stands where a file is needed"):
         check_writable(tmp_path)
 
 
-def test_tensors_and_their_metadata_come_back(tmp_path):
+def test_tensors_and_metadata_round_trip(tmp_path):
     views = torch.arange(6.0).view(2, 3).T  # not contiguous
     save_tensors(tmp_path / "file", {"a": views})
     assert torch.equal(load_file(tmp_path / "file")["a"], views)
 
 
-def test_a_line_is_appended_whole_behind_one_that_was_torn(tmp_path, monkeypatch):
+def test_a_line_is_appended_after_an_incomplete_one(tmp_path, monkeypatch):
     path = tmp_path / "lines"
     append_line(path, "one")
     with path.open("a") as file:
@@ -128,7 +128,7 @@ def test_a_line_is_appended_whole_behind_one_that_was_torn(tmp_path, monkeypatch
     assert path.read_text() == "one\ntor\ntwo\n"
 
 
-def test_a_state_comes_back(tmp_path):
+def test_a_state_round_trips(tmp_path):
     save_torch(tmp_path / "state", {"a": torch.arange(3), "step": 4})
     found = load_torch(tmp_path / "state")
     assert found["step"] == 4 and torch.equal(found["a"], torch.arange(3))
@@ -140,14 +140,14 @@ def _compressed(path: Path) -> None:
 
 
 def _overlapping(path: Path) -> None:
-    """Two names for the same bytes, as the bombs do that are not compressed."""
+    """Write an archive with two entries for the same bytes, as uncompressed zip bombs have."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", bytes(1 << 20))
         archive.filelist.append(archive.filelist[0])
 
 
 @pytest.mark.parametrize("make", [_compressed, _overlapping])
-def test_a_file_that_unpacks_to_more_than_it_holds_is_refused_unread(make, tmp_path, monkeypatch):
+def test_a_file_that_unpacks_to_more_than_it_holds_is_rejected_unread(make, tmp_path, monkeypatch):
     make(tmp_path / "state")
     monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing may be unpacked
     with pytest.raises(ValueError, match=r"state is not a whole resume file \(it unpacks to more than it"):

@@ -1,4 +1,4 @@
-"""Every kind of image file comes out as the RGB picture that a viewer shows, or is refused in one line."""
+"""Every kind of image file is read as the RGB image that a viewer shows, or rejected with a one-line error."""
 
 import io
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::genviews_core.pixel_range.Pixel
 
 
 @pytest.mark.parametrize("name", [name for name in READABLE if "16" not in name and "I32" not in name])
-def test_every_kind_is_the_picture_in_rgb_or_gray(name):
+def test_every_kind_is_read_as_the_image_in_rgb_or_gray(name):
     read, rgb = read_rgb(READABLE[name]), picture()
     assert read.mode == "RGB"
     expected = np.asarray(rgb, float)
@@ -50,7 +50,7 @@ def _stored(data):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_image_is_refused_in_one_line_that_names_it(tmp_path, name):
+def test_an_invalid_file_is_a_one_line_error_that_names_it(tmp_path, name):
     data, reason = REFUSED[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UnreadableImage, match=f"cannot read the image .*{name}': .*{reason}") as error:
@@ -66,7 +66,7 @@ def test_the_error_survives_a_worker_process():
     assert pickle.loads(pickle.dumps(error.value)).reason == error.value.reason
 
 
-def test_no_file_starts_ghostscript(tmp_path, monkeypatch):
+def test_no_file_runs_ghostscript(tmp_path, monkeypatch):
     program = tmp_path / "gs"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     program.chmod(0o755)
@@ -89,7 +89,7 @@ def test_the_orientation_is_undone_unless_asked_not_to(orientation):
     assert image_size(data) == picture().size
 
 
-def test_a_label_map_keeps_its_numbers():
+def test_a_label_map_keeps_its_values():
     labels = np.arange(0, 250, dtype=np.uint8).reshape(10, 25)
     mask = Image.fromarray(labels)
     mask.putpalette(list(range(256)) * 3)
@@ -100,7 +100,7 @@ def test_a_label_map_keeps_its_numbers():
             read_label_map(data)
 
 
-def test_a_large_jpeg_is_read_at_a_fraction_and_else_refused(monkeypatch):
+def test_a_large_jpeg_is_read_at_reduced_size_and_otherwise_rejected(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 200 * 200)
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 7), np.uint8))
     large = coarse.resize((400, 400), Image.Resampling.NEAREST)
@@ -114,7 +114,7 @@ def test_a_large_jpeg_is_read_at_a_fraction_and_else_refused(monkeypatch):
         images.read_reduced(encode(large, "JPEG", progressive=True), 64)
 
 
-def test_pipes_sockets_devices_and_missing_files_are_refused_at_once(tmp_path, monkeypatch):
+def test_pipes_sockets_devices_and_missing_files_are_rejected_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.jpg")
     server = socket.socket(socket.AF_UNIX)
@@ -160,7 +160,7 @@ def test_a_broken_exif_does_not_lose_the_image(kind):
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "ppm", "webp", "jp2"])
-def test_cut_files_are_refused_in_one_printable_line(tmp_path, suffix, kept):
+def test_truncated_files_are_a_one_line_printable_error(tmp_path, suffix, kept):
     path = tmp_path / f"bad\nname.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     data = path.read_bytes()
@@ -177,7 +177,7 @@ def test_thin_images_are_read_at_any_size(tmp_path, size):
     assert read_image(tmp_path / "thin.png", 5)[:, 2, 2].tolist() == [9, 80, 200]
 
 
-def test_the_limit_does_not_depend_on_pillows(monkeypatch):
+def test_the_pixel_limit_does_not_depend_on_pillow_settings(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     for read in (read_rgb, read_label_map):
         with pytest.raises(ImageTooLarge, match="more than 178956970 pixels"):

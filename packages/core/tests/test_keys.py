@@ -1,4 +1,4 @@
-"""Paths that leave their folder are refused, by both syntaxes' rules, and nothing else is."""
+"""Only paths that leave their folder, by the rules of POSIX or Windows, are rejected."""
 
 import os
 import re
@@ -15,19 +15,19 @@ INSIDE = ["a.png", "a/b.png", "a..png", "..a/b..", "...", "a\\b.png", "c:a.png",
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_paths_that_climb_or_are_absolute_are_refused(tmp_path, path):
+def test_parent_and_absolute_paths_are_rejected(tmp_path, path):
     assert leaves_folder(path)
     with pytest.raises(ValueError, match=re.escape(f"expected a path inside {tmp_path}, got {path!r}")):
         path_inside(tmp_path, path)
 
 
 @pytest.mark.parametrize("path", INSIDE)
-def test_all_other_names_are_names(tmp_path, path):
+def test_all_other_paths_are_accepted(tmp_path, path):
     assert not leaves_folder(path)
     assert path_inside(tmp_path, path) == tmp_path / path
 
 
-def test_the_pattern_means_the_same_to_arrow():
+def test_the_pattern_matches_the_same_paths_in_arrow():
     found = pc.match_substring_regex(pa.array(OUTSIDE + INSIDE), OUTSIDE_PATTERN).to_pylist()
     assert found == [True] * len(OUTSIDE) + [False] * len(INSIDE)
 
@@ -50,8 +50,8 @@ def test_links_must_stay_inside(tmp_path, monkeypatch):
                 path_inside(root, path)
 
 
-def test_a_name_that_is_utf8_is_not_called_otherwise_in_another_locale(monkeypatch):
-    """The bytes of "ü" as a process reads them whose names are UTF-8, ASCII (PYTHONUTF8=0 LC_ALL=C) or Latin-1."""
+def test_a_utf8_name_in_another_locale_is_not_reported_as_invalid(monkeypatch):
+    """Return "ü" as read by a process with UTF-8, ASCII (PYTHONUTF8=0 LC_ALL=C) or Latin-1 file names."""
     name = "ü.png".encode()
     assert name_fault(name.decode()) is None
     assert "rename the file" in str(name_fault(b"\xff.png".decode(errors="surrogateescape")))

@@ -1,4 +1,4 @@
-"""The listing of a folder: keys in order, hidden names, links, closed folders."""
+"""Listing a folder: order of keys, hidden names, links, unreadable folders."""
 
 import errno
 import inspect
@@ -18,7 +18,7 @@ def touch(root, *keys):
         (root / key).touch()
 
 
-def test_the_order_is_that_of_the_bytes_of_whole_keys(tmp_path):
+def test_keys_are_in_byte_order(tmp_path):
     draws = random.Random(0)
     keys = {"".join(draws.choices("a-/.0Aé\uffff\U0001f600", k=6)) + ".png" for _ in range(500)}
     keys = {key for key in keys if not any(part.startswith(".") or not part for part in key.split("/"))}
@@ -27,7 +27,7 @@ def test_the_order_is_that_of_the_bytes_of_whole_keys(tmp_path):
     assert list(iter_images(tmp_path)) == sorted(keys, key=str.encode)
 
 
-def test_hidden_names_and_other_files_are_left_out(tmp_path):
+def test_hidden_names_and_other_files_are_skipped(tmp_path):
     touch(tmp_path, "a/1.PNG", "a/._1.png", "a/.x.jpg", ".cache/1.png", "a/.DS_Store", "a/notes.txt", "b.jp2", ".b.jpg")
     assert list(iter_images(tmp_path)) == ["a/1.PNG", "b.jp2"]
     keys = ["a/1.PNG", "a/._1.png", ".cache/1.png", "a/notes.txt", "png"]
@@ -37,7 +37,7 @@ def test_hidden_names_and_other_files_are_left_out(tmp_path):
     assert visible(tmp_path / "a") == [tmp_path / "a/1.PNG", tmp_path / "a/notes.txt"]
 
 
-def test_links_are_followed_but_never_in_a_circle(tmp_path):
+def test_links_are_followed_except_in_cycles(tmp_path):
     touch(tmp_path / "elsewhere", "c/3.png")
     root = tmp_path / "set"
     touch(root, "a/1.png")
@@ -50,7 +50,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     assert list(iter_images(root, follow_links=False)) == ["a/1.png"]
 
 
-def test_a_closed_folder_is_an_error_or_reported(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error_or_reported(tmp_path, monkeypatch):
     touch(tmp_path, "a.png", "closed/b.png", "closed-not.png", "d/e.png")
     scandir = os.scandir
 
@@ -71,7 +71,7 @@ def test_a_closed_folder_is_an_error_or_reported(tmp_path, monkeypatch):
             read(tmp_path)
 
 
-def test_what_is_no_folder_is_named(tmp_path):
+def test_the_error_for_a_missing_folder_names_it(tmp_path):
     for read in (lambda: list(iter_images(tmp_path / "missing")), lambda: images_in(tmp_path / "missing")):
         with pytest.raises(ValueError, match=r"missing is not a folder \(No such file or directory\): give"):
             read()
@@ -88,7 +88,7 @@ def test_listing_holds_one_folder_at_a_time(tmp_path):
     assert peak < 100_000  # all names together take 160 kB
 
 
-def test_folders_deeper_than_calls_may_go_are_listed(tmp_path):
+def test_folders_deeper_than_the_recursion_limit_are_listed(tmp_path):
     folder = tmp_path.joinpath(*"d" * 200)
     touch(folder, "x.png")
     usual = sys.getrecursionlimit()

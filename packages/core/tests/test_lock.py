@@ -23,7 +23,7 @@ def _hold(folder: Path, ready: int) -> None:
         time.sleep(20)
 
 
-def test_a_second_process_is_told_who_writes_and_a_killed_one_frees_the_folder(tmp_path):
+def test_the_error_of_a_second_process_names_the_first_and_a_kill_releases_the_lock(tmp_path):
     read, ready = os.pipe()
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path / "out", ready))
     process.start()
@@ -38,16 +38,16 @@ def test_a_second_process_is_told_who_writes_and_a_killed_one_frees_the_folder(t
     assert names(tmp_path / "out") == []
 
 
-def test_within_a_process_too_and_the_first_keeps_it(tmp_path):
+def test_a_second_lock_in_the_same_process_fails_and_the_first_is_kept(tmp_path):
     with lock_file(tmp_path / "a.parquet"), lock_file(tmp_path / "b.parquet"), lock_folder(tmp_path):
         for _ in range(2):
-            with pytest.raises(LockedError, match="being written by this very process"), lock_folder(tmp_path):
+            with pytest.raises(LockedError, match="being written by this process"), lock_folder(tmp_path):
                 pass
         assert names(tmp_path) == [".a.parquet.lock", ".b.parquet.lock", ".lock"]
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("lock", [lock_file, lock_folder])
-def test_a_place_that_cannot_be_made_is_one_line(lock):
+def test_a_folder_that_cannot_be_created_is_a_one_line_error(lock):
     with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be made"), lock("/proc/x/y"):
         pass

@@ -36,7 +36,7 @@ def test_12_bits_in_a_larger_file_keep_256_levels(name):
 
 @pytest.mark.filterwarnings("ignore::genviews_core.pixel_range.PixelRangeWarning")
 @pytest.mark.parametrize("name", ["RGB16.png", "RGB16.tif", "RGBA16.png", "RGBA16.tif", "LA16.png"])
-def test_12_bit_colors_keep_their_levels_and_lie_over_white(name):
+def test_12_bit_colors_keep_their_levels_and_are_composited_over_white(name):
     expected = SCALED if "RGB" in name else np.repeat(((deep() - 300.0) * 255 / 4000)[..., None], 3, -1)
     opacity = 1.0 if name.startswith("RGB16") else 40_000 / 65_535
     read = np.asarray(read_rgb(FILES[name]), float)
@@ -45,7 +45,7 @@ def test_12_bit_colors_keep_their_levels_and_lie_over_white(name):
 
 @pytest.mark.filterwarnings("ignore::genviews_core.pixel_range.PixelRangeWarning")
 @pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}])
-def test_16_bit_gray_over_all_16_bits_is_what_it_was(options):
+def test_16_bit_gray_over_the_full_range_is_divided_by_257(options):
     values = deep(0, 65_535)
     for data in (FILES["I16-full.png"], encode(Image.fromarray(values), "TIFF", **options)):
         assert np.array_equal(np.asarray(read_rgb(data))[..., 0], (values / 257).round())
@@ -93,7 +93,7 @@ class Deep(Dataset):
         return len(told)
 
 
-def test_it_is_said_once_a_run_among_threads_and_forked_workers():
+def test_the_warning_is_issued_once_per_run_among_threads_and_forked_workers():
     with pytest.warns(
         PixelRangeWarning, match=r"300 to 4300, its own range, became 0 to 255; give value_range"
     ) as told:
@@ -109,6 +109,6 @@ def test_it_is_said_once_a_run_among_threads_and_forked_workers():
     read_rgb(FILES["I16.png"])
 
 
-def test_a_16_bit_tiff_in_planes_of_its_own_is_refused():
+def test_a_16_bit_planar_tiff_is_rejected():
     with pytest.raises(ValueError, match="interleaved"):
         read_rgb(tiff(np.zeros((HEIGHT, WIDTH, 3), np.uint16), 2, planes=True))

@@ -133,7 +133,7 @@ def test_neither_repairs_nor_folds_meet_another_writer(journals):
     paths = sorted((root / "journals").iterdir())
     with Journal(paths[0]):
         before = [path.read_bytes() for path in paths]
-        with pytest.raises(ValueError, match=r"jsonl is being written by this very process"):
+        with pytest.raises(ValueError, match=r"jsonl is being written by this process"):
             verify_views(root, repair=True)
         verify_views(root)  # looking alone disturbs nobody
     assert sorted((root / "journals").iterdir()) == paths and [path.read_bytes() for path in paths] == before

@@ -1,1 +1,1 @@
-"""The small common ground of the genviews libraries."""
+"""Utilities shared by the genviews libraries."""

@@ -1,4 +1,4 @@
-"""Lines appended to a file that several processes may add to."""
+"""Append lines to a file that several processes may write to."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from genviews_core.files import writing
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Add one line and wait until it is on the disk; of several processes one writes at a time.
+    """Append one line and sync it to disk; only one process writes at a time.
 
-    A line that an earlier crash tore off is ended first, so that it cannot swallow the new one. Where the disk is full
-    the file is cut back to what it was.
+    An incomplete last line left by an earlier crash is terminated first, so that it does not merge with the new one. If
+    the disk is full, the file is truncated to its previous length.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: the line cannot be written.
     """
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.lockf(file, fcntl.LOCK_EX)  # freed with the file
+            with contextlib.suppress(OSError):  # the file system may not support locks
+                fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
             end = file.seek(0, os.SEEK_END)
-            torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
-            content = (b"\n" if torn else b"") + line.encode() + b"\n"
+            incomplete = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            content = (b"\n" if incomplete else b"") + line.encode() + b"\n"
             try:
                 written = file.write(content)
-                if written < len(content):  # the rest says why
+                if written < len(content):  # writing the rest raises the reason
                     file.write(content[written:])
                 os.fsync(file.fileno())
             except OSError:

@@ -1,24 +1,24 @@
-"""The center of an image, as torchvision's Resize and CenterCrop cut it, without its cost for long thin images."""
+"""Resize and center-crop an image as torchvision does, without its memory cost for very long or tall images."""
 
 from PIL import Image
 
 MAX_RESIZED = 2**24
-"""Pixels up to which a whole image is resized: an image of 4000 x 1 pixels, resized to 256, would take 0.8 GB."""
+"""Images are resized as a whole up to this many pixels: 4000 x 1 pixels resized to short side 256 would take 0.8 GB."""
 
 
 def resize_and_center_crop(
     image: Image.Image, size: int, resize: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """Resize the short side to `resize`, cut the central size x size pixels; black where the image is smaller.
+    """Resize the short side to `resize`, then crop the central size x size pixels, padding smaller images with black.
 
-    The pixels are torchvision's. Where the whole resized image would be of more than MAX_RESIZED pixels, only what is
-    cut is resized, from the same places.
+    The result equals torchvision's. If the whole resized image would have more than MAX_RESIZED pixels, only the
+    cropped region is resized, with the same sampling positions.
 
     Args:
-        image: RGB.
-        size: side of the square, pixels.
-        resize: short side before the cut, pixels.
-        resampling: Pillow's filter; it is antialiased.
+        image: RGB image.
+        size: side of the square crop, pixels.
+        resize: short side before the crop, pixels.
+        resampling: Pillow's filter, with antialiasing.
     """
     width, height = image.size
     wide, tall = resized(width, height, resize)
@@ -36,6 +36,6 @@ def resize_and_center_crop(
 
 
 def resized(width: int, height: int, short: int) -> tuple[int, int]:
-    """Return width and height with the short side at `short`, as torchvision's Resize rounds them."""
-    least = min(width, height)
-    return int(short * width / least), int(short * height / least)
+    """Return width and height with the short side resized to `short`, rounded as in torchvision's Resize."""
+    shorter = min(width, height)
+    return int(short * width / shorter), int(short * height / shorter)

@@ -1,4 +1,4 @@
-"""How a command ends: in one line, said once, whoever reads it and however many processes say it."""
+"""Exit of commands: handle closed pipes, and print an error once per machine under torchrun."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 BROKEN_PIPE = 141
-"""What shells report for a program whose reader has gone: 128 + SIGPIPE."""
+"""Exit code that shells report for a program killed by SIGPIPE: 128 + SIGPIPE."""
 
 
 def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a command's main function.
 
-    A reader that goes away (`--help | head`) ends it without a word. What it exits with a line of text is printed by
-    one of the processes that torchrun started, instead of by each.
+    If the reader of its output closes the pipe (`--help | head`), the command exits without a message. If it exits with
+    an error message, only one of the processes started by torchrun prints it.
     """
 
     @functools.wraps(main)
@@ -32,24 +32,27 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:
-            _leave_quietly()
+            _exit_silently()
         except SystemExit as end:
             if isinstance(end.__context__, BrokenPipeError):
-                _leave_quietly()
-            if isinstance(end.code, str) and not _is_first(end.code, os.environ):
+                _exit_silently()
+            if isinstance(end.code, str) and not _is_first_to_report(end.code, os.environ):
                 sys.exit(1)
             raise
 
     return run
 
 
-def _leave_quietly() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+def _exit_silently() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for output flushed at interpreter exit
     sys.exit(BROKEN_PIPE)
 
 
-def _is_first(message: str, environ: Mapping[str, str]) -> bool:
-    """Whether no other process of this job on this machine has this message; a file beside torchrun's own keeps it."""
+def _is_first_to_report(message: str, environ: Mapping[str, str]) -> bool:
+    """Return whether no other process of this job on this machine has reported the message.
+
+    Reported messages are marked by files next to torchrun's error files.
+    """
     error_file = environ.get("TORCHELASTIC_ERROR_FILE")
     if error_file is None or environ.get("WORLD_SIZE", "1") == "1":
         return True

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one line where the system refuses to write."""
+"""Write files atomically, and turn the system's write errors into one-line messages with a remedy."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ REASONS = {
 
 
 class WriteError(ValueError):
-    """A file or folder that cannot be written; the message names it, the reason and the remedy."""
+    """Raised if a file or folder cannot be written; the message gives its path, the reason and a remedy."""
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn the system's refusal to write at or below `path` into one line.
+    """Turn OS errors raised while writing at or below `path` into WriteError.
 
     Raises:
-        WriteError: in place of an OSError, also of one that torch or safetensors hid in an error of their own.
+        WriteError: instead of an OSError, including one that torch or safetensors wrapped in an error of its own.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_error_message(path: str | os.PathLike[str], error: OSError) -> str:
-    """What the user is told of an OSError met while writing at `path`."""
+    """Return the message for an OSError raised while writing at `path`."""
     place = _escaped(os.fspath(path))
     if error.errno in FULL:
         return f"cannot write {place}: the disk is full; free some space and run again, what is written stays"
@@ -55,10 +55,10 @@ def write_error_message(path: str | os.PathLike[str], error: OSError) -> str:
 
 
 def hidden_os_error(error: BaseException) -> OSError | None:
-    """The OSError that an exception is, or that a library hid in it.
+    """Return the OSError that an exception is or wraps, or None.
 
     torch.save raises RuntimeError("unexpected pos ...") while it handles the OSError of the file it writes to;
-    safetensors puts the number into its text: "I/O error: No space left on device (os error 28)".
+    safetensors puts the error number into its message: "I/O error: No space left on device (os error 28)".
     """
     if isinstance(error, OSError):
         return error
@@ -69,10 +69,10 @@ def hidden_os_error(error: BaseException) -> OSError | None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and those above it where they are missing.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        WriteError: it cannot be made.
+        WriteError: it cannot be created.
     """
     path = Path(path)
     with writing(path):
@@ -87,18 +87,18 @@ def atomic_write(
     sync: bool = True,
     temporary: Path | None = None,
 ) -> None:
-    """Write a file so that a reader, a kill or a full disk never meets half of it.
+    """Write a file so that a concurrent reader, a kill or a full disk never leaves or sees a partial one.
 
-    The content goes to another file first, which is removed if anything fails, and then takes the place of `path`.
+    The content is written to a temporary file, which is removed on failure and otherwise replaces `path`.
 
     Args:
-        path: the file; its folder is made where missing.
-        content: bytes, text (UTF-8), or a function that writes the file whose path it is given.
-        sync: wait until it is on the disk, so that a power failure leaves the old file or the new one, too.
-        temporary: the other file, on the same disk; `<path>.tmp` without.
+        path: the file; its folder is created if missing.
+        content: bytes, text (UTF-8), or a function that writes to the path it is given.
+        sync: wait until the file is on disk, so that a power failure leaves the old or the new one as well.
+        temporary: the temporary file, on the same file system; `<path>.tmp` by default.
 
     Raises:
-        WriteError: the file cannot be written; what stood there before is untouched.
+        WriteError: the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
     temporary = temporary or path.with_name(path.name + ".tmp")
@@ -130,10 +130,10 @@ def write_json(path: str | os.PathLike[str], value: Any, *, sync: bool = True) -
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before hours of work whether a file can be written; what is there stays, nothing else is left.
+    """Check that a file can be written, before a long computation; an existing file is kept and no new one is left.
 
     Raises:
-        WriteError: it cannot.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     with writing(path):
@@ -148,7 +148,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or a folder's names, onto the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -157,5 +157,5 @@ def _sync(path: Path) -> None:
 
 
 def _escaped(text: str) -> str:
-    """In one line, whatever a file's name holds."""
+    """Return the text with non-printable characters escaped, so that it fits on one line."""
     return text if text.isprintable() else ascii(text)[1:-1]

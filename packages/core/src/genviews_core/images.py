@@ -1,4 +1,4 @@
-"""The one reading of an image file: any common kind as 8-bit RGB, upright, and never anything that runs a program.
+"""Read image files of any common format as 8-bit RGB in upright orientation, without decoders that run programs.
 
 Shapes: H, W are the image's height and width in pixels.
 """
@@ -20,18 +20,18 @@ from genviews_core import tiff
 from genviews_core.pixel_range import Range, read_deep_color, scale_to_8_bits
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is opened, whatever a file's name: Pillow's others include EPS, which starts Ghostscript."""
+"""Formats that are opened, whatever the file's name: Pillow's others include EPS, which runs Ghostscript."""
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""Names under which images of these formats are looked for, in lower case."""
+"""Lowercase file name suffixes of images in these formats."""
 MAX_PIXELS = 178_956_970
-"""Where Pillow refuses by default: 0.7 GB as Pillow holds it."""
+"""Pillow's default limit, 0.7 GB in memory."""
 
 Result = TypeVar("Result")
 Source = str | os.PathLike[str] | bytes
 """A path, or the bytes of a file."""
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,50 +40,51 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes an EXIF orientation: https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf, table 6."""
+"""The transpose that undoes an EXIF orientation: https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf, table 6."""
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be read; one line that names it.
+    """Raised if an image cannot be read; the message is one line that names it.
 
     Attributes:
-        reason: the same without the file's name.
+        reason: the message without the file's name.
     """
 
     reason: str = ""
 
 
 class ImageTooLarge(UnreadableImage):
-    """An image of more than MAX_PIXELS pixels; a baseline JPEG can still be read at a fraction of its size."""
+    """Raised for images of more than MAX_PIXELS pixels; a baseline JPEG can still be read at reduced size."""
 
 
 def read_rgb(source: Source, *, upright: bool = True, value_range: Range | None = None) -> Image.Image:
     """Read an image as 8-bit RGB.
 
-    Transparent parts lie over white; palettes, gray, 1-bit and CMYK are converted; of an animation the first frame is
-    taken. Pixels of more than 8 bits are scaled as `pixel_range` says, with a PixelRangeWarning once a run.
+    Transparent images are composited over white; palette, gray, 1-bit and CMYK images are converted; animations give
+    their first frame. Pixels of more than 8 bits are scaled as described in `pixel_range`, with one PixelRangeWarning
+    per run.
 
     Args:
         source: a path, or the bytes of a file.
-        upright: turn the image as its EXIF says; the official evaluation scripts do not.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; their own range where None.
+        upright: apply the EXIF orientation; the official evaluation scripts do not.
+        value_range: the values mapped to 0 and 255 in images of more than 8 bits; None for the image's own range.
 
     Raises:
-        UnreadableImage: missing, broken, not a regular file, of no format in FORMATS, of more than MAX_PIXELS pixels,
-            or of 2 or more than 4 channels.
+        UnreadableImage: the file is missing, broken, not a regular file, not of a format in FORMATS, or has more than
+            MAX_PIXELS pixels, 2 channels (other than gray and alpha) or more than 4 channels.
     """
     return _guarded(source, lambda: _decode(source, None, upright, value_range)[0])
 
 
 def read_reduced(source: Source, side: int, *, value_range: Range | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """Read an upright image for use at about `side` pixels: as `read_rgb`, but a JPEG may come at a fraction.
+    """Read an upright image for use at about `side` pixels: like `read_rgb`, but a JPEG may be decoded at reduced size.
 
-    A JPEG decoder halves sides for little; both sides stay at least `side`. So a baseline JPEG of more than MAX_PIXELS
-    pixels is read, too.
+    A JPEG decoder can halve the sides at low cost; both stay at least `side`. A baseline JPEG of more than MAX_PIXELS
+    pixels can therefore be read as well.
 
     Args:
         source: a path, or the bytes of a file.
-        side: what both sides keep at least, where they have it, pixels.
+        side: lower bound of the reduced height and width, pixels; smaller images are not reduced.
         value_range: see `read_rgb`.
 
     Returns:
@@ -96,12 +97,12 @@ def read_reduced(source: Source, side: int, *, value_range: Range | None = None)
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Read an upright image as a tensor, see `read_rgb`.
+    """Read an upright image as a tensor; see `read_rgb`.
 
     Args:
         path: the file.
-        size: if given, cut the largest central square and resize it (bicubic, antialiased) to size x size pixels; a
-            JPEG of more than MAX_PIXELS pixels is then read, too.
+        size: if given, crop the largest central square and resize it (bicubic, antialiased) to size x size pixels; a
+            baseline JPEG of more than MAX_PIXELS pixels can then be read as well.
 
     Raises:
         UnreadableImage: see `read_rgb`.
@@ -118,15 +119,15 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> UInt8[T
 
 
 def read_label_map(source: Source) -> Image.Image:
-    """Read a mask whose pixel values are numbers of classes or objects, as they are stored: of mode L or P.
+    """Read a mask of class or object indices with its stored pixel values, in mode L or P.
 
     Raises:
-        UnreadableImage: see `read_rgb`, or its pixels are not one channel of 8 bits.
+        UnreadableImage: see `read_rgb`, or the mask does not have one channel of 8 bits.
     """
 
     def read() -> Image.Image:
         with _open(source, reducible=False) as image:
-            _refuse_odd(image)
+            _check_supported(image)
             if image.mode not in ("L", "P"):
                 raise ValueError(
                     f"expected one channel of 8 bits, numbers and not their colors, got pixels of mode {image.mode}"
@@ -138,10 +139,10 @@ def read_label_map(source: Source) -> Image.Image:
 
 
 def image_size(source: Source) -> tuple[int, int]:
-    """Width and height as stored, from the file's head; nothing is decoded.
+    """Return the stored width and height from the file's header, without decoding.
 
     Raises:
-        UnreadableImage: see `read_rgb`; more than MAX_PIXELS pixels in a JPEG are no reason.
+        UnreadableImage: see `read_rgb`, except that a JPEG may have more than MAX_PIXELS pixels.
     """
 
     def read() -> tuple[int, int]:
@@ -152,24 +153,24 @@ def image_size(source: Source) -> tuple[int, int]:
 
 
 def _decode(source: Source, side: int | None, upright: bool, value_range: Range | None):
-    """The RGB image, and (height, width) of the upright original."""
+    """Return the RGB image, and (height, width) of the upright original."""
     with _open(source, reducible=side is not None) as image:
         width, height = image.size
         if side is not None and isinstance(image, JpegImageFile):
             progressive_and_large = "progressive" in image.info and width * height > MAX_PIXELS
-            if not progressive_and_large:  # all of its coefficients would be held
+            if not progressive_and_large:  # all its coefficients would be kept in memory
                 image.draft(None, (side, side))
-        _refuse_odd(image)
+        _check_supported(image)
         rgb = _to_rgb(image, source, value_range)
-        turn = _turn(image) if upright else None
-    if turn is None:
+        orientation = _exif_orientation(image) if upright else None
+    if orientation is None:
         return rgb, (height, width)
-    turned = rgb.transpose(_TURNS[turn])
-    return turned, (width, height) if turn >= 5 else (height, width)
+    transposed = rgb.transpose(_TRANSPOSES[orientation])
+    return transposed, (width, height) if orientation >= 5 else (height, width)
 
 
 def _open(source: Source, *, reducible: bool) -> Image.Image:
-    """The opened, not yet decoded image; a JPEG whatever its size where it is `reducible`."""
+    """Open an image without decoding it; if `reducible`, a JPEG of any size is accepted."""
     if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116 (str is quicker)
         raise ValueError("expected a regular file, got a folder, pipe, socket or device")
     try:
@@ -181,7 +182,7 @@ def _open(source: Source, *, reducible: bool) -> Image.Image:
     except Image.DecompressionBombError:
         if reducible:
             try:
-                return JpegImageFile(_file(source))  # Pillow checks the size in Image.open alone
+                return JpegImageFile(_file(source))  # Pillow checks the size only in Image.open
             except SyntaxError:
                 pass
         raise ImageTooLarge(_too_large()) from None
@@ -195,11 +196,11 @@ def _too_large() -> str:
     return f"it has more than {MAX_PIXELS} pixels: scale it down first"
 
 
-def _refuse_odd(image: Image.Image) -> None:
+def _check_supported(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageTooLarge(_too_large())
     if image.format == "TIFF":
-        tiff.refuse_odd(image)
+        tiff.check_supported(image)
 
 
 def _to_rgb(image: Image.Image, source: Source, value_range: Range | None) -> Image.Image:
@@ -212,7 +213,7 @@ def _to_rgb(image: Image.Image, source: Source, value_range: Range | None) -> Im
         if image.mode.startswith("I") or image.mode == "F":
             transparent = image.info.get("transparency")
             image = scale_to_8_bits(np.asarray(image), name, value_range, transparent)
-    if image.mode == "La":  # which Pillow converts to LA alone
+    if image.mode == "La":  # Pillow converts it only to LA
         image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -221,23 +222,23 @@ def _to_rgb(image: Image.Image, source: Source, value_range: Range | None) -> Im
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _turn(image: Image.Image) -> int | None:
-    """The EXIF orientation that is to be undone; None where there is none, or the EXIF is broken.
+def _exif_orientation(image: Image.Image) -> int | None:
+    """Return the EXIF orientation to undo, or None if there is none or the EXIF data is broken.
 
-    Asked after decoding: Pillow turns TIFF files by itself then, and takes the orientation away.
+    Call it after decoding, when Pillow has transposed TIFF files itself and removed their orientation.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # many good photographs carry a damaged EXIF
+    except Exception:  # many intact photographs have damaged EXIF data
         return None
-    return orientation if orientation in _TURNS else None
+    return orientation if orientation in _TRANSPOSES else None
 
 
 def _guarded(source: Source, read: Callable[[], Result]) -> Result:
-    """Call `read`; whatever it raises becomes one line that names the file."""
+    """Call `read`; turn any exception into an UnreadableImage whose one-line message names the file."""
     try:
         return read()
-    except Exception as error:  # on a broken file Pillow's decoders raise many unrelated types
+    except Exception as error:  # Pillow's decoders raise many unrelated types for broken files
         kind = ImageTooLarge if isinstance(error, ImageTooLarge | Image.DecompressionBombError) else UnreadableImage
         unreadable = kind(f"cannot read the image {_name(source)!r}: {_reason(error)}")
         unreadable.reason = _reason(error)

@@ -1,7 +1,7 @@
-"""Relative paths that name files inside a folder: the keys of images, and the paths that a manifest lists.
+"""Validate relative paths of files inside a folder: image keys, and the paths listed in a manifest.
 
-Files from strangers name paths too. A path that climbs out of its folder, by the rules of POSIX or of Windows, is
-refused before anything is opened.
+Untrusted files contain paths as well. A path that leaves its folder by the rules of POSIX or Windows is rejected before
+anything is opened.
 """
 
 import os
@@ -10,13 +10,13 @@ import sys
 from itertools import accumulate, islice
 from pathlib import Path
 
-# Empty, absolute, a drive's, one part "..", or with a NUL; in the common syntax of Python's re and of RE2 (pyarrow).
+# Empty, absolute, with a drive, a ".." component or a NUL; in the syntax common to Python's re and RE2 (pyarrow).
 OUTSIDE_PATTERN = r"^$|^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\x00"
 _OUTSIDE = re.compile(OUTSIDE_PATTERN)
 
 
 def name_fault(key: str) -> str | None:
-    """What to do where a file's name, as this process reads it, fits no UTF-8 text; None where it does."""
+    """Return why a file name, as read by this process, is not valid UTF-8 and what to do; None if it is valid."""
     encoding = sys.getfilesystemencoding().lower()
     if encoding not in ("utf-8", "utf8") and not key.isascii():
         return f"this process reads file names as {encoding}, not as UTF-8: run it with PYTHONUTF8=1"
@@ -26,23 +26,23 @@ def name_fault(key: str) -> str | None:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path is empty, absolute or climbs, and so could name a file outside its folder."""
+    """Return whether a path is empty, absolute or has "..", and so could refer to a file outside its folder."""
     return _OUTSIDE.search(path) is not None
 
 
 def path_inside(folder: str | os.PathLike[str], path: str) -> Path:
-    """Return the file that a relative path names, which lies inside the folder even where links are followed.
+    """Return the file at a relative path after checking that it is inside the folder, also when links are followed.
 
-    The folder itself may be a link; a link below it must not lead out of it.
+    The folder itself may be a link; a link below it must not point outside.
 
     Raises:
-        ValueError: if the file lies outside.
+        ValueError: the file is outside the folder.
     """
     if leaves_folder(path):
         raise ValueError(f"expected a path inside {folder}, got {path!r}; a manifest lists paths without '..'")
     file = Path(folder, path)
     steps = accumulate(path.split("/"), os.path.join, initial=os.fspath(folder))
-    if any(map(os.path.islink, islice(steps, 1, None))):  # two or three calls, where a real path takes ten
+    if any(map(os.path.islink, islice(steps, 1, None))):  # two or three system calls, where realpath needs ten
         real, root = os.path.realpath(file), os.path.realpath(folder)
         if os.path.commonpath([real, root]) != root:
             raise ValueError(f"expected a file inside {folder}, got {path!r}, a link to {real}; copy the file there")

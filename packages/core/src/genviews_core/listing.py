@@ -1,6 +1,6 @@
-"""The one listing of a folder of images: keys in the order of their bytes, without hidden names or endless loops.
+"""List the images of a folder: keys in byte order, without hidden names or link cycles.
 
-A key is an image's POSIX path relative to its data set's root; it names the image everywhere.
+A key is an image's POSIX path relative to the root of its data set; it identifies the image in all libraries.
 """
 
 import os
@@ -17,21 +17,21 @@ def iter_images(
     *,
     follow_links: bool = True,
 ) -> Iterator[str]:
-    """Yield the keys of all images below a folder, sorted by their bytes; holds the names of one folder per level.
+    """Yield the keys of all images below a folder in byte order; keeps the names of one folder per level in memory.
 
-    Names that begin with a dot are left out. Links are followed, but not back to a folder above; a link that leads
-    nowhere is listed where its name is an image's, so that reading it says what is missing. Files are not opened.
+    Names that begin with a dot are skipped. Links are followed, except to a parent folder; a broken link with the name
+    of an image is listed, so that reading it reports what is missing. Files are not opened.
 
     Args:
         root: the folder.
-        on_error: called with "a/b/" and the reason where the folder a/b cannot be read; without it, that is an error.
-        follow_links: whether linked folders and files count.
+        on_error: called with "a/b/" and the error if the folder a/b cannot be read; None to raise an error instead.
+        follow_links: whether to include linked folders and files.
 
     Raises:
-        ValueError: `root` is not a folder, or a folder in it cannot be read and there is no `on_error`.
+        ValueError: `root` is not a folder, or a folder in it cannot be read and `on_error` is None.
     """
     root = _folder(root)
-    pending, above = [""], list[tuple[str, tuple[int, int]]]()  # keys and folders yet to come, the next one last
+    pending, above = [""], list[tuple[str, tuple[int, int]]]()  # remaining keys and folders, next one last
     while pending:
         name = pending.pop()
         if name and not name.endswith("/"):
@@ -52,29 +52,29 @@ def iter_images(
 
 
 def images_in(folder: str | os.PathLike[str], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """Return the images directly in a folder, sorted by the bytes of their names; hidden names are left out.
+    """Return the images directly in a folder, in byte order of their names; hidden names are skipped.
 
     Args:
         folder: the folder.
-        suffixes: of image names, in lower case.
+        suffixes: suffixes of image names, in lower case.
 
     Raises:
-        ValueError: it is not a folder, or cannot be read.
+        ValueError: `folder` is not a folder, or cannot be read.
     """
     return [path for path in visible(_folder(folder)) if path.suffix.lower() in suffixes and not path.is_dir()]
 
 
 def is_image_key(key: str) -> bool:
-    """Return whether a key names an image by its suffix, and no part of it is hidden: for what lies in an archive."""
+    """Return whether a key, such as a path in an archive, has an image suffix and no hidden component."""
     parts = key.split("/")
     return not any(part.startswith(".") for part in parts) and os.path.splitext(key)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted by the bytes of the names; hidden names are left out.
+    """Return the entries of a folder in byte order of their names; hidden names are skipped.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the folder cannot be read.
     """
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208 (names alone)
@@ -84,13 +84,13 @@ def visible(folder: Path) -> list[Path]:
 
 
 def cannot_list(folder: str | os.PathLike[str], error: OSError) -> ValueError:
-    """Return the error to raise where a folder cannot be read."""
+    """Return the error to raise if a folder cannot be read."""
     return ValueError(f"cannot list the folder {os.fspath(folder)}: {error.strerror or error}")
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 (with the reason where there is one)
+        if stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 (raises the reason)
             return Path(path)
         reason = ""
     except OSError as error:
@@ -99,7 +99,7 @@ def _folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _entries(folder: Path, prefix: str, follow_links: bool) -> Iterator[str]:
-    """The images of a folder, and its folders with a slash at the end: so they sort as what they hold does."""
+    """Yield the images of a folder, and its subfolders with a trailing slash, so that they sort like their content."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or (not follow_links and entry.is_symlink()):
@@ -113,5 +113,5 @@ def _entries(folder: Path, prefix: str, follow_links: bool) -> Iterator[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a closed folder: reading it as an image will say so
+    except OSError:  # a link to itself or into an unreadable folder: reading it as an image reports that
         return False

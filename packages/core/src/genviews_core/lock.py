@@ -1,4 +1,4 @@
-"""One writer of a folder or a file at a time."""
+"""Locks that allow one writer of a folder or file at a time."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from pathlib import Path
 from genviews_core.files import writing
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Of file systems that have no locks, as some shared ones."""
+"""Errors of file systems without locks, such as some network file systems."""
 
 _held: set[tuple[int, int]] = set()
-"""The lock files of this process, by device and inode: the system keeps only processes apart."""
+"""Lock files held by this process, by device and inode: the system's locks only exclude other processes."""
 
 
 class LockedError(ValueError):
-    """Another process writes here; the message says which one."""
+    """Raised if another process holds the lock; the message names it."""
 
 
 @contextlib.contextmanager
 def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only writer of a folder, which is made where missing.
+    """Hold an exclusive lock on a folder, which is created if missing.
 
-    The lock is a file `.lock` in the folder, held by the system for as long as this process lives: a kill frees it,
-    whatever its children do.
+    The lock is a file `.lock` in the folder, held by the system until this process ends: a kill releases it, even if
+    child processes live on.
 
     Raises:
-        LockedError: another process, or another thread of this one, holds it.
-        WriteError: the folder cannot be made or written.
+        LockedError: another process, or another thread of this one, holds the lock.
+        WriteError: the folder cannot be created or written.
     """
     with _lock(Path(folder) / ".lock", Path(folder)):
         yield
@@ -43,11 +43,11 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only writer of a file, by a file `.<name>.lock` beside it.
+    """Hold an exclusive lock on a file, through a file `.<name>.lock` next to it.
 
     Raises:
-        LockedError: another process, or another thread of this one, holds it.
-        WriteError: the file's folder cannot be made or written.
+        LockedError: another process, or another thread of this one, holds the lock.
+        WriteError: the file's folder cannot be created or written.
     """
     path = Path(path)
     with _lock(path.with_name(f".{path.name}.lock"), path):
@@ -63,21 +63,21 @@ def _lock(lock: Path, what: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone
+        with contextlib.suppress(OSError):  # the folder may have been deleted
             lock.unlink()
         _held.discard((about.st_dev, about.st_ino))
         os.close(descriptor)
 
 
 def _acquire(lock: Path, what: Path) -> int:
-    """The locked file's descriptor; the file says who we are."""
-    if _is_held_here(lock):  # opening and closing it again would free it
-        raise LockedError(_refusal(what, "this very process"))
+    """Lock the file, write this process's id into it and return its descriptor."""
+    if _is_held_here(lock):  # opening and closing it again would release the lock
+        raise LockedError(_locked_message(what, "this process"))
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _take(descriptor, what)
-            if _is_still_there(descriptor, lock):  # and was not removed by its last holder in between
+            _lock_descriptor(descriptor, what)
+            if _is_still_there(descriptor, lock):  # not removed by its previous holder in between
                 now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
                 about = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
                 os.ftruncate(descriptor, 0)
@@ -90,18 +90,18 @@ def _acquire(lock: Path, what: Path) -> int:
         os.close(descriptor)
 
 
-def _take(descriptor: int, what: Path) -> None:
+def _lock_descriptor(descriptor: int, what: Path) -> None:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which lives on in forked workers
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would outlive us in forked workers
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise LockedError(_refusal(what, _holder(descriptor))) from None
+            raise LockedError(_locked_message(what, _holder(descriptor))) from None
         if error.errno not in NO_LOCKS:
             raise
-        warnings.warn(f"the file system of {what} has no locks: let no two processes write there", stacklevel=2)
+        warnings.warn(f"the file system of {what} has no locks: do not write there from two processes", stacklevel=2)
 
 
-def _refusal(what: Path, holder: str) -> str:
+def _locked_message(what: Path, holder: str) -> str:
     return f"{what} is being written by {holder}; wait for it, end it or choose another place"
 
 
@@ -121,7 +121,7 @@ def _is_still_there(descriptor: int, lock: Path) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds it, as the lock's file says."""
+    """Return a description of the lock's holder, read from the lock file."""
     try:
         about = json.loads(os.pread(descriptor, 1000, 0))
         return f"process {about['pid']} on {about['host']} since {about['since']}"

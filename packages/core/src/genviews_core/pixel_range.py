@@ -1,15 +1,15 @@
-"""Pixels of more than 8 bits as 8 bits, without losing the levels that an image uses.
+"""Convert pixels of more than 8 bits to 8 bits without losing the levels that an image uses.
 
-A microscope's 12-bit image in a 16-bit file holds values up to some thousands: by the file's 16 bits it would keep some
-16 levels. So values are scaled by the range that the image itself uses:
+A 12-bit microscope image in a 16-bit file has values up to 4095: scaled by the 16-bit range it would keep only 16
+levels. Values are therefore scaled by the range that the image itself uses:
 
-    integers that need all 16 bits      0 to 65535, as photographs in 16 bits are meant
-    integers up to 255                  0 to 255, an 8-bit image in a larger file
-    other integers                      their smallest to their largest value, and at least 256 levels apart, so that
-                                        noise of a few levels in an empty image stays faint
-    floats from 0 to 1, or from 0 to 255    these; other floats: smallest to largest
+    integers that need all 16 bits      0 to 65535, as in 16-bit photographs
+    integers up to 255                  0 to 255, an 8-bit image in a larger type
+    other integers                      minimum to maximum, but at least 256 levels, so that noise of a few levels in an
+                                        empty image is not amplified
+    floats from 0 to 1, or from 0 to 255    that range; other floats: minimum to maximum
 
-Images of one data set are then not all scaled alike: give one range where brightness tells something.
+Different images of a data set may then be scaled differently: give one range if absolute brightness matters.
 
 Shapes: H x W pixels, C channels, of which the fourth is alpha.
 """
@@ -24,16 +24,16 @@ from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image
 
 Range = tuple[float | int, float | int]
-"""The values that become 0 and 255."""
+"""The values that are mapped to 0 and 255."""
 _FULL = 65535.0
 _ROWS = 256
-_DEEP = ("RGB", "RGBA", "RGBX", "LA")  # of the kinds of 16 bits a channel that Pillow knows, all but CMYK and RGBa
+_DEEP = ("RGB", "RGBA", "RGBX", "LA")  # all 16-bit modes of Pillow except CMYK and RGBa
 _reported = mmap.mmap(-1, 1)
-"""Shared with worker processes that are forked, so that a run says it once."""
+"""Shared with forked worker processes, so that a run warns once."""
 
 
 class PixelRangeWarning(UserWarning):
-    """Pixels of more than 8 bits were scaled to 8 bits; said once a run."""
+    """Pixels of more than 8 bits were scaled to 8 bits; issued once per run."""
 
 
 def scale_to_8_bits(
@@ -42,29 +42,29 @@ def scale_to_8_bits(
     value_range: Range | None = None,
     transparent: int | tuple[int, ...] | None = None,
 ) -> Image.Image:
-    """Scale deep pixels to an 8-bit image of mode L, RGB or RGBA, or LA where a value is transparent.
+    """Scale pixels of more than 8 bits to an 8-bit image of mode L, RGB or RGBA, or LA if one value is transparent.
 
     Args:
-        values: of any number type; a fourth channel is alpha, 0 to 65535.
-        name: of the image, for the warning.
-        value_range: what becomes 0 and 255; the image's own range where None.
-        transparent: the value (or color) that stands for transparent pixels.
+        values: pixels of any numeric dtype; a fourth channel is alpha, 0 to 65535.
+        name: name of the image, for the warning.
+        value_range: the values mapped to 0 and 255; None for the image's own range.
+        transparent: the value (or color) that marks transparent pixels.
 
     Raises:
-        ValueError: a range that is none, or no finite value.
+        ValueError: the range is empty, or no value is finite.
     """
     color = values[..., :3] if values.ndim == 3 else values
     low, high = own_range(color) if value_range is None else value_range
     if not low < high:
-        raise ValueError(f"expected a range of values that rises, got {low:g} to {high:g}")
+        raise ValueError(f"expected an increasing range of values, got {low:g} to {high:g}")
     _report(name, low, high, own=value_range is None)
     levels = _levels(color, low, high)
     alpha = None
     if values.shape[2:] == (4,):
         alpha = _levels(values[..., 3], 0.0, _FULL)
     elif transparent is not None:
-        shown = values != np.asarray(transparent)
-        alpha = (shown.any(-1) if values.ndim == 3 else shown).astype(np.uint8) * np.uint8(255)
+        opaque = values != np.asarray(transparent)
+        alpha = (opaque.any(-1) if values.ndim == 3 else opaque).astype(np.uint8) * np.uint8(255)
     image = Image.fromarray(levels)
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
@@ -72,7 +72,7 @@ def scale_to_8_bits(
 
 
 def own_range(values: Shaped[np.ndarray, "H W *C"]) -> Range:
-    """Return the range that an image's values are scaled by, see above.
+    """Return the range by which an image's values are scaled; see the module docstring.
 
     Raises:
         ValueError: no value is finite.
@@ -94,20 +94,20 @@ def own_range(values: Shaped[np.ndarray, "H W *C"]) -> Range:
 
 
 def read_deep_color(image: Image.Image, reopen: Callable[[], Image.Image]) -> UInt16[np.ndarray, "H W C"] | None:
-    """Decode an opened 16-bit RGB, RGBA or gray and alpha image whole; None where it is another kind.
+    """Decode an opened 16-bit RGB, RGBA or gray and alpha image at full depth; return None for other kinds.
 
-    Pillow keeps the high bytes of such pixels alone. They are decoded twice, as if of the one byte order and of the
-    other, which gives both bytes.
+    Pillow keeps only the high bytes of such pixels. They are decoded twice, once in each byte order, which gives both
+    bytes.
 
     Args:
-        image: opened and not decoded.
-        reopen: opens it again.
+        image: the image, opened and not decoded.
+        reopen: opens the image again.
     """
     rawmode, order = _raw_mode(image)
     kind, _, bits = rawmode.partition(";")
     if kind not in _DEEP or bits not in ("16B", "16L", "16N"):
         return None
-    if kind == "LA":  # which Pillow reads in one byte order only: here as the four bytes that it is
+    if kind == "LA":  # Pillow reads it in one byte order only: read it as four bytes instead
         gray_high, gray_low, alpha_high, alpha_low = np.moveaxis(_read_as(image, "RGBA").astype(np.uint16), -1, 0)
         gray, alpha = gray_high << 8 | gray_low, alpha_high << 8 | alpha_low
         return np.stack([gray, gray, gray, alpha], -1)
@@ -119,7 +119,7 @@ def read_deep_color(image: Image.Image, reopen: Callable[[], Image.Image]) -> UI
 
 
 def _raw_mode(image: Image.Image) -> tuple[str, str]:
-    """How the file's pixels are laid out, and in which byte order."""
+    """Return Pillow's raw mode of the file's pixels and their byte order."""
     tiles = getattr(image, "tile", None) or [None]
     args = getattr(tiles[0], "args", None)
     rawmode = args[0] if isinstance(args, tuple) and args else args
@@ -138,7 +138,7 @@ def _read_as(image: Image.Image, rawmode: str) -> UInt8[np.ndarray, "H W C"]:
 
 
 def _levels(values: Shaped[np.ndarray, "H W *C"], low: float, high: float) -> UInt8[np.ndarray, "H W *C"]:
-    """Some rows at a time, so that a large image costs no second one in doubles."""
+    """Scale to 0..255 some rows at a time, so that a large image is not copied as float64 as a whole."""
     levels = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):
         rows = np.nan_to_num(values[start : start + _ROWS].astype(np.float64), nan=low)
@@ -150,11 +150,11 @@ def _report(name: str, low: float, high: float, *, own: bool) -> None:
     if _reported[0]:
         return
     _reported[0] = 1
-    whose = "its own range" if own else "the range given"
+    source = "its own range" if own else "the given range"
     advice = "; give value_range to scale all images alike" if own else ""
     warnings.warn(
-        f"{name!r} has pixels of more than 8 bits: {low:g} to {high:g}, {whose}, became 0 to 255{advice} "
-        "(said once a run)",
+        f"{name!r} has pixels of more than 8 bits: {low:g} to {high:g}, {source}, became 0 to 255{advice} "
+        "(warned once per run)",
         PixelRangeWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""Tensors and torch's states: written atomically, read without running anything."""
+"""Save tensors and state dicts atomically, and load them without running code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from genviews_core.files import atomic_write
 
 
 def save_torch(path: str | os.PathLike[str], value: Any) -> None:
-    """`torch.save`, atomically.
+    """Call `torch.save` atomically.
 
     Raises:
-        WriteError: the file cannot be written; what stood there before is untouched.
+        WriteError: the file cannot be written; an existing file is left unchanged.
     """
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # of a path torch does not say why it could not be written
+        with temporary.open("wb") as file:  # given a path, torch does not report why writing failed
             torch.save(value, file)
 
     atomic_write(path, write)
@@ -36,26 +36,26 @@ def save_tensors(
     """Write a safetensors file atomically; tensors are copied to the CPU and made contiguous.
 
     Raises:
-        WriteError: the file cannot be written; what stood there before is untouched.
+        WriteError: the file cannot be written; an existing file is left unchanged.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     atomic_write(path, lambda temporary: save_file(plain, temporary, None if metadata is None else dict(metadata)))
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
-    """What `save_torch` wrote: tensors, numbers, text, lists and dicts, on the CPU. Nothing in the file is run.
+    """Load a file of `save_torch` on the CPU: tensors, numbers, text, lists and dicts. No code in the file is run.
 
-    torch compares no checksums and unpacks whatever a file says; `torch.save` itself never compresses. So a file whose
-    parts are compressed, or longer together than the file, is refused before a byte of it is unpacked.
+    torch verifies no checksums and unpacks files of any size; `torch.save` itself never compresses. A file whose
+    entries are compressed, or larger in total than the file, is therefore rejected before anything is unpacked.
 
     Raises:
-        ValueError: it cannot be read, is damaged, or holds something else; the line begins with the path.
+        ValueError: the file cannot be read, is damaged, or holds other types; the message begins with its path.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-            if packed or sum(part.file_size for part in parts) > os.path.getsize(path):  # noqa: PTH202
+            entries = archive.infolist()
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            if compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):  # noqa: PTH202
                 raise ValueError("it unpacks to more than it holds")
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"{damaged} has a wrong checksum")
@@ -78,10 +78,10 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
 
 
 def step_of(path: str | os.PathLike[str], step: object, last: int | None = None) -> int:
-    """The step that a resume file says it stands at, from 0 to `last`.
+    """Return the step stored in a resume file after checking that it is an integer from 0 to `last`.
 
     Raises:
-        ValueError: it is no such number.
+        ValueError: it is not.
     """
     if type(step) is not int or step < 0 or (last is not None and step > last):
         wanted = "a step" if last is None else f"a step of 0 to {last}"

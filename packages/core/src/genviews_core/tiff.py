@@ -1,4 +1,4 @@
-"""TIFF files whose pixels Pillow would read in part: refused instead."""
+"""Detect TIFF files that Pillow would read only in part, and reject them."""
 
 import os
 from pathlib import Path
@@ -9,24 +9,24 @@ from PIL import Image
 _NEW_SUBFILE_TYPE, _SAMPLES, _BITS, _PLANES, _EXTRA = 254, 277, 258, 284, 338
 _ALPHA = {1, 2}  # associated, unassociated
 UNKNOWN_KIND = "a kind of TIFF that Pillow does not know: save it as gray, RGB or RGBA of 8 or 16 bits a channel"
-_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_tiff(source: str | os.PathLike[str] | bytes) -> bool:
-    """Return whether a file begins as a TIFF does, whatever else is in it."""
+    """Return whether a file begins with a TIFF signature."""
     if isinstance(source, bytes):
-        return source[:4] in _HEADS
+        return source[:4] in _SIGNATURES
     with Path(source).open("rb") as file:
-        return file.read(4) in _HEADS
+        return file.read(4) in _SIGNATURES
 
 
-def refuse_odd(image: Image.Image) -> None:
-    """Refuse a TIFF of 2 or more than 4 channels, or whose pages are the channels or slices of one image.
+def check_supported(image: Image.Image) -> None:
+    """Raise for a TIFF of 2 or more than 4 channels, or whose pages are the channels or slices of one image.
 
-    Pillow takes the first of the channels without a word, or as many as it knows.
+    Pillow silently reads the first channel, or as many as it supports.
 
     Raises:
-        ValueError: it is such a file.
+        ValueError: Pillow would read the file only in part.
     """
     tags: Any = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
     samples, extra = tags.get(_SAMPLES, 1), tuple(tags.get(_EXTRA, ()))
@@ -43,7 +43,7 @@ def refuse_odd(image: Image.Image) -> None:
 
 
 def _is_stack(image: Any) -> bool:
-    """Return whether the second page is an image like the first, and not a smaller one of it for previews."""
+    """Return whether the second page is an image like the first, and not a reduced version of it for previews."""
     size, mode = image.size, image.mode
     try:
         image.seek(1)

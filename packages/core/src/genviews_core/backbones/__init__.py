@@ -1,4 +1,4 @@
-"""Backbones: networks by name, and the folders that hold trained ones.
+"""Create backbones by name, and load trained ones from backbone folders.
 
 network = create_backbone("resnet50")                       # random weights
 network, images = load_backbone(folder), backbone_input(folder)

@@ -12,7 +12,7 @@ class CifarResNet(nn.Module):
     """Three stages of 16, 32 and 64 channels; names as in akamaster/pytorch_resnet_cifar10@d5489e8 resnet.py.
 
     Args:
-        blocks: of each stage.
+        blocks: number of residual blocks in each stage.
     """
 
     def __init__(self, blocks: int) -> None:
@@ -29,17 +29,17 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64 H/4 W/4"]:
-        """The last map."""
+        """Return the last feature map, before pooling."""
         features = relu(self.bn1(self.conv1(images)))
         return self.layer3(self.layer2(self.layer1(features)))  # pyright: ignore[reportCallIssue]
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64"]:
-        """Globally averaged features."""
+        """Return globally average-pooled features."""
         return self.maps(images).mean((2, 3))
 
 
 class Block(nn.Module):
-    """Two convolutions; where the width doubles, the shortcut takes every other pixel and pads the channels."""
+    """Basic block; where the width doubles, the shortcut takes every other pixel and zero-pads the channels."""
 
     def __init__(self, wide_in: int, wide_out: int) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class Block(nn.Module):
         self.bn1, self.bn2 = nn.BatchNorm2d(wide_out), nn.BatchNorm2d(wide_out)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Residual sum."""
+        """Return the activated residual sum."""
         shortcut = pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
         return relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(maps))))) + shortcut)

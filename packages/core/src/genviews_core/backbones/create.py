@@ -1,4 +1,4 @@
-"""Backbones by name: images in, one feature vector each out."""
+"""Create a backbone, which maps each image to one feature vector, by name."""
 
 import difflib
 from typing import Any
@@ -11,24 +11,26 @@ from genviews_core.backbones.pretrained import first_line, from_hub
 
 
 def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | None = None, **options: Any) -> nn.Module:
-    """A network without classifier, Float[B,3,H,W] -> Float[B,D], with `.num_features` = D.
+    """Create a network without a classifier, Float[B,3,H,W] -> Float[B,D], with `.num_features` = D.
 
-    Weights are random, unless torchvision's or timm's are asked for; their names are those of torchvision or timm, so
-    that others can load them.
+    Weights are random unless torchvision's or timm's are requested. State dict keys match torchvision or timm, so the
+    weights can be loaded there.
 
     Args:
-        name: a ResNet of torchvision ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
+        name: a torchvision ResNet ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
             "resnet20" to "resnet110" (CifarResNet), "widened_resnet" (WidenedResNet), "moco_vit_small" or
-            "moco_vit_base" (MoCo v3's), "dino_vit_tiny", "dino_vit_small" or "dino_vit_base" (DINO's, for images of any
+            "moco_vit_base" (MoCo v3), "dino_vit_tiny", "dino_vit_small" or "dino_vit_base" (DINO, for images of any
             size), or "timm/<any name>".
-        cifar_stem: for the ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
-        image_size: pixels; for timm's networks of fixed input size (vision transformers). The others take any.
-        options: passed on: torchvision's (`zero_init_residual=True`, `weights="DEFAULT"`), `stem_padding=2` for
-            solo-learn's CIFAR stem, NarrowResNet's (`width=32`), create_moco_vit's (`freeze_patch_embed=False`), or
-            timm's (`drop_path_rate=0.1`, also for DINO's; `dynamic_img_size=True`, `pretrained=True`).
+        cifar_stem: for ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
+        image_size: pixels; for timm networks with a fixed input size (vision transformers). The others take any size.
+        options: passed on to the constructor: torchvision's (`zero_init_residual=True`, `weights="DEFAULT"`),
+            `stem_padding=2` for the CIFAR stem of solo-learn, NarrowResNet's (`width=32`), create_moco_vit's
+            (`freeze_patch_embed=False`), or timm's (`drop_path_rate=0.1`, also for DINO; `dynamic_img_size=True`,
+            `pretrained=True`).
 
     Raises:
-        ValueError: unknown name, with near ones; an option that the network does not have; weights that cannot be had.
+        ValueError: the name is unknown (the message lists close matches), the network does not have an option, or the
+            weights cannot be downloaded.
     """
     if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, *DINO_VITS, *CIFAR_RESNETS, WIDENED)):
         raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
@@ -41,7 +43,7 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
 
 
 def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
-    """Imports only what the network is made of: torchvision and timm take seconds."""
+    """Build a network, importing only the library it needs: importing torchvision or timm takes seconds."""
     if name.startswith(TIMM):
         return _from_timm(name.removeprefix(TIMM), image_size, options)
     if name in MOCO_VITS:
@@ -116,14 +118,14 @@ def _unknown(name: str) -> ValueError:
 
 
 def last_map(network: nn.Module, images: Tensor) -> Any:
-    """What a backbone computes before pooling: a map Float[B,D,rows,columns], or tokens Float[B,L,D] without prefix.
+    """Return the features before pooling: a map Float[B,D,rows,columns], or tokens Float[B,L,D] without prefix tokens.
 
     Args:
-        network: made by `create_backbone`.
+        network: created by `create_backbone`.
         images: Float[B,3,H,W], normalized.
     """
     if hasattr(network, "forward_features"):
-        return _timms_map(network, images)
+        return _timm_feature_map(network, images)
     if hasattr(network, "maps"):
         return network.maps(images)  # pyright: ignore[reportCallIssue]
     for name, child in network.named_children():
@@ -133,11 +135,11 @@ def last_map(network: nn.Module, images: Tensor) -> Any:
     raise ValueError(f"{type(network).__name__} has no last map: expected a backbone of create_backbone")
 
 
-def _timms_map(network: nn.Module, images: Tensor) -> Any:
+def _timm_feature_map(network: nn.Module, images: Tensor) -> Any:
     features = network.forward_features(images)  # pyright: ignore[reportCallIssue]
     if not isinstance(features, torch.Tensor):
         return features
     if features.ndim == 4:
-        width = features.shape[1] != network.num_features and features.shape[3] == network.num_features
-        return features.permute(0, 3, 1, 2) if width else features
+        channels_last = features.shape[1] != network.num_features and features.shape[3] == network.num_features
+        return features.permute(0, 3, 1, 2) if channels_last else features
     return features[:, getattr(network, "num_prefix_tokens", 0) :]

@@ -1,4 +1,4 @@
-"""DINO's vision transformers: timm's, for images of any size, with DINO's own rule for the positions of the others.
+"""DINO vision transformers: timm's, with position embeddings interpolated as DINO does for images of any size.
 
 Shapes: B images, rows x columns patches, L = 1 + rows * columns tokens, D features.
 """
@@ -13,7 +13,7 @@ from genviews_core.backbones.vit_positions import resize_positions
 
 
 class DINOViT(VisionTransformer):
-    """timm's network, whose positions are interpolated as DINO does; its tensors have timm's names."""
+    """timm's vision transformer with DINO's interpolation of position embeddings; state dict keys are timm's."""
 
     def _pos_embed(self, x: Float[Tensor, "B rows columns D"]) -> Float[Tensor, "B L D"]:
         assert self.pos_embed is not None and self.cls_token is not None
@@ -22,13 +22,13 @@ class DINOViT(VisionTransformer):
 
 
 def create_dino_vit(name: str, *, image_size: int | None = None, **options) -> DINOViT:
-    """A vision transformer as facebookresearch/dino@7c446df builds it, https://arxiv.org/abs/2104.14294.
+    """Create a vision transformer as facebookresearch/dino@7c446df does, https://arxiv.org/abs/2104.14294.
 
-    Its output is the class token after the last norm; sides of its images are multiples of the patch's.
+    Its output is the class token after the last norm; height and width of images must be multiples of the patch size.
 
     Args:
         name: a key of DINO_VITS.
-        image_size: pixels of the images that the positions belong to; None for 224.
+        image_size: image size in pixels for which the position embeddings are created; None for 224.
         options: timm's (`patch_size=8`, `depth=6`, `drop_path_rate=0.1`).
     """
     timm_name, width, heads = DINO_VITS[name]
@@ -36,5 +36,5 @@ def create_dino_vit(name: str, *, image_size: int | None = None, **options) -> D
     network = DINOViT(num_classes=0, global_pool="token", dynamic_img_size=True, **shape)
     network.pretrained_cfg = {"architecture": timm_name}  # pyright: ignore[reportArgumentType]
     assert network.cls_token is not None
-    nn.init.trunc_normal_(network.cls_token, std=0.02)  # timm's is 1e-6
+    nn.init.trunc_normal_(network.cls_token, std=0.02)  # timm uses 1e-6
     return network

@@ -1,7 +1,7 @@
-"""What backbone.json may say of a network: an allow-list of architectures, and of each one's options with their ranges.
+"""Validate backbone.json against an allow-list of architectures and of their options with types and ranges.
 
-A folder comes from anywhere. What is not named here never reaches a constructor, so no option can start a download or
-open another file; `folder` asks for no more memory than the tensors beside it justify.
+Backbone folders are untrusted. Anything not listed here never reaches a constructor, so no option can start a download
+or open another file; `folder` allocates no more memory than the tensors in the folder justify.
 """
 
 import difflib
@@ -14,22 +14,22 @@ from typing import Any
 from genviews_core.backbones.names import CIFAR_RESNETS, DINO_VITS, MOCO_VITS, TIMM, TORCHVISION_RESNETS, WIDENED
 
 Architecture = dict[str, Any]
-"""Arguments of `create_backbone`, `name` included."""
+"""Arguments of `create_backbone`, including `name`."""
 WITHOUT_MEANING = ("pretrained", "weights", "progress")
-"""Options that say where the first weights came from; a folder has its own."""
+"""Options that only select the initial weights; a backbone folder holds its own weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """The values that an option may have.
+    """The values that an option accepts.
 
     Attributes:
-        kind: the type; an int is taken for a float, and never a bool for a number.
-        low: least number.
-        high: greatest number.
-        choices: of texts and numbers; empty, any in range.
-        pattern: of texts.
-        many: also a list of 1 to 8 of them.
+        kind: the type; an int is accepted as a float, but a bool is never accepted as a number.
+        low: smallest number.
+        high: largest number.
+        choices: allowed strings or numbers; if empty, any value in range.
+        pattern: regular expression that strings must match.
+        many: whether a list of 1 to 8 values is accepted as well.
     """
 
     kind: type
@@ -40,7 +40,7 @@ class Option:
     many: bool = False
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is one."""
+        """Return whether the option accepts the value."""
         if self.many and isinstance(value, list | tuple):
             return 1 <= len(value) <= 8 and all(self._accepts_one(each) for each in value)
         return self._accepts_one(value)
@@ -60,7 +60,7 @@ class Option:
         if self.choices:
             return f"one of {', '.join(repr(choice) for choice in self.choices)}"
         if self.kind is str:
-            return "a name of small letters, digits and underscores"
+            return "a name of lowercase letters, digits and underscores"
         numbers = {int: "a whole number", float: "a number"}[self.kind]
         return f"{numbers} from {self.low:g} to {self.high:g}" + (" or a list of them" if self.many else "")
 
@@ -105,7 +105,7 @@ TIMM_OPTIONS = {
     **_each(Option(kind=float, low=0, high=100), "ls_init_value", "drop_block_rate"),
     **_each(WORD, "act_layer", "norm_layer"),
 }
-"""Those options of timm's networks that change the network and are plain values; timm refuses what a network lacks."""
+"""Options of timm networks that change the architecture and are plain values; timm rejects those a network lacks."""
 RESNET_OPTIONS = {
     **STEM,
     **_each(FLAG, "zero_init_residual"),
@@ -115,10 +115,10 @@ RESNET_OPTIONS = {
 
 
 def options_of(name: str) -> Mapping[str, Option]:
-    """The options that an architecture may have.
+    """Return the options that an architecture accepts.
 
     Raises:
-        ValueError: no such architecture.
+        ValueError: the architecture is unknown.
     """
     if name in TORCHVISION_RESNETS:
         return {**SIZE, **RESNET_OPTIONS}
@@ -144,7 +144,7 @@ KINDS = ", ".join(
 
 
 def check_architecture(architecture: Any) -> Architecture:
-    """The architecture of a backbone.json, if every part of it is allowed; nothing is built.
+    """Return the architecture of a backbone.json after validating its name and options; nothing is built.
 
     Raises:
         ValueError: an unknown architecture or option, or a value of another type or out of range.
@@ -165,31 +165,31 @@ def check_architecture(architecture: Any) -> Architecture:
 
 
 def described(architecture: Mapping[str, Any]) -> Architecture:
-    """What backbone.json says of a network that was made by `create_backbone(**architecture)`.
+    """Return the architecture to store in backbone.json for a network made by `create_backbone(**architecture)`.
 
     Raises:
-        ValueError: it could not be read again.
+        ValueError: it is not allowed, so that it could not be loaded again.
     """
     return check_architecture({key: value for key, value in architecture.items() if key not in WITHOUT_MEANING})
 
 
 def check_images(recipe: Any) -> dict[str, Any]:
-    """What a recipe says of the images, under the names `size`, `mean` and `std`; what it leaves out is left out.
+    """Return `size`, `mean` and `std` of the images from a recipe; keys that it does not have are omitted.
 
     Raises:
-        ValueError: a value that no image can have.
+        ValueError: a value is of the wrong type or out of range.
     """
     if not isinstance(recipe, Mapping):
         raise ValueError(f"recipe: expected an object, got {type(recipe).__name__}")
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if recipe.get("image_size") is not None:
         if not PIXELS.accepts(recipe["image_size"]):
             raise ValueError(f"image_size: expected {PIXELS}, got {repr(recipe['image_size'])[:80]}")
-        found["size"] = recipe["image_size"]
+        result["size"] = recipe["image_size"]
     for name, low in (("mean", -100.0), ("std", 1e-4)):
         if recipe.get(name) is not None:
             number, value = Option(kind=float, low=low, high=100), recipe[name]
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(number.accepts, value)):
                 raise ValueError(f"{name}: expected 3 numbers from {low:g} to 100, got {repr(value)[:80]}")
-            found[name] = tuple(float(each) for each in value)
-    return found
+            result[name] = tuple(float(each) for each in value)
+    return result

@@ -1,7 +1,7 @@
-"""Backbone folders, `backbone.safetensors` and `backbone.json`: the one reader of all libraries.
+"""Read backbone folders: `backbone.safetensors` and `backbone.json`. All libraries use this module.
 
-Nothing in a folder makes the network or another file be touched, and memory is asked for only once the names and shapes
-of the tensors are known to be the network's.
+Nothing in a folder can cause a download or open another file, and memory is allocated only after the names and shapes
+of the tensors have been checked against the network.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ IMAGENET = {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFile:
-    """What backbone.json says, each part checked.
+    """The validated content of backbone.json.
 
     Attributes:
-        folder: where it lies.
+        folder: the backbone folder.
         architecture: arguments of `create_backbone`.
-        hash: of the tensors, as `backbone_hash` computes it.
-        images: what the recipe says of `size`, `mean` and `std`.
-        method: what trained the backbone; "" where it is not said.
+        hash: hash of the tensors, as computed by `backbone_hash`.
+        images: `size`, `mean` and `std` of the images, those that the recipe has.
+        method: the method that trained the backbone; "" if unknown.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class BackboneFile:
 
 
 def is_backbone_folder(path: str | Path) -> bool:
-    """Whether there is a backbone.json."""
+    """Return whether the folder has a backbone.json."""
     return (Path(path) / DESCRIPTION).is_file()
 
 
@@ -56,54 +56,54 @@ def read_description(folder: str | Path) -> BackboneFile:
     """Read and check backbone.json.
 
     Raises:
-        ValueError: it is missing or broken, or says something that is not allowed.
+        ValueError: it is missing or broken, or has a value that is not allowed.
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        raise _absent(folder, DESCRIPTION)
+        raise _missing_file(folder, DESCRIPTION)
     try:
         if path.stat().st_size > DESCRIPTION_BYTES:
             raise ValueError(f"expected at most {DESCRIPTION_BYTES} bytes, got {path.stat().st_size}")
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict) or not isinstance(found.get("hash"), str):
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or not isinstance(content.get("hash"), str):
             raise ValueError("expected an object with architecture and hash")
-        if found.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"expected format {FORMAT}, got {repr(found['format'])[:80]}")
+        if content.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {repr(content['format'])[:80]}")
         return BackboneFile(
             folder=Path(folder),
-            architecture=check_architecture(found.get("architecture")),
-            hash=found["hash"],
-            images=check_images(found.get("recipe", {})),
-            method=method if isinstance(method := found.get("method"), str) else "",
+            architecture=check_architecture(content.get("architecture")),
+            hash=content["hash"],
+            images=check_images(content.get("recipe", {})),
+            method=method if isinstance(method := content.get("method"), str) else "",
         )
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is broken ({first_line(error)}); save the backbone again") from error
 
 
-def _absent(folder: str | Path, name: str) -> ValueError:
+def _missing_file(folder: str | Path, name: str) -> ValueError:
     return ValueError(f"{folder} is no backbone folder: {name} is missing. save_backbone writes both files.")
 
 
 def load_backbone(folder: str | Path) -> nn.Module:
-    """Build the network that a folder describes and fill it; it comes in evaluation mode, on the CPU.
+    """Build the network that a folder describes and load its weights; it is in evaluation mode, on the CPU.
 
-    Methods of sslzoo put it in training mode again; a loop of your own calls `.train()`.
+    Methods of sslzoo switch it to training mode; call `.train()` in your own training loop.
 
     Raises:
-        ValueError: a file is missing or broken, names do not fit, or the two files do not belong together.
+        ValueError: a file is missing or broken, tensor names do not match, or the two files do not belong together.
     """
     return build_described(read_description(folder))
 
 
 def build_described(about: BackboneFile) -> nn.Module:
-    """The network of a description, with the tensors beside it, in evaluation mode.
+    """Build the network of a description and load the tensors in its folder; it is in evaluation mode.
 
     Raises:
-        ValueError: as load_backbone.
+        ValueError: see `load_backbone`.
     """
     path = about.folder / TENSORS
     if not path.is_file():
-        raise _absent(about.folder, TENSORS)
+        raise _missing_file(about.folder, TENSORS)
     try:
         with safetensors.safe_open(path, "pt") as file:
             shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -111,7 +111,7 @@ def build_described(about: BackboneFile) -> nn.Module:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} holds a broken backbone ({first_line(error)}); save it again") from error
-    backbone = _built(about)
+    backbone = _build_network(about)
     backbone.load_state_dict(tensors)
     if backbone_hash(backbone) != about.hash:
         raise ValueError(f"{path} is not the one that {DESCRIPTION} describes; save both again")
@@ -119,28 +119,27 @@ def build_described(about: BackboneFile) -> nn.Module:
 
 
 def _compare(about: BackboneFile, shapes: dict[str, torch.Size]) -> None:
-    with torch.device("meta"):  # names and shapes without memory
-        own = {name: tensor.shape for name, tensor in _built(about).state_dict().items()}
+    with torch.device("meta"):  # names and shapes without allocating memory
+        own = {name: tensor.shape for name, tensor in _build_network(about).state_dict().items()}
     faults = {
         "missing": sorted(own.keys() - shapes.keys()),
         "unknown": sorted(shapes.keys() - own.keys()),
         "wrong shape": sorted(name for name in own.keys() & shapes.keys() if own[name] != shapes[name]),
     }
     if any(faults.values()):
-        told = describe(faults)
-        raise ValueError(f"{about.folder / TENSORS} does not fit the network in {DESCRIPTION}; {told}")
+        raise ValueError(f"{about.folder / TENSORS} does not fit the network in {DESCRIPTION}; {describe(faults)}")
 
 
-def _built(about: BackboneFile) -> nn.Module:
+def _build_network(about: BackboneFile) -> nn.Module:
     try:
         return create_backbone(**about.architecture)
-    except Exception as error:  # options that are allowed one by one may not go together; each library says so its way
+    except Exception as error:  # allowed options may still be incompatible; libraries raise different types
         name = about.architecture["name"]
         raise ValueError(f"{about.folder / DESCRIPTION}: {name} cannot be built ({first_line(error)})") from error
 
 
 def describe(faults: dict[str, list[str]], shown: int = 3) -> str:
-    """`missing: a, b, c and 7 more; unknown: d`."""
+    """Format names by kind of fault, as in `missing: a, b, c and 7 more; unknown: d`."""
     lines = []
     for kind, names in faults.items():
         more = f" and {len(names) - shown} more" if len(names) > shown else ""
@@ -149,7 +148,7 @@ def describe(faults: dict[str, list[str]], shown: int = 3) -> str:
 
 
 def backbone_hash(backbone: nn.Module) -> str:
-    """blake2b over names, types, shapes and values of all tensors: the same weights have the same hash anywhere."""
+    """Return the blake2b hash of names, dtypes, shapes and values of all tensors; it does not depend on the machine."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(backbone.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
@@ -159,7 +158,7 @@ def backbone_hash(backbone: nn.Module) -> str:
 
 
 def backbone_input(folder: str | Path) -> dict[str, Any]:
-    """What images a backbone was trained on: `size` in pixels, `mean`, `std`; see `images_of`.
+    """Return `size` in pixels, `mean` and `std` of the images a backbone was trained on; see `images_of`.
 
     Raises:
         ValueError: backbone.json is missing or broken.
@@ -168,16 +167,16 @@ def backbone_input(folder: str | Path) -> dict[str, Any]:
 
 
 def images_of(about: BackboneFile) -> dict[str, Any]:
-    """`size`, `mean` and `std`; what the recipe leaves out is timm's for a network of timm, else ImageNet's.
+    """Return `size`, `mean` and `std`; missing values are timm's for a timm network, otherwise ImageNet's.
 
     Warns:
-        UserWarning: the recipe leaves something out.
+        UserWarning: the recipe lacks one of them.
     """
     architecture, name = about.architecture, about.architecture["name"]
     default = timm_images(name.removeprefix(TIMM)) if name.startswith(TIMM) else dict(IMAGENET)
     small = name in CIFAR_RESNETS or architecture.get("cifar_stem")
     default["size"] = architecture.get("image_size", architecture.get("img_size", 32 if small else default["size"]))
     if absent := [key for key in default if key not in about.images]:
-        told = ", ".join(f"{'image_size' if key == 'size' else key} {default[key]}" for key in absent)
-        warnings.warn(f"{about.folder / DESCRIPTION} does not say all of its images; taking {told}", stacklevel=3)
+        values = ", ".join(f"{'image_size' if key == 'size' else key} {default[key]}" for key in absent)
+        warnings.warn(f"{about.folder / DESCRIPTION} lacks image settings; using {values}", stacklevel=3)
     return default | about.images

@@ -1,4 +1,4 @@
-"""MoCo v3's vision transformers: timm's, with fixed positions, a frozen patch projection and their own initialisation.
+"""MoCo v3 vision transformers: timm's, with fixed position embeddings, frozen patch projection and MoCo v3's init.
 
 Shapes: L patches row by row, D features.
 """
@@ -17,14 +17,15 @@ from genviews_core.backbones.names import MOCO_VITS
 def create_moco_vit(
     name: str, *, image_size: int | None = None, freeze_patch_embed: bool = True, **options
 ) -> VisionTransformer:
-    """A vision transformer as facebookresearch/moco-v3@c349e6e vits.py builds it, https://arxiv.org/abs/2104.02057.
+    """Create a vision transformer as facebookresearch/moco-v3@c349e6e vits.py does, https://arxiv.org/abs/2104.02057.
 
-    Its output is the class token after the last norm; its tensors have timm's names.
+    Its output is the class token after the last norm; state dict keys are timm's.
 
     Args:
         name: a key of MOCO_VITS.
         image_size: pixels; None for 224.
-        freeze_patch_embed: leave the patch projection as it was drawn, as every ViT command in CONFIG.md does.
+        freeze_patch_embed: keep the patch projection at its random initialization, as all ViT commands of MoCo v3's
+            CONFIG.md do.
         options: passed on to timm (`patch_size=4`, `depth=6`, `embed_dim=192`, `dynamic_img_size=True`).
     """
     timm_name, heads = MOCO_VITS[name]
@@ -32,7 +33,7 @@ def create_moco_vit(
     network = timm.create_model(timm_name, pretrained=False, num_classes=0, **{"num_heads": heads, **size, **options})
     assert isinstance(network, VisionTransformer)
     assert network.pos_embed is not None and network.num_prefix_tokens == 1
-    _initialise(network)
+    _initialize(network)
     rows, columns = network.patch_embed.grid_size  # pyright: ignore[reportGeneralTypeIssues]
     positions = sincos_positions(rows, columns, network.embed_dim)
     network.pos_embed = nn.Parameter(torch.cat([torch.zeros(1, network.embed_dim), positions])[None])
@@ -42,22 +43,22 @@ def create_moco_vit(
 
 
 def sincos_positions(rows: int, columns: int, dim: int, temperature: float = 10000.0) -> Float[Tensor, "L D"]:
-    """sin and cos of row/T^w, then of column/T^w, with w = 0, 4/D, 8/D, ...: https://arxiv.org/abs/1706.03762 in 2-d.
+    """Return sin and cos of row/T^w, then of column/T^w, w = 0, 4/D, 8/D, ...: https://arxiv.org/abs/1706.03762 in 2-d.
 
     Raises:
-        ValueError: the dimension is no multiple of 4.
+        ValueError: the dimension is not a multiple of 4.
     """
     if dim % 4:
         raise ValueError(f"Fixed 2-d positions need an embedding dimension that 4 divides, not {dim}.")
-    rates = 1 / temperature ** (torch.arange(dim // 4) / (dim // 4))
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    of_row, of_column = (place.flatten()[:, None] * rates for place in (row, column))
-    return torch.cat([of_row.sin(), of_row.cos(), of_column.sin(), of_column.cos()], dim=1)
+    frequencies = 1 / temperature ** (torch.arange(dim // 4) / (dim // 4))
+    grids = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    row, column = (grid.flatten()[:, None] * frequencies for grid in grids)
+    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
 
 
 @torch.no_grad()
-def _initialise(network: VisionTransformer) -> None:
-    """Xavier-uniform, of query, key and value each by itself, and of the patch projection; zero biases: vits.py."""
+def _initialize(network: VisionTransformer) -> None:
+    """Initialize Xavier-uniform (query, key and value separately, patch projection) and zero biases, as vits.py."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):
             fan_out = module.out_features // 3 if name.endswith("qkv") else module.out_features

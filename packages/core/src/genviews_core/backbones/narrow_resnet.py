@@ -10,12 +10,12 @@ from torchvision.models.resnet import BasicBlock
 
 
 class NarrowResNet(nn.Module):
-    """ResNet of one basic block per stage and free width; modules named as in torchvision's ResNet.
+    """ResNet with one basic block per stage and configurable width; modules are named as in torchvision's ResNet.
 
     Args:
-        width: channels of the first stage; the others have 2, 4 and 8 times as many (torchvision's: 64).
-        cifar_stem: a 3x3 convolution and no pooling instead of a 7x7 one with stride 2 and max pooling.
-        stem_stride: of the 3x3 convolution; 2 is three times faster at 32 px and sees less.
+        width: channels of the first stage; the others have 2, 4 and 8 times as many (64 in torchvision).
+        cifar_stem: a 3x3 convolution and no pooling instead of a 7x7 convolution with stride 2 and max pooling.
+        stem_stride: stride of the 3x3 convolution; 2 is three times faster at 32 px but keeps less detail.
     """
 
     def __init__(self, *, width: int = 32, cifar_stem: bool = False, stem_stride: int = 1):
@@ -38,7 +38,7 @@ class NarrowResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Globally averaged features."""
+        """Return globally average-pooled features."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return torch.flatten(self.avgpool(maps), 1)

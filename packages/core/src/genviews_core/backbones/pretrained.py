@@ -1,4 +1,4 @@
-"""Weights that timm, torchvision and open_clip fetch, without waiting for a network that is not there."""
+"""Download weights through timm, torchvision and open_clip, without long waits when there is no network."""
 
 import urllib.error
 import urllib.request
@@ -10,18 +10,18 @@ from torch import nn
 
 TIMM = "timm/"
 PATIENCE = 5.0
-"""Seconds for the hub's first answer; huggingface_hub itself tries six times for each of two files, about a minute."""
+"""Seconds to wait for the hub's first response; huggingface_hub tries each of two files six times, about a minute."""
 
 
 def load_timm(name: str, *, size: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """A network of timm with timm's weights, in evaluation mode, and its images: `size` in pixels, `mean`, `std`.
+    """Load a pretrained timm network in evaluation mode, with `size` in pixels, `mean` and `std` of its images.
 
     Args:
-        name: "<model>" or "<model>.<tag>", as timm.list_pretrained() writes them.
-        size: side of its images where it is not the model's own; a vision transformer's positions are interpolated.
+        name: "<model>" or "<model>.<tag>", as listed by timm.list_pretrained().
+        size: image size if not the model's own; position embeddings of vision transformers are interpolated.
 
     Raises:
-        ValueError: timm has no such weights, or they cannot be had.
+        ValueError: timm has no such weights, or they cannot be downloaded.
     """
     import timm
 
@@ -35,7 +35,7 @@ def load_timm(name: str, *, size: int | None = None) -> tuple[nn.Module, dict[st
 
 
 def timm_images(network: nn.Module | str) -> dict[str, Any]:
-    """The images that timm's configuration of a network, or of a name, asks for: `size`, `mean`, `std`."""
+    """Return `size`, `mean` and `std` of the images in timm's data config of a network or model name."""
     import timm
     from timm.data.config import resolve_data_config, resolve_model_data_config
 
@@ -49,27 +49,27 @@ def timm_images(network: nn.Module | str) -> dict[str, Any]:
 
 @contextmanager
 def from_hub(name: str, otherwise: str = "give a backbone folder") -> Iterator[None]:
-    """Weights are fetched inside; where the hub does not answer they come from its cache, or one line says how.
+    """Download weights in this context, from the hub's cache if the hub does not respond.
 
     Args:
-        name: what is fetched, for the line.
-        otherwise: what the user can give instead, for the line.
+        name: the model, for the error message.
+        otherwise: what the user can do instead, for the error message.
 
     Raises:
-        ValueError: whatever kept the weights away.
+        ValueError: the weights cannot be downloaded; the message gives the reason and the remedy.
     """
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline or not _answers(constants.ENDPOINT)  # asked by the hub's client at every call
+    constants.HF_HUB_OFFLINE = offline or not _answers(constants.ENDPOINT)  # the hub's client reads it on every call
     try:
         yield
     except TypeError:  # an option that the network does not have
         raise
-    except Exception as error:  # the hub's, torch's and the network's errors have no common base
+    except Exception as error:  # errors of the hub, torch and the network have no common base class
         reason = first_line(error)
         if constants.HF_HUB_OFFLINE and any(isinstance(each, OSError) for each in _chain(error)):
-            reason = f"{constants.ENDPOINT} is not reached, and they are not in its cache"
+            reason = f"{constants.ENDPOINT} is unreachable, and they are not in its cache"
         raise ValueError(
             f"cannot get the weights of {name} ({reason}); load them on a machine with network and copy its HF_HOME "
             f"here, or {otherwise}"
@@ -79,7 +79,7 @@ def from_hub(name: str, otherwise: str = "give a backbone folder") -> Iterator[N
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from."""
+    """Yield an error and the errors that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -96,5 +96,5 @@ def _answers(address: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Return the first non-empty line of an error's message, or the name of its type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

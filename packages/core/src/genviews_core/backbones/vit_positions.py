@@ -1,6 +1,6 @@
-"""A vision transformer's positions for images of another size.
+"""Resize the position embeddings of vision transformers for images of another size.
 
-Shapes: L and M tokens, the class token and one for each patch; D features.
+Shapes: L and M tokens, the class token and one per patch; D features.
 """
 
 import math
@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 OFFSET = 0.1
-"""facebookresearch/dino@7c446df vision_transformer.py adds it to the number of patches of a side."""
+"""Added to the number of patches per side in facebookresearch/dino@7c446df vision_transformer.py."""
 
 
 def resize_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int) -> Float[Tensor, "1 M D"]:
-    """Positions of rows x columns patches, as `interpolate_pos_encoding` of facebookresearch/dino computes them.
+    """Resize position embeddings to rows x columns patches, as `interpolate_pos_encoding` of facebookresearch/dino.
 
-    Bicubic without antialiasing, by the factors (rows + 0.1) / side and (columns + 0.1) / side of the square grid that
-    was trained; the class token keeps its position. timm's `dynamic_img_size` antialiases and has no offset.
+    Bicubic without antialiasing, with scale factors (rows + 0.1) / side and (columns + 0.1) / side of the square
+    pretrained grid; the class token keeps its embedding. timm's `dynamic_img_size` antialiases and has no offset.
     """
     side = math.isqrt(positions.shape[1] - 1)
     if rows == columns == side:
@@ -31,9 +31,9 @@ def resize_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int)
 
 
 def resize_patch_positions(positions: Float[Tensor, "1 L D"], rows: int, columns: int) -> Float[Tensor, "1 M D"]:
-    """Positions of rows x columns patches where the class token has none, as DINOv2 with registers computes them.
+    """Resize position embeddings without class token to rows x columns patches, as DINOv2 with registers does.
 
-    Bicubic with antialiasing, to the size itself: facebookresearch/dinov2@b8931f7 hub/backbones.py, dinov2_vits14_reg.
+    Bicubic with antialiasing, to an explicit size: facebookresearch/dinov2@b8931f7 hub/backbones.py, dinov2_vits14_reg.
     """
     side = math.isqrt(positions.shape[1])
     grid = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2)

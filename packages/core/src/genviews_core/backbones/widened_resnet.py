@@ -1,4 +1,4 @@
-"""ResNets with all channels multiplied, as the wide networks of SimCLR, SwAV, VICReg and BYOL are.
+"""ResNets with all channel counts multiplied, as the wide networks of SimCLR, SwAV, VICReg and BYOL.
 
 Shapes: B samples, H x W pixels, D = 2048 x widen features.
 """
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
-"""Bottlenecks of each stage: facebookresearch/vicreg@4e12602 resnet.py, Separius/SimCLRv2-Pytorch@f4c2f41 resnet.py."""
+"""Bottlenecks per stage: facebookresearch/vicreg@4e12602 resnet.py, Separius/SimCLRv2-Pytorch@f4c2f41 resnet.py."""
 
 
 class WidenedResNet(nn.Module):
-    """A ResNet of bottlenecks, `widen` times as wide everywhere; modules named as in torchvision's ResNet.
+    """Bottleneck ResNet, `widen` times as wide in every layer; modules are named as in torchvision's ResNet.
 
-    torchvision's `wide_resnet50_2` is another network: it widens the inside of its bottlenecks alone.
+    torchvision's `wide_resnet50_2` is a different network: it widens only the inside of its bottlenecks.
 
     Args:
         depth: 50, 101, 152 or 200.
-        widen: factor of every number of channels.
+        widen: multiplier of all channel counts.
         same_padding: pad strided layers as TensorFlow and Haiku do, one pixel less at the left and the top.
 
     Raises:
-        ValueError: another depth.
+        ValueError: the depth is not one of these.
     """
 
     def __init__(self, *, depth: int = 50, widen: int = 1, same_padding: bool = False):
@@ -51,7 +51,7 @@ class WidenedResNet(nn.Module):
             _pad_as_tensorflow(self)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Globally averaged features."""
+        """Return globally average-pooled features."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return torch.flatten(self.avgpool(maps), 1)
