@@ -15,7 +15,7 @@ from viewgen.manifest import Manifest
 ROWS = 1 << 16  # read at a time
 NAMED = ("generator", "model", "supervision", "licence")
 UNITS = {  # of strength, by generator
-    "eldm": "share of the noise process",
+    "eldm": "fraction of the noise process",
     "icgan": "truncation",
     "maskgit": "share masked",
     "unclip": "noise level",

@@ -162,7 +162,7 @@ def test_missing_image_settings_give_a_warning(folder):
     with pytest.warns(UserWarning, match=r"using image_size 224, mean \(0.485, 0.456, 0.406\), std"):
         assert backbone_input(folder(recipe={}))["size"] == 224
     stem = {"name": "resnet10", "width": 4, "cifar_stem": True}
-    with pytest.warns(UserWarning, match="taking image_size 32"):
+    with pytest.warns(UserWarning, match="using image_size 32"):
         backbone_input(folder(stem, recipe={}))
     timms = {"name": "timm/vit_tiny_patch16_224", "img_size": 16}
     with pytest.warns(UserWarning, match="taking mean"):

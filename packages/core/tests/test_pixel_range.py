@@ -78,7 +78,7 @@ def test_a_given_range_scales_all_images_alike():
         read = np.asarray(read_rgb(FILES[name], value_range=(1000.0, 5000.0)), float)
         assert np.abs(read - ((values - 1000.0) * 255 / 4000).clip(0, 255)).max() <= 0.5
     assert np.array_equal(read_rgb(FILES["RGB.png"], value_range=(1000.0, 5000.0)), read_rgb(FILES["RGB.png"]))
-    with pytest.raises(ValueError, match="rises, got 5 to 5"):
+    with pytest.raises(ValueError, match="increasing range of values, got 5 to 5"):
         read_rgb(FILES["I16.png"], value_range=(5.0, 5.0))
 
 

@@ -19,7 +19,7 @@ def claim(path: Path, values: dict[str, Any], *, holds: str) -> None:
         holds: what the folder holds if they have, for the error: "views of other settings".
 
     Raises:
-        ValueError: naming the values that differ; or the file cannot be written, or is damaged.
+        ValueError: values differ (the message names them), or the file cannot be written or is damaged.
     """
     values = json.loads(json.dumps(values))
     if not path.exists():

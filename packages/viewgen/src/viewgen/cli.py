@@ -49,17 +49,17 @@ class Embed:
     workers: int = 4
     """Threads that read images."""
     device: str = "auto"
-    """auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps."""
+    """auto (a CUDA GPU if available, otherwise the CPU), cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedByEncoder(Embed):
-    """Embed every image once: the pool of retrieval, or the conditions of a generator."""
+    """Embed every image once, as the pool for retrieval or as conditions for a generator."""
 
     encoder: str | None = None
-    """timm/<model>, or a backbone folder such as runs/dino/backbone; or give --generator and its options."""
+    """timm/<model> or a backbone folder such as runs/dino/backbone; alternatively give --generator and its options."""
     supervision: Literal["none", "labels", "captions"] | None = None
-    """What the encoder's weights were trained with; left out, labels for timm/<model>, none for a backbone folder."""
+    """What the encoder was trained with; by default labels for timm/<model>, none for a backbone folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +114,13 @@ class Generate:
     interpolate: bool = False
     """Condition on a mixture with another image; needs --embeddings."""
     alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
-    """The mixture's weight of the image itself is drawn between these."""
+    """Range from which the mixture's weight of the image itself is sampled."""
     partner: Literal["random", "nearest"] = "random"
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
     engine: Literal["local", "ray"] = "local"
     devices: tuple[str, ...] | None = None
-    """A process on each, such as cuda:0 cuda:1; without it every GPU, or one process for each CPU core."""
+    """Devices to run one process each on, such as cuda:0 cuda:1; by default every GPU, or one process per CPU core."""
     actors: int | None = None
     """Of engine ray; one a GPU or CPU core without."""
     shard: tuple[int, int] = (0, 1)
@@ -158,9 +158,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _with_generator(kind: type, arguments: list[str]) -> type:
-    """A command with the options of the generator that the command line names, if it names one.
+    """Return the command class with the options of the generator given on the command line, if any.
 
-    A generator's options may be called as those of an encoder: `embed` has the one or the other.
+    Generator options may have the same names as encoder options, so `embed` has only one of the two sets.
     """
     spread = [part for argument in arguments for part in argument.split("=", 1)]
     name = spread[spread.index("--generator") + 1] if "--generator" in spread[:-1] else None

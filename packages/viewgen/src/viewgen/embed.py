@@ -60,7 +60,7 @@ class Embeddings:
         """Map the embeddings in ``folder``.
 
         Raises:
-            ValueError: if the folder has none, their making was not finished, or a file is missing or damaged.
+            ValueError: if the folder has none, they are unfinished, or a file is missing or damaged.
         """
         folder = Path(folder)
         if not (folder / "embeddings.json").is_file():
@@ -119,7 +119,7 @@ def embed_images(
     about = _describe(encoder, keys, batch_size)
     if not (folder / "embeddings.json").is_file():
         with lock_folder(folder), writing(folder):
-            if not (folder / "embeddings.json").is_file():  # another process may have ended between
+            if not (folder / "embeddings.json").is_file():  # another process may have finished in between
                 _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
     _refuse_others(folder, "embeddings.json", about)
     return Embeddings.load(folder)

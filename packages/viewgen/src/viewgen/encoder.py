@@ -77,20 +77,20 @@ def load_encoder(
     device: str | torch.device = "cpu",
     other: Callable[[str], tuple[nn.Module, dict[str, Any]]] | None = None,
 ) -> ImageEncoder:
-    """A pretrained encoder by name, its pooled features as the embedding.
+    """Load a pretrained encoder by name; its pooled features are the embedding.
 
     Args:
         name: "timm/<model>", for example "timm/resnet50.a1_in1k"; a backbone folder, with backbone.json and
-            backbone.safetensors; or what ``other`` knows.
-        size: the side of its inputs; without it the model's own.
-        supervision: what its weights were trained with. Without it "labels" for timm, which does not say, and else
-            what backbone.json says: "labels" for a method of that name, "none" for all others.
+            backbone.safetensors; or a name that ``other`` accepts.
+        size: input size in pixels; by default the model's own.
+        supervision: what its weights were trained with. By default "labels" for timm, which does not record it; for a
+            backbone folder "labels" if the method in backbone.json is "labels", otherwise "none".
         device: where it runs.
-        other: opens what is neither, as ``sslzoo.open_backbone`` does official checkpoints: the network, and what
-            ``ImageEncoder`` is to know of it (size, mean, std). Such encoders count as self-supervised.
+        other: loads other names, as ``sslzoo.open_backbone`` does official checkpoints; returns the network and the
+            arguments ``size``, ``mean`` and ``std`` of ``ImageEncoder``. Such encoders count as self-supervised.
 
     Raises:
-        ValueError: if it is none of these, or cannot be had.
+        ValueError: if the name is none of these, or the weights cannot be loaded.
     """
     known: Literal["none", "labels"] = "none"
     if name.startswith("timm/"):

@@ -35,7 +35,7 @@ class Failures:
 
 
 def read_failures(path: Path) -> Iterator[dict[str, str]]:
-    """The {"key", "error"} of each whole line; what is broken or no failure is passed over."""
+    """Yield {"key", "error"} of each complete line; invalid lines are skipped."""
     with path.open("rb") as lines:
         for line in lines:
             with contextlib.suppress(ValueError, RecursionError):

@@ -107,8 +107,8 @@ def load_generator(name: str, **options: Any) -> Generator:
         options: what the generator's class takes; for "eldm" at least ``folder``.
 
     Raises:
-        ValueError: if there is none of that name, or its files are missing, damaged or of another kind.
-        TypeError: if it takes no such option, or needs one that is not given.
+        ValueError: if the name is unknown, or the model's files are missing, damaged or of another kind.
+        TypeError: if the generator does not take an option, or needs one that is not given.
     """
     kind = generator_class(name)
     inspect.signature(kind).bind(**options)
@@ -116,10 +116,10 @@ def load_generator(name: str, **options: Any) -> Generator:
         return kind(**options)
     except (AssertionError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a broken file makes the libraries that read it raise any type
+    except Exception as error:  # libraries raise many types for broken files
         if type(error) is ValueError and "\n" not in str(error):
             raise
         files = [str(value) for value in options.values() if isinstance(value, str | Path) and Path(value).exists()]
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        told = f"cannot read the {name} model in {', '.join(files)} ({reason})"
-        raise ValueError(f"{told}: its files are damaged or of another kind, get them again") from error
+        message = f"cannot read the {name} model in {', '.join(files)} ({reason})"
+        raise ValueError(f"{message}: its files are damaged or of another kind, get them again") from error

@@ -1,4 +1,4 @@
-"""The images under a folder, and the file of each by its key; reading and listing are genviews_core's."""
+"""List the images under a folder and locate their files by key; reading and listing are from genviews_core."""
 
 import os
 from pathlib import Path, PurePosixPath

@@ -81,7 +81,7 @@ class IVFSearch:
         try:
             import faiss  # an extra
         except ImportError as error:
-            raise ValueError("search='ivf' needs faiss: pip install faiss-cpu, or take search='exact'") from error
+            raise ValueError("search='ivf' needs faiss: pip install faiss-cpu, or use search='exact'") from error
         self.pool, dim = pool, pool.shape[1]
         self.cells = cells or max(1, round(len(pool) ** 0.5))
         quantizer = faiss.IndexFlatIP(dim)

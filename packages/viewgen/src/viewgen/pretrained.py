@@ -103,13 +103,13 @@ def load_part(kind: type, folder: Path, *, dtype: str, variant: str | None = Non
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report of dozens of lines on weights that do not fit: the error says it in one."""
-    before = transformers_logging.get_verbosity()
+    """Suppress transformers' long report on mismatched weights; our error reports them in one line."""
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _refuse_misfits(folder: Path, report: dict[str, Any], wrong: Sequence[str]) -> None:

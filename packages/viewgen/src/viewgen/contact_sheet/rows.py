@@ -26,7 +26,7 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
     """The rows of ``count`` images, or of all if there are fewer: by key, and by k within.
 
     Raises:
-        ValueError: if there is no view, or the manifest or a journal is damaged or lists a path outside the folder.
+        ValueError: there is no view, or the manifest or a journal is damaged or lists a path outside the folder.
     """
     if (views_root / "manifest.parquet").is_file():
         opened = open_manifest(views_root)
@@ -42,7 +42,7 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
 
 
 def _draw_keys(manifest: Manifest, count: int, seed: int | None) -> list[str]:
-    """The keys of rows drawn from the whole manifest, or of the first rows."""
+    """Return the keys of rows sampled from the whole manifest, or of the first rows if there is no seed."""
     groups = manifest.group_rows
     total = sum(groups)
 

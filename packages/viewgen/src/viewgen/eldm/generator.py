@@ -27,9 +27,9 @@ class ELDMGenerator:
     Args:
         folder: what ``train_eldm`` wrote.
         encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
-        from_image: start from the source image with noise added up to the strength, not from noise alone (SDEdit,
-            https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. Needs an encoder, because
-            the condition then holds the image beside its embedding.
+        from_image: start from the source image with noise added according to the strength, instead of pure noise
+            (SDEdit, https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. Needs an encoder,
+            because the condition then contains the image in addition to its embedding.
         steps: network evaluations per view.
         guidance: of the condition; 1 is none.
         sampler: "dpm" or "ddim".
@@ -39,12 +39,12 @@ class ELDMGenerator:
 
     Raises:
         ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings; if
-            ``from_image`` comes without an encoder or with another sampler than "dpm".
+            ``from_image`` is set without an encoder or with a sampler other than "dpm".
     """
 
     name = "eldm"
     licence = "as the training images"
-    strength_unit = "share of the noise process"
+    strength_unit = "fraction of the noise process"
     strength_levels = (0.4, 0.5, 0.6, 0.7, 0.8)
 
     def __init__(
@@ -83,11 +83,11 @@ class ELDMGenerator:
         if from_image:
             self.settings["from_image"] = True
             if self.encoder is None or sampler != "dpm":
-                raise ValueError("from_image needs the encoder of the training (encoder=...) and the sampler 'dpm'")
+                raise ValueError("from_image needs the encoder used in training (encoder=...) and the sampler 'dpm'")
         make_sampler(self.noise_process, sampler)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The images' embeddings; with ``from_image``, the flattened clean images (or latents) follow each.
+        """Return the images' embeddings; with ``from_image``, each is followed by the flattened clean image or latents.
 
         Raises:
             ValueError: if the generator was made without an encoder.
@@ -97,22 +97,22 @@ class ELDMGenerator:
         embeddings = self.encoder(images)
         if not self.from_image:
             return embeddings
-        return torch.cat([embeddings, self.autoencoder.encode(self._resized(images)).flatten(1)], dim=1)
+        return torch.cat([embeddings, self.autoencoder.encode(self._resize(images)).flatten(1)], dim=1)
 
     def generate(
         self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """One image per condition, at the resolution of training.
+        """Generate one image per condition, at the training resolution.
 
         Args:
-            condition: from ``condition``, or embeddings where the images are not needed.
+            condition: from ``condition``, or embeddings if ``from_image`` is not set.
             seeds: one per view.
-            strength: with ``from_image``, the share of the noise process that each view goes through, in
-                (2 steps / timesteps, 1]; 0.6 if not given.
+            strength: with ``from_image``, the fraction of the noise process that each view goes through, in
+                [2 steps / timesteps, 1]; 0.6 if not given.
 
         Raises:
-            ValueError: if a strength is given without ``from_image`` (an embedding is all the generator then knows of
-                the source) or is out of range, or if the conditions have another length than those of training.
+            ValueError: if a strength is given without ``from_image`` (the generator then sees only an embedding of the
+                source) or is out of range, or if the conditions do not have the length used in training.
         """
         dim, pixels = len(self.denoiser.condition.mean), math.prod(self.latent_shape) * self.from_image
         if strength is not None and not self.from_image:
@@ -122,29 +122,29 @@ class ELDMGenerator:
             raise ValueError(f"this E-LDM takes {parts}, got conditions of length {condition.shape[1]}")
         embeddings, sources = condition.to(self.device).split([dim, pixels], dim=1)
         noise = initial_noise(seeds, self.latent_shape).to(self.device)
-        standardised = self.denoiser.condition.standardise(embeddings)
+        standardized = self.denoiser.condition.standardise(embeddings)
         options = {"steps": self.steps, "guidance": self.guidance, "clip": self.autoencoder.module is None}
         if self.from_image:
-            strength = self._checked_strength(strength, len(seeds))
+            strength = self._validate_strength(strength, len(seeds))
             source = sources.float().view(-1, *self.latent_shape)
-            latents = edit(self.denoiser, self.noise_process, standardised, source, noise, strength=strength, **options)
+            latents = edit(self.denoiser, self.noise_process, standardized, source, noise, strength=strength, **options)
         else:
             scheduler = make_sampler(self.noise_process, self.sampler)
-            latents = sample(self.denoiser, scheduler, standardised, noise, **options)
+            latents = sample(self.denoiser, scheduler, standardized, noise, **options)
         return self.autoencoder.decode(latents).cpu()
 
-    def _resized(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 R R"]:
+    def _resize(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 R R"]:
         if images.shape[-2:] == (self.resolution, self.resolution):
             return images
         sides = (self.resolution, self.resolution)
         resized = interpolate(images.float(), sides, mode="bicubic", antialias=True)
         return resized.round().clamp(0, 255).to(torch.uint8)
 
-    def _checked_strength(self, strength: Float[Tensor, " B"] | None, count: int) -> Float[Tensor, " B"]:
+    def _validate_strength(self, strength: Float[Tensor, " B"] | None, count: int) -> Float[Tensor, " B"]:
         strength = torch.full((count,), DEFAULT_STRENGTH) if strength is None else strength
-        least = 2 * self.steps / self.noise_process.config["num_train_timesteps"]
-        if not bool(((strength >= least) & (strength <= 1)).all()):
-            raise ValueError(f"expected strengths in [{least:g}, 1] for {self.steps} steps, got {strength.tolist()}")
+        minimum = 2 * self.steps / self.noise_process.config["num_train_timesteps"]
+        if not bool(((strength >= minimum) & (strength <= 1)).all()):
+            raise ValueError(f"expected strengths in [{minimum:g}, 1] for {self.steps} steps, got {strength.tolist()}")
         return strength
 
 

@@ -123,10 +123,10 @@ def save_model(
     encoder: dict,
     resolution: int,
 ) -> None:
-    """Write a diffusers-style folder; ``model_index.json`` comes last and says that the rest is whole.
+    """Write a diffusers-style folder; ``model_index.json`` is written last and marks it as complete.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the folder cannot be written.
     """
     with writing(folder):
         denoiser.unet.save_pretrained(folder / "unet")

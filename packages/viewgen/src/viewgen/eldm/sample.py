@@ -85,39 +85,39 @@ def edit(
 ) -> Float[Tensor, "B C H W"]:
     """Add noise to images and denoise them again (SDEdit, https://arxiv.org/abs/2108.01073).
 
-    Each image starts at its own point of the noise process and reaches the clean image in ``steps`` steps of
-    DPM-Solver++ of second order (https://arxiv.org/abs/2211.01095, algorithm 2), whatever the others of its batch do.
+    Each image starts at its own timestep and reaches the clean image in ``steps`` steps of second-order DPM-Solver++
+    (https://arxiv.org/abs/2211.01095, algorithm 2), independently of the other images of the batch.
 
     Args:
         denoiser: the network.
-        noise_process: it was trained with.
+        noise_process: the noise schedule that it was trained with.
         standardised: from ``Condition.standardise``.
         source: clean images in [-1, 1], or latents.
         noise: from ``initial_noise``.
-        strength: where in the noise process to start, in (0, 1]; at 1 nearly nothing of the source is left.
-        steps: network evaluations (each of two halves if guided).
+        strength: fraction of the noise process to start at, in (0, 1]; at 1 almost nothing of the source remains.
+        steps: network evaluations (each with and without the condition if guided).
         guidance: as for ``sample``.
         clip: as for ``sample``.
     """
     timesteps = edit_timesteps(strength, steps, noise_process.config["num_train_timesteps"]).to(source.device)
     kept = noise_process.alphas_cumprod.to(source.device)[timesteps].view(steps, -1, 1, 1, 1)
     signals, sigmas = [*kept.sqrt(), torch.ones_like(kept[0])], [*(1 - kept).sqrt(), torch.zeros_like(kept[0])]
-    images, before = signals[0] * source + sigmas[0] * noise, None
+    images, previous = signals[0] * source + sigmas[0] * noise, None
     for step, timestep in enumerate(timesteps):
         predicted = guided_prediction(denoiser, images, timestep, standardised, guidance)
         clean = clean_image(noise_process, predicted, timestep, images)
         clean = clean.clamp(-1, 1) if clip else clean
-        ratio = signals[step + 1] * sigmas[step] / (sigmas[step + 1] * signals[step])  # exp of the log-SNR's half step
+        ratio = signals[step + 1] * sigmas[step] / (sigmas[step + 1] * signals[step])  # exp of half the log-SNR step
         direction = clean
-        if before is not None and step + 1 < steps:
-            direction = clean + (clean - before[0]) * ratio.log() / (2 * before[1].log())
+        if previous is not None and step + 1 < steps:
+            direction = clean + (clean - previous[0]) * ratio.log() / (2 * previous[1].log())
         images = sigmas[step + 1] / sigmas[step] * images + signals[step + 1] * (1 - 1 / ratio) * direction
-        before = clean, ratio
+        previous = clean, ratio
     return images
 
 
 def edit_timesteps(strength: Float[Tensor, " B"], steps: int, timesteps: int) -> Int[Tensor, "steps B"]:
-    """Evenly spaced timesteps from each image's start down; those of diffusers' "trailing" spacing at strength 1."""
+    """Return evenly spaced timesteps down from each image's start; at strength 1, diffusers' "trailing" spacing."""
     fractions = 1 - torch.arange(steps, dtype=torch.float64) / steps
     return (fractions[:, None] * strength.double() * timesteps).round().long().sub(1).clamp_min(0)
 
@@ -129,12 +129,12 @@ def guided_prediction(
     standardised: Float[Tensor, "B D"],
     guidance: float,
 ) -> Float[Tensor, "B C H W"]:
-    """The network's prediction, ``none + guidance * (conditioned - none)``; one half alone at guidance 1."""
+    """Return the prediction ``uncond + guidance * (cond - uncond)``; at guidance 1, only ``cond`` is computed."""
     if guidance == 1:
         return denoiser(images, timestep, standardised)
-    halves = torch.cat([standardised, torch.zeros_like(standardised)])
-    conditioned, none = denoiser(images.repeat(2, 1, 1, 1), timestep.repeat(2), halves).chunk(2)
-    return none + guidance * (conditioned - none)
+    conditions = torch.cat([standardised, torch.zeros_like(standardised)])
+    cond, uncond = denoiser(images.repeat(2, 1, 1, 1), timestep.repeat(2), conditions).chunk(2)
+    return uncond + guidance * (cond - uncond)
 
 
 def clipped(
@@ -159,7 +159,7 @@ def clipped(
 def clean_image(
     scheduler: Any, predicted: Float[Tensor, "B C H W"], timestep: Int[Tensor, "..."], noisy: Float[Tensor, "B C H W"]
 ) -> Float[Tensor, "B C H W"]:
-    """The clean image that a predicted noise, velocity or image implies, at one timestep or one per image."""
+    """Return the clean image implied by a predicted noise, velocity or image, at one timestep or one per image."""
     signal, sigma = _signal_and_sigma(scheduler, timestep, noisy)
     match scheduler.config.prediction_type:
         case "epsilon":

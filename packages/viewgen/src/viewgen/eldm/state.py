@@ -18,10 +18,10 @@ def save_state(folder: Path, step: int, weights: Weights) -> None:
 
 
 def load_state(folder: Path, weights: Weights) -> int:
-    """Read the state, if there is one; returns the number of steps made.
+    """Load the state, if there is one, and return the number of completed steps.
 
     Raises:
-        ValueError: if the file is damaged, or says a step that is none of the training's.
+        ValueError: if the file is damaged, or its step is out of range for this training.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -31,5 +31,5 @@ def load_state(folder: Path, weights: Weights) -> int:
         step = step_of(path, state["step"], weights.config.steps)
         weights.load(state)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a whole state of this training; delete it to start afresh") from error
+        raise ValueError(f"{path} is not a complete state of this training; delete it to start afresh") from error
     return step

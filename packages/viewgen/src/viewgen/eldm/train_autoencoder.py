@@ -113,7 +113,7 @@ def latent_deviation(coder: Any, images: TrainingImages, rows: list[int], device
 
 
 def save_autoencoder(folder: Path, coder: Any, scale: float) -> None:
-    """Write a diffusers folder; ``config.json`` comes last and says that the rest is whole."""
+    """Write a diffusers folder; ``config.json`` is written last and marks it as complete."""
     coder.register_to_config(scaling_factor=scale)
     with writing(folder):
         coder.save_pretrained(folder / "unfinished")

@@ -1,4 +1,4 @@
-"""The record of a run: a row per view in journals, folded into one Parquet file, held against the files."""
+"""The manifest of a run: one row per view in journals, merged into one Parquet file and verified against the files."""
 
 from viewgen.manifest.fold import fold_journals
 from viewgen.manifest.journal import Journal

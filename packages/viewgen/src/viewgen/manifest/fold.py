@@ -34,12 +34,12 @@ def fold_journals(views_root: str | os.PathLike[str]) -> Path:
         The file's path.
 
     Raises:
-        ValueError: if there is no journal, a line of one is not a row, the manifest cannot be written, or another
+        ValueError: if there is no journal, a journal has an invalid line, the manifest cannot be written, or another
             process is writing it.
     """
     root = Path(views_root)
     target = root / "manifest.parquet"
-    journal_paths(root)  # which must be there before a folder is made for the lock
+    journal_paths(root)  # raises if there is none, before the lock creates a folder
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
@@ -52,9 +52,9 @@ def fold_journals(views_root: str | os.PathLike[str]) -> Path:
 
 
 def sorted_rows(views_root: Path, broken: list[str] | None = None) -> Iterator[pa.Table]:
-    """Tables of rows, ascending by key and k within and between them, one row per view.
+    """Yield tables of rows, ascending by key and k within and between them, one row per view.
 
-    ``broken`` takes the lines that are not rows, as in ``journal_tables``.
+    Invalid lines are added to ``broken``, as in ``journal_tables``.
     """
     with tempfile.TemporaryDirectory(prefix=".fold-", dir=views_root) as folder:
         runs = _write_runs(views_root, Path(folder), broken)
@@ -64,7 +64,7 @@ def sorted_rows(views_root: Path, broken: list[str] | None = None) -> Iterator[p
 
 
 def _write_runs(views_root: Path, folder: Path, broken: list[str] | None) -> list[Path]:
-    """Sorted runs of rows as Parquet files; a last column holds each row's place among all."""
+    """Write sorted runs of rows as Parquet files; the last column holds each row's index among all rows."""
     runs, held, count, place = [], [], 0, 0
     for journal in journal_paths(views_root):
         for table in journal_tables(journal, broken=broken):

@@ -1,4 +1,4 @@
-"""The journals that the rows of views are appended to, and read back from."""
+"""Append rows of views to journals, and read them back."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class Journal:
         path: the file; made if it is missing.
 
     Raises:
-        ValueError: if another process has it open, naming it, or it cannot be written.
+        ValueError: if another process has it open (the message names it), or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,15 +88,15 @@ def journal_lines(path: Path) -> Iterator[bytes]:
 def journal_tables(
     path: Path, columns: Sequence[str] = tuple(SCHEMA.names), broken: list[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The whole rows of one journal, some megabytes at a time.
+    """Yield the complete rows of one journal, some megabytes at a time.
 
     Args:
         path: the journal.
-        columns: of the rows.
-        broken: takes a line "journals/NAME.jsonl, line N: why" for each line that is not a row.
+        columns: columns to read.
+        broken: list to which "journals/NAME.jsonl, line N: why" is added for each invalid line.
 
     Raises:
-        ValueError: naming the first such line, if ``broken`` is not given.
+        ValueError: a line is invalid and ``broken`` is not given; the message names the first one.
     """
     rest, first = b"", 1
     with path.open("rb") as file:
@@ -104,19 +104,19 @@ def journal_tables(
             whole, newline, rest = (rest + block).rpartition(b"\n")
             if newline:
                 table = parse_rows(whole + newline, columns)
-                yield _good_rows(whole, columns, path, first, broken) if table is None else table
+                yield _valid_rows(whole, columns, path, first, broken) if table is None else table
                 first += whole.count(b"\n") + 1
 
 
-def _good_rows(whole: bytes, columns: Sequence[str], path: Path, first: int, broken: list[str] | None) -> pa.Table:
-    """Line by line what ``parse_rows`` could not read at once."""
+def _valid_rows(whole: bytes, columns: Sequence[str], path: Path, first: int, broken: list[str] | None) -> pa.Table:
+    """Parse line by line what ``parse_rows`` could not read at once."""
     rows = []
     for number, line in enumerate(whole.split(b"\n"), first):
         row = parse_row(line) if line.strip() else None
         if isinstance(row, dict):
             rows.append(row)
         elif row is not None and broken is None:
-            remedy = f"`viewgen verify {path.parent.parent} --repair` leaves it out"
+            remedy = f"`viewgen verify {path.parent.parent} --repair` removes it"
             raise ValueError(f"{path}, line {number}: {row}; {remedy}")
         elif row is not None and broken is not None:
             broken.append(f"{path.parent.name}/{path.name}, line {number}: {row}")
@@ -124,7 +124,7 @@ def _good_rows(whole: bytes, columns: Sequence[str], path: Path, first: int, bro
 
 
 def recorded_paths(views_root: Path, broken: list[str] | None = None) -> Iterator[str]:
-    """The paths of all rows of all journals, some perhaps more than once; see ``journal_tables`` of ``broken``."""
+    """Yield the paths of all rows of all journals, possibly repeated; for ``broken`` see ``journal_tables``."""
     for journal in journal_paths(views_root):
         for table in journal_tables(journal, ["path"], broken):
             yield from table.column("path").to_pylist()

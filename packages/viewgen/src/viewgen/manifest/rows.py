@@ -1,4 +1,4 @@
-"""Lines of a journal as a table of rows; a line that is not the row of a view is found and named."""
+"""Parse the lines of a journal into a table of rows, and report invalid lines."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import pyarrow.json
 from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder
 from viewgen.manifest.schema import PATHS, SCHEMA
 
-NO_ROW = "expected the JSON object of a view"
+NOT_A_ROW = "expected the JSON object of a view"
 
 
 def parse_rows(lines: bytes, columns: Sequence[str]) -> pa.Table | None:
-    """The rows of whole lines, or None if one of the lines is not a row."""
+    """Return the rows of complete lines, or None if a line is invalid."""
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
@@ -30,23 +30,23 @@ def parse_rows(lines: bytes, columns: Sequence[str]) -> pa.Table | None:
 
 
 def path_outside(table: pa.Table) -> tuple[str, str] | None:
-    """The column and text of a path in the table that could leave its folder, if there is one."""
+    """Return column and value of a path in the table that could leave its folder, or None."""
     pattern = pc.MatchSubstringOptions(OUTSIDE_PATTERN)
     for name in [name for name in PATHS if name in table.column_names]:
-        found = pc.call_function("match_substring_regex", [table[name]], pattern)
-        if outside := table[name].filter(found)[:1].to_pylist():
+        mask = pc.call_function("match_substring_regex", [table[name]], pattern)
+        if outside := table[name].filter(mask)[:1].to_pylist():
             return name, outside[0]
     return None
 
 
 def parse_row(line: bytes) -> dict[str, Any] | str:
-    """The row of one line, or why it is none."""
+    """Return the row of one line, or the reason why the line is invalid."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return NO_ROW
+        return NOT_A_ROW
     if not isinstance(row, dict):
-        return NO_ROW
+        return NOT_A_ROW
     for field in SCHEMA:
         value = row.get(field.name)
         if not (field.nullable if value is None else _fits(value, field.type)):

@@ -1,4 +1,4 @@
-"""The columns of a manifest, and one row of it."""
+"""The columns and rows of a manifest."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The manifest of a folder of views, read in parts and checked: it may come from strangers."""
+"""Read the manifest of a folder of views in parts, and validate it as untrusted input."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,32 +16,32 @@ from viewgen.manifest.schema import SCHEMA
 
 @dataclass(frozen=True)
 class Manifest:
-    """An open ``manifest.parquet``. Every read raises a ValueError where it is damaged or lists a path outside."""
+    """An open ``manifest.parquet``. Reads raise a ValueError if it is damaged or lists a path outside the folder."""
 
     path: Path
     file: pq.ParquetFile
 
     @property
     def group_rows(self) -> list[int]:
-        """The number of rows of each row group."""
+        """Return the number of rows of each row group."""
         return [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
 
     def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a row group."""
+        """Read columns of a row group."""
         try:
             return self._checked(self.file.read_row_group(group, columns=list(columns)))
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, error) from error
 
     def read_keys(self, keys: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows of some images."""
+        """Read columns of the rows with the given image keys."""
         try:
             return self._checked(pq.read_table(self.path, columns=list(columns), filters=[("key", "in", list(keys))]))
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, error) from error
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of all rows, so many at a time."""
+        """Yield columns of all rows in batches of ``rows``."""
         try:
             for batch in self.file.iter_batches(rows, columns=list(columns)):
                 yield from self._checked(pa.Table.from_batches([batch])).combine_chunks().to_batches()
@@ -63,7 +63,7 @@ def open_manifest(views_root: str | os.PathLike[str]) -> Manifest:
     """Open the manifest of a folder of views.
 
     Raises:
-        ValueError: if there is none, or it is damaged, empty, or not of views.
+        ValueError: if there is none, or it is damaged, empty, or not a manifest of views.
     """
     path = Path(views_root, "manifest.parquet")
     if not path.is_file():
@@ -82,10 +82,10 @@ def open_manifest(views_root: str | os.PathLike[str]) -> Manifest:
 
 
 def view_path(views_root: Path, path: str) -> Path:
-    """The file of a view that a manifest lists.
+    """Return the file of a view listed in a manifest.
 
     Raises:
-        UnreadableImage: if the path could leave the folder, or is a link that does.
+        UnreadableImage: if the path could leave the folder, or is a link that leaves it.
     """
     try:
         return path_inside(views_root, path)

@@ -1,4 +1,4 @@
-"""Do the views on disk and their rows agree? Find and repair what does not."""
+"""Check that the views on disk agree with their rows, and repair differences."""
 
 import contextlib
 import os
@@ -28,9 +28,9 @@ class VerifyReport:
         views: recorded ones, whole or not.
         rows_without_file: recorded, but not there.
         files_without_row: there, but not recorded.
-        damaged: their bytes are not those recorded, or they are links out of the folder (looked for with
-            ``check_bytes`` only).
-        broken_lines: "journals/NAME.jsonl, line N: why" of each line in a journal that is not a row.
+        damaged: views whose bytes differ from the recorded hash, or links out of the folder (only with
+            ``check_bytes``).
+        broken_lines: "journals/NAME.jsonl, line N: why" for each invalid line of a journal.
     """
 
     views: int
@@ -41,7 +41,7 @@ class VerifyReport:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether there is no difference."""
         return not (self.rows_without_file or self.files_without_row or self.damaged or self.broken_lines)
 
 
@@ -52,12 +52,12 @@ def verify_views(
 
     Args:
         views_root: the views.
-        repair: delete files without a row and damaged ones, drop rows without a file and broken lines, and fold
-            again; the next ``generate_views`` makes what is missing.
+        repair: delete files without a row and damaged ones, drop rows without a file and broken lines, and merge the
+            journals again; the next ``generate_views`` generates what is missing.
         check_bytes: read every file and compare its SHA-256.
 
     Raises:
-        ValueError: if the folder has no journals, or a process is generating while repairs are asked for.
+        ValueError: if the folder has no journals, or with ``repair`` while a process is generating.
     """
     root = Path(views_root)
     with contextlib.ExitStack() as locks:
@@ -124,7 +124,7 @@ def _repair(root: Path, report: VerifyReport) -> None:
 
 
 def _sha256(root: Path, path: str) -> str | None:
-    """Of a view's bytes; None if it is a link out of the folder."""
+    """Return the SHA-256 of a view's bytes, or None if it is a link out of the folder."""
     try:
         file = path_inside(root, path)
     except ValueError:

@@ -40,7 +40,7 @@ def write_weights(path: Path, state: State, about: dict) -> None:
     """Write tensors as safetensors, atomically.
 
     Raises:
-        ValueError: if the name does not end in .safetensors, or it cannot be written.
+        ValueError: if the name does not end in .safetensors, or the file cannot be written.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"name the copy something.safetensors, not {path.name}")

@@ -128,7 +128,7 @@ def generate_views(
             try:
                 from viewgen.ray_engine import run_ray  # an extra
             except ModuleNotFoundError as error:
-                raise ValueError("engine ray needs Ray: pip install 'ray[data]', or take engine local") from error
+                raise ValueError("engine ray needs Ray: pip install 'ray[data]', or use engine local") from error
 
             results = run_ray(job, plan, actors)
         elif devices is not None and len(plan.chunks):

@@ -86,7 +86,7 @@ def run_processes(job: Job, plan: Plan, devices: Sequence[str]) -> Iterator[Chun
                     yield result
     except BaseException:
         for worker in workers:
-            worker.process.terminate()  # it may be loading for minutes; what it wrote is whole or not there
+            worker.process.terminate()  # loading may take minutes; files are written atomically
         raise
     finally:
         for worker in workers:
@@ -149,7 +149,7 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
     except (EOFError, KeyboardInterrupt):
         return
     except ValueError as error:
-        with contextlib.suppress(OSError):  # another worker has said so, and nobody listens any more
+        with contextlib.suppress(OSError):  # the parent may have closed after another worker's error
             connection.send(error)
 
 

@@ -126,7 +126,7 @@ class Maker:
         return ChunkResult(number, len(kept), len(chunk.missing) - len(kept))
 
     def _is_too_long(self, view: WantedView) -> bool:
-        """Whether the file system has no room for the name of an image's last view, or for its path."""
+        """Return whether the name or path of the image's last view exceeds the limits of the file system."""
         path = os.fsencode(self.job.views / f"{view.key}.{self.plan.views_per_image - 1}.{self.job.image_format}")
         return max(map(len, path.split(b"/"))) > self._longest[0] or len(path) >= self._longest[1]
 
