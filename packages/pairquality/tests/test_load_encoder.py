@@ -280,7 +280,7 @@ def test_broken_backbones_are_named(tmp_path):
         with pytest.raises(ValueError, match=re.escape(message) if "(" in message else message):
             load_encoder(str(folder))
     about(recipe={})
-    with pytest.warns(UserWarning, match="taking image_size 32, mean"):
+    with pytest.warns(UserWarning, match="using image_size 32, mean"):
         assert load_encoder(str(folder)).normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert isinstance(load_encoder(str(folder), size=32, mean=(0.5,) * 3, std=(0.5,) * 3), FeatureEncoder)
     (folder / "backbone.safetensors").unlink()
