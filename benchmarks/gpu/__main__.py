@@ -1,9 +1,9 @@
-"""Everything that wants a GPU, fitted into minutes of one.
+"""Benchmarks that fit into minutes on one GPU.
 
-uv run benchmarks/gpu checks --minutes 4              # does it all work there, and how fast is it, beside the rivals
-uv run benchmarks/gpu evidence --minutes 9 --data cifar10   # what views are worth on CIFAR-10, the whole loop
+uv run benchmarks/gpu checks --minutes 4              # tests, and speed beside other libraries
+uv run benchmarks/gpu evidence --minutes 9 --data cifar10   # the effect of views on CIFAR-10, the whole loop
 uv run benchmarks/gpu speedrun --data cifar10         # seconds to 80% and to 85% kNN
-uv run benchmarks/gpu wheels --out .whl               # what a bare machine lacks, see bare_machine.sh
+uv run benchmarks/gpu wheels --out .whl               # packages for a machine without network, see bare_machine.sh
 uv run benchmarks/gpu table                           # the README's tables, from benchmarks/gpu/results.jsonl
 """
 
@@ -16,53 +16,53 @@ import tyro
 
 from genviews_core.command import command
 
-# Each imports what it needs alone: wheels and tables want no torch.
+# Imports are local: wheels and table do not need torch.
 
 
 def checks(arguments: Sequence[str]) -> None:
-    """Tests on the device, then speed."""
+    """Run the tests on the device, then the speed comparisons."""
     from checks import Checks, main
 
     main(tyro.cli(Checks, args=arguments, prog="checks"))
 
 
 def evidence(arguments: Sequence[str]) -> None:
-    """The whole loop."""
+    """Run the whole loop with and without views."""
     from evidence import Evidence, main
 
     main(tyro.cli(Evidence, args=arguments, prog="evidence"))
 
 
 def speedrun(arguments: Sequence[str]) -> None:
-    """Seconds to an accuracy."""
+    """Measure the seconds to a given accuracy."""
     from speedrun import SpeedRun, main
 
     main(tyro.cli(SpeedRun, args=arguments, prog="speedrun"))
 
 
 def wheels(arguments: Sequence[str]) -> None:
-    """A folder of wheels."""
+    """Download a folder of wheels."""
     from wheels import Wheels, main
 
     main(tyro.cli(Wheels, args=arguments, prog="wheels"))
 
 
 def table(arguments: Sequence[str]) -> None:
-    """Markdown."""
+    """Print Markdown tables of the results."""
     from table import Tables, main
 
     main(tyro.cli(Tables, args=arguments, prog="table"))
 
 
 def trial(arguments: Sequence[str]) -> None:
-    """What evidence runs beside itself."""
+    """Measure speeds; started by `evidence` as a subprocess."""
     from trial import Trial, main
 
     main(tyro.cli(Trial, args=arguments, prog="trial"))
 
 
 def arm(arguments: Sequence[str]) -> None:
-    """Likewise."""
+    """Train one arm; started by `evidence` as a subprocess."""
     from arms import ArmProcess, main
 
     main(tyro.cli(ArmProcess, args=arguments, prog="arm"))
@@ -75,7 +75,7 @@ PARTS: dict[str, Callable[[Sequence[str]], None]] = {
 
 @command
 def main() -> None:
-    """Do what is asked for; a user's mistake ends in one line."""
+    """Run the named part; user errors are reported in one line."""
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(__doc__)

@@ -1,6 +1,6 @@
-"""Encoders trained from scratch beside each other, on one device: the same steps, with and without views.
+"""Encoders trained from scratch on one device, with the same number of steps, with and without views.
 
-Each arm is a process of its own where there is a GPU, which one small network cannot fill.
+On a GPU, which one small network does not saturate, the arms run concurrently, each in its own process.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PLAIN = "hand-made"
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One training and its evaluation.
+    """One training run and its evaluation.
 
     Attributes:
-        name: "hand-made", or of the views.
-        seed: of the training.
-        epochs: of the schedule.
+        name: "hand-made", or the name of the views.
+        seed: seed of the training.
+        epochs: length of the schedule.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Arm:
 
 
 def save_data(work: Path, train: Split, test: Split, views: dict[str, torch.Tensor]) -> None:
-    """What the processes read: decoded images, and each kind of views."""
+    """Save the decoded images and each kind of views for the arm processes."""
     for name, split in (("train", train), ("test", test)):
         torch.save(
             {"images": split.images.cpu(), "labels": split.labels.cpu(), "classes": list(split.classes)}, work / name
@@ -54,22 +54,22 @@ def save_data(work: Path, train: Split, test: Split, views: dict[str, torch.Tens
 
 
 def load_split(path: Path, device: str) -> Split:
-    """A split that `save_data` wrote."""
+    """Load a split written by `save_data`."""
     kept = torch.load(path, weights_only=True)
     return Split(images=kept["images"], labels=kept["labels"], classes=tuple(kept["classes"])).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all arms share.
+    """Settings shared by all arms.
 
     Attributes:
-        work: what `save_data` wrote.
-        recipe: of each training.
-        device: of all.
-        record: where the results go.
-        about: what each result tells of the views.
-        deadline: of time.monotonic().
+        work: folder written by `save_data`.
+        recipe: training recipe.
+        device: device of all arms.
+        record: receives the results.
+        about: facts about the views, added to each result.
+        deadline: a value of time.monotonic().
     """
 
     work: Path
@@ -81,10 +81,10 @@ class Bench:
 
 
 def run_arm(arm: Arm, bench: Bench) -> None:
-    """Train, evaluate, append the line.
+    """Train and evaluate one arm, and record the result.
 
     Raises:
-        TimeoutError: it would have ended too late.
+        TimeoutError: the training passed the deadline.
     """
     train, test = (load_split(bench.work / name, bench.device) for name in ("train", "test"))
     views = None if arm.name == PLAIN else torch.load(bench.work / f"views-{arm.name}", weights_only=True)
@@ -97,9 +97,9 @@ def run_arm(arm: Arm, bench: Bench) -> None:
 
 
 def run_arms(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
-    """All of them, at once on a GPU; those that ended in time."""
+    """Run the arms, concurrently on a GPU, and return those that finished in time."""
     if bench.device.startswith("cuda"):
-        return _beside_each_other(arms, bench)
+        return _run_concurrently(arms, bench)
     done = []
     for arm in arms:
         try:
@@ -110,7 +110,7 @@ def run_arms(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
     return done
 
 
-def _beside_each_other(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
+def _run_concurrently(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
     torch.save({"about": bench.about, "recipe": asdict(bench.recipe)}, bench.work / "options")
     running = {}
     for arm in arms:
@@ -132,7 +132,7 @@ def _beside_each_other(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmProcess:
-    """One arm, for `evidence` to start."""
+    """Options of the subprocess that trains one arm."""
 
     name: str
     seed: int
@@ -144,7 +144,7 @@ class ArmProcess:
 
 
 def main(options: ArmProcess) -> None:
-    """Run it."""
+    """Train and evaluate the arm."""
     tune(options.device)
     kept = torch.load(options.work / "options", weights_only=True)
     bench = Bench(

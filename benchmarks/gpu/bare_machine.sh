@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Run a part of benchmarks/gpu on a machine that has torch and no network, from the repository's root:
+# Run a part of benchmarks/gpu on a machine with torch but without network, from the repository root:
 #
 #     bash benchmarks/gpu/bare_machine.sh checks --minutes 4
 #     bash benchmarks/gpu/bare_machine.sh evidence --minutes 9 --data .gpu/cifar10.tar.xz --classifier .gpu/resnet20.th
 #
-# .whl holds what `uv run benchmarks/gpu wheels` downloaded (elsewhere: WHEELS=FOLDER). Results, weights and the contact
-# sheet go to $OUT. Weights of an earlier run, in .gpu/state, are gone on from (elsewhere: STATE=FOLDER).
-# GENVIEWS_COMMIT tells results the commit where there is no repository.
+# .whl holds the wheels that `uv run benchmarks/gpu wheels` downloaded (override: WHEELS=FOLDER). Results, weights and the
+# contact sheet are written to $OUT. A run continues from the weights of an earlier run in .gpu/state (override:
+# STATE=FOLDER). Without a git repository, GENVIEWS_COMMIT sets the commit recorded in the results.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,7 +21,7 @@ export PYTHONPATH="$site"
 for source in packages/*/src; do
     PYTHONPATH+=":$PWD/$source"
 done
-# Versions of our packages are read from installed ones: a record of each stands for that.
+# The packages of this repository run from source; stub metadata lets importlib.metadata find their versions.
 for project in packages/*/pyproject.toml; do
     name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$project" | head -1)
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$project" | head -1)

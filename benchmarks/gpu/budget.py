@@ -1,4 +1,4 @@
-"""A hard limit of minutes, and shares of what is left of it."""
+"""A time budget with a hard limit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 
 class Budget:
-    """Counts from its making.
+    """A time budget that starts when it is created.
 
     Args:
-        minutes: in all.
-        reserve: seconds kept back at the end, for what must still be written.
+        minutes: total.
+        reserve: seconds reserved at the end for writing results.
     """
 
     def __init__(self, minutes: float, *, reserve: float = 0.0) -> None:
@@ -18,14 +18,14 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Seconds since the beginning."""
+        """Elapsed seconds."""
         return time.monotonic() - self._began
 
     @property
     def left(self) -> float:
-        """Seconds until the end, the reserve taken off; never below 0."""
+        """Remaining seconds without the reserve, at least 0."""
         return max(0.0, self.seconds - self.reserve - self.spent)
 
     def share(self, part: float) -> float:
-        """Seconds of a share of the whole, as far as they are left."""
+        """Return a fraction of the whole budget in seconds, at most what remains."""
         return min(part * self.seconds, self.left)

@@ -1,4 +1,4 @@
-"""What is checked, the most precious first, and how the lines that a program prints become results."""
+"""The list of checks, most important first, and the parsing of their output into results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ METHODS = ("SimCLR", "MoCo v2", "SimSiam", "BYOL", "SwAV", "VICReg", "Barlow Twi
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A program and its time.
+    """A program with a time limit.
 
     Attributes:
-        name: of the check.
-        words: after python, from the repository's root.
-        part: of its results.
-        limit: seconds it may take at most.
-        least: seconds without which it is not worth beginning.
+        name: name of the check.
+        words: arguments of python, run from the repository root.
+        part: `part` field of its results.
+        limit: maximum number of seconds.
+        least: minimum number of remaining seconds to start it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Check:
     least: float = 10.0
 
     def take(self, line: str, record: Recorder) -> None:
-        """Record what a line of the program's output tells: a row of a table, or a test's outcome."""
+        """Record one line of the program's output: a table row or the outcome of a test."""
         if self.part == "throughput" and line.startswith("{"):
             row = json.loads(line)
             first = next(iter(row))
@@ -47,11 +47,11 @@ class Check:
 
 
 ABOUT = ("backbone", "precision", "work", "batch")
-"""Columns that tell the rows of one check apart."""
+"""Columns that distinguish the rows of one check."""
 
 
 def all_checks(device: str, *, tiny: bool) -> list[Check]:
-    """For a GPU at real sizes; or tiny, to try the list out."""
+    """Return all checks at real sizes, or at tiny sizes for tests."""
     return [*_tests(device, tiny), *_steps(device, tiny), *_augmentations(device, tiny), *_generators(device, tiny)]
 
 

@@ -1,10 +1,11 @@
-"""Does everything work on this GPU, and how fast is it beside the rivals, within so many minutes.
+"""Run the GPU tests and measure speed against other libraries, within a time limit.
 
     uv run --group rivals benchmarks/gpu checks --minutes 4
 
-The most precious first: the tests marked gpu, then a training step at each size beside lightly, augmentations beside
-kornia, the generators at their real size. Each is a program of its own with a time limit, so that a failure, a lack of
-memory or a hang ends that one alone; what it printed until then is kept. Each result is on the disk at once.
+Checks run in order of importance: the tests marked gpu, training steps against lightly, augmentations against kornia,
+and the generators at their real size. Each check is a subprocess with its own time limit, so a failure, an
+out-of-memory error or a hang does not affect the others; its output until then is kept. Results are written
+immediately.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ from budget import Budget
 from check_list import Check, all_checks
 from records import ROOT, Recorder
 
-OUTPUT_TAIL = 2000  # characters of a failed program's output that are kept
-LEAST = 5.0  # seconds: with less, nothing is begun
+OUTPUT_TAIL = 2000  # characters kept of the output of a failed program
+LEAST = 5.0  # no check is started with fewer seconds left
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checks:
-    """Tests on the device, then speed beside the rivals."""
+    """Tests on the device, then speed beside other libraries."""
 
     minutes: float = 4.0
     results: Path = Path(__file__).resolve().parent / "results.jsonl"
     only: tuple[str, ...] = ()
-    """Checks whose names begin so; all without."""
+    """Run only checks whose names start with one of these prefixes; default: all."""
     log: Path | None = None
-    """File that gets all that the programs print."""
+    """File for the full output of the programs; default: the results file with suffix .log."""
     tiny: bool = False
-    """Sizes that say nothing about speed, for a test."""
+    """Use tiny sizes, for tests; the speeds are meaningless."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main(options: Checks) -> None:
-    """Run what there is time for; a line says what was left out.
+    """Run the checks that fit into the time, and record those that were skipped.
 
     Raises:
-        ValueError: no check has such a name.
+        ValueError: no check matches `only`.
     """
     planned = all_checks(options.device, tiny=options.tiny)
     wanted = [check for check in planned if check.name.startswith(options.only or ("",))]
@@ -65,7 +66,7 @@ def main(options: Checks) -> None:
 
 
 def run_check(check: Check, results: Path, seconds: float, log: Path) -> None:
-    """Run one program for so long at most, its results recorded as they come."""
+    """Run one check for at most `seconds`, and record its results as they are printed."""
     record, began = Recorder(results, check.part), time.monotonic()
     lines: list[str] = []
     command = [sys.executable, *check.words]
@@ -99,7 +100,7 @@ def run_check(check: Check, results: Path, seconds: float, log: Path) -> None:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a program with all that it started, if it still runs."""
+    """Kill a program and its children if it is still running."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

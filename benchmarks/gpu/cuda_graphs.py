@@ -1,7 +1,7 @@
-"""Loss and gradients of one step as a CUDA graph, so that nothing waits for the CPU to launch thousands of kernels.
+"""Loss and gradients of one step as a CUDA graph, to avoid the CPU overhead of launching thousands of kernels.
 
-https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture: inputs are copied to fixed places, the
-recorded kernels run again, and the gradients lie where they lay when it was recorded.
+https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture: inputs are copied into static
+tensors, the captured kernels are replayed, and the gradients are written to the same tensors as during capture.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # steps before the recording, as the documentation has it
+WARM_UP = 3  # steps before capture, as in the documentation
 _Item = TypeVar("_Item")
 
 
 class LossAndGradients:
-    """loss_of(*inputs) with its gradients; recorded at the first call where that is wanted, plain otherwise.
+    """Compute loss_of(*inputs) and its gradients, eagerly or, with `capture`, as a CUDA graph.
 
     Args:
-        loss_of: fixed-shape tensors to a scalar; nothing in it may wait for the device.
-        parameters: that get gradients.
-        capture: whether to record; only on a GPU.
+        loss_of: maps tensors of fixed shapes to a scalar; must not synchronize with the device.
+        parameters: parameters that receive gradients.
+        capture: capture a graph at the first call; GPU only.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class LossAndGradients:
         self._graph: Any = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The loss, detached, valid until the next call; the gradients lie in the parameters."""
+        """Return the detached loss, valid until the next call, and set the gradients of the parameters."""
         if not self._capture:
-            self._forget()
+            self._zero_grad()
             loss = self._loss_of(*inputs)
             loss.backward()
             return loss.detach()
@@ -47,7 +47,7 @@ class LossAndGradients:
         return self._loss
 
     def prepare(self, *inputs: Tensor) -> None:
-        """Record now, from inputs of the right shapes; best before other threads use the device."""
+        """Capture the graph now from inputs of the right shapes, ideally before other threads use the device."""
         if self._capture and self._graph is None:
             self._record(inputs)
 
@@ -57,38 +57,38 @@ class LossAndGradients:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._forget()
+                self._zero_grad()
                 self._loss_of(*self._inputs).backward()
         torch.cuda.current_stream().wait_stream(side)
-        self._forget()
+        self._zero_grad()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             loss = self._loss_of(*self._inputs)
             loss.backward()
             self._loss = loss.detach()
 
-    def _forget(self) -> None:
+    def _zero_grad(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
 
 def tune(device: str | torch.device) -> None:
-    """Let matrix products and convolutions use tf32, and cuDNN the algorithms that it finds to be the fastest."""
+    """Enable TF32 and cuDNN benchmarking."""
     if torch.device(device).type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
 
 
 def prefetch(items: Iterator[_Item], device: torch.device) -> Iterator[_Item]:
-    """The items, each made while the one before is used: on a GPU by a thread with a stream of its own.
+    """Yield the items of an iterator; on a GPU, prepare the next one in a thread with its own CUDA stream.
 
-    Items are tuples of tensors. What makes them may wait for its own stream without holding up anything else.
+    Items are tuples of tensors. Their producer may synchronize with its own stream without blocking the consumer.
     """
     if device.type != "cuda":
         yield from items
         return
     side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))  # what the items are made from must be there
+    side.wait_stream(torch.cuda.current_stream(device))  # the inputs of the items must be ready
 
     def make() -> tuple[Any, Any]:
         with torch.cuda.stream(side):

@@ -1,9 +1,9 @@
-"""A diffusion model of images that lie on the device, conditioned on their embeddings: trained by time, then sampled.
+"""An embedding-conditioned diffusion model (E-LDM) trained on images in device memory for a given time, then sampled.
 
-The network, its loss and its sampler are viewgen's (`viewgen.eldm`); only the draws are made on the device, a batch at
-once, where viewgen seeds every image on the CPU.
+Network, loss and sampler come from `viewgen.eldm`. Random numbers are drawn on the device for a whole batch, where
+viewgen seeds every image on the CPU.
 
-Shapes: N images, B of a batch, D the embedding's length, S side in pixels.
+Shapes: N images, B batch size, D embedding dimension, S side in pixels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from viewgen.eldm.presets import preset
 from viewgen.eldm.sample import make_sampler, sample
 from viewgen.eldm.weights import Weights
 
-COOLDOWN = 0.3  # of the time: the rate goes down to nothing, so that the last weights are good ones
+COOLDOWN = 0.3  # fraction of the time over which the learning rate decays to 0
 
 
 def real_config() -> ELDMConfig:
-    """The preset "32", narrower and on blocks of 2 x 2 pixels.
+    """Return the preset "32" with fewer channels and a patch size of 2.
 
-    6 million parameters where the preset has 50, 7% of its arithmetic: minutes of one GPU suffice for millions of
-    images, and half precision fits into 13 MB.
+    It has 6 million parameters instead of 50 and 7% of the FLOPs: it trains on millions of images within minutes on one
+    GPU, and takes 13 MB in half precision.
     """
     return replace(
         preset("32"),
@@ -50,21 +50,21 @@ def real_config() -> ELDMConfig:
 
 
 def tiny_config() -> ELDMConfig:
-    """A miniature for tests on a CPU; its images mean nothing."""
+    """Return a tiny configuration for tests on a CPU."""
     return replace(
         preset("32-small"), channels=(16, 16), head_dim=16, norm_groups=8, cross_dim=16, batch_size=8, bf16=False
     )
 
 
 class DeviceELDM:
-    """An E-LDM whose training images lie on the device: the network, its averaged weights and its optimizer.
+    """An E-LDM with its EMA weights and optimizer, trained on images in device memory.
 
     Args:
-        config: of network and training.
-        train: the images, on their device.
-        embeddings: theirs.
-        capture: record a step as a CUDA graph.
-        seed: of the draws.
+        config: configuration of network and training.
+        train: training images on the device.
+        embeddings: embeddings of the training images.
+        capture: run the training step as a CUDA graph.
+        seed: seed of the random draws.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class DeviceELDM:
 
     @property
     def images_seen(self) -> int:
-        """By all steps so far."""
+        """Number of images processed by all training steps so far."""
         return self.steps * self.batch
 
     def learn(self, seconds: float, *, most: int | None = None) -> dict[str, float]:
-        """Train for so long, or for `most` steps; what was reached.
+        """Train for `seconds` or at most `most` steps, and return loss, steps and speed.
 
-        The rate rises over the first steps, stays, and goes down over the last part of the time. A later call goes on.
+        The learning rate warms up, stays constant and decays over the last part of the time. A later call continues.
         """
         began, first, loss = time.monotonic(), self.steps, torch.zeros(())
         self.denoiser.train()
         while (past := time.monotonic() - began) < seconds and (most is None or self.steps - first < most):
             share = past / seconds if most is None else (self.steps - first) / most
             loss = self._update(self._rate(self.steps - first, share))
-            if self.steps % 16 == 0:  # no more than that ahead of the device, or the clock says nothing
+            if self.steps % 16 == 0:  # synchronize, so that the clock reflects the device's progress
                 loss.item()
         made = self.steps - first
         return {
@@ -122,7 +122,7 @@ class DeviceELDM:
         return loss
 
     def _batch(self) -> tuple[Tensor, ...]:
-        """Clean images, embeddings, whether each is kept, timesteps evenly spread over the process, noise."""
+        """Return clean images, embeddings, condition-keep mask, stratified timesteps and noise."""
         draw = {"generator": self.generator, "device": self.device}
         rows = torch.randint(len(self.train), (self.batch,), **draw)
         clean = self.train.images[rows].float() / 127.5 - 1
@@ -136,18 +136,18 @@ class DeviceELDM:
         return clean, self.embeddings[rows], keep, timestep, torch.randn(clean.shape, **draw)
 
     def _loss(self, clean: Tensor, embeddings: Tensor, keep: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
-        draws = Draws(flip=keep, keep=keep, timestep=timestep, noise=noise)  # they are mirrored already
+        draws = Draws(flip=keep, keep=keep, timestep=timestep, noise=noise)  # flips are already applied
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False)
         with half:
             network = self.denoiser
             return denoising_loss(network, network.condition, self.noise_process, clean, embeddings, draws)
 
     def state(self) -> dict[str, Tensor]:
-        """The averaged weights and the condition's statistics."""
+        """Return the EMA weights and the embedding statistics."""
         return {**self.denoiser.state_dict(), **self.weights.average.values, "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave, in whatever precision it was kept."""
+        """Load the result of `state`, in any precision."""
         self.steps = int(state.pop("steps"))
         self.denoiser.load_state_dict(state)
         self.weights.average.load(dict(self.denoiser.named_parameters()))
@@ -156,7 +156,7 @@ class DeviceELDM:
     def generate(
         self, embeddings: Float[Tensor, "N D"], *, steps: int, guidance: float, seed: int, batch: int = 2048
     ) -> UInt8[Tensor, "N 3 S S"]:
-        """A view for each embedding, by the averaged weights."""
+        """Generate a view for each embedding with the EMA weights."""
         network = self._averaged()
         draw = torch.Generator(self.device).manual_seed(seed)
         side, made = self.config.resolution, []
@@ -181,7 +181,7 @@ class DeviceELDM:
 
 @torch.no_grad()
 def fit(denoiser: Denoiser, embeddings: Float[Tensor, "N D"]) -> None:
-    """Mean and standard deviation of the normalised embeddings, as `viewgen.eldm.learner.fit_condition` sets them."""
+    """Set mean and std of the normalized embeddings as `viewgen.eldm.learner.fit_condition` does."""
     vectors = normalize(embeddings.double(), dim=1)
     std = vectors.std(0, correction=0)
     denoiser.condition.mean.copy_(vectors.mean(0))

@@ -1,10 +1,10 @@
-"""Whether views pay, within minutes: encoder, diffusion model, views of every image, encoders with and without them.
+"""Measure the effect of views within minutes: encoder, diffusion model, views, encoders with and without views.
 
     uv run benchmarks/gpu evidence --minutes 9 --data cifar10 --classifier resnet20-cifar10.th --out runs/gpu
 
-Everything is fitted to the minutes by a trial of some seconds. Each result is on the disk the moment it is known. OUT
-keeps weights in half precision; the same command with the OUT of another machine goes on: the diffusion model learns
-further, its views are better, and arms that are done are not trained again.
+A short trial measures the speed of the machine, from which epochs and steps are chosen to fit the given minutes.
+Results are written immediately. OUT holds weights in half precision; the same command with the OUT of another machine
+continues: it trains the diffusion model further and skips finished arms.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from trial import Speeds, finish_trial, measure_speeds, sizes, start_trial
 from view_sources import agreements, contact_sheet, load_classifier, nearest
 
 ENCODER, GENERATOR, VIEWS = 0.15, 0.35, 0.12
-"""Shares of the minutes; the arms have what is left."""
-MARGIN = 0.85  # of the measured speed is counted on
+"""Fractions of the minutes; the arms use the remaining time."""
+MARGIN = 0.85  # plan with this fraction of the measured speed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What views are worth on images of 32 px, in so many minutes of one device."""
+    """Measure the effect of views on 32 px images, within the given minutes on one device."""
 
     minutes: float = 9.0
     data: str = "cifar10"
@@ -48,25 +48,25 @@ class Evidence:
     out: Path = Path("runs/gpu")
     """Weights, progress and contact sheet; a run with this folder on another machine continues from it."""
     results: Path | None = None
-    """JSON lines; OUT/results.jsonl without."""
+    """JSON-lines file of results; default: OUT/results.jsonl."""
     classifier: Path | None = None
-    """A classifier's file, for the class agreement of views."""
+    """Checkpoint of a classifier, to measure the class agreement of views."""
     seeds: int = 2
     arms: tuple[str, ...] = (PLAIN, "generative", "retrieved")
-    """Of hand-made, generative, interpolated, retrieved: each trained from scratch with every seed."""
+    """Any of hand-made, generative, interpolated, retrieved; each is trained from scratch with every seed."""
     arm_epochs: int | None = None
-    """Of each arm; without, those of the run before, or what fits."""
+    """Epochs of each arm; default: those of the previous run, or as many as fit into the time."""
     guidance: float = 4.0
     sampling_steps: int = 10
     count: int | None = None
-    """So many training images; all without."""
+    """Use this many images of each split; default: all."""
     tiny: bool = False
-    """Networks that learn nothing, for a test."""
+    """Use tiny networks, for tests."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main(options: Evidence) -> None:
-    """Run it; a part that fails is recorded, and the parts that do not need it go on."""
+    """Run all parts; a failed part is recorded, and parts that do not depend on it still run."""
     tune(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     record = Recorder(options.results or options.out / "results.jsonl", "evidence")
@@ -74,7 +74,7 @@ def main(options: Evidence) -> None:
 
 
 class Run:
-    """One run: its parts in order, and what they hand on."""
+    """One run: its parts in order, and the state they share."""
 
     def __init__(self, options: Evidence, record: Recorder, budget: Budget) -> None:
         self.options, self.record, self.budget = options, record, budget
@@ -83,8 +83,8 @@ class Run:
         self.views: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        """All parts."""
-        self.speeds, (self.train, self.test) = self._measured_beside(self._read)
+        """Run all parts in order."""
+        self.speeds, (self.train, self.test) = self._measure_while(self._read)
         about = {name: value for name, value in asdict(self.speeds).items() if name != "notes"}
         self.record("speeds", about={"notes": list(self.speeds.notes)}, **about, start=self.budget.spent)
         self.recipe = replace(self.recipe, capture=self.speeds.capture_pairs)
@@ -101,8 +101,8 @@ class Run:
         device = self.options.device
         return train.first(self.options.count).to(device), test.first(self.options.count).to(device)
 
-    def _measured_beside(self, read: Callable[[], tuple[Split, Split]]) -> tuple[Speeds, tuple[Split, Split]]:
-        """The speeds, on a GPU measured by another process while the images are decoded."""
+    def _measure_while(self, read: Callable[[], tuple[Split, Split]]) -> tuple[Speeds, tuple[Split, Split]]:
+        """Measure the speeds and read the data; on a GPU, a subprocess measures while the images are decoded."""
         options = self.options
         settings = {"sampling_steps": options.sampling_steps, "guidance": options.guidance}
         if options.device == "cpu":
@@ -111,13 +111,13 @@ class Run:
         trial = start_trial([*words, *["--tiny"] * options.tiny])
         data = read()
         speeds = finish_trial(trial)
-        if speeds is None:  # nothing is recorded, and a few steps tell the rest
+        if speeds is None:  # the trial failed: measure a few steps without CUDA graphs
             more = {"batches": 2, "recorded": False}
             speeds = measure_speeds(self.recipe, self.config, options.device, **settings, **more)
         return speeds, data
 
     def encoder(self) -> None:
-        """The encoder that conditions the diffusion model: from OUT, or trained with hand-made views."""
+        """Load the encoder that conditions the diffusion model from OUT, or train it with hand-made views."""
         kept, count = load_weights(self.options.out, "encoder"), len(self.train)
         if kept:
             backbone = sslzoo.create_backbone(**self.recipe.backbone)
@@ -137,7 +137,7 @@ class Run:
         self.embeddings = features_of(self.backbone, self.train, half=self.recipe.half).features
 
     def generator(self) -> None:
-        """The diffusion model learns, from where it stood; a run that trains no encoder gives it that time too."""
+        """Train the diffusion model further; the time of the encoder is added if that was loaded."""
         options = self.options
         kept = load_weights(options.out, "eldm")
         eldm = DeviceELDM(self.config, self.train, self.embeddings, capture=self.speeds.capture_images)
@@ -152,7 +152,7 @@ class Run:
         self.record("generator", about={"kept": bool(kept)}, **self.learned)
 
     def generate_views(self) -> None:
-        """A generative and an interpolated view of each image, or of as many as there is time for."""
+        """Generate a generative and an interpolated view of each image, or of as many as time permits."""
         options, began, count = self.options, self.budget.spent, len(self.train)
         most = int(MARGIN * self.budget.share(VIEWS) * self.speeds.views)
         steps = max(4, min(options.sampling_steps, options.sampling_steps * most // count))
@@ -166,32 +166,32 @@ class Run:
         self.record("views", about=settings, views=made, seconds=seconds, ms_a_view=1000 * seconds / made)
 
     def inspect_views(self) -> None:
-        """Retrieved views as rivals, class agreement of all, and a contact sheet."""
+        """Add retrieved views as a baseline, measure class agreement and save a contact sheet."""
         self.views["retrieved"] = self.train.images[nearest(self.embeddings)]
         contact_sheet(self.options.out / "sheet.png", self.train, self.views)
         if self.options.classifier is not None:
             classify = load_classifier(self.options.classifier, self.options.device)
             self.agreement = agreements(classify, self.train, self.views)
-            about = {"classifier": self.options.classifier.name, **self._stand()}
+            about = {"classifier": self.options.classifier.name, **self._generator_info()}
             self.record("class agreement", about=about, **self.agreement)
 
     def train_arms(self) -> None:
-        """The arms, with what time is left; those that an earlier run ended are not trained again."""
+        """Train the arms in the remaining time; skip those that an earlier run finished."""
         options, done = self.options, set(self.progress.get("done", ()))
-        stand = self._stand()["generator_images"]
+        stand = self._generator_info()["generator_images"]
         names = [name for name in options.arms if name == PLAIN or len(self.views.get(name, ())) == len(self.train)]
         epochs = options.arm_epochs or self.progress.get("arm_epochs")
         planned = [(name, seed) for seed in range(options.seeds) for name in names]
         if epochs is None:
-            start = 20.0 if options.device != "cpu" else 0.0  # of a process
+            start = 20.0 if options.device != "cpu" else 0.0  # start-up of a process
             seconds = MARGIN * max(0.0, self.budget.left - start)
             epochs = max(1, int(seconds * self.speeds.pairs / (len(self.train) * max(1, len(planned)))))
         generated = ("generative", "interpolated")
         marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in generated)}" for name, seed in planned}
         wanted = [Arm(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done]
         views = {name: self.views[name] for name in names if name != PLAIN}
-        about = {**self._stand(), "agreement": getattr(self, "agreement", {})}
-        with TemporaryDirectory() as work:  # not in OUT, which is copied back whatever happens
+        about = {**self._generator_info(), "agreement": getattr(self, "agreement", {})}
+        with TemporaryDirectory() as work:  # not in OUT, whose files are copied between machines
             save_data(Path(work), self.train, self.test, views)
             bench = Bench(
                 work=Path(work),
@@ -205,7 +205,7 @@ class Run:
         self.progress |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
         save_progress(options.out, self.progress)
 
-    def _stand(self) -> dict[str, Any]:
+    def _generator_info(self) -> dict[str, Any]:
         return {
             "generator_images": self.progress.get("generator", {}).get("images", 0),
             "guidance": self.options.guidance,

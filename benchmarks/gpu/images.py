@@ -1,6 +1,6 @@
-"""Labelled images, decoded once, whole on the device: 50,000 of 32 px are 154 MB.
+"""Labeled images, decoded once and kept in device memory: 50,000 of 32 px take 154 MB.
 
-Shapes: N images, B of a batch, K views of each, S side in pixels.
+Shapes: N images, B batch size, K views of each, S side in pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pairdata import PairBatch
 from pairdata.decode import decode_square
 
 KNOWN = {"cifar10": ("cifar10.tar.xz", "../shared/data/cifar10.tar.xz")}
-"""Where a name's archive may lie; a path to it does as well."""
+"""Default paths of the archive of each known data set."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,9 +28,9 @@ class Split:
     """Images and their classes.
 
     Attributes:
-        images: squares.
-        labels: positions among the class folders' names.
-        classes: those names, in order.
+        images: square images.
+        labels: indices into `classes`.
+        classes: sorted names of the class folders.
     """
 
     images: UInt8[Tensor, "N 3 S S"]
@@ -41,11 +41,11 @@ class Split:
         return len(self.labels)
 
     def to(self, device: str | torch.device) -> Split:
-        """The same on a device."""
+        """Return a copy on the device."""
         return Split(images=self.images.to(device), labels=self.labels.to(device), classes=self.classes)
 
     def first(self, count: int | None) -> Split:
-        """So many images, evenly spaced over all."""
+        """Return `count` images, evenly spaced over all."""
         if count is None or count >= len(self):
             return self
         rows = torch.arange(count) * len(self) // count
@@ -53,10 +53,10 @@ class Split:
 
 
 def read_data(source: str, size: int, *, threads: int = 16) -> tuple[Split, Split]:
-    """Training and test images of a folder, or an archive of one, that holds train/CLASS/... and test/CLASS/...
+    """Read training and test images from a folder or archive with train/CLASS/IMAGE and test/CLASS/IMAGE.
 
     Raises:
-        ValueError: there is none, or a class is missing from one of the two.
+        ValueError: a split is missing, or the classes of the splits differ.
     """
     train, test = {}, {}
     for name, content in _files(source):
@@ -99,13 +99,13 @@ def _decode(files: dict[str, bytes], size: int, pool: ThreadPoolExecutor) -> Spl
 
 
 class DeviceLoader:
-    """Shuffled batches of images that lie on the device, with their views: nothing is decoded or copied.
+    """Shuffled batches of images and views in device memory.
 
     Args:
         train: the images.
-        batch_size: B; what is left over at the end of an epoch is left out.
+        batch_size: B; an incomplete last batch is dropped.
         views: K views of each image, or None.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -115,18 +115,18 @@ class DeviceLoader:
         self.batch_size = min(batch_size, len(train))
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the number of batches per epoch."""
         return len(self.train) // self.batch_size
 
     def epoch(self, number: int) -> Iterator[PairBatch]:
-        """The batches of an epoch, in an order that depends on seed and number alone."""
+        """Yield the batches of an epoch, in an order that depends only on the seed and the epoch."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + number)
         order = torch.randperm(len(self.train), generator=generator)
         for place in range(len(self)):
             yield self.batch(order[place * self.batch_size : (place + 1) * self.batch_size])
 
     def batch(self, index: Int64[Tensor, " B"]) -> PairBatch:
-        """These images and their views."""
+        """Return the images at these indices and their views."""
         device = self.train.images.device
         rows = index.to(device, non_blocking=True)
         real = self.train.images[rows]

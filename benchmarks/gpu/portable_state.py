@@ -1,6 +1,6 @@
-"""The state of a run that another machine can continue: weights in half precision, in files of at most 15 MB.
+"""State of a run that another machine can continue: weights in half precision, in files of at most 15 MB.
 
-The machines that lend a GPU for minutes return a few small files, and take a few with them.
+The small files suit GPU machines that limit the size of transferred files.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-LARGEST = 15 * 10**6  # bytes of a file
+LARGEST = 15 * 10**6  # maximum bytes per file
 STATE = "state.json"
 
 
 def save_weights(folder: Path, name: str, tensors: dict[str, Tensor]) -> list[Path]:
-    """Write tensors as NAME-0.safetensors, NAME-1.safetensors ...; floats in half precision."""
+    """Write tensors to NAME-0.safetensors, NAME-1.safetensors, ..., floating-point ones in half precision."""
     parts: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, tensor in tensors.items():
@@ -40,7 +40,7 @@ def save_weights(folder: Path, name: str, tensors: dict[str, Tensor]) -> list[Pa
 
 
 def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    """The tensors, in single precision; none where there is no file."""
+    """Load the tensors in single precision; empty if there is no file."""
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob(f"{name}-*.safetensors")):
         tensors |= load_file(file)
@@ -48,13 +48,13 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def save_progress(folder: Path, progress: dict[str, Any]) -> None:
-    """Write state.json; call it last, so that it lists only files that exist."""
+    """Write state.json; call this last, so that it lists only existing files."""
     part = folder / f"{STATE}.part"
     part.write_text(json.dumps(progress, indent=2) + "\n")
     part.replace(folder / STATE)
 
 
 def load_progress(folder: Path) -> dict[str, Any]:
-    """Read state.json; empty where there is none."""
+    """Read state.json; empty if there is no file."""
     file = folder / STATE
     return json.loads(file.read_text()) if file.is_file() else {}

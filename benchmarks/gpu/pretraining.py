@@ -1,6 +1,6 @@
-"""An encoder learns by SimCLR from images, and views, that lie on the device.
+"""SimCLR pretraining on images and views in device memory.
 
-Shapes: N images, B of a batch, S side in pixels, D feature width.
+Shapes: N images, B batch size, S side in pixels, D feature width.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pairdata import Augment, PairBatch
 from sslzoo import schedules
 from sslzoo.methods import SimCLR
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # vturrisi/solo-learn@9187ea3, CIFAR-10's
-AHEAD = 16  # batches augmented at once: so many kernels are launched a sixteenth as often
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10, from vturrisi/solo-learn@9187ea3
+AHEAD = 16  # batches augmented together, to launch fewer kernels
 
 OnEpoch = Callable[[int, nn.Module], bool]
-"""Called with the epochs done and the backbone; True ends the training."""
+"""Called with the number of finished epochs and the backbone; return True to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SimCLR on CIFAR-10, for few epochs: a temperature of 0.2 and no blur, otherwise lightly's benchmark.
+    """SimCLR on CIFAR-10 for few epochs: lightly's benchmark with temperature 0.2 and without blur.
 
     SGD 0.06 per 128, weight decay 5e-4: lightly-ai/lightly@e8d317f
     docs/source/getting_started/benchmarks/cifar10_benchmark.py.
@@ -39,16 +39,16 @@ class Recipe:
     Attributes:
         backbone: arguments of `sslzoo.create_backbone`.
         batch_size: B.
-        rate: the highest learning rate at a batch of 128; it follows the batch size.
-        weight_decay: of SGD.
-        warmup_epochs: linear.
-        temperature: of the loss.
-        view_probability: how often one of a pair's two images is a synthetic view.
-        half: bfloat16 autocast.
-        capture: record a step as a CUDA graph.
-        compile: torch.compile of backbone and head.
+        rate: peak learning rate at batch size 128; scaled linearly with the batch size.
+        weight_decay: weight decay of SGD.
+        warmup_epochs: epochs of linear warmup.
+        temperature: temperature of the loss.
+        view_probability: probability that one of the two images of a pair is a synthetic view.
+        half: use bfloat16 autocast.
+        capture: run the step as a CUDA graph.
+        compile: use torch.compile for backbone and head.
         size: S.
-        probe_epochs: of the linear probe that measures the encoder.
+        probe_epochs: epochs of the linear probe that evaluates the encoder.
     """
 
     backbone: dict[str, Any] = field(default_factory=lambda: {"name": "resnet18", "cifar_stem": True})
@@ -66,18 +66,18 @@ class Recipe:
 
     @property
     def augment(self) -> Augment:
-        """Of both views."""
+        """The augmentation of both views."""
         return Augment(size=self.size, blur_p=0.0, mean=MEAN, std=STD)
 
 
 class Pretraining:
-    """One encoder and its training, epoch by epoch.
+    """Training of one encoder.
 
     Args:
-        train: the images, on the device.
-        recipe: how.
-        epochs: of the schedule.
-        seed: of weights, order and augmentations.
+        train: training images on the device.
+        recipe: training recipe.
+        epochs: length of the schedule.
+        seed: seed of weights, order and augmentations.
         views: a synthetic view of each image, or None.
     """
 
@@ -112,14 +112,14 @@ class Pretraining:
         self.step.prepare(noise, noise.flip(3))
 
     def run(self, on_epoch: OnEpoch | None = None, *, deadline: float | None = None) -> float:
-        """Train to the end; seconds of training alone, `on_epoch` left out.
+        """Train to the end, and return the seconds of training without those of `on_epoch`.
 
         Args:
             on_epoch: called after each epoch.
-            deadline: of time.monotonic(); a training that runs past it is given up.
+            deadline: a value of time.monotonic() after which training is aborted.
 
         Raises:
-            TimeoutError: it was given up.
+            TimeoutError: training passed the deadline.
         """
         for epoch in range(self.epochs):
             started = self.now()
@@ -133,7 +133,7 @@ class Pretraining:
         return self.seconds
 
     def train_epoch(self, epoch: int) -> Tensor:
-        """One epoch; the loss of its last batch."""
+        """Train one epoch, and return the loss of its last batch."""
         self.method.train()
         step, loss = epoch * self.steps, torch.zeros(())
         for first, second in prefetch(self._augmented(epoch), self.device):
@@ -155,7 +155,7 @@ class Pretraining:
             )
 
     def _pair(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """GenView's policy: the real image and its synthetic one, in either order; twice the real one without."""
+        """Return the real image and its view in random order (GenView's policy), or twice the real image."""
         real = batch.real
         if not batch.views.shape[1]:
             return real, real
@@ -176,7 +176,7 @@ class Pretraining:
         sslzoo.apply_schedule(self.optimizer, lr)
 
     def now(self) -> float:
-        """Seconds of a clock, the device's work done."""
+        """Return the time in seconds after synchronizing with the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -184,7 +184,7 @@ class Pretraining:
 
 @torch.no_grad()
 def features_of(backbone: nn.Module, split: Split, *, half: bool = False, batch: int = 2048) -> ssl_eval.Features:
-    """Features of whole images, never augmented, on their device."""
+    """Compute the features of all images, without augmentation, on their device."""
     backbone.eval()
     device, found = split.images.device, []
     mean, std = (torch.tensor(triple, device=device).view(3, 1, 1) for triple in (MEAN, STD))
@@ -198,7 +198,7 @@ def features_of(backbone: nn.Module, split: Split, *, half: bool = False, batch:
 def accuracies(
     backbone: nn.Module, train: Split, test: Split, recipe: Recipe, *, linear: bool = True
 ) -> dict[str, float]:
-    """Top-1 in percent on the test images: kNN (k 20), and a linear probe."""
+    """Compute the top-1 test accuracy of kNN (k = 20) and of a linear probe, in percent."""
     known, asked = (features_of(backbone, split, half=recipe.half) for split in (train, test))
     k = min(20, len(train))
     found = {"knn": ssl_eval.knn_accuracy(known, asked, k=k)[k]}

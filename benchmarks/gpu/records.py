@@ -1,4 +1,4 @@
-"""What was measured, a JSON line each, on the disk the moment it is known, with machine, versions and commit."""
+"""Results as JSON lines with machine, versions and commit, written immediately."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import ssl_eval
 
-RIVALS = ("torch", "torchvision", "triton", "diffusers", "timm", "lightly", "kornia")
+PACKAGES = ("torch", "torchvision", "triton", "diffusers", "timm", "lightly", "kornia")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Recorder:
-    """Appends to one file; several processes may do so at once.
+    """Append results to one file, safe for concurrent processes.
 
     Args:
-        path: of the JSON lines.
+        path: JSON-lines file.
         part: "checks", "evidence" or "speedrun".
     """
 
@@ -34,9 +34,9 @@ class Recorder:
         """Append one result and print it.
 
         Args:
-            name: of what was measured.
-            about: how, beside what every line has.
-            figures: numbers, or words where there is no number.
+            name: what was measured.
+            about: conditions of the measurement, in addition to the fields of every line.
+            figures: measured values.
         """
         rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in figures.items()}
         line = {"part": self.part, "name": name, "figures": rounded, "about": about or {}, **machine()}
@@ -49,14 +49,14 @@ class Recorder:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What every line tells of where it was measured."""
+    """Return the fields on machine, versions and commit that every line has."""
     return {"machine": ssl_eval.machine(), "versions": versions(), "commit": commit()}
 
 
 def versions() -> dict[str, str]:
-    """Of those that speed depends on, as far as they are installed."""
+    """Return the versions of the installed packages that affect speed."""
     found = {}
-    for name in RIVALS:
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -65,7 +65,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Of this working tree; what GENVIEWS_COMMIT says where there is no repository."""
+    """Return GENVIEWS_COMMIT if set, otherwise the commit of this working tree."""
     commit = os.environ.get("GENVIEWS_COMMIT")
     if commit:
         return commit
@@ -76,7 +76,7 @@ def commit() -> str:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file, those left out that were broken off; none where there is no file."""
+    """Yield the complete lines of a file; none if there is no file."""
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             found = json.loads(line)

@@ -1,7 +1,7 @@
-"""Seconds of training to an accuracy: kNN (k 20) of 80% and 85% on CIFAR-10's test images, by ResNet-18 from scratch.
+"""Measure the training time to 80% and 85% kNN (k = 20) accuracy on CIFAR-10 with a ResNet-18 from scratch.
 
-The clock runs while the encoder trains, augmentation included; what is left out (reading the images, recording the
-step, measuring kNN) is reported beside it.
+The time includes augmentation. Reading the images, capturing the CUDA graph and measuring kNN are not included and are
+reported separately.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from trial import sizes
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedRun:
-    """Seconds to an accuracy."""
+    """Measure the seconds to given accuracies."""
 
     data: str = "cifar10"
     epochs: int = 60
-    """Of the schedule: a longer one reaches more, later."""
+    """Length of the schedule."""
     marks: tuple[float, ...] = (80.0, 85.0)
-    """kNN top-1 in percent; the training ends at the last."""
+    """kNN top-1 accuracies in percent; training stops when all are reached."""
     every: int = 2
-    """Epochs from one look to the next."""
+    """Measure kNN every so many epochs."""
     seed: int = 0
     minutes: float = 5.0
-    """After which it gives up."""
+    """Time limit."""
     capture: bool = torch.cuda.is_available()
-    """Record a step as a CUDA graph."""
+    """Run the step as a CUDA graph."""
     compile: bool = False
-    """torch.compile, which takes a while before the clock runs."""
+    """Use torch.compile; compilation is not part of the measured time."""
     results: Path = Path(__file__).resolve().parent / "results.jsonl"
     count: int | None = None
-    """So many training images; all without."""
+    """Use this many images of each split; default: all."""
     tiny: bool = False
-    """A network that learns nothing, for a test."""
+    """Use a tiny network, for tests."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main(options: SpeedRun) -> dict[float, float]:
-    """Train, look, and write a line for each mark and one at the end; seconds by mark."""
+    """Train, record a line for each mark and one at the end, and return the seconds to each mark."""
     tune(options.device)
     budget, record = Budget(options.minutes), Recorder(options.results, "speedrun")
     recipe = replace(sizes(options.tiny)[0], capture=options.capture, compile=options.compile)
@@ -59,7 +59,7 @@ def main(options: SpeedRun) -> dict[float, float]:
     prepared, reached, best = budget.spent, {}, 0.0
     about = {"epochs": options.epochs, "seed": options.seed, "compile": options.compile, "capture": options.capture}
 
-    def look(epoch: int, backbone: nn.Module) -> bool:
+    def measure(epoch: int, backbone: nn.Module) -> bool:
         nonlocal best
         if epoch % options.every and epoch != options.epochs:
             return False
@@ -71,13 +71,13 @@ def main(options: SpeedRun) -> dict[float, float]:
                 record(f"to {mark:g}% kNN", about=about, seconds=training.seconds, epoch=epoch, knn=found)
         return len(reached) == len(options.marks) or not budget.left
 
-    seconds = training.run(look)
+    seconds = training.run(measure)
     times = {"seconds": seconds, "prepared": prepared, "whole": budget.spent}
     record("end", about=about, knn=best, **times, pairs_per_second=training.pairs_seen / max(seconds, 1e-9))
     return reached
 
 
 def _compile(training: Pretraining, recipe: Recipe) -> None:
-    """What torch.compile does at a first step, before the clock runs."""
+    """Run one step, so that torch.compile compiles before the measurement."""
     noise = torch.randn(training.batch, 3, recipe.size, recipe.size, device=training.device)
     training.step(noise, noise.flip(3))

@@ -1,4 +1,4 @@
-"""The README's tables, from the lines of results."""
+"""Markdown tables of the recorded results."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ DEFAULT = Path(__file__).resolve().parent / "results.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Markdown of what was measured."""
+    """Print Markdown tables of the results."""
 
     results: tuple[Path, ...] = (DEFAULT,)
     part: str | None = None
-    """checks, evidence or speedrun; all without."""
+    """checks, throughput, tests, evidence or speedrun; default: all."""
 
 
 def main(options: Tables) -> None:
-    """Print them.
+    """Print the tables.
 
     Raises:
-        ValueError: there is no result.
+        ValueError: there are no results.
     """
     lines = [line for path in options.results for line in read_lines(path)]
     markdown = list(tables(line for line in lines if options.part in (None, line["part"])))
@@ -38,7 +38,7 @@ def main(options: Tables) -> None:
 
 
 def tables(lines: Iterable[Line]) -> Iterator[str]:
-    """A table for the tests, one for each kind of speed, for the arms, the class agreement and the speed runs."""
+    """Yield tables of the tests, each kind of speed, the arms, the class agreement and the speed runs."""
     by_machine: dict[str, list[Line]] = {}
     for line in lines:
         by_machine.setdefault(line["machine"], []).append(line)
@@ -53,7 +53,7 @@ def tables(lines: Iterable[Line]) -> Iterator[str]:
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table; numbers to the right."""
+    """Return a Markdown table with right-aligned numbers."""
     header = [str(cell) for cell in header]
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---", *["---:"] * (len(header) - 1)]) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
@@ -104,7 +104,7 @@ def _arm_row(key: tuple[str, int, int], lines: list[Line]) -> list[object]:
 
 
 def _spread(values: list[float]) -> str:
-    """Mean and standard error."""
+    """Format mean and standard error."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
     return f"{statistics.mean(values):.1f}" + (f" ± {error:.1f}" if error is not None else "")
 

@@ -1,6 +1,6 @@
-"""How fast this machine is, found out in seconds, with and without CUDA graphs: what everything else is fitted to.
+"""Measure the speed of this machine in seconds, with and without CUDA graphs, to plan the other parts.
 
-On a GPU it runs in a process of its own, so that a recording that fails harms nobody.
+On a GPU it runs in its own process, so that a failed graph capture does not affect the caller.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pretraining import AHEAD, Pretraining, Recipe
 from viewgen.eldm.config import ELDMConfig
 
 PROGRAM = Path(__file__).resolve().parent
-WORTH = 1.03  # what a recorded step must gain to be taken
-PATIENCE = 90.0  # seconds
+MIN_SPEEDUP = 1.03  # required to use a CUDA graph
+TIMEOUT = 90.0  # seconds
 TINY = {"name": "resnet10", "width": 8, "cifar_stem": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Of one process that has the device alone.
+    """Speeds of a single process with exclusive use of the device.
 
     Attributes:
-        pairs: a second of pretraining, augmentation included.
-        capture_pairs: whether its step is recorded.
-        images: a second of the diffusion model's training.
-        capture_images: likewise.
-        views: a second of sampling.
-        notes: what went wrong.
+        pairs: pairs per second in pretraining, including augmentation.
+        capture_pairs: whether pretraining runs as a CUDA graph.
+        images: images per second in training the diffusion model.
+        capture_images: whether training the diffusion model runs as a CUDA graph.
+        views: views per second in sampling.
+        notes: speeds of both variants, or the error of a failed capture.
     """
 
     pairs: float
@@ -49,15 +49,15 @@ class Speeds:
 
 
 def start_trial(arguments: list[str]) -> subprocess.Popen[str]:
-    """`benchmarks/gpu trial ARGUMENTS` as a process; see `finish_trial`."""
+    """Start `benchmarks/gpu trial ARGUMENTS` as a subprocess; see `finish_trial`."""
     command = [sys.executable, str(PROGRAM), "trial", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def finish_trial(process: subprocess.Popen[str]) -> Speeds | None:
-    """What it found; None if it failed or took too long."""
+    """Wait for the trial and return its result; None if it failed or timed out."""
     try:
-        printed, _ = process.communicate(timeout=PATIENCE)
+        printed, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -68,7 +68,7 @@ def finish_trial(process: subprocess.Popen[str]) -> Speeds | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What `start_trial` starts."""
+    """Options of the subprocess that `start_trial` starts."""
 
     tiny: bool = False
     sampling_steps: int = 10
@@ -77,7 +77,7 @@ class Trial:
 
 
 def main(options: Trial) -> None:
-    """Measure and print a line for `finish_trial`."""
+    """Measure the speeds and print them as a line for `finish_trial`."""
     tune(options.device)
     recipe, config = sizes(options.tiny)
     settings = {"sampling_steps": options.sampling_steps, "guidance": options.guidance}
@@ -85,7 +85,7 @@ def main(options: Trial) -> None:
 
 
 def sizes(tiny: bool) -> tuple[Recipe, ELDMConfig]:
-    """Encoder and diffusion model of the evidence, or such as learn nothing, for a test."""
+    """Return the configurations of encoder and diffusion model, tiny ones for tests."""
     if tiny:
         return Recipe(backbone=TINY, batch_size=16, half=False, probe_epochs=2), tiny_config()
     return Recipe(), real_config()
@@ -101,7 +101,7 @@ def measure_speeds(
     batches: int = AHEAD,
     recorded: bool = True,
 ) -> Speeds:
-    """Try out training and sampling on random images; without `recorded` no CUDA graph is tried."""
+    """Measure training and sampling on random images, with CUDA graphs too if `recorded`."""
     recorded = recorded and device.startswith("cuda")
     pairs, capture_pairs, notes = _best(lambda on: _pairs(replace(recipe, capture=on), device, batches), recorded)
     images, capture_images, more = _best(lambda on: _images(config, device, on, batches), recorded)
@@ -117,16 +117,16 @@ def measure_speeds(
 
 
 def _best(measure: Callable[[bool], float], try_recorded: bool) -> tuple[float, bool, list[str]]:
-    """Images a second, whether the step is recorded for it, and what was found."""
+    """Return the best speed, whether it uses a CUDA graph, and notes."""
     plain = measure(False)
     if not try_recorded:
         return plain, False, []
     try:
         recorded = measure(True)
-    except Exception as error:  # whatever cannot be recorded is run plainly
+    except Exception as error:  # fall back to eager execution on any capture error
         return plain, False, [f"not recorded: {type(error).__name__}: {error}"[:300]]
     note = f"plain {plain:.0f}, recorded {recorded:.0f} a second"
-    return (recorded, True, [note]) if recorded > WORTH * plain else (plain, False, [note])
+    return (recorded, True, [note]) if recorded > MIN_SPEEDUP * plain else (plain, False, [note])
 
 
 def _pairs(recipe: Recipe, device: str, batches: int) -> float:

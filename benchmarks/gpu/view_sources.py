@@ -1,6 +1,6 @@
-"""Views from several sources: class agreement, retrieval as the rival, and a contact sheet.
+"""Compare views from several sources: class agreement, retrieval baseline, contact sheet.
 
-Shapes: N images, S side in pixels, D the embedding's length.
+Shapes: N images, S side in pixels, D embedding dimension.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import sslzoo
 from images import Split
 from ssl_eval import class_agreement, far_agreement
 
-NEAR = 4  # of so many nearest images one is the retrieved view
+NEAR = 4  # the retrieved view is drawn from this many nearest neighbors
 Classify = Callable[[Tensor], Tensor]
 
 
 def load_classifier(path: Path, device: str) -> Classify:
-    """Images UInt8[N, 3, S, S] to classes, by a classifier's file."""
+    """Return a function that maps UInt8[N, 3, S, S] images to classes, from a classifier checkpoint."""
     network, about = sslzoo.open_classifier(path)
     network = network.to(device)
     mean, std = (torch.tensor(about[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
@@ -37,9 +37,9 @@ def load_classifier(path: Path, device: str) -> Classify:
 
 
 def agreements(classify: Classify, train: Split, views: dict[str, Tensor], *, most: int = 50_000) -> dict[str, float]:
-    """Class agreement in percent of the images themselves, of each kind of views, and of views of other images.
+    """Compute the class agreement in percent of the images, of each kind of views, and of views of other images.
 
-    A source may have views of the first images only.
+    A source may have views of only the first images.
     """
     rows = slice(0, most)
     found = {"the images": class_agreement(classify(train.images[rows]), train.labels[rows]).share}
@@ -58,7 +58,7 @@ def agreements(classify: Classify, train: Split, views: dict[str, Tensor], *, mo
 def nearest(
     embeddings: Float[Tensor, "N D"], *, near: int = NEAR, seed: int = 0, chunk: int = 4096
 ) -> Int64[Tensor, " N"]:
-    """One of the nearest other images of each, drawn evenly."""
+    """Return the index of a random one of the nearest other images for each image."""
     vectors = normalize(embeddings.float(), dim=1)
     near = min(near, len(vectors) - 1)
     generator, found = torch.Generator().manual_seed(seed), []
@@ -74,7 +74,7 @@ def nearest(
 
 
 def contact_sheet(path: Path, train: Split, views: dict[str, Tensor], *, columns: int = 16, scale: int = 2) -> None:
-    """Images in the first row, evenly spaced over those that have every kind of view; a row of views a kind."""
+    """Save a sheet with images, evenly spaced, in the first row and one row for each kind of views."""
     count = min([len(train), *(len(images) for images in views.values())])
     rows = torch.arange(min(columns, count)) * count // min(columns, count)
     sources = {"the images": train.images, **views}

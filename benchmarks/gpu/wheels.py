@@ -1,10 +1,10 @@
-"""The folder of wheels that a bare machine lacks, in the versions of uv.lock.
+"""Download the wheels that a machine without network lacks, in the versions of uv.lock.
 
     uv run benchmarks/gpu wheels --out .whl
-    uv run benchmarks/gpu wheels --out .whl --part evidence     # without the rivals and what only checks need
+    uv run benchmarks/gpu wheels --out .whl --part evidence     # without the packages that only checks needs
 
-The machine has Python 3.12 on Linux, torch and much else (bare_machine.txt), and no network: `bare_machine.sh` installs
-the folder there without looking for anything.
+The machine has Python 3.12 on Linux, torch and the packages in bare_machine.txt. `bare_machine.sh` installs the folder
+there without network access.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ WANTED = {
     "evidence": ("diffusers", "tyro"),
     "checks": ("diffusers", "tyro", "open-clip-torch", "torch-fidelity", "jinja2", "kornia", "lightly"),
 }
-"""What each part imports, beside what is there."""
+"""Packages that each part needs in addition to bare_machine.txt."""
 PRESENT = Path(__file__).with_name("bare_machine.txt")
-"""Names of packages that the machine's image has, as far as they are met here."""
+"""Names of relevant packages that the machine already has."""
 LEFT_OUT = frozenset(("hydra-core", "omegaconf", "antlr4-python3-runtime"))
-"""lightly's command line alone needs them."""
+"""Only needed by the command line of lightly."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LARGEST = 64 * 2**20
-"""Bytes that travel to the machine at once, the working tree, the images and the weights of an earlier run included."""
-IMAGES = 19 * 10**6  # bytes of CIFAR-10 as the archive that travels beside the wheels
+"""Maximum bytes copied to the machine: wheels, working tree, images and weights of an earlier run."""
+IMAGES = 19 * 10**6  # bytes of the CIFAR-10 archive copied with the wheels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wheels:
-    """Download what a bare machine lacks."""
+    """Download the missing wheels."""
 
     out: Path = Path(".whl")
     part: Literal["checks", "evidence"] = "checks"
@@ -43,10 +43,10 @@ class Wheels:
 
 
 def main(options: Wheels) -> None:
-    """Download, and tell what it weighs.
+    """Download the wheels and print their size.
 
     Raises:
-        ValueError: pip failed, or the folder leaves no room for the images.
+        ValueError: pip failed, or the total size exceeds the limit.
     """
     needed = list(missing(WANTED[options.part]))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def main(options: Wheels) -> None:
 
 
 def missing(wanted: Sequence[str]) -> Iterator[str]:
-    """NAME==VERSION of what is wanted, and of what that needs, as far as the machine lacks it."""
+    """Yield NAME==VERSION of the wanted packages and their dependencies that the machine lacks."""
     packages: dict[str, dict[str, Any]] = {}
     for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]:
         packages[package["name"]] = package
@@ -83,17 +83,17 @@ def _on_linux(need: dict[str, Any]) -> bool:
 
 
 def download(needed: Sequence[str], out: Path, python: str) -> None:
-    """By pip, each package alone: nothing is built, nothing resolved."""
+    """Download wheels with pip, without building packages or resolving dependencies."""
     flags = ["--no-deps", "--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
     flags += [word for platform in PLATFORMS for word in ("--platform", platform)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", *flags, "--dest", str(out), *needed]
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
-        command[:3] = ["python3", "-m", "pip"]  # uv's environments have none
+        command[:3] = ["python3", "-m", "pip"]  # uv environments have no pip
     if subprocess.run(command, check=False).returncode:
         raise ValueError("expected pip to download the wheels, got an error; see what it printed above")
 
 
 def tracked_bytes() -> int:
-    """Of the files that git knows, which travel too."""
+    """Return the total size of the files tracked by git."""
     asked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     return sum((ROOT / name).stat().st_size for name in asked.stdout.split("\0") if name and (ROOT / name).is_file())
