@@ -1,4 +1,4 @@
-"""Writing backbone folders: `backbone.safetensors` and `backbone.json`, what other programs read."""
+"""Write backbone folders: `backbone.safetensors` and `backbone.json`."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,19 +22,19 @@ def save_backbone(
     epoch: int | None,
     data: str,
 ) -> None:
-    """Write a backbone, under the names of torchvision or timm, and what it is.
+    """Write a backbone, with torchvision's or timm's tensor names, and its description.
 
     Args:
-        folder: made if need be.
-        backbone: made by create_backbone(**architecture).
-        architecture: create_backbone's arguments, `name` included, or open_official's.
-        method: what trained it.
-        recipe: how; `image_size`, `mean` and `std` tell what its images must look like.
-        epoch: for how long; None where nobody knows.
-        data: on what.
+        folder: created if it does not exist.
+        backbone: network from create_backbone(**architecture).
+        architecture: arguments of create_backbone including `name`, or those returned by open_official.
+        method: method that trained it.
+        recipe: training settings; `image_size`, `mean` and `std` define the preprocessing of its input images.
+        epoch: number of training epochs; None if unknown.
+        data: training data.
 
     Raises:
-        ValueError: it cannot be written, or no reader would take it.
+        ValueError: the folder cannot be written, or the description is invalid.
     """
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}

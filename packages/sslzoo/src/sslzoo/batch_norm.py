@@ -1,6 +1,6 @@
-"""Batch norm whose statistics span all ranks, or only a part of the batch.
+"""Batch norm with statistics over all ranks, or over parts of the batch.
 
-torch's SyncBatchNorm refuses a CPU; SynchronisedBatchNorm works there with gloo.
+torch's SyncBatchNorm does not support CPUs; SynchronisedBatchNorm does, with gloo.
 
 Shapes: B samples, C channels, any further dimensions.
 """
@@ -21,11 +21,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def synchronise_batch_norm(module: Module) -> Module:
-    """The module with every batch norm replaced by one whose statistics span all ranks.
+    """Replace every batch norm of a module by one whose statistics span all ranks.
 
-    On CUDA torch's SyncBatchNorm, elsewhere SynchronisedBatchNorm. Parameters, buffers and their names stay. Call it
-    on the final device, before DistributedDataParallel. A method that needs batch norm of its own on every rank
-    (`batch_norm_per_rank`, MoCo v2) is returned as it is.
+    Uses torch's SyncBatchNorm on CUDA, otherwise SynchronisedBatchNorm. Parameters, buffers and their names are kept.
+    Call it on the final device, before DistributedDataParallel. A method that needs separate statistics on every rank
+    (`batch_norm_per_rank`, MoCo v2) is returned unchanged.
 
     Raises:
         ValueError: on a CPU, for a batch norm with an activation inside (timm's BatchNormAct2d).
@@ -55,7 +55,7 @@ def _synchronised(norm: _BatchNorm) -> nn.Module:
 
 
 def split_batch_norm(module: Module, splits: int) -> Module:
-    """The module with every batch norm replaced by a SplitBatchNorm; parameters, buffers and their names stay."""
+    """Replace every batch norm of a module by a SplitBatchNorm; parameters, buffers and their names are kept."""
     if isinstance(module, _BatchNorm):
         return SplitBatchNorm.like(module, splits)  # pyright: ignore[reportReturnType]
     for name, child in module.named_children():
@@ -64,14 +64,15 @@ def split_batch_norm(module: Module, splits: int) -> Module:
 
 
 class SplitBatchNorm(_BatchNorm):
-    """nn.BatchNorm that normalizes each of several equal parts of a batch by its own statistics.
+    """nn.BatchNorm that normalizes equal parts of a batch separately, each by its own statistics.
 
-    It does in one process what batch norm per rank does in several: SplitBatchNorm of facebookresearch/moco@f736491
-    colab/moco_cifar10_demo.ipynb, where it stands for 8 GPUs; the running statistics get the mean over the parts. The
-    parts here are neighboring rows, as ranks have them.
+    It simulates batch norm per rank in fewer processes, like SplitBatchNorm of facebookresearch/moco@f736491
+    colab/moco_cifar10_demo.ipynb, which simulates 8 GPUs. The running statistics are updated with the mean over the
+    parts. A part consists of consecutive rows.
 
     Attributes:
-        splits: parts over all ranks, so one rank of R has splits / R; fewer where a part would have less than two rows.
+        splits: number of parts over all ranks; each of R ranks has splits / R, or fewer if a part would have less than
+            two rows.
     """
 
     splits: int
@@ -80,7 +81,7 @@ class SplitBatchNorm(_BatchNorm):
 
     @classmethod
     def like(cls, norm: _BatchNorm, splits: int) -> "SplitBatchNorm":
-        """One with the parameters and buffers of another batch norm, and timm's activation if it has one."""
+        """Create one that shares the parameters and buffers of another batch norm, and timm's activation if present."""
         other = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         other.splits = splits
         other.drop, other.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
@@ -89,7 +90,7 @@ class SplitBatchNorm(_BatchNorm):
         return other.train(norm.training)
 
     def forward(self, input: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
-        """Normalized part by part; in evaluation exactly as nn.BatchNorm."""
+        """Normalize each part separately in training mode; in evaluation mode, same as nn.BatchNorm."""
         parts = min(self.splits // world_size(), len(input) // 2)
         if not self.training or parts < 2:
             return self.act(self.drop(super().forward(input)))
@@ -105,7 +106,7 @@ class SplitBatchNorm(_BatchNorm):
         return self.act(self.drop(torch.cat(outputs)))
 
     def _running(self) -> tuple[Tensor | None, Tensor | None]:
-        """Copies that one part's statistics go into."""
+        """Return copies of the running statistics, to be updated by one part."""
         if self.running_mean is None or self.running_var is None:
             return None, None
         return self.running_mean.clone(), self.running_var.clone()
@@ -127,7 +128,7 @@ class SplitBatchNorm(_BatchNorm):
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Give every batch norm the mean over all ranks of its running mean and variance; nothing with one rank."""
+    """Average the running mean and variance of every batch norm over all ranks; no-op with one rank."""
     if world_size() == 1:
         return
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]

@@ -1,4 +1,4 @@
-"""Resume state: one file from which training goes on, to the last bit."""
+"""Resume files, from which training continues bit-exactly."""
 
 import json
 from dataclasses import dataclass, field
@@ -37,18 +37,18 @@ def save_resume(
     recipe: dict[str, Any],
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write all that `load_resume` needs; killed at any moment, it leaves the old file or the new one, whole.
+    """Write a resume file atomically: if the process is killed, the old or the new file is complete.
 
     Args:
         path: the file; on several ranks only one writes it.
         step: how many steps are done.
         method: the bare method, not its DistributedDataParallel wrapper; call after after_step().
         optimizer: its optimizer.
-        recipe: what the training is, of the kinds that JSON has.
-        extra: tensors, numbers, strings, lists and dicts of the caller's own.
+        recipe: training settings, JSON-serializable.
+        extra: additional tensors, numbers, strings, lists and dicts.
 
     Raises:
-        ValueError: it cannot be written; the old file is still there.
+        ValueError: the file cannot be written; the old file is kept.
     """
     state = {
         "format": FORMAT,
@@ -64,21 +64,21 @@ def save_resume(
 def load_resume(
     path: str | Path, method: Method, optimizer: Optimizer, recipe: dict[str, Any], *, last_step: int | None = None
 ) -> ResumeState | None:
-    """Put method and optimizer where `save_resume` found them.
+    """Restore method and optimizer from a file written by `save_resume`.
 
     Args:
-        path: the file. Nothing in it is run, and it is not unpacked to more than its own length.
-        method: as it was saved.
+        path: the file. No code in it is executed, and it is never decompressed beyond its own length.
+        method: a method of the saved configuration.
         optimizer: its optimizer.
-        recipe: as it was saved.
-        last_step: of the training; a file that says it is further is refused.
+        recipe: must equal the saved recipe.
+        last_step: number of steps of the training; a file with a larger step is rejected.
 
     Returns:
-        The step to go on from, or None where there is no file.
+        The step to continue from, or None if there is no file.
 
     Raises:
-        ValueError: the file is damaged, belongs to another recipe, or does not fit the method. In the last case alone
-            something may have been loaded.
+        ValueError: the file is damaged, belongs to another recipe, or does not fit the method. Only in the last case,
+            state may have been loaded partially.
     """
     path = Path(path)
     if not path.exists():
@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
         for name in ("method", "optimizer", "recipe", "extra"):
             if not isinstance(state[name], dict):
-                raise ValueError(f"its {name} is no dict")
+                raise ValueError(f"its {name} is not a dict")
         state["step"]
     except (ValueError, LookupError, TypeError) as error:
         raise _damaged(path, error) from error
@@ -120,7 +120,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _keep_kernels(saved: dict[str, Any], optimizer: Optimizer) -> None:
-    """Which kernels take a step is the running program's choice, not the file's."""
+    """Keep the kernel options of the running optimizer instead of the saved ones."""
     for old, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         old.update({name: own[name] for name in KERNELS if name in own})
 

@@ -1,4 +1,4 @@
-"""The command ``sslzoo``: backbones in and out.
+"""The command ``sslzoo``: import and export backbones.
 
 sslzoo import CHECKPOINT --out BACKBONE
 
@@ -25,27 +25,28 @@ class Import:
     """Write the backbone of an official checkpoint (MoCo, SimSiam, BYOL, SwAV, VICReg, DINO, ...) as a folder."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The file; nothing in it is executed."""
+    """The checkpoint; no code in it is executed."""
     out: Path
     """Folder for backbone.safetensors and backbone.json."""
     architecture: str | None = None
-    """create_backbone's name; left out, found by names and shapes."""
+    """Name for create_backbone; default: inferred from names and shapes."""
     layout: str | None = None
-    """Of files that hold a network alone: dino-backbone, vicreg-backbone, barlow-twins-backbone, simclr-converter."""
+    """Layout of files with only a network: dino-backbone, vicreg-backbone, barlow-twins-backbone, simclr-converter."""
     prefix: str | None = None
-    """For files in no known layout: what the names of the backbone's tensors begin with; all others are left out."""
+    """For unknown layouts: prefix of the names of the backbone's tensors; all other tensors are ignored."""
     image_size: int | None = None
-    """Pixels, where not those of its training; a vision transformer's positions are interpolated."""
+    """Input size in pixels; default: that of the training. Positions of vision transformers are interpolated."""
     mean: tuple[float, float, float] | None = None
-    """Of its images, where the layout's, or timm's for a bare network of timm, is not the one."""
+    """Normalization mean of its images; default: that of the layout, or timm's for a bare timm network."""
     std: tuple[float, float, float] | None = None
+    """Normalization standard deviation, likewise."""
     allow_nonfinite: bool = False
-    """Take tensors that hold NaN or infinity."""
+    """Accept tensors with NaN or infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a backbone for another library, and say how it is loaded there."""
+    """Write a backbone for another library, and print the code that loads it there."""
 
     backbone: Annotated[str, tyro.conf.Positional]
     """A backbone folder, an official checkpoint, or timm/<name>."""
@@ -55,7 +56,7 @@ class Export:
 
 
 def import_checkpoint(options: Import) -> str:
-    """Write the folder; a line that says what it holds."""
+    """Write the backbone folder, and return a line that describes it."""
     names = ("layout", "prefix", "image_size", "mean", "std", "allow_nonfinite")
     backbone, about = open_official(
         options.checkpoint, options.architecture, **{name: getattr(options, name) for name in names}
@@ -71,7 +72,7 @@ def import_checkpoint(options: Import) -> str:
 
 
 def export_backbone(options: Export) -> str:
-    """Write the file; lines that load it."""
+    """Write the file, and return the code that loads it."""
     backbone, images = open_backbone(options.backbone)
     if options.form == "detectron2":
         to_detectron2(backbone, options.out)

@@ -57,7 +57,7 @@ class FeatureTap:
     def _tokens(self, found: Tensor) -> Tensor:
         if found.ndim != 4:
             return found[:, self.prefix :]
-        channels_last = found.shape[1] != self.width and found.shape[3] == self.width  # Swin's
+        channels_last = found.shape[1] != self.width and found.shape[3] == self.width  # Swin
         return found.flatten(1, 2) if channels_last else found.flatten(2).transpose(1, 2)
 
 
@@ -65,8 +65,8 @@ class PairTap:
     """The maps of the two global views, from the networks of the method that have just seen them.
 
     Args:
-        method: any; DINO's maps are the teacher's, MoCo's those of query and key. Where MoCo v2 shuffles its keys over
-            ranks, the key's maps are gathered from all of them once a step and brought back in order.
+        method: any method; DINO's maps are those of the teacher, MoCo's those of query and key encoder. If MoCo v2
+            shuffles keys over ranks, the key maps are gathered and restored to the order of the images in each step.
         layer: see FeatureTap.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The place of this process in a job of one or many."""
+"""Setup of single-process and distributed jobs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Worker:
 
 
 def start_worker(environ: Mapping[str, str], device: str = "auto", *, patience: timedelta | None = None) -> Worker:
-    """Join the process group that torchrun describes in `environ`, or be a job of one.
+    """Join the process group that torchrun describes in `environ`, or run as a single process.
 
     Args:
-        environ: usually `os.environ`; read are RANK, WORLD_SIZE and LOCAL_RANK.
-        device: "auto" for the GPU where there is one, "cpu", "cuda", "cuda:N" or "mps".
-        patience: how long a process waits for the others; None takes torch's, minutes.
+        environ: usually `os.environ`; RANK, WORLD_SIZE and LOCAL_RANK are read.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
+        patience: timeout of collective operations; None: torch's default.
 
     Raises:
-        ValueError: this machine has no such device, or fewer GPUs than processes.
+        ValueError: the device does not exist, or there are fewer GPUs than processes.
     """
     world_size = int(environ.get("WORLD_SIZE", "1"))
     if world_size > 1 and device not in ("auto", "cpu", "cuda"):

@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, one a stage; plain lines where there is no terminal."""
+"""Progress bars with rate and remaining time, one per stage; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 PLAIN_SECONDS = 15.0
-"""Where the output is a file, a stage says at once that it goes, and then at most this often how far it is."""
+"""Without a terminal, progress is printed at the start of a stage and then at most once per this many seconds."""
 
 
 class Progress:
@@ -41,24 +41,24 @@ class Progress:
         self._bars.stop()
 
     def message(self, text: str) -> None:
-        """A line above the bars, as it is."""
+        """Print a line above the bars, without markup."""
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def stage(self, name: str) -> Callable[..., None]:
-        """A new stage; call the result with (done, total) and, if you like, scalars, of which some are shown."""
+        """Add a stage, and return its update function: (done, total) and optional scalars, some of which are shown."""
         task = self._bars.add_task(name, total=None, note="")
         began = time.monotonic()
-        said, origin = -math.inf, None
+        printed, origin = -math.inf, None
 
         def update(done: int, total: int, scalars: Mapping[str, float] | None = None) -> None:
-            nonlocal said, origin
+            nonlocal printed, origin
             note = _note(scalars or {})
             self._bars.update(task, completed=done, total=total, note=note)
             now = time.monotonic()
-            if origin is None:  # where a resumed stage starts, nobody knows; its first step is no measure
+            if origin is None:  # a resumed stage is timed from its first update on
                 origin = (0, began) if done <= 1 else (done, now)
-            if not self.console.is_terminal and (done >= total or now - said > PLAIN_SECONDS):
-                said = now
+            if not self.console.is_terminal and (done >= total or now - printed > PLAIN_SECONDS):
+                printed = now
                 left = _time_left(now - origin[1], done - origin[0], total - done)
                 self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s{left}  {note}".rstrip())
 
@@ -66,7 +66,7 @@ class Progress:
 
 
 def _time_left(seconds: float, done: int, left: int) -> str:
-    """`  about 12 min left`, as if what is left went like what was done; nothing where that is not known."""
+    """Format the estimated remaining time ("  about 12 min left"); empty if unknown."""
     if not (done and left):
         return ""
     seconds = seconds / done * left

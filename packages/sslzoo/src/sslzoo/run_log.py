@@ -73,7 +73,7 @@ class RunLog:
         self._draw(step, scalars)
 
     def _draw(self, step: int, scalars: Mapping[str, float]) -> None:
-        with writing(self.path.parent):  # TensorBoard's own thread writes, and what it met comes out here
+        with writing(self.path.parent):  # raises errors of TensorBoard's writer thread
             for name, value in scalars.items():
                 self._events.add_scalar(name, value, step)
         for other in self._others:

@@ -1,4 +1,4 @@
-"""Which plain ResNet a backbone is, of whatever library."""
+"""Identification of plain ResNets from any library."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from sslzoo.export.same_features import same_features, tensors_of
 
 
 def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
-    """The architecture with these names and shapes, after comparing its features with the backbone's.
+    """Return the architecture that has the names, shapes and features of a backbone.
 
-    The comparison finds what names and shapes do not show: dilation, other activations, blurred pooling.
+    Comparing features detects what names and shapes do not show: dilation, other activations, blurred pooling.
 
     Raises:
-        ValueError: it is no plain ResNet, so the library has no form for it.
+        ValueError: the backbone is not a plain ResNet.
     """
     kind = f"{type(backbone).__module__}.{type(backbone).__name__}"
     architecture: Architecture
@@ -28,11 +28,11 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
         raise ValueError(f"{kind} has no form in {library}: it is no ResNet with torchvision's names and shapes.")
     if architecture.get("cifar_stem"):  # shapes do not show stride and padding
         stem: Any = backbone.conv1
-        told = (
+        options = (
             {"stem_stride": stem.stride[0]} if architecture["name"] == "resnet10" else {"stem_padding": stem.padding[0]}
         )
-        architecture |= {option: value for option, value in told.items() if value != 1}
-    with torch.device("meta"):  # its own initial weights are not wanted
+        architecture |= {option: value for option, value in options.items() if value != 1}
+    with torch.device("meta"):  # skip the initialization of weights
         twin: Any = create_backbone(**architecture)
     twin.load_state_dict(tensors_of(backbone), assign=True)
     if not same_features(backbone, twin):

@@ -1,4 +1,4 @@
-"""Lines of Python that make a ResNet's `network` in torchvision or timm."""
+"""Python code that builds a ResNet as `network` in torchvision or timm."""
 
 from genviews_core.backbones import Architecture
 from genviews_core.backbones.names import TORCHVISION_RESNETS, WIDENED
@@ -9,10 +9,10 @@ NO_POOLING = "network.maxpool = torch.nn.Identity()"
 
 
 def torchvision_lines(architecture: Architecture) -> str:
-    """For torchvision, whose own builder of stages makes those of other widths.
+    """Return code for torchvision; other widths are built with torchvision's own `_make_layer`.
 
     Raises:
-        ValueError: torchvision's ResNet cannot be this network.
+        ValueError: torchvision cannot build this network.
     """
     if architecture["name"] in TORCHVISION_RESNETS:
         lines = [f"network = torchvision.models.{architecture['name']}()", NO_CLASSIFIER]
@@ -32,10 +32,10 @@ def torchvision_lines(architecture: Architecture) -> str:
 
 
 def timm_lines(architecture: Architecture) -> str:
-    """For timm, whose own builder of stages makes those of other widths.
+    """Return code for timm; other widths are built with timm's own `make_blocks`.
 
     Raises:
-        ValueError: timm's ResNet cannot be this network.
+        ValueError: timm cannot build this network.
     """
     if architecture["name"] in TORCHVISION_RESNETS:
         lines = [f'network = timm.create_model("{architecture["name"]}", num_classes=0)']
@@ -53,7 +53,7 @@ def timm_lines(architecture: Architecture) -> str:
 
 
 def _stages(architecture: Architecture, library: str) -> tuple[str, int, list[int]]:
-    """The block's name, channels of the stem, blocks of each stage."""
+    """Return the block class, the stem channels and the number of blocks per stage."""
     name = architecture["name"]
     if name == "resnet10":
         return "BasicBlock", architecture["width"], [1, 1, 1, 1]
@@ -69,7 +69,7 @@ def _stem(architecture: Architecture, width: int) -> list[str]:
 
 
 def _cifar_stem(architecture: Architecture, width: int) -> list[str]:
-    """The lines of `cifar_stem`, or none."""
+    """Return the code for `cifar_stem`; empty without it."""
     if not architecture.get("cifar_stem"):
         return []
     stride, padding = architecture.get("stem_stride", 1), architecture.get("stem_padding", 1)

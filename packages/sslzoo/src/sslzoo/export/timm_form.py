@@ -17,8 +17,8 @@ from sslzoo.export.write import write_tensors
 def to_timm(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Tensor]:
     """The backbone's tensors, as a network of timm takes them (`timm_network` tells which).
 
-    torchvision's ResNets are timm's of the same names, resnet10 and widened ones are made of its blocks, with the CIFAR
-    stem too; networks of timm are theirs already.
+    torchvision's ResNets map to timm's of the same names, with or without the CIFAR stem; resnet10 and widened ResNets
+    are built from timm's blocks; timm networks are unchanged.
 
     Args:
         backbone: any that create_backbone makes.

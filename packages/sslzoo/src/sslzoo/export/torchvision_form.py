@@ -30,8 +30,8 @@ TRANSFORMER_NAMES = (
 def to_torchvision(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Tensor]:
     """The backbone's tensors, as a network of torchvision takes them (`torchvision_network` tells which).
 
-    ResNets of torchvision and of timm where they are the same, resnet10 and widened ones, with the CIFAR stem too, and
-    vision transformers.
+    Supports ResNets of torchvision, identical ones of timm, resnet10 and widened ResNets, all with or without the CIFAR
+    stem, and vision transformers.
 
     Args:
         backbone: any that create_backbone makes.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """A backbone and its head, both in training mode: a loaded backbone comes in evaluation mode."""
+    """A backbone and its head, both set to training mode (loaded backbones are in evaluation mode)."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()

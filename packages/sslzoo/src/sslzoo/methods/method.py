@@ -19,7 +19,7 @@ class Method(nn.Module, ABC):
     """
 
     batch_norm_per_rank = False
-    """Whether batch norm must not span ranks; `synchronise_batch_norm` then leaves the method alone."""
+    """Whether batch norm must not be synchronized; `synchronise_batch_norm` then returns the method unchanged."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ class Method(nn.Module, ABC):
         return self.backbone, self.backbone
 
     def in_order(self, rows: Tensor) -> Tensor:
-        """What the second of `pair_backbones` made of this rank's images, from the order in which it saw them."""
+        """Restore outputs of the second of `pair_backbones` to the order of this rank's images."""
         return rows
 
     @abstractmethod

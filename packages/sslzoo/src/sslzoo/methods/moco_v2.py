@@ -16,7 +16,7 @@ from sslzoo.heads import Encoder, moco_head
 from sslzoo.losses import info_nce
 from sslzoo.losses.reduction import precise
 from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
-from sslzoo.methods.shuffle import back_in_place, permutation, shuffled_apply
+from sslzoo.methods.shuffle import permutation, shuffled_apply, unshuffle
 from sslzoo.momentum import follow, momentum_copy
 from sslzoo.queue import Queue
 
@@ -26,28 +26,28 @@ class MoCoV2(Method):
 
     Defaults: facebookresearch/moco@132aea9 main_moco.py and its README's v2 options.
 
-    The statistics of a batch norm that has seen the query and its key are a signature by which the network finds the
-    key without looking at the image. So every rank has its own batch norm, and keys are shuffled over the ranks before
-    and after their network (https://arxiv.org/abs/1911.05722 section 3.3). Batch norm over all ranks is not enough: the
-    queue holds keys of other batches, so the statistics still tell which key is of this one (facebookresearch/moco
-    issue 46). In one process the batch is split instead: on CIFAR-10 without it "loses 4% at 800 epochs"
+    If query and key share batch norm statistics, the network can match them without looking at the images. So every
+    rank has its own batch norm, and keys are shuffled over ranks before the key encoder and unshuffled after it
+    (https://arxiv.org/abs/1911.05722 section 3.3). Synchronized batch norm does not help: the queue holds keys of other
+    batches, so the statistics still reveal which key is from this one (facebookresearch/moco issue 46). In a single
+    process the batch is split instead; on CIFAR-10, training without it "loses 4% at 800 epochs"
     (facebookresearch/moco@f736491 colab/moco_cifar10_demo.ipynb).
 
     Args:
-        backbone: with `.num_features`; its batch norms are replaced where `splits` is more than one.
+        backbone: network with `.num_features`; its batch norms are replaced if `splits` > 1.
         projection_dim: D.
         hidden_dim: of the head; None: as wide as the features.
         queue_size: how many past keys.
         momentum: of the key encoder.
         temperature: T.
         symmetric: each view is query and key once; the loss is the mean of both.
-        splits: parts of the batch of all ranks, each with a batch norm of its own, if there are fewer ranks (8 stands
-            for the 8 GPUs of the official runs); 1 leaves each rank one.
+        splits: number of parts of the global batch with separate batch norm statistics, for runs with fewer ranks (8
+            simulates the 8 GPUs of the official runs); 1: one part per rank.
         shuffle: whether keys are shuffled over ranks and splits.
         seed: of the shuffling.
 
     Raises:
-        ValueError: less than one split.
+        ValueError: `splits` is less than 1.
     """
 
     batch_norm_per_rank = True
@@ -96,8 +96,8 @@ class MoCoV2(Method):
         return self.query.backbone, self.query.backbone if self.symmetric else self.key.backbone
 
     def in_order(self, rows: Tensor) -> Tensor:
-        """The key network's rows of this rank's images, from all ranks, if keys are shuffled."""
-        return rows if self.symmetric or self._order is None else back_in_place(rows, self._order)
+        """Gather shuffled key outputs, and return those of this rank's images in order."""
+        return rows if self.symmetric or self._order is None else unshuffle(rows, self._order)
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """InfoNCE; `std`: 1 for a healthy spread, 0 for collapse; `similarity`: mean cosine with the positive."""
@@ -115,9 +115,9 @@ class MoCoV2(Method):
         return {"loss": sum(losses[1:], losses[0]) / len(losses), "std": spread(queries[0]), "similarity": similarity}
 
     def after_step(self, progress: float) -> None:
-        """The key encoder follows; the keys of this step, of all ranks, enter the queue.
+        """Update the key encoder and enqueue the keys of all ranks of this step.
 
-        Running statistics become the mean over the ranks, as SplitBatchNorm takes it over the splits.
+        Running statistics are averaged over ranks, as SplitBatchNorm averages them over splits.
         """
         super().after_step(progress)
         follow(self.key, self.query, self.momentum)

@@ -1,4 +1,4 @@
-"""Classifiers from files: a network that is known here, with the linear layer that its file brings."""
+"""Load classifiers: a known backbone with the linear layer from its checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from sslzoo.official.opening import open_official
 from sslzoo.official.read import read_checkpoint
 
 HEADS = ("fc", "linear", "head", "classifier")
-"""What torchvision, akamaster/pytorch_resnet_cifar10@d5489e8 and timm call the last layer."""
+"""Names of the last layer in torchvision, akamaster/pytorch_resnet_cifar10@d5489e8 and timm."""
 
 
 class Classifier(nn.Module):
     """A backbone and a linear layer.
 
     Attributes:
-        backbone: images to features.
-        head: features to logits, one a class.
+        backbone: maps images to features.
+        head: maps features to class logits.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Linear) -> None:
@@ -27,21 +27,21 @@ class Classifier(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B classes"]:
-        """Logits of normalised images."""
+        """Return the logits of normalized images."""
         return self.head(self.backbone(images))
 
 
 def open_classifier(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier of a file in torchvision's, timm's or the CIFAR ResNets' layout; nothing in it is executed.
+    """Load a classifier in the layout of torchvision, timm or the CIFAR ResNets; no code in the file is executed.
 
     Args:
-        path: a file of torch.save or a .safetensors.
+        path: a file written by torch.save, or a .safetensors file.
 
     Returns:
-        The network in evaluation mode, on the CPU, and what images it knows: `size` in pixels, `mean`, `std`.
+        The network in evaluation mode on the CPU, and its preprocessing: `size` in pixels, `mean`, `std`.
 
     Raises:
-        ValueError: no such file, an unknown network, or one without the linear layer of a classifier.
+        ValueError: the file does not exist, its network is unknown, or it has no linear classification layer.
     """
     path = Path(path)
     backbone, about = open_official(path)
@@ -60,7 +60,7 @@ def open_classifier(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
 
 
 def _head(tensors: dict[str, Any], width: int) -> nn.Linear | None:
-    """The layer that takes the features, if there is one."""
+    """Return the linear layer that matches the feature width, or None."""
     for name in HEADS:
         weight, bias = (tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
         if isinstance(weight, Tensor) and weight.ndim == 2 and weight.shape[1] == width:

@@ -1,4 +1,4 @@
-"""Which layout a file has, and what its tensors' names begin with where it has none that is known."""
+"""Detection of the layout of a checkpoint, or of name prefixes if the layout is unknown."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -11,22 +11,22 @@ from sslzoo.official.layouts import BARE, LAYOUTS, NAMED
 from sslzoo.official.rename import Tensors, from_lightly, only_counted
 
 FIRST_LAYERS = ("conv1.weight", "patch_embed.proj.weight", "0.weight")
-"""Of a ResNet, a vision transformer, and a ResNet's children in a Sequential."""
+"""First layer of a ResNet, a vision transformer, and a ResNet in an nn.Sequential."""
 
 
 def find_layout(
     path: Path, content: dict[str, Any], name: str | None, own: Collection[str] = ()
 ) -> tuple[Layout, Tensors]:
-    """The layout of a file's content, and its tensors.
+    """Return the layout of a checkpoint and its tensors.
 
     Args:
-        path: of the file, for the messages.
-        content: of the file.
-        name: of the layout, where the user says it.
-        own: names of the network's tensors, where the user says which it is.
+        path: path of the file, for error messages.
+        content: content of the file.
+        name: name of the layout, if given by the user.
+        own: tensor names of the architecture, if given by the user.
 
     Raises:
-        ValueError: an unknown name, or no layout has these tensors.
+        ValueError: the name is unknown, or no layout matches.
     """
     known = {layout.name: layout for layout in (*LAYOUTS, *NAMED)}
     if name is not None and name not in known:
@@ -35,10 +35,10 @@ def find_layout(
         tensors = layout.tensors(content)
         if tensors is None:
             continue
-        if layout.rename is not only_counted or not _behind_prefix(tensors) or not tensors.keys().isdisjoint(own):
+        if layout.rename is not only_counted or not _has_prefix(tensors) or not tensors.keys().isdisjoint(own):
             return layout, tensors
     wanted = "no layout that is known here" if name is None else f"not the layout {name}"
-    if prefixes := sorted({prefix for tensors in _places(content) for prefix in prefixes_of(tensors) if prefix}):
+    if prefixes := sorted({prefix for tensors in _state_dicts(content) for prefix in prefixes_of(tensors) if prefix}):
         told = " or ".join(prefixes[:4])
         raise ValueError(
             f"{path} has {wanted}; networks in it have names that begin with {told}: say which one with "
@@ -50,13 +50,13 @@ def find_layout(
 
 
 def by_prefix(path: Path, content: dict[str, Any], prefix: str) -> tuple[Layout, Tensors]:
-    """The tensors whose names begin with what the user says, with or without its last dot; all others are left out.
+    """Return the tensors whose names start with a prefix, given with or without its final dot.
 
     Raises:
-        ValueError: there are none.
+        ValueError: no name starts with the prefix.
     """
     prefix = f"{prefix.removesuffix('.')}."
-    for tensors in _places(content):
+    for tensors in _state_dicts(content):
         inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         if inside:
             renamed = from_lightly(inside) if "0.weight" in inside else inside
@@ -65,19 +65,19 @@ def by_prefix(path: Path, content: dict[str, Any], prefix: str) -> tuple[Layout,
 
 
 def prefixes_of(tensors: Tensors) -> set[str]:
-    """What stands before the names of the first layers of networks that take images."""
+    """Return the name prefixes of all networks that take images, found by their first layers."""
     first = [(name, end) for end in FIRST_LAYERS for name in tensors if name.endswith(end)]
     images = [(name, end) for name, end in first if tensors[name].ndim == 4 and tensors[name].shape[1] == 3]
     starts = {name.removesuffix(end) for name, end in images}
     return {start for start in starts if not start or re.search(r"[^.\d]\.$", start)}
 
 
-def _behind_prefix(tensors: Tensors) -> bool:
-    """Whether a network is there, but none whose names begin at once."""
+def _has_prefix(tensors: Tensors) -> bool:
+    """Return whether there are networks, all with a nonempty name prefix."""
     prefixes = prefixes_of(tensors)
     return bool(prefixes) and "" not in prefixes
 
 
-def _places(content: dict[str, Any]) -> Iterator[Tensors]:
-    """All dicts of tensors in a file."""
+def _state_dicts(content: dict[str, Any]) -> Iterator[Tensors]:
+    """Yield all state dicts in a file."""
     yield from filter(None, map(unwrapped, (content, *content.values())))

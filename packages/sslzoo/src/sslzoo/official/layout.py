@@ -1,4 +1,4 @@
-"""One way of saving a network, as the names of its tensors show it."""
+"""Checkpoint layouts: how a repository names the tensors in its files."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from sslzoo.official.rename import Tensors
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
-"""Keys under which training scripts keep a network's tensors."""
+"""Keys under which training scripts save the state dict of a network."""
 WRAPPERS = ("module.", "_forward_module.")
-"""What DistributedDataParallel and Lightning's strategies put before every name, also twice."""
+"""Name prefixes added by DistributedDataParallel and Lightning strategies, possibly repeated."""
 
 
 def unwrapped(content: Any) -> Tensors | None:
-    """Tensors by name without what wrappers and torch.compile put into the names, or None for anything else."""
+    """Strip the prefixes of wrappers and torch.compile from a state dict; return None for other content."""
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         return None
     tensors = {str(name).replace("_orig_mod.", ""): tensor for name, tensor in content.items()}
@@ -29,24 +29,24 @@ def unwrapped(content: Any) -> Tensors | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way of saving.
+    """A checkpoint layout.
 
     Attributes:
-        name: what it is called here.
-        method: what trained the network; None where the file does not show it.
-        source: repository, commit and file that the layout was read from.
-        licence: of that repository.
-        container: under which key of the file the tensors lie; None: the file is the dict of tensors. A layout with
-            evidence is also found where its tensors lie under none, or under another usual key.
-        backbone: what the names of the backbone's tensors begin with.
-        dropped: what the names of all other tensors begin with: heads, the other branch, queues.
-        evidence: beginnings of names, each of which is there in no other layout of the same container.
-        rename: from the names after `backbone` to torchvision's.
-        mean: of the images' normalisation.
-        std: likewise.
-        image_size: of its training, in pixels.
-        same_padding: the network pads as TensorFlow does.
-        stem_padding: of a 3x3 first convolution.
+        name: name of the layout.
+        method: method that trained the network; None if the file does not show it.
+        source: repository, commit and file that define the layout.
+        licence: licence of that repository.
+        container: key of the state dict in the file; None: the file is the state dict. A layout with `evidence` is also
+            recognized without a container or under another common key.
+        backbone: prefix of the names of the backbone's tensors.
+        dropped: prefixes of the names of ignored tensors: heads, the other branch, queues.
+        evidence: name prefixes that all must occur, and that no other layout of the same container has.
+        rename: maps the names after the `backbone` prefix to torchvision's or timm's.
+        mean: normalization mean of the images.
+        std: normalization standard deviation of the images.
+        image_size: size of the training images in pixels.
+        same_padding: whether the network pads like TensorFlow.
+        stem_padding: padding of a 3x3 first convolution.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Layout:
     stem_padding: int = 1
 
     def tensors(self, content: dict[str, Any]) -> Tensors | None:
-        """The file's tensors without the names of wrappers around the network, or None where it has another layout."""
+        """Return the unwrapped state dict, or None if the file has another layout."""
         inside = content if self.container is None else content.get(self.container)
         places = [inside, content, *map(content.get, CONTAINERS)] if self.evidence else [inside]
         for tensors in filter(None, map(unwrapped, places)):
@@ -74,14 +74,14 @@ class Layout:
         return None
 
     def backbone_of(self, tensors: Tensors, wanted: Collection[str] = ()) -> Tensors:
-        """The backbone's tensors under torchvision's or timm's names.
+        """Return the tensors of the backbone with torchvision's or timm's names.
 
         Args:
-            tensors: the file's.
-            wanted: names that the backbone is known to have, which are kept even where this layout drops them.
+            tensors: tensors of the file.
+            wanted: names known to belong to the backbone, which are kept even if they match `dropped`.
 
         Raises:
-            ValueError: there are tensors that this layout does not have.
+            ValueError: a tensor matches neither `backbone` nor `dropped`.
         """
         rest = {name: tensor for name, tensor in tensors.items() if name in wanted or not name.startswith(self.dropped)}
         unknown = [name for name in rest if not name.startswith(self.backbone)]

@@ -1,4 +1,4 @@
-"""Opening the checkpoints of official repositories."""
+"""Load checkpoints of official repositories."""
 
 from pathlib import Path
 from typing import Any
@@ -32,31 +32,33 @@ def open_official(
     std: tuple[float, float, float] | None = None,
     allow_nonfinite: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone of a checkpoint in the layout of an official repository, strictly: every tensor has its place.
+    """Load the backbone of a checkpoint in the layout of an official repository; loading is strict.
 
-    Nothing in the file is executed. Of two branches it is the one that the repository itself evaluates: MoCo's query
-    encoder, MoCo v3's base encoder, BYOL's online network, DINO's teacher.
+    No code in the file is executed. Of two branches, the one that the repository itself evaluates is loaded: MoCo's
+    query encoder, MoCo v3's base encoder, BYOL's online network, DINO's teacher.
 
     Args:
-        path: a file of torch.save or a .safetensors.
-        architecture: create_backbone's name or arguments; left out, found by names and shapes.
-        layout: what the file is; left out, found by names. Files that hold the network alone do not show their
-            method, nor that SimCLR's want images without normalisation: say "dino-backbone", "vicreg-backbone",
-            "barlow-twins-backbone", "moco-v3-deit", "simclr-converter" or "byol-convert".
-        prefix: for other layouts: what the names of the backbone's tensors begin with; all others are left out.
-        image_size: pixels of the images, where not those of the training (224 for ResNets). A vision transformer's
-            positions are then interpolated as facebookresearch/dino does, DINOv2's with registers as they are there.
-        mean: of the images' normalisation, where the layout's or timm's is not the one.
-        std: likewise.
-        allow_nonfinite: take tensors with NaN or infinity.
+        path: a file written by torch.save, or a .safetensors file.
+        architecture: name or arguments for create_backbone; default: inferred from names and shapes.
+        layout: layout of the file; default: inferred from names. Files with only the network do not reveal their
+            method, nor that SimCLR's networks take images without normalization; for these give "dino-backbone",
+            "vicreg-backbone", "barlow-twins-backbone", "moco-v3-deit", "simclr-converter" or "byol-convert".
+        prefix: for other layouts: prefix of the names of the backbone's tensors; all other tensors are ignored.
+        image_size: size of the input images in pixels; default: that of the training (224 for ResNets). Positions of
+            vision transformers are interpolated as in facebookresearch/dino, those of DINOv2 with registers as in
+            DINOv2.
+        mean: normalization mean of the images; default: that of the layout, or timm's.
+        std: normalization standard deviation, likewise.
+        allow_nonfinite: accept tensors with NaN or infinity.
 
     Returns:
-        The network in evaluation mode, on the CPU, and what it is: the arguments of save_backbone, so that
-        `save_backbone(folder, backbone, **about)` writes it. `about["recipe"]` tells the images (image_size, mean,
-        std) and the source (file, sha256, layout, origin and licence).
+        The network in evaluation mode on the CPU, and its description, so that
+        `save_backbone(folder, backbone, **about)` writes it. `about["recipe"]` holds the preprocessing (image_size,
+        mean, std) and the source (file, sha256, layout, origin and licence).
 
     Raises:
-        ValueError: no such file, not a checkpoint, code in it, an unknown layout, tensors without place, or NaN.
+        ValueError: the file does not exist, is not a checkpoint or contains code, the layout is unknown, tensors are
+            unexpected, or tensors hold NaN or infinity.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -80,7 +82,7 @@ def open_official(
 
 
 def _refuse_nonfinite(path: Path, tensors: Tensors) -> None:
-    """Whatever such a network computes is NaN sooner or later."""
+    """Raise ValueError if a tensor holds NaN or infinity."""
     if odd := [name for name, tensor in tensors.items() if not all_finite([tensor])]:
         raise ValueError(
             f"{path} holds NaN or infinity ({describe({'found in': odd})}); take an earlier checkpoint of that "
@@ -89,7 +91,7 @@ def _refuse_nonfinite(path: Path, tensors: Tensors) -> None:
 
 
 def _own_names(given: str | Architecture | None) -> frozenset[str]:
-    """The names of a network that the user names."""
+    """Return the tensor names of a given architecture; empty if none is given."""
     if given is None:
         return frozenset()
     architecture: Architecture = {"name": given} if isinstance(given, str) else given
@@ -158,7 +160,7 @@ def _about(path: Path, layout: Layout, architecture: Architecture, content: dict
 
 
 def _images(layout: Layout, architecture: Architecture) -> dict[str, Any]:
-    """image_size, mean and std; of networks of timm that nobody says more of, timm's own."""
+    """Return image_size, mean and std: those of the layout, or timm's for timm networks of unknown method."""
     name: str = architecture["name"]
     images: dict[str, Any] = {"size": layout.image_size, "mean": layout.mean, "std": layout.std}
     if layout.method is None and name.startswith("timm/"):

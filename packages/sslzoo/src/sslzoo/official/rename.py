@@ -37,7 +37,7 @@ def from_sequential(tensors: Tensors) -> Tensors:
 
 
 def from_lightly(tensors: Tensors) -> Tensors:
-    """A ResNet's children in a Sequential, or a vision transformer of timm in lightly's MaskedVisionTransformerTIMM.
+    """Rename a ResNet in an nn.Sequential, or a timm ViT in lightly's MaskedVisionTransformerTIMM.
 
     lightly-ai/lightly@e8d317f examples/pytorch_lightning, lightly/models/modules/masked_vision_transformer_timm.py.
     """
@@ -46,9 +46,9 @@ def from_lightly(tensors: Tensors) -> Tensors:
 
 
 def from_dinov2(tensors: Tensors) -> Tensors:
-    """Under timm's names: facebookresearch/dinov2@b8931f7 vision_transformer.py, with its blocks in chunks or not.
+    """Rename DINOv2's tensors (facebookresearch/dinov2@b8931f7 vision_transformer.py, chunked blocks or not) to timm's.
 
-    timm adds the class token's position to the token where there are registers, as it has no position for these.
+    With registers, which have no positions in timm, the position of the class token is added to the class token.
     """
     renamed = {}
     for name, tensor in tensors.items():
