@@ -1,4 +1,4 @@
-"""Vision transformers of a fixed input size, on images of any other.
+"""Run vision transformers of a fixed input size on images of any size.
 
 Shapes: b batch, h x w pixels, l positions, d token width.
 """
@@ -14,13 +14,13 @@ from torch.nn.functional import interpolate
 
 
 class AnySize(nn.Module):
-    """A network that takes images of any size; what a patch does not fill, right and below, is left out.
+    """A network that accepts images of any size; incomplete patches at the right and bottom are cropped.
 
-    A network that takes them by itself (DINO's own, timm's with `dynamic_img_size=True`, ResNets) is called as it is.
-    The positions of timm's vision transformers of one fixed size are resampled as DINO resamples its own.
+    Networks that support any size (DINO's, timm's with `dynamic_img_size=True`, ResNets) are called directly. The
+    position embeddings of timm's fixed-size vision transformers are resampled as in DINO.
 
     Raises:
-        ValueError: an image is smaller than a patch, or the network does not take its size.
+        ValueError: an image is smaller than a patch, or the network does not support its size.
     """
 
     def __init__(self, backbone: nn.Module):
@@ -28,7 +28,7 @@ class AnySize(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """What the backbone gives."""
+        """Return the output of the backbone."""
         patch, (height, width) = patch_of(self.backbone) or (1, 1), images.shape[-2:]
         grid = (height // patch[0], width // patch[1])
         if 0 in grid:
@@ -40,15 +40,15 @@ class AnySize(nn.Module):
             except torch.OutOfMemoryError:
                 raise
             except (AssertionError, RuntimeError) as error:
-                size, told = f"{whole.shape[-2]} x {whole.shape[-1]}", " ".join(str(error).split())
+                size, reason = f"{whole.shape[-2]} x {whole.shape[-1]}", " ".join(str(error).split())
                 raise ValueError(
-                    f"expected a backbone that takes images of any size, got one that takes no {size} pixels ({told}); "
-                    "choose a ResNet, or a vision transformer of DINO's or timm's"
+                    f"expected a backbone that takes images of any size, got one that takes no {size} pixels "
+                    f"({reason}); choose a ResNet, or a vision transformer of DINO's or timm's"
                 ) from None
 
 
 def patch_of(backbone: nn.Module) -> tuple[int, int] | None:
-    """Height and width of the patches that tile a vision transformer's images; None for other networks."""
+    """Return height and width of a vision transformer's non-overlapping patches; None for other networks."""
     patches: Any = getattr(backbone, "patch_embed", None)
     size = getattr(patches, "patch_size", None)
     if size is None:
@@ -56,24 +56,24 @@ def patch_of(backbone: nn.Module) -> tuple[int, int] | None:
     size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     projection = getattr(patches, "proj", None)
     tiles = not isinstance(projection, nn.Conv2d) or projection.stride == size
-    return size if tiles else None  # PVT's patches overlap: their number is no quotient
+    return size if tiles else None  # PVT's patches overlap
 
 
 def prefix_of(backbone: nn.Module) -> int:
-    """How many class and register tokens come before a vision transformer's patch tokens.
+    """Return the number of class and register tokens before a vision transformer's patch tokens.
 
-    timm counts them in `num_prefix_tokens`; facebookresearch/dinov2 has one class token and `num_register_tokens`.
+    timm stores it as `num_prefix_tokens`; facebookresearch/dinov2 has one class token and `num_register_tokens`.
     """
     return int(getattr(backbone, "num_prefix_tokens", 1 + int(getattr(backbone, "num_register_tokens", 0))))
 
 
 @contextmanager
 def _fitted(backbone: nn.Module, grid: tuple[int, int]) -> Iterator[None]:
-    """Inside, timm's network of a fixed size has the positions of this grid and does not insist on its own size."""
+    """Temporarily give a fixed-size timm network the positions of this grid, and disable its size check."""
     patches: Any = getattr(backbone, "patch_embed", None)
     positions, own = getattr(backbone, "pos_embed", None), getattr(patches, "grid_size", None)
-    insists = getattr(patches, "strict_img_size", False)  # where not, the network resamples by itself
-    if not insists or own is None or not isinstance(positions, nn.Parameter):
+    strict = getattr(patches, "strict_img_size", False)  # otherwise, the network resamples by itself
+    if not strict or own is None or not isinstance(positions, nn.Parameter):
         yield
         return
     backbone.pos_embed = nn.Parameter(resampled_positions(positions.detach(), own, grid), requires_grad=False)

@@ -1,4 +1,4 @@
-"""Do views keep the class of their images, as an independent classifier sees it.
+"""Class agreement: whether views keep the class of their images, according to an independent classifier.
 
 Shapes: n images, with one view each.
 """
@@ -15,12 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAgreement:
-    """How often a classifier gives an image the class that it should have.
+    """How often a classifier predicts the expected class.
 
     Attributes:
-        share: in percent.
-        error: standard error of the share, in percentage points, of images drawn independently.
-        count: of images.
+        share: agreement in percent.
+        error: standard error of the agreement in percentage points, assuming independent images.
+        count: number of images.
     """
 
     share: float
@@ -29,17 +29,17 @@ class ClassAgreement:
 
 
 def class_agreement(predicted: Int[Tensor, " n"], source: Int[Tensor, " n"]) -> ClassAgreement:
-    """The share of views to which a classifier gives their source's class.
+    """Compute the fraction of views for which a classifier predicts the class of their source image.
 
-    Its floor is `far_agreement` (views of any other image) and its ceiling what the classifier gives the sources
-    themselves: a view that keeps the class cannot be recognised more often than they are.
+    Compare it with `far_agreement` (views of other images) as the floor, and with the accuracy of the classifier on the
+    source images as the ceiling.
 
     Args:
-        predicted: the class that the classifier gives each view.
-        source: the class of each view's source, from its label.
+        predicted: predicted class of each view.
+        source: label of the source image of each view.
 
     Raises:
-        ValueError: no views, or not one class for each.
+        ValueError: the inputs are empty or differ in length.
     """
     if predicted.shape != source.shape or not len(source):
         raise ValueError(
@@ -52,16 +52,16 @@ def class_agreement(predicted: Int[Tensor, " n"], source: Int[Tensor, " n"]) -> 
 
 
 def far_agreement(predicted: Int[Tensor, " n"], source: Int[Tensor, " n"], *, seed: int = 0) -> ClassAgreement:
-    """What views of other images would have: each prediction is held against the class of another image.
+    """Compute the class agreement of views with other images, as a baseline.
 
-    The images are put in a random circle, and each meets the next.
+    Each prediction is compared with the class of the next image in a random cyclic order.
 
     Raises:
-        ValueError: as `class_agreement`, or a single image.
+        ValueError: as `class_agreement`, or fewer than two images.
     """
     if len(source) < 2:
         raise ValueError(f"expected two images or more to compare one with another, got {len(source)}; give more")
-    circle = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).to(source.device)
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).to(source.device)
     other = torch.empty_like(source)
-    other[circle] = source[circle.roll(1)]
+    other[order] = source[order.roll(1)]
     return class_agreement(predicted, other)

@@ -1,22 +1,21 @@
-"""Names of others in Markdown and CSV: shown as they are, never run, drawn or fetched."""
+"""Escaping of untrusted text in Markdown and CSV."""
 
 import re
 
 FORMULA = re.compile(r"(?:^|(?<=[;\t\r\n]))(?=[=+@\-\uff1d\uff0b\uff20\uff0d])")
-"""Before what a spreadsheet takes for a formula: = + @ - (also of full width) at the beginning of a cell, or of a part
-that becomes a cell where another separator is chosen: https://owasp.org/www-community/attacks/CSV_Injection."""
+"""Position before text that spreadsheets evaluate as a formula: = + @ - (also fullwidth) at the start of a cell, or
+after another possible separator: https://owasp.org/www-community/attacks/CSV_Injection."""
 MARKUP = re.compile(r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
-"""What GitHub's Markdown reads as markup anywhere in a line; an underscore inside a word is none:
-https://github.github.com/gfm/."""
+"""Inline markup of GitHub Flavored Markdown, without underscores inside words: https://github.github.com/gfm/."""
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def escape_markdown(text: str) -> str:
-    """Return text for one line or cell of Markdown: no tag, link, image, emphasis or further line."""
+    """Escape text for one line or table cell of Markdown; line breaks become spaces."""
     line = " ".join(text.split())
-    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), line)
+    return MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), line)
 
 
 def escape_csv(text: str) -> str:
-    """Return text for a cell of CSV: a quote mark before what a spreadsheet would run as a formula."""
+    """Escape text for a CSV cell: prefix potential formulas with a single quote."""
     return FORMULA.sub("'", text)

@@ -64,10 +64,10 @@ class Features:
         return Features(self.features[rows], self.labels[rows])
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; a reader never sees half of it.
+        """Write a safetensors file atomically.
 
         Raises:
-            ValueError: it cannot be written.
+            ValueError: the file cannot be written.
         """
         save_tensors(path, {"features": self.features, "labels": self.labels})
 

@@ -24,9 +24,9 @@ from ssl_eval.processes import rank_in, size_of
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BLOCK = 4096
-"""Features that travel together where not all are kept."""
+"""Number of images per block in `blocks_of_features`."""
 MOST_ASPECT = 64
-"""Of the long side to the short one, where all of an image is resized by the short one."""
+"""Maximum aspect ratio of images that are resized by their short side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Preparing:
         workers: processes that decode.
         device: where the network runs.
         group: processes that share the images, a GPU each.
-        on_unreadable: called with the line of each image that cannot be read and is left out; by default it raises.
+        on_unreadable: called with an error message for each unreadable image, which is then skipped; raises by default.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -54,23 +54,23 @@ class Preparing:
 
 @dataclass(frozen=True, eq=False)
 class FileFeatures:
-    """One vector for each image that can be read, and its place in the list of files."""
+    """Features of the readable images, and their indices in the list of files."""
 
     features: Float[Tensor, "m d"]
     places: Int64[Tensor, " m"]
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """An image as its pixels are stored, in RGB; EXIF orientation is not applied, as the official scripts do not.
+    """Read an image as RGB; EXIF orientation is not applied, as in the official scripts.
 
     Raises:
-        ValueError: it cannot be read; see genviews_core.images.
+        ValueError: the image cannot be read; see genviews_core.images.
     """
     return images.read_rgb(path, upright=False)
 
 
 def too_thin(width: int, height: int) -> str | None:
-    """Say why an image cannot be resized by its short side: one of 4000 x 1 pixels would take gigabytes; or None."""
+    """Return an error message if an image is too thin to be resized by its short side, otherwise None."""
     if max(width, height) <= MOST_ASPECT * min(width, height):
         return None
     return f"expected sides of at most {MOST_ASPECT} to 1, got {width} x {height} px; leave it out"
@@ -110,7 +110,7 @@ def features_of_files(
         preparing: the rest; a batch of more than one needs images of one size from `fit`.
 
     Raises:
-        ValueError: a file cannot be read and may not be left out, none can be, or see extract_features.
+        ValueError: `on_unreadable` raised, no file can be read, or see extract_features.
     """
     group = preparing.group
     mine = range(rank_in(group), len(files), size_of(group)) or range(len(files))[:1]  # nobody may have nothing
@@ -120,7 +120,7 @@ def features_of_files(
 
 
 def places_among(kept: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
-    """Where each of `count` files stands among those that were kept; -1 for the others."""
+    """Return the index of each of `count` files among the kept ones, or -1."""
     return torch.full((count,), -1).scatter(0, kept, torch.arange(len(kept)))
 
 
@@ -158,7 +158,7 @@ class _Files(Dataset):
 
 @dataclass(frozen=True)
 class _Batches:
-    """(images, places, places) of those that can be read; nothing asks for classes."""
+    """Yield (images, indices, indices) of the readable images; the indices take the place of labels."""
 
     files: _Files
     preparing: Preparing

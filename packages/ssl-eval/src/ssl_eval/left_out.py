@@ -1,33 +1,29 @@
-"""Test images that cannot be read: the end of an evaluation, or listed and left out."""
+"""Handling of unreadable test images: raise, or skip and record."""
 
 from collections.abc import Callable
 
 OnUnreadable = Callable[[str], object]
-"""Called with the line that names an image that cannot be read; where it returns, the image is left out."""
+"""Called with an error message that names an unreadable image; if it returns, the image is skipped."""
 
 
 def refuse(line: str) -> None:
-    """End the evaluation.
-
-    Raises:
-        ValueError: always, with the line.
-    """
+    """Raise ValueError with the message."""
     raise ValueError(line)
 
 
 class LeftOut:
-    """Keeps the line of each image that was left out, once.
+    """Record the message of each skipped image once.
 
     Args:
-        tell: called with each.
+        on_new: called with each new message.
     """
 
-    def __init__(self, tell: OnUnreadable = lambda line: None):
+    def __init__(self, on_new: OnUnreadable = lambda line: None):
         self.lines: dict[str, None] = {}
-        self._tell = tell
+        self._on_new = on_new
 
     def __call__(self, line: str) -> None:
-        """Leave one out."""
+        """Record a skipped image."""
         if line not in self.lines:
             self.lines[line] = None
-            self._tell(line)
+            self._on_new(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from genviews_core.append import append_line
-from genviews_core.backbones import backbone_hash as backbone_hash  # what backbone.json calls the same weights
+from genviews_core.backbones import backbone_hash as backbone_hash  # the hash in backbone.json
 from genviews_core.files import check_writable
 
 
@@ -31,7 +31,7 @@ class Result:
         machine: what it ran on, see `machine`.
         seconds: wall time of the measurement.
         recipe: how the backbone was trained; names the row of a table. Same recipe, other seed: one row.
-        left_out: images (of DAVIS, videos) that could not be read; a line tells it where there are any.
+        left_out: number of skipped unreadable images (videos for DAVIS); written only if not 0.
     """
 
     task: str
@@ -84,23 +84,23 @@ def check_results(path: str | Path) -> None:
 
 
 def append_result(path: str | Path, result: Result) -> None:
-    """Append one line, and wait until it is on the disk; of several processes one writes at a time.
+    """Append one line and flush it to disk, with a lock against concurrent writers.
 
-    A line torn by an earlier crash is closed first, so that it cannot swallow the new one.
+    An incomplete last line of an earlier crash is terminated first.
 
     Raises:
-        ValueError: it cannot be written; the file is as it was.
+        ValueError: the line cannot be written; the file is unchanged.
     """
     append_line(path, result.line())
 
 
 def append_results(path: str | Path, results: Sequence[Result], *, on_lost: Callable[[str], object] = print) -> None:
-    """Append results; those that cannot be written are shown, so that no full disk loses what took hours.
+    """Append results; print those that cannot be written, so that a full disk does not lose them.
 
     Args:
-        path: the file.
-        results: a line each.
-        on_lost: called with each line that could not be written, before the error is raised.
+        path: the results file.
+        results: the results, one line each.
+        on_lost: called with each line that cannot be written, before the error is raised.
 
     Raises:
         ValueError: the file cannot be written.
@@ -120,7 +120,7 @@ def read_results(path: str | Path) -> list[Result]:
     A torn last line is ignored, a torn line before it (closed by a later append) is ignored with a warning.
 
     Raises:
-        ValueError: a whole line that is not a result, or a file that cannot be read.
+        ValueError: a complete line is not a result, or the file cannot be read.
     """
     path = Path(path)
     newest: dict[tuple, Result] = {}
@@ -144,7 +144,7 @@ def read_results(path: str | Path) -> list[Result]:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether it can be written: bytes of a path that are no UTF-8 cannot."""
+    """Return whether text can be encoded; surrogates from non-UTF-8 paths cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -31,7 +31,7 @@ class Table:
     caption: str = ""
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown; cells are shown as they are, whatever they hold."""
+        """Return the table in GitHub Flavored Markdown, with escaped cells."""
         dashes = ["---"] * 2 + ["---:"] * (len(self.header) - 2)
         header, *rows = ([escape_markdown(cell) for cell in line] for line in (self.header, *self.rows))
         return "\n".join(f"| {' | '.join(line)} |" for line in (header, dashes, *rows))

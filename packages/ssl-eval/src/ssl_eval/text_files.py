@@ -1,13 +1,13 @@
-"""Lists and tables that users give: read as UTF-8, or one line that names the file."""
+"""Reading of user-provided text files as UTF-8."""
 
 from pathlib import Path
 
 
 def read_text(path: Path) -> str:
-    """Return what a text file holds, with or without a byte order mark, its line ends as they are.
+    """Return the content of a text file without byte order mark; line endings are kept.
 
     Raises:
-        ValueError: it cannot be read, or is not UTF-8.
+        ValueError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the lines of a list that hold anything, without spaces around them.
+    """Return the stripped nonempty lines of a text file.
 
     Raises:
         ValueError: see `read_text`.

@@ -1,4 +1,4 @@
-"""Where a training stopped: one file, whole or not there, that belongs to one set of settings."""
+"""Resume files of trainings, bound to their settings."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,25 @@ from genviews_core.tensor_files import load_torch, save_torch, step_of
 
 
 def save_state(path: Path, settings: dict[str, Any], epoch: int, state: dict[str, Any]) -> None:
-    """Write what `load_state` needs; killed at any moment, it leaves the old file or the new one, whole.
+    """Write a resume file atomically: if the process is killed, the old or the new file is complete.
 
     Args:
-        path: its folder is made where missing.
-        settings: what the training is, of the kinds that JSON has.
-        epoch: how many are done.
+        path: the file; its folder is created if missing.
+        settings: settings of the training, JSON-serializable.
+        epoch: number of finished epochs.
         state: tensors, numbers, strings, lists and dicts.
 
     Raises:
-        ValueError: the file cannot be written; what stood there before is untouched.
+        ValueError: the file cannot be written; the old file is kept.
     """
     save_torch(path, {"settings": _plain(settings), "epoch": epoch, "state": state})
 
 
 def load_state(path: Path, settings: dict[str, Any], last: int) -> tuple[int, dict[str, Any]] | None:
-    """How many epochs are done, of `last`, and the state after them; None where there is no file.
+    """Load the number of finished epochs, at most `last`, and the state; return None if there is no file.
 
     Raises:
-        ValueError: the file is damaged, or of a training with other settings.
+        ValueError: the file is damaged, or belongs to other settings.
     """
     if not path.exists():
         return None
@@ -37,7 +37,7 @@ def load_state(path: Path, settings: dict[str, Any], last: int) -> tuple[int, di
     try:
         found, epoch, state = content["settings"], step_of(path, content["epoch"], last), content["state"]
         if not (isinstance(found, dict) and isinstance(state, dict)):
-            raise TypeError("its settings or its state are no dict")
+            raise TypeError("its settings or its state are not a dict")
     except (LookupError, TypeError) as error:
         raise ValueError(f"{path} is not a whole resume file ({error}); delete it to start afresh") from None
     wanted = _plain(settings)
@@ -51,7 +51,7 @@ def load_state(path: Path, settings: dict[str, Any], last: int) -> tuple[int, di
 def restore(
     path: Path | None, settings: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, last: int
 ) -> int:
-    """Fill both with what `save_state` wrote of them, if there is a file; how many epochs or steps of `last` are done.
+    """Restore model and optimizer if there is a file, and return the finished epochs or steps, at most `last`.
 
     Raises:
         ValueError: as `load_state`.

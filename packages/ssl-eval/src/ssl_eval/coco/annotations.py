@@ -48,7 +48,7 @@ class CocoInstances:
         sizes: n times height and width.
         counts: n times how many objects there are to learn.
         categories: ids of the classes, in ascending order, and their names.
-        test_objects: how many objects a test counts: all that are no crowds.
+        test_objects: number of annotated objects that are not crowds.
         packed: the objects of all images, pickled one after the other.
         ends: n places in it.
     """
@@ -67,10 +67,10 @@ class CocoInstances:
         return len(self.ids)
 
     def check_test(self) -> None:
-        """Find out before a training whether its test can give a figure.
+        """Check before training that the test set has annotations.
 
         Raises:
-            ValueError: no object is annotated, as in COCO's own test sets.
+            ValueError: no object is annotated, as in COCO's test sets.
         """
         if not self.test_objects:
             raise ValueError(

@@ -24,7 +24,7 @@ def average_precision(
         evaluator: "faster-coco-eval" or "pycocotools"; the figures are the same.
 
     Raises:
-        ValueError: there is no such evaluator, or no annotated object to find.
+        ValueError: the evaluator is unknown, or no object is annotated.
     """
     if evaluator not in EVALUATORS:
         raise ValueError(f"no evaluator {evaluator!r}: choose one of {', '.join(EVALUATORS)}")

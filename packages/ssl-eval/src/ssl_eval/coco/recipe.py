@@ -81,7 +81,7 @@ class DetectionRecipe:
 
     @property
     def label(self) -> str:
-        """What tells its results from others': "fpn 1x", "fpn-heads iterations=20 batch=4 edge=160"."""
+        """Label of its results, such as "fpn 1x" or "fpn-heads iterations=20 batch=4 edge=160"."""
         published = detection_recipe(self.variant, self.schedule)
         told = [self.variant] + [self.schedule] * (self.iterations == published.iterations)
         changes = {

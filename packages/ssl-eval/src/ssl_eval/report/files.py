@@ -27,9 +27,9 @@ def as_markdown(title: str, results: Sequence[Result]) -> str:
 
 
 def as_csv(sections: Sequence[Section]) -> str:
-    """A line per cell; low and high are the ends of the mean's 95% interval.
+    """Return a row per cell; low and high are the bounds of the 95% confidence interval of the mean.
 
-    No text is a formula to a spreadsheet, see `escape_csv`.
+    Text is escaped by `escape_csv`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -99,7 +99,7 @@ def evaluate_copydays(
         whitening: other images, which descriptors are whitened by; where there are none they stay as they are.
 
     Raises:
-        ValueError: an image cannot be read and may not be left out, or the backbone gives no map.
+        ValueError: `on_unreadable` raised, or the backbone has no feature map.
     """
     network, fit = CopyDescriptor(backbone), _Square(size)
     found = {block.name: features_of_files(network, block.files, fit, preparing) for block in blocks}
@@ -124,7 +124,7 @@ def evaluate_copydays(
 def _with_originals(
     block: Block, found: FileFeatures, originals: Int64[Tensor, " n"]
 ) -> tuple[Float[Tensor, "m d"], list[Int64[Tensor, " _"]]]:
-    """The copies that have an original among those that could be read, and its rows."""
+    """Return the features of copies with a readable original, and the rows of their originals."""
     copied = [originals[torch.tensor(block.copied[place])] for place in found.places.tolist()]
     rows = [each[each >= 0] for each in copied]
     having = torch.tensor([len(each) > 0 for each in rows])

@@ -22,7 +22,7 @@ def read_plain_pickle(path: str | Path) -> Any:
             return _PlainUnpickler(file, encoding="latin1").load()
     except _Refused as refused:
         raise ValueError(f"{path} is not read: {refused}") from None
-    except Exception as error:  # broken pickles raise whatever their first broken step raises
+    except Exception as error:  # broken pickles raise arbitrary exceptions
         raise ValueError(f"{path} is no pickle that can be read ({type(error).__name__}: {error})") from None
 
 

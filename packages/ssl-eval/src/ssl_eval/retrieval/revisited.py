@@ -134,8 +134,7 @@ def evaluate_revisited(
         distractors: further images in the database; their features are not kept.
 
     Raises:
-        ValueError: an image that cannot be read and may not be left out, nothing left to find, or features that are not
-            [b, d].
+        ValueError: `on_unreadable` raised, no positives can be read, or the features are not [b, d].
     """
     network: nn.Module = AnySize(backbone)
     if tuple(scales) != (1.0,):
@@ -155,7 +154,7 @@ def evaluate_revisited(
 
 
 def _remaining(judged: Judgement, rows: Int64[Tensor, " n"]) -> Judgement:
-    """By the rows of the images that could be read."""
+    """Map judgements to the rows of the readable images."""
     kinds = {kind: rows[getattr(judged, kind)] for kind in ("easy", "hard", "junk")}
     return Judgement(**{kind: found[found >= 0] for kind, found in kinds.items()})
 

@@ -89,8 +89,8 @@ class TestImages(Dataset):
         rank: of this process.
         world_size: processes that share the images.
         workers: processes that read them.
-        on_unreadable: called with the line of an image, or mask, that cannot be read and is left out; by default it
-            raises.
+        on_unreadable: called with an error message for each unreadable image or mask, which is then skipped; raises by
+            default.
     """
 
     __test__ = False
@@ -130,7 +130,7 @@ def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
 
 
 class _Unreadable(str):
-    """The line of a file that cannot be read, unlike that of one with a mistake in it."""
+    """Error message of an unreadable file, as opposed to one with invalid content."""
 
 
 def _read(

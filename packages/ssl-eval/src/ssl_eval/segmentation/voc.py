@@ -56,11 +56,11 @@ class SegmentedImages:
         return image, mask
 
     def check_masks(self) -> None:
-        """Find out before a training whether its masks, and those of its test, can be used.
+        """Check the masks before training.
 
         Raises:
-            ValueError: values that are no classes, or not one pixel with a class; files that cannot be read are left to
-                those who need them.
+            ValueError: a mask has invalid classes, or no mask has a pixel with a class. Unreadable files are ignored
+                here, and reported when they are used.
         """
         some = False
         for name in self.names:

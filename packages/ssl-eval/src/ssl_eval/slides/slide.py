@@ -1,6 +1,6 @@
 """Slides cut into tiles.
 
-A slide is a folder of tiles, images ROOT/<slide>/<tile>.png or .jpg or of another kind, or a file of their embeddings,
+A slide is a folder of tile images, such as ROOT/<slide>/<tile>.png, or a file with their embeddings,
 ROOT/<slide>.safetensors.
 """
 

@@ -22,7 +22,7 @@ from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
 
 FEATURES = "features"
 BACKBONE = "backbone"
-LONGEST = 200  # bytes of a name that is kept as it is: with suffix and process it must fit into 255
+LONGEST = 200  # bytes; longer names are hashed, since name, suffix and process id must fit into 255
 
 
 def embed_slides(
@@ -135,7 +135,7 @@ def _embed(
 
 
 def _write(path: Path, features: Float[Tensor, "n d"], said: dict[str, str]) -> None:
-    """A reader never sees half of it, though another evaluation should embed the same slide."""
+    """Write atomically, safe for concurrent evaluations of the same slide."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

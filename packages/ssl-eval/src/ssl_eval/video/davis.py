@@ -4,8 +4,8 @@
     JPEGImages/480p/<video>/00000.jpg         frames
     Annotations/480p/<video>/00000.png        a palette image each: 0, or the number of an object; 255 is void
 
-The objects of the first mask are followed and measured, whatever their numbers. Void is no object: it counts as
-background, as in the official semi-supervised evaluation; so do objects that appear later.
+The objects of the first mask are segmented and measured, with any numbering. Void and objects that appear later count
+as background, as in the official semi-supervised evaluation.
 
 https://davischallenge.org/davis2017/code.html
 """
@@ -82,7 +82,7 @@ def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
 
 
 def _read_numbers(path: Path) -> UInt8[ndarray, "h w"]:
-    """As the file has them."""
+    """Read the object numbers as stored in the file."""
     return np.array(read_label_map(path))
 
 
@@ -91,7 +91,7 @@ def _without_void(mask: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
 
 
 def _objects_in(mask: UInt8[ndarray, "h w"], path: Path) -> list[int]:
-    """The numbers of the objects of a first mask, void not among them."""
+    """Return the object numbers of a first mask, without void."""
     numbers = [int(number) for number in np.unique(mask) if number not in (0, VOID)]
     if not numbers:
         void = f"0 and {VOID}, which is void" if (mask == VOID).any() else "0 alone"
@@ -120,7 +120,7 @@ def follow_video(
 
 
 def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[Followed]:
-    """J and F of each object of the first mask; the first frame and the last do not count.
+    """Compute J and F of each object of the first mask; the first and the last frame are excluded.
 
     Raises:
         ValueError: see compare_masks; masks of different sizes.
@@ -134,16 +134,16 @@ def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[
 
 
 def remarks_on(videos: Sequence[Video]) -> list[str]:
-    """What of the first masks should be known beside the figures: numbers with gaps, void. A line each.
+    """Return notes on unusual first masks: gaps in the object numbers, void pixels.
 
     Raises:
-        ValueError: a mask that has no object; so it is found before any video is followed.
+        ValueError: a first mask has no object.
     """
     remarks = []
     for video in videos:
         try:
             mask = _read_numbers(video.masks[0])
-        except UnreadableImage:  # the evaluation tells it
+        except UnreadableImage:  # reported by the evaluation
             continue
         numbers = _objects_in(mask, video.masks[0])
         if numbers != list(range(1, len(numbers) + 1)):
@@ -155,10 +155,10 @@ def remarks_on(videos: Sequence[Video]) -> list[str]:
 
 
 def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> None:
-    """As the official evaluation reads them: <folder>/<video>/00000.png, with the palette of the first annotation.
+    """Write masks for the official evaluation: <folder>/<video>/00000.png, with the palette of the first annotation.
 
     Raises:
-        ValueError: they cannot be written.
+        ValueError: a mask cannot be written.
     """
     place = make_folder(Path(folder) / video.name)
     palette = read_label_map(video.masks[0]).getpalette()
@@ -191,12 +191,11 @@ def evaluate_davis(
         masks: a folder for the masks that were found.
         group: processes that share the videos; all of them get all objects.
         on_video: called after each video of this process with its name and its objects.
-        on_unreadable: called with the line of a video of which a file cannot be read; where it returns, the video is
-            left out.
+        on_unreadable: called with an error message for each video with an unreadable file, which is then skipped.
 
     Raises:
-        ValueError: no video can be read, the backbone gives no map, or see `follow_video` and `measure_video`; on every
-            process.
+        ValueError: no video can be read, the backbone has no feature map, or see `follow_video` and `measure_video`;
+            raised on every process.
     """
     network, followed = OutputAndMap(backbone), {}
     with failing_together(group):

@@ -61,7 +61,7 @@ def follow_objects(
     Args:
         network: the backbone and its map.
         images: the frames, from the first on.
-        first: the first one's mask: 0, or the number of an object; numbers may have gaps.
+        first: mask of the first frame: 0 or object numbers, possibly with gaps.
         frames: how they are seen.
         options: how labels are carried.
 
@@ -70,7 +70,7 @@ def follow_objects(
     """
     network.to(frames.device)
     numbers = np.union1d(first, [0]).astype(np.uint8)
-    places = np.searchsorted(numbers, first).astype(np.uint8)  # 0, 1, 2, ... without gaps: a class each
+    places = np.searchsorted(numbers, first).astype(np.uint8)  # consecutive classes 0, 1, 2, ...
     origin: tuple[Tensor, Tensor] | None = None
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
     for image in images:

@@ -73,7 +73,7 @@ def statistics(values: Float[ndarray, " t"]) -> Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """J and F of one object in every frame that counts; `number` is the object's in the masks."""
+    """J and F of one object in every evaluated frame; `number` is its number in the masks."""
 
     number: int
     regions: Float[ndarray, " t"]
@@ -85,13 +85,13 @@ def compare_masks(
 ) -> list[Followed]:
     """Each object by itself; pixels hold 0 or the number of an object.
 
-    The official code measures every number up to the largest, and an object that is nowhere counts as perfectly
-    followed; where `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
+    The official code measures every number up to the largest, and an absent object counts as perfectly segmented. If
+    `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
 
     Args:
-        truth: the annotations; other numbers than `numbers` are background.
-        found: the masks to measure.
-        numbers: of the objects that are there to be followed.
+        truth: annotated masks; numbers not in `numbers` are background.
+        found: predicted masks.
+        numbers: numbers of the annotated objects.
 
     Raises:
         ValueError: masks of different sizes, or an object that the truth has not.
