@@ -165,7 +165,7 @@ def test_missing_image_settings_give_a_warning(folder):
     with pytest.warns(UserWarning, match="using image_size 32"):
         backbone_input(folder(stem, recipe={}))
     timms = {"name": "timm/vit_tiny_patch16_224", "img_size": 16}
-    with pytest.warns(UserWarning, match="taking mean"):
+    with pytest.warns(UserWarning, match="using mean"):
         images = backbone_input(folder(timms, recipe={"image_size": 16}))
     assert images == {"size": 16, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # timm's of augreg, not ImageNet's
 
