@@ -190,7 +190,7 @@ def test_jpeg_is_written_too_and_mistakes_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["key", "path", "partner_key"])
-def test_a_manifest_that_lists_a_path_outside_is_refused(tmp_path, column):
+def test_a_manifest_that_lists_a_path_outside_is_rejected(tmp_path, column):
     write(tmp_path, 2)
     manifest = fold_journals(tmp_path / "views")
     rows = [line | {column: "../x.png"} for line in pq.read_table(manifest).to_pylist()]
@@ -199,7 +199,7 @@ def test_a_manifest_that_lists_a_path_outside_is_refused(tmp_path, column):
         draw(tmp_path)
 
 
-def test_a_damaged_manifest_is_named(tmp_path):
+def test_the_error_names_a_damaged_manifest(tmp_path):
     write(tmp_path, 2)
     manifest = fold_journals(tmp_path / "views")
     whole = manifest.read_bytes()

@@ -149,7 +149,7 @@ def test_condition_is_the_embedding_and_the_encoder_is_checked(images, trained, 
         ELDMGenerator(trained).condition(pixels)
 
 
-def test_user_mistakes_get_one_clear_line(trained, vectors, tmp_path):
+def test_user_mistakes_are_one_line_errors(trained, vectors, tmp_path):
     generator = ELDMGenerator(trained)
     with pytest.raises(ValueError, match="takes no strength"):
         generator.generate(vectors, seeds=SEEDS, strength=torch.ones(14))

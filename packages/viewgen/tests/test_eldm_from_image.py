@@ -23,7 +23,7 @@ def pixels(images):
 
 
 @pytest.mark.parametrize("strength", [0.35, 0.8])
-def test_it_equals_diffusers_solver_from_the_noised_image(generator, pixels, strength):
+def test_views_equal_those_of_diffusers_solver_from_the_noised_image(generator, pixels, strength):
     views = generator.generate(generator.condition(pixels), seeds=SEEDS, strength=torch.full((14,), strength))
 
     scheduler = DPMSolverMultistepScheduler.from_config(generator.noise_process.config)
@@ -47,7 +47,7 @@ def test_strength_one_is_generation_from_noise(generator, trained, pixels):
     assert (views.int() - alone.generate(generator.encoder(pixels), seeds=SEEDS).int()).abs().max() <= 1
 
 
-def test_a_view_comes_closer_as_its_strength_falls_whatever_its_neighbors_have(generator, pixels):
+def test_lower_strength_gives_closer_views_independently_of_the_batch(generator, pixels):
     condition = generator.condition(pixels)
     strengths = torch.tensor([0.1, 0.4, 0.9])
     views = [generator.generate(condition, seeds=SEEDS, strength=each.expand(14)) for each in strengths]
@@ -60,7 +60,7 @@ def test_a_view_comes_closer_as_its_strength_falls_whatever_its_neighbors_have(g
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(1.0, 7), (0.5, 7), (0.013, 6)])
-def test_timesteps_fall_from_the_start(strength, steps):
+def test_timesteps_decrease_from_the_start(strength, steps):
     timesteps = edit_timesteps(torch.tensor([strength, 1.0]), steps, 1000)
     assert timesteps[0].tolist() == [round(1000 * strength) - 1, 999]
     assert bool((timesteps.diff(dim=0) < 0).all())
@@ -69,14 +69,14 @@ def test_timesteps_fall_from_the_start(strength, steps):
     assert timesteps[:, 1].tolist() == scheduler.timesteps.tolist()
 
 
-def test_a_run_writes_its_strengths(generator, images, tmp_path):
+def test_strengths_are_recorded_in_the_manifest(generator, images, tmp_path):
     generate_views(images, tmp_path, generator, strength=0.3)
     close = torch.stack([read_image(tmp_path / f"{key}.0.png") for key in list_images(images)]).float()
     sources = torch.stack([read_image(images / key) for key in list_images(images)]).float()
     assert (close - sources).abs().mean() < 60
 
 
-def test_user_mistakes_get_one_clear_line(generator, trained, tiny_encoder, pixels):
+def test_user_mistakes_are_one_line_errors(generator, trained, tiny_encoder, pixels):
     condition = generator.condition(pixels)
     with pytest.raises(ValueError, match=r"expected strengths in \[0.012, 1\] for 6 steps, got"):
         generator.generate(condition, seeds=SEEDS, strength=torch.zeros(14))

@@ -84,7 +84,7 @@ def test_unreadable_images_are_listed_and_left_out(images, tmp_path, encoder):
 
 @pytest.mark.parametrize("name", ["embeddings.json", "keys.jsonl", "vectors.f16"])
 @pytest.mark.parametrize("damage", [None, b"", b"[]", b"{}", b'"a"\n"b"\n'])
-def test_damaged_embeddings_are_told_in_one_line(embeddings, tmp_path, name, damage):
+def test_damaged_embeddings_are_a_one_line_error(embeddings, tmp_path, name, damage):
     folder = shutil.copytree(embeddings.folder, tmp_path / "damaged")
     (folder / name).unlink()
     if damage is not None:
@@ -167,7 +167,7 @@ def test_conditions_that_are_no_vectors_are_not_kept(images, tmp_path):
         embed_images(images, tmp_path, ConditionEncoder(tokens))
 
 
-def test_one_process_at_a_time_embeds_into_a_folder_and_a_full_disk_is_one_line(images, tmp_path, encoder, monkeypatch):
+def test_one_process_at_a_time_embeds_and_a_full_disk_is_a_one_line_error(images, tmp_path, encoder, monkeypatch):
     with lock_folder(tmp_path / "out"), pytest.raises(ValueError, match="out is being written by"):
         embed_images(images, tmp_path / "out", encoder())
 

@@ -101,7 +101,7 @@ MODEL_FILES = (
 
 @pytest.mark.parametrize("file", MODEL_FILES)
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "another"])
-def test_a_damaged_model_is_told_in_one_line(trained, tmp_path, file, damage):
+def test_a_damaged_model_is_a_one_line_error(trained, tmp_path, file, damage):
     folder = shutil.copytree(trained, tmp_path / "eldm")
     whole = (folder / file).read_bytes()
     (folder / file).unlink()
@@ -112,13 +112,13 @@ def test_a_damaged_model_is_told_in_one_line(trained, tmp_path, file, damage):
     assert "\n" not in str(told.value)
 
 
-def test_options_that_a_generator_does_not_have_are_the_programmer_s(trained):
+def test_unknown_options_of_a_generator_are_a_type_error(trained):
     with pytest.raises(TypeError, match="'stepps'"):
         load_generator("eldm", folder=trained, stepps=3)
 
 
 @pytest.mark.slow
-def test_what_a_process_raises_is_told_in_one_line(make, images, trained, tmp_path, capfd):
+def test_the_error_of_a_process_is_one_line(make, images, trained, tmp_path, capfd):
     with pytest.raises(ValueError, match="holds no finished E-LDM"):
         make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(images)}), devices=["cpu", "cpu"])
     damaged = shutil.copytree(trained, tmp_path / "eldm")

@@ -85,7 +85,7 @@ NO_ROWS = ["{", "[]", "3", "null", '"a.png"', "{}", "[" * 20000, "\\x00", json.d
 
 @pytest.mark.parametrize("line", NO_ROWS)
 def test_a_broken_line_is_named_and_repaired(tmp_path, line, monkeypatch):
-    """One between good rows of a journal, in a later block than the first; a torn last line is no fault."""
+    """A broken line between valid rows, in a later block than the first; an incomplete last line is not an error."""
     monkeypatch.setattr("viewgen.manifest.journal.READ_BYTES", 600)
     rows = [json.dumps(row(f"{name}.png", 0, 0)) for name in "acde"]
     journal = tmp_path / "journals" / "0.jsonl"
@@ -106,7 +106,7 @@ def test_a_broken_line_is_named_and_repaired(tmp_path, line, monkeypatch):
 
 
 def test_verify_neither_reads_nor_deletes_outside(tmp_path):
-    """Rows whose paths climb, and views that are links or lie behind one."""
+    """Rows whose paths contain "..", and views that are links or are below one."""
     views, outside = tmp_path / "views", tmp_path / "outside"
     (views / "journals").mkdir(parents=True)
     outside.mkdir()
@@ -128,7 +128,7 @@ def test_a_folder_without_views_is_told_so(tmp_path):
             call(tmp_path)
 
 
-def test_neither_repairs_nor_folds_meet_another_writer(journals):
+def test_repairing_and_merging_fail_while_another_process_writes(journals):
     root, _ = journals
     paths = sorted((root / "journals").iterdir())
     with Journal(paths[0]):

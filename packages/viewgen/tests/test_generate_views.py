@@ -159,8 +159,8 @@ def test_unreadable_sources_are_counted_and_cost_nothing_again(images, tmp_path)
 
 
 @pytest.mark.parametrize("letter", ["x", "ü"])
-def test_a_name_that_views_make_too_long_is_a_failure_and_the_rest_is_made(images, undisturbed, tmp_path, letter):
-    """The longest name that has views is made; a byte more, in the same folder, is a line in failures.jsonl."""
+def test_a_view_name_that_is_too_long_is_a_failure_and_the_rest_is_generated(images, undisturbed, tmp_path, letter):
+    """The longest allowed name gets views; one byte more, in the same folder, is a line in failures.jsonl."""
     root = shutil.copytree(images, tmp_path / "images")
     names = [letter * ((251 - extra) // len(letter.encode())) for extra in (6, 0)]
     names = [
@@ -279,7 +279,7 @@ def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, und
     assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
 
 
-def test_a_disk_that_is_full_before_the_first_view_is_one_line(images, tmp_path, monkeypatch):
+def test_a_full_disk_before_the_first_view_is_a_one_line_error(images, tmp_path, monkeypatch):
     def full(path, array):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

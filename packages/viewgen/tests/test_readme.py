@@ -1,4 +1,4 @@
-"""The README's examples: on few images for few steps, or, where they want weights or a GPU, held against signatures."""
+"""The README's examples: run briefly on few images, or checked against signatures if they need weights or a GPU."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from viewgen import eldm
 BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("README.md").read_text(), re.DOTALL)
 
 
-def test_what_wants_weights_or_a_gpu_fits_the_signatures(monkeypatch):
+def test_examples_that_need_weights_or_a_gpu_match_the_signatures(monkeypatch):
     for module, name in (
         *((viewgen, name) for name in ("generate_views", "fold_journals", "verify_views")),
         *((eldm, name) for name in ("train_autoencoder", "train_eldm")),
@@ -25,7 +25,7 @@ def test_what_wants_weights_or_a_gpu_fits_the_signatures(monkeypatch):
     assert viewgen.generate_views.called and eldm.train_autoencoder.called
 
 
-def test_a_generator_is_trained_and_paints(tmp_path, monkeypatch, capsys, tiny_config):
+def test_a_generator_is_trained_and_generates_views(tmp_path, monkeypatch, capsys, tiny_config):
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     rng = np.random.default_rng(0)

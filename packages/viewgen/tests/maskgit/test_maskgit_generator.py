@@ -68,7 +68,7 @@ def test_nothing_painted_is_the_tokenizers_reconstruction(make, images, official
 def test_strength_is_each_views_masked_share(make, images):
     """Shares of three views in one batch give the masks of three separate generators."""
     generator = make()
-    assert generator.strength_unit == "share masked"
+    assert generator.strength_unit == "fraction masked"
     condition, shares = generator.condition(images), [0.25, 0.5625, 1.0]
     views = generator.generate(condition, seeds=[1, 2, 3], strength=torch.tensor(shares))
     for place, share in enumerate(shares):

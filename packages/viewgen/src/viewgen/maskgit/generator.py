@@ -120,7 +120,7 @@ class MaskGITGenerator:
         picture = None if mask_file is None else mask_from_file(mask_file, self.grid)
         self.masks = MaskRule(kind=mask, grid=self.grid, share=masked_share, picture=picture)
         if self.masks.takes_strength:
-            self.strength_unit = "share masked"
+            self.strength_unit = "fraction masked"
         self.steps, self.start, self.choice_temperature = steps, start, choice_temperature
         self.composite = composite
         self.settings = {
