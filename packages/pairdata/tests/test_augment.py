@@ -49,7 +49,7 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(size, count):
     torch.testing.assert_close(augment.apply(images, draws), expected, atol=1e-4, rtol=0)
 
 
-def test_interpolation_reaches_the_crop_and_no_draw():
+def test_interpolation_changes_the_crop_but_no_random_draw():
     images, sizes = _images(4, 40), torch.full((4, 2), 40)
     smooth, sharp = (Augment(size=24, jitter=None, interpolation=kind) for kind in ("bilinear", "bicubic"))
     draws, others = (each.draw(sizes, torch.Generator().manual_seed(0)) for each in (smooth, sharp))

@@ -89,7 +89,7 @@ def test_center_boxes_are_square_in_the_original():
     ("size", "height", "width"), [(32, 32, 32), (24, 40, 17), (64, 20, 9), (16, 64, 64), (5, 1, 1)]
 )
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_cut_on_whole_pixels_is_pils(cut, size, height, width, interpolation):
+def test_a_crop_on_whole_pixels_equals_pil(cut, size, height, width, interpolation):
     # PIL cuts off where the cubic overshoots after the first of two passes, whose order is its own affair.
     low, high = (80, 176) if interpolation == "bicubic" else (0, 256)
     pixels = np.random.default_rng(0).integers(low, high, (64, 64, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Image files as squares; what kinds there are is tested in packages/core."""
+"""Decoding image files to squares; the kinds of files are tested in packages/core."""
 
 import io
 
@@ -34,7 +34,7 @@ def test_exif_orientation_is_applied(picture, orientation):
     assert size == expected.size[::-1]
 
 
-def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
+def test_an_unreadable_file_is_named_with_the_reason(tmp_path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(_encode(Image.effect_noise((64, 64), 50), "JPEG")[:900])
     for name, reason in (("broken.jpg", "truncated"), ("gone.png", "no such file")):
@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
             decode_square(tmp_path / name, 8)
 
 
-def test_a_range_of_deep_pixels_is_handed_on():
+def test_value_range_is_passed_on():
     data = _encode(Image.fromarray(np.linspace(300, 4300, 64).round().astype(np.uint16).reshape(8, 8)))
     whole, (square, _) = decode_rgb(data, value_range=(0.0, 4300.0)), decode_square(data, 8, value_range=(0.0, 4300.0))
     assert np.array_equal(whole, square) and square.min() == 18 and square.max() == 255

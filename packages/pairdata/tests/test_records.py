@@ -118,7 +118,7 @@ def test_broken_images_are_counted_and_the_packing_goes_on(images, tmp_path):
     assert not rows["square"]["exists"][:, 1].any()
 
 
-def test_deep_images_are_packed_by_the_range_that_folders_are_read_by(tmp_path):
+def test_value_range_is_the_same_in_records_and_folders(tmp_path):
     folder, scaled = tmp_path / "deep", (0.0, 8190.0)
     folder.mkdir()
     levels = np.linspace(300, 4300, 64).round().astype(np.uint16).reshape(8, 8)
@@ -258,7 +258,7 @@ def test_records_that_cannot_be_used_are_refused_in_one_line(images, tmp_path, d
 @pytest.mark.parametrize("field", ["place", "bytes"])
 @pytest.mark.parametrize("value", [1 << 24, 2**31 + 7, 2**32 - 1, 2**63, 2**64 - 2000, 2**64 - 1])
 def test_no_square_is_read_outside_its_file(images, tmp_path, field, value):
-    """2**64 - 2000 plus the square's length wraps to a small number: a check by the sum lets it through."""
+    """2**64 - 2000 plus the square's length overflows to a small number, so a check of the sum would accept it."""
     pack_records(images, tmp_path / "r", size=16, mode="raw")
     rows = np.load(tmp_path / "r" / "rows.npy")
     rows["square"][field][3, 0] = value if field == "place" else value % 2**32
@@ -288,7 +288,7 @@ def test_no_square_is_read_outside_its_file(images, tmp_path, field, value):
         ("alpha", 1.5),
     ],
 )
-def test_a_row_of_impossible_numbers_is_named(images, tmp_path, field, value):
+def test_the_error_names_a_row_with_values_out_of_range(images, tmp_path, field, value):
     write_view(tmp_path / "views", "root.bmp", 0, 7, partner_key="a/ü.png", alpha=0.5)
     write_view(tmp_path / "views", "root.bmp", 1, 7)
     folders = {"views": tmp_path / "views", "interpolated": tmp_path / "views"}
@@ -322,7 +322,7 @@ def test_a_row_of_impossible_numbers_is_named(images, tmp_path, field, value):
         ((), []),
     ],
 )
-def test_an_index_of_impossible_fields_is_refused_in_one_line(images, tmp_path, path, value):
+def test_an_index_with_invalid_fields_is_a_one_line_error(images, tmp_path, path, value):
     pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=6)
     index = json.loads((tmp_path / "r" / "records.json").read_text())
     place = index
@@ -336,7 +336,7 @@ def test_an_index_of_impossible_fields_is_refused_in_one_line(images, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["size", "mode", "quality", "views", "mixed"])
-def test_a_layout_that_lacks_a_field_is_refused(images, tmp_path, name):
+def test_a_layout_without_a_field_is_rejected(images, tmp_path, name):
     pack_records(images, tmp_path / "r", size=16, mode="raw")
     index = json.loads((tmp_path / "r" / "records.json").read_text())
     del index["layout"][name]
@@ -345,7 +345,7 @@ def test_a_layout_that_lacks_a_field_is_refused(images, tmp_path, name):
         Records(tmp_path / "r")
 
 
-def test_more_files_than_may_be_open_are_told_of(images, tmp_path, monkeypatch):
+def test_too_many_open_files_is_an_error_with_a_remedy(images, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -78,7 +78,7 @@ OUTSIDE = ["../a.png", "/etc/a.png", "a/../../b.png", "..\\a.png", "C:\\a.png", 
 @pytest.mark.parametrize("form", ["parquet", "journal"])
 @pytest.mark.parametrize("column", ["key", "path", "partner_key"])
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_paths_outside_the_folder_are_refused(tmp_path, form, column, path):
+def test_paths_outside_the_folder_are_rejected(tmp_path, form, column, path):
     rows = [_row("a.png", 0), _row("a.png", 1, "b.png", 0.5) | {column: path}]
     _parquet(tmp_path, rows) if form == "parquet" else _journal(tmp_path, "0.jsonl", rows)
     for interpolated in (False, True):
@@ -95,7 +95,7 @@ NO_ROWS = ["{", "[]", "3", "null", '"a.png"', "{}", "[" * 20000, "\\x00", '{"key
 
 
 @pytest.mark.parametrize("line", NO_ROWS)
-def test_a_broken_line_is_named(tmp_path, line):
+def test_the_error_names_a_broken_line(tmp_path, line):
     _journal(tmp_path, "0.jsonl", ROWS[:1], end="\n" + line + "\n" + json.dumps(ROWS[2]) + "\n")
     with pytest.raises(ValueError, match=r"journals/0\.jsonl, line 3: expected .*`viewgen verify .* --repair`"):
         ViewsIndex(tmp_path)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pairdata.blur import blur_
 from pairdata.color import brightness_, contrast_, grey_, hue_, saturation_, solarize_
 from pairdata.crops import crop, sample_crops
-from pairdata.sending import sent
+from pairdata.device_copy import copy_to
 from pairdata.separable import Interpolation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -62,7 +62,7 @@ class Augment:
         size: side of the output, pixels.
         crop_scale: smallest and largest share of the area.
         crop_ratio: smallest and largest width / height.
-        interpolation: of the crop's resize, antialiased: "bilinear" (torchvision's default) or "bicubic".
+        interpolation: how crops are resized, with antialiasing: "bilinear" (torchvision's default) or "bicubic".
         flip: probability of a horizontal flip.
         jitter: brightness, contrast, saturation and hue as torchvision's ColorJitter takes them; None for none.
         jitter_p: probability of jitter.
@@ -142,10 +142,10 @@ class Augment:
         _where_drawn_(out, draws.grey, grey_)
         _where_drawn_(out, draws.blur, blur_, draws.sigma)
         _where_drawn_(out, draws.solarize, solarize_)
-        mean, std = sent(torch.tensor([self.mean, self.std]), out.device)[:, :, None, None]
+        mean, std = copy_to(torch.tensor([self.mean, self.std]), out.device)[:, :, None, None]
         out.sub_(mean).div_(std)
         if len(out) > 1:
-            out.copy_(out[sent(order.argsort(), out.device)])
+            out.copy_(out[copy_to(order.argsort(), out.device)])
 
 
 def _factor_range(jitter: tuple[float, float, float, float]) -> tuple[Float[Tensor, " 4"], Float[Tensor, " 4"]]:
@@ -156,7 +156,7 @@ def _factor_range(jitter: tuple[float, float, float, float]) -> tuple[Float[Tens
 
 def _jitter_(values: Float[Tensor, "B 3 H W"], draws: AugmentDraws, strengths: tuple[float, ...]) -> None:
     """Jitter images that are sorted by their order of operations, each run of one order at once."""
-    factors = sent(draws.factors, values.device)
+    factors = copy_to(draws.factors, values.device)
     numbers, counts = draws.order.unique_consecutive(return_counts=True)
     start = 0
     for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -175,9 +175,9 @@ def _where_drawn_(
 ) -> None:
     """Work in place on the images that drew an operation, gathered and put back unless they are all."""
     if drawn.all():
-        operation(values, *(sent(strength, values.device) for strength in strengths))
+        operation(values, *(copy_to(strength, values.device) for strength in strengths))
     elif drawn.any():
-        rows = sent(drawn.nonzero()[:, 0], values.device)
+        rows = copy_to(drawn.nonzero()[:, 0], values.device)
         some = values[rows]
-        operation(some, *(sent(strength[drawn], values.device) for strength in strengths))
+        operation(some, *(copy_to(strength[drawn], values.device) for strength in strengths))
         values[rows] = some

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pairdata.sending import sent
+from pairdata.device_copy import copy_to
 
 # ITU-R BT.601 luma with the digits torchvision uses.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -23,7 +23,7 @@ def brightness_(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, " B"]) -
 
 def contrast_(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, " B"]) -> None:
     """x <- clamp(factor x + (1 - factor) m), m the mean grey of the image."""
-    mean = images.mean((2, 3)) @ sent(torch.tensor(_LUMA, dtype=images.dtype), images.device)
+    mean = images.mean((2, 3)) @ copy_to(torch.tensor(_LUMA, dtype=images.dtype), images.device)
     images.mul_(_each(factor)).add_(_each((1 - factor) * mean)).clamp_(0, 1)
 
 
@@ -42,7 +42,7 @@ def hue_(images: Float[Tensor, "B 3 H W"], shift: Float[Tensor, " B"]) -> None:
     high = images.amax(1, keepdim=True)
     chroma = high - images.amin(1, keepdim=True)
     turn = _hue(images, high, chroma).add_(_each(shift))
-    phases = sent(torch.tensor(_PHASES, dtype=images.dtype), images.device)
+    phases = copy_to(torch.tensor(_PHASES, dtype=images.dtype), images.device)
     torch.add(turn, phases.view(3, 1, 1), out=images)
     images.sub_(images.round()).abs_().mul_(6).sub_(1).clamp_(0, 1)
     torch.sub(high, images.mul_(chroma), out=images)

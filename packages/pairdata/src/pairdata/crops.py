@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from pairdata.sending import sent
+from pairdata.device_copy import copy_to
 from pairdata.separable import Interpolation, resampling, separable
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries as often
@@ -75,7 +75,7 @@ def crop(
     flip: Bool[Tensor, " B"] | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
-    """Cut boxes out of square images and resize them, antialiased.
+    """Crop boxes from square images and resize them with antialiasing.
 
     On a CPU one by one with torch's 8-bit kernel, the box rounded to whole pixels of the square (fastest on
     channels_last images); elsewhere all at once, without rounding the box.
@@ -86,7 +86,7 @@ def crop(
         size: side of the output, pixels.
         rows: the image each box is cut from, on the CPU; box i from image i when None.
         flip: which cuts to mirror left and right, on the CPU; none when None.
-        interpolation: "bilinear" or "bicubic", as PIL's resize.
+        interpolation: "bilinear" or "bicubic", as in PIL's resize.
     """
     rows = torch.arange(len(images)) if rows is None else rows
     flip = torch.zeros(len(boxes), dtype=torch.bool) if flip is None else flip
@@ -132,9 +132,9 @@ def crop_by_matrices(
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
     """Cut all at once, as two matrix products per image, on any device; see `crop`."""
     side, device = images.shape[-1], images.device
-    top, left, height, width = (sent(boxes, device) * side).unbind(1)
+    top, left, height, width = (copy_to(boxes, device) * side).unbind(1)
     down = resampling(top, height, side, size, interpolation)
     across = resampling(left, width, side, size, interpolation)
-    across = torch.where(sent(flip, device)[:, None, None], across.flip(1), across)
-    cut = separable(images[sent(rows, device)].float(), down, across, clamp=interpolation == "bicubic")
+    across = torch.where(copy_to(flip, device)[:, None, None], across.flip(1), across)
+    cut = separable(images[copy_to(rows, device)].float(), down, across, clamp=interpolation == "bicubic")
     return cut.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Image files of every kind as 8-bit RGB, turned the right way up, or as squares of one size."""
+"""Decode image files of all kinds to upright 8-bit RGB, or to squares of one size."""
 
 import os
 from typing import Literal
@@ -19,17 +19,17 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 def decode_rgb(source: str | os.PathLike[str] | bytes, *, value_range: Range | None = None) -> Image.Image:
     """Decode an image file to RGB.
 
-    EXIF orientation is applied; transparent pixels are laid over white; palette, gray, 1-bit and CMYK are converted; of
-    an animation the first frame is taken; pixels of more than 8 bits are scaled by the image's own range or a given one
+    EXIF orientation is applied; transparency is composited over white; palette, gray, 1-bit and CMYK are converted;
+    animations give their first frame; pixels of more than 8 bits are scaled by the image's own range or a given one
     (genviews_core.pixel_range).
 
     Args:
         source: a path, or the bytes of a file.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; their own range where None.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
 
     Raises:
-        UnreadableImage: missing, broken, of no known format or number of channels, or so large that it looks like a
-            decompression bomb.
+        UnreadableImage: the file is missing, broken, of an unsupported format or number of channels, or so large that
+            it looks like a decompression bomb.
     """
     return read_rgb(source, value_range=value_range)
 
@@ -48,10 +48,10 @@ def decode_square(
     Args:
         source: a path, or the bytes of a file.
         size: the side of the square, pixels.
-        fit: "squash" resizes the whole image to the square, bicubic, a JPEG perhaps from a half or less of its pixels;
-            "center" resizes the short side to `resize` and cuts the center, as torchvision's Resize and CenterCrop do.
+        fit: "squash" resizes the whole image to the square (bicubic; a JPEG may be decoded at reduced size first);
+            "center" resizes the short side to `resize` and crops the center, as torchvision's Resize and CenterCrop.
         resize: the short side for "center"; `size` when None.
-        interpolation: of "center".
+        interpolation: how "center" resizes.
         value_range: see `decode_rgb`.
 
     Returns:

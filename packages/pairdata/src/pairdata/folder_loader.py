@@ -64,14 +64,14 @@ class FolderLoader:
             batch_size: images a batch, on each rank.
             size: side of the squares, pixels.
             views: a folder of views with their manifest; its interpolated views are not used.
-            interpolated: a folder of interpolated views with their manifest (it may be the same); of its rows
-                those with an alpha are used.
+            interpolated: a folder of interpolated views with their manifest (may be the same folder); only its rows
+                with an alpha are used.
             views_per_image: places for views; where an image has more views, they take turns from epoch to epoch.
             fit: "squash" for training (the whole image as a square; crops are drawn in the original's geometry);
                 "center" for evaluation (short side to `resize`, then the centre).
             resize: the short side for "center", `size` when None.
-            interpolation: of "center".
-            value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+            interpolation: how "center" resizes.
+            value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
             seed: of the order.
             shuffle: whether to permute; otherwise the images come in the order of their keys.
             drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.

@@ -62,7 +62,7 @@ def index_images(root: str | Path, *, follow_symlinks: bool = True) -> ImageInde
 
     Args:
         root: the folder.
-        follow_symlinks: whether linked folders and files count.
+        follow_symlinks: whether to include linked folders and files.
 
     Raises:
         ValueError: the folder is missing or holds no image, or a folder in it cannot be read.

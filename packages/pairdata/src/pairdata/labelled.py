@@ -19,7 +19,7 @@ class LabelledImages:
         root: ROOT/<class>/.../<image>.
         size: side of the centre crop, pixels.
         resize: short side before the crop, pixels; None crops nothing away of a square image.
-        interpolation: of the resize.
+        interpolation: "bilinear" or "bicubic", for the resize.
         mean: subtracted per channel, for values in [0, 1].
         std: divided by per channel.
         batch_size: images a batch of this process.
@@ -27,7 +27,7 @@ class LabelledImages:
         device: where the batches go.
         rank: of this process.
         world_size: how many processes share the images.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
 
     Raises:
         ValueError: the images lie directly in the root, so that there are no labels.

@@ -36,16 +36,16 @@ class ViewsIndex:
     """The views in a folder, found by the key of the image they were made from.
 
     Reads `manifest.parquet` and the journals beside it (`journals/*.jsonl`), which hold what runs wrote since it was
-    folded; of two rows with the same key and k the later counts. A last line torn by an interruption is left out.
+    folded; of two rows with the same key and k the later one is used. An incomplete last line is ignored.
 
-    An interpolated view is one with an alpha; a partner without alpha (retrieval) is the image that the view shows.
+    An interpolated view has an alpha; a partner without alpha (retrieval) is the image that the view shows.
 
     Attributes:
         root: the views folder.
         keys: the images that have views, sorted by their bytes.
         first: int64 [len(keys) + 1]; the rows of keys[i] are first[i] to first[i + 1], by rising k.
         files: per row, the view's path relative to the root.
-        partners: per row, the key of the other image behind the view, else "".
+        partners: per row, the key of the other image that the view was made from, or "".
         alpha: per row, float32, the weight of the row's own image in an interpolated view, else nan.
     """
 
@@ -54,11 +54,11 @@ class ViewsIndex:
 
         Args:
             root: the views folder.
-            interpolated: take the interpolated views (rows with an alpha) rather than the others.
+            interpolated: use the interpolated views (rows with an alpha) instead of the others.
 
         Raises:
-            ValueError: no manifest, a damaged one, one that lists a path outside the folder, or none of its rows is of
-                the wanted sort.
+            ValueError: the manifest is missing or damaged, lists a path outside the folder, or has no rows of the
+                requested kind.
         """
         self.root = Path(root)
         table = _latest_rows(_read(self.root))
@@ -77,10 +77,10 @@ class ViewsIndex:
         return len(self.files)
 
     def path(self, row: int) -> Path:
-        """The file of a row.
+        """Return the file of a row.
 
         Raises:
-            ValueError: it is a link that leads out of the folder.
+            ValueError: the file is a link that leaves the folder.
         """
         return path_inside(self.root, self.files[row])
 
@@ -128,10 +128,10 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
-    """The table with the types of `_SCHEMA`, if all its rows can be rows of views.
+    """Cast the table to `_SCHEMA` and validate its rows.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: a row is invalid.
     """
     try:
         table = table.cast(_SCHEMA)
@@ -141,8 +141,8 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
         raise ValueError(f"{path} has a row without {empty[0]}: {_REMEDY}")
     for name in _PATHS:
         pattern = pc.MatchSubstringOptions(OUTSIDE_PATTERN)
-        found = pc.call_function("match_substring_regex", [table[name]], pattern)
-        if outside := table[name].filter(found)[:1].to_pylist():
+        mask = pc.call_function("match_substring_regex", [table[name]], pattern)
+        if outside := table[name].filter(mask)[:1].to_pylist():
             raise ValueError(f"{path}: expected {name} to be a path inside its folder, got {outside[0]!r}; {_REMEDY}")
     alpha = table["alpha"].drop_null().to_numpy()
     if len(wrong := alpha[~((alpha >= 0) & (alpha <= 1))]):
@@ -164,10 +164,10 @@ def _read_journal(path: Path) -> Iterator[pa.Table]:
 
 
 def _parse(lines: Iterator[bytes], path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of whole lines; a run that is stopped leaves a part of one at the end, and that view counts as missing.
+    """Yield the rows of complete lines; an incomplete last line, left by an interrupted run, is ignored.
 
     Raises:
-        ValueError: a whole line is not a row.
+        ValueError: a complete line is not a row.
     """
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
@@ -177,21 +177,21 @@ def _parse(lines: Iterator[bytes], path: Path) -> Iterator[dict[str, Any]]:
         row: Any = None
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-        if why := _row_error(row):
+        if reason := _row_error(row):
             root = path.parent.parent
-            raise ValueError(f"{path}, line {number}: {why}; `viewgen verify {root} --repair` leaves it out")
+            raise ValueError(f"{path}, line {number}: {reason}; `viewgen verify {root} --repair` removes it")
         yield {name: row.get(name) for name in _SCHEMA.names}
 
 
 def _row_error(row: Any) -> str | None:
-    """Why a line's content is not a row of a view, if it is not."""
+    """Return the reason why a line's content is not a row of a view, or None if it is one."""
     if not isinstance(row, dict):
         return "expected the JSON object of a view"
     for name in _PATHS:
         if not (_is_path(row.get(name)) or (name == "partner_key" and row.get(name) is None)):
             return f"expected {name} to be a path inside its folder, got {row.get(name)!r}"
     if type(row.get("k")) is not int or not 0 <= row["k"] < 2**31:
-        return f"expected a number as k, got {row.get('k')!r}"
+        return f"expected k to be an integer, got {row.get('k')!r}"
     alpha = row.get("alpha")
     if alpha is not None and not (type(alpha) in (int, float) and 0 <= alpha <= 1):
         return f"expected alpha from 0 to 1 or null, got {alpha!r}"
@@ -199,7 +199,7 @@ def _row_error(row: Any) -> str | None:
 
 
 def _is_path(text: Any) -> bool:
-    """Whether it is a text that names a file inside a folder, and fits a UTF-8 column."""
+    """Return whether the value is a string that is valid UTF-8 and a path inside its folder."""
     return isinstance(text, str) and not leaves_folder(text) and not _SURROGATES.search(text)
 
 

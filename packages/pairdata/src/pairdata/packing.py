@@ -74,14 +74,14 @@ def pack_records(
         mode: "jpeg" or "raw" (bit for bit what `FolderLoader` decodes, at 3 size^2 bytes a square).
         quality: of JPEG, 1 to 95.
         shard_images: images a file; None takes 4096, or more where there would be more than 512 files.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
         workers: processes, each of which packs one file at a time; 0 packs in this one.
         on_progress: called with (done, total) images.
 
     Raises:
-        ValueError: see the message: no images, views of other images, other records in OUT, an impossible number, a
-            process that was killed, another process that packs there, or a disk that is full or may not be written;
-            what is packed stays.
+        ValueError: there are no images, the views are of other images, OUT has other records, a number is out of
+            range, a worker was killed, another process packs there, or the disk is full or not writable. Files already
+            packed are kept.
     """
     _check(size=(size, 1, 4096), quality=(quality, 1, 95), shard_images=(shard_images or 1, 1, 2**31))
     if mode not in ("jpeg", "raw"):
@@ -224,7 +224,7 @@ def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
     failures: dict[str, str] = {}
 
     def write_rows(temporary: Path) -> None:
-        with temporary.open("wb") as opened:  # not mapped: a full disk would end the process
+        with temporary.open("wb") as opened:  # not memory-mapped: a full disk would kill the process
             np.lib.format.write_array_header_1_0(opened, _header(layout.row_type, len(index)))
             for file in files:
                 opened.write(layout.locate(read_tables(out / file)).tobytes())
@@ -247,7 +247,7 @@ def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
 
 
 def _header(row_type: np.dtype, rows: int) -> dict[str, Any]:
-    """Of an .npy file."""
+    """Return the header of an .npy file."""
     return {"descr": np.lib.format.dtype_to_descr(row_type), "fortran_order": False, "shape": (rows,)}
 
 

@@ -48,10 +48,10 @@ class AlignedViews:
         return np.where(slot < counts, self.first[positions] + (turn + slot) % np.maximum(counts, 1), -1)
 
     def path(self, row: int) -> Path | None:
-        """The file of a row; None for row -1.
+        """Return the file of a row; None for row -1.
 
         Raises:
-            ValueError: it is a link that leads out of the folder.
+            ValueError: the file is a link that leaves the folder.
         """
         return self.views.path(row) if row >= 0 else None
 

@@ -1,7 +1,7 @@
-"""What records.json and rows.npy must say for the records to be safe to read; looked at once, when they are opened.
+"""Validate records.json and rows.npy once, when records are opened, so that reading them is safe.
 
-Records are read by address, from files that are mapped into memory: a place outside a file would end the process. The
-pixels themselves are not looked at: `verify_records` compares the files' SHA-256 and decodes every square.
+Records are read by address from memory-mapped files: an offset outside a file would crash the process. The pixels
+themselves are not checked here: `verify_records` compares the files' SHA-256 and decodes every square.
 
 Legend: N rows.
 """
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-AT_A_TIME = 1 << 16  # rows looked at
+AT_A_TIME = 1 << 16  # rows checked at once
 
 Check = Callable[[Any], bool]
 
 
 def integer(lowest: int, highest: int) -> Check:
-    """Whether a value is a whole number between two."""
+    """Return a check whether a value is an integer in [lowest, highest]."""
     return lambda value: type(value) is int and lowest <= value <= highest
 
 
@@ -50,10 +50,10 @@ SHARD: Mapping[str, Check] = {
 
 
 def check_index(index: Any) -> None:
-    """Whether records.json has every field, no other, and each of its kind.
+    """Check that records.json has exactly the expected fields, each with a valid value.
 
     Raises:
-        ValueError: saying what is wrong; the caller names the file.
+        ValueError: it does not; the message says what is wrong, and the caller adds the file.
     """
     _check_fields(index, INDEX, "")
     _check_fields(index["layout"], LAYOUT, "layout.")
@@ -67,28 +67,28 @@ def check_index(index: Any) -> None:
         )
 
 
-def _check_fields(found: Any, checks: Mapping[str, Check], prefix: str) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"expected fields {', '.join(checks)}, got {str(found)[:40]!r}")
-    for name in sorted(checks.keys() ^ found.keys()):
-        raise ValueError(f"{'the field ' + prefix + name} is {'missing' if name in checks else 'not known'}")
-    for name, holds in checks.items():
-        if not holds(found[name]):
-            raise ValueError(f"{prefix}{name} cannot be {str(found[name])[:40]!r}")
+def _check_fields(fields: Any, checks: Mapping[str, Check], prefix: str) -> None:
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected fields {', '.join(checks)}, got {str(fields)[:40]!r}")
+    for name in sorted(checks.keys() ^ fields.keys()):
+        raise ValueError(f"{'the field ' + prefix + name} is {'missing' if name in checks else 'unknown'}")
+    for name, is_valid in checks.items():
+        if not is_valid(fields[name]):
+            raise ValueError(f"{prefix}{name} has the invalid value {str(fields[name])[:40]!r}")
 
 
 def check_rows(rows: np.ndarray, lengths: np.ndarray, shard_images: int, layout: Any, classes: int) -> None:
-    """Whether every square and key lies within its file, and every number within its range.
+    """Check that every square and key lies within its file, and every number within its range.
 
     Args:
         rows: [N] of `Layout.row_type`.
-        lengths: of the files, uint64.
+        lengths: lengths of the files in bytes, uint64.
         shard_images: rows in each file.
         layout: a `Layout`.
-        classes: how many there are.
+        classes: number of classes.
 
     Raises:
-        ValueError: naming the first row that is wrong, and what of it; the caller names the file.
+        ValueError: a row is invalid; the message gives the first such row and the reason, the caller adds the file.
     """
     for start in range(0, len(rows), AT_A_TIME):
         part = np.asarray(rows[start : start + AT_A_TIME])
@@ -100,27 +100,27 @@ def check_rows(rows: np.ndarray, lengths: np.ndarray, shard_images: int, layout:
 
 
 def _faults(rows: np.ndarray, length: np.ndarray, count: int, layout: Any, classes: int) -> dict[str, np.ndarray]:
-    """Which rows have which fault."""
+    """Return for each kind of fault a mask of the rows that have it."""
     square, key = rows["square"], rows["key"]
     exists, alpha = square["exists"], rows["alpha"]
     stored = square["bytes"] == 3 * layout.size**2 if layout.mode == "raw" else square["bytes"] > 0
     return {
-        "its key lies outside the file": _outside(key, length),
+        "the key lies outside the file": _outside(key, length),
         "a square lies outside the file": exists & _outside(square, length[:, None]),
-        "a square has another length": exists & ~stored,
+        "a square has the wrong length": exists & ~stored,
         "the image itself is missing": ~exists[:, 0],
         "an original size is below 1": exists & ((square["height"] < 1) | (square["width"] < 1)),
-        "it shows an image that is not there": _not_within(rows["index"], 0, count - 1),
-        "its label is of no class": _not_within(rows["label"], -1, classes - 1),
-        "it counts more views than there is room for": _not_within(rows["views"], 0, layout.views),
-        "it counts more interpolated views than there is room for": _not_within(rows["mixed"], 0, layout.mixed),
-        "a partner is not there": _not_within(rows["partner"], 0, count - 1),
+        "the image index is out of range": _not_within(rows["index"], 0, count - 1),
+        "the label is out of range": _not_within(rows["label"], -1, classes - 1),
+        "the number of views is out of range": _not_within(rows["views"], 0, layout.views),
+        "the number of interpolated views is out of range": _not_within(rows["mixed"], 0, layout.mixed),
+        "a partner index is out of range": _not_within(rows["partner"], 0, count - 1),
         "a weight is not between 0 and 1": ~((alpha >= 0) & (alpha <= 1)),
     }
 
 
 def _outside(blocks: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Place + bytes > length, without the sum, which wraps beyond 2**64."""
+    """Return place + bytes > length, without computing the sum, which overflows at 2**64."""
     return (blocks["place"] > length) | (blocks["bytes"] > length - np.minimum(blocks["place"], length))
 
 

@@ -73,7 +73,7 @@ class RecordReader:
         found, owner, alpha = self._find(rows, positions, epoch)
         images, squares = self._room(len(rows))
         shard = owner // self.records.shard_images
-        wanted = np.argwhere(found["exists"])  # that each lies in its file was looked at when the records were opened
+        wanted = np.argwhere(found["exists"])  # offsets were checked when the records were opened
         row, place = wanted.T
         sources = (self.records.addresses[shard] + found["place"])[row, place]
         first = np.array([square.ctypes.data for square in squares], np.int64)

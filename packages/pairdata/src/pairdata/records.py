@@ -24,7 +24,7 @@ from pairdata.beton import Beton, Kind, Mode
 from pairdata.record_index import check_index, check_rows
 
 FORMAT = 1
-UNTRACKED = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map that holds no file open
+UNTRACKED = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # do not keep a file descriptor per map
 INDEX, ROWS = "records.json", "rows.npy"
 
 _SQUARE = np.dtype([("place", "<u8"), ("bytes", "<u4"), ("exists", "?"), ("height", "<i4"), ("width", "<i4")])
@@ -126,11 +126,11 @@ class Records:
     """
 
     def __init__(self, root: str | Path):
-        """Open the files and look at the index once; of the squares nothing is read yet.
+        """Open the files and validate the index; no squares are read yet.
 
         Raises:
-            ValueError: no records there, unfinished, of another version, cut short, or with an index that does not
-                fit the files.
+            ValueError: the records are missing, unfinished, of another version or truncated, or the index does not
+                match the files.
         """
         self.root = Path(root)
         index = read_index(self.root)

@@ -9,10 +9,10 @@ _ROUNDS = 8
 
 
 class TooFewImages(ValueError):
-    """Images that do not fill one step.
+    """Raised if the images do not fill one step.
 
     Attributes:
-        count: how many there are.
+        count: number of images.
     """
 
     def __init__(self, count: int, step: int) -> None:
@@ -36,7 +36,7 @@ class Sampling:
         world_size: R.
 
     Raises:
-        TooFewImages: the images do not fill one step, and smaller steps are left out.
+        TooFewImages: the images do not fill one step and `drop_last` is set.
     """
 
     length: int

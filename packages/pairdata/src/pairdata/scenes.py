@@ -117,7 +117,7 @@ def _cover(shape: Shape, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write(path: Path, image: Image.Image) -> None:
-    """Write a PNG that is whole or not there."""
+    """Write a PNG atomically."""
     data = io.BytesIO()
     image.save(data, "PNG")
     atomic_write(path, data.getvalue(), sync=False)

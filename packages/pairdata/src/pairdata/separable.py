@@ -18,9 +18,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 def separable(
     images: Float[Tensor, "B C M M"], rows: Float[Tensor, "B N M"], cols: Float[Tensor, "B N M"], clamp: bool = False
 ) -> Float[Tensor, "B C N N"]:
-    """Apply each image's own linear map along its height, and another along its width.
+    """Apply one linear map along the height of each image, and another along its width.
 
-    With `clamp` the width goes first and its result is cut to [0, 255], as PIL does where the cubic overshoots.
+    With `clamp` the width is processed first and clamped to [0, 255], as in PIL, because the cubic may overshoot.
     """
     if clamp:
         return rows[:, None] @ (images @ cols[:, None].mT).clamp_(0, 255)
@@ -34,17 +34,17 @@ def resampling(
     size: int,
     interpolation: Interpolation = "bilinear",
 ) -> Float[Tensor, "B {size} {side}"]:
-    """Matrices that resize [start, start + extent) to `size` samples, antialiased as PIL does it.
+    """Return matrices that resize [start, start + extent) to `size` samples, antialiased as in PIL.
 
-    A triangle or a cubic as wide as an output sample, and at least as an input sample, is laid on the input samples
-    within the box and normalised (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters).
+    A triangle or cubic kernel, as wide as an output sample but at least as an input sample, is evaluated at the input
+    samples within the box and normalized (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters).
 
     Args:
         start: where the box begins, in input samples.
         extent: its length, in input samples.
         side: number of input samples.
         size: number of output samples.
-        interpolation: the triangle ("bilinear") or the cubic ("bicubic").
+        interpolation: triangle ("bilinear") or cubic ("bicubic") kernel.
     """
     step = (extent / size)[:, None, None]
     middle = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * step
@@ -59,7 +59,7 @@ def resampling(
 
 
 def cubic(distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Keys' kernel with a = -0.5, PIL's and antialiased torch's (https://doi.org/10.1109/TASSP.1981.1163711)."""
+    """Evaluate Keys' kernel with a = -0.5, as in PIL and torch (https://doi.org/10.1109/TASSP.1981.1163711)."""
     near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0))

@@ -31,7 +31,7 @@ class Packer:
         layout: what each row holds.
         shard_images: images in each file.
         out: the folder of records.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
     """
 
     def __init__(
