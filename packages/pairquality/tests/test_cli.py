@@ -103,7 +103,7 @@ WRITES = {"fit": "x.safetensors", "ratios": "x.parquet", "look": "x.png", "disti
 
 
 def ended(work, monkeypatch, name: str, *options: str) -> str:
-    """The last line of a command that fails."""
+    """Return the last line of a command that fails."""
     given = ("--encoder", str(work / "backbone")) if name == "fit" else ("--pca", str(work / "pca.safetensors"))
     monkeypatch.setattr("sys.argv", ["pairquality", name, str(work / "images"), "--workers", "1", *given, *options])
     with pytest.raises(SystemExit) as caught:
@@ -115,7 +115,7 @@ def ended(work, monkeypatch, name: str, *options: str) -> str:
 
 @pytest.fixture
 def ready(work):
-    """The same with a PCA, and images enough for every command."""
+    """Return the folder with a PCA and enough images for every command."""
     for place in range(12, 30):
         shutil.copy(work / "images" / "0.png", work / "images" / f"{place}.png")
     assert command(work, "fit", "--encoder", str(work / "backbone"), "--out", str(work / "pca.safetensors")) == 0
@@ -123,7 +123,7 @@ def ready(work):
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_place_that_cannot_be_made_and_a_device_that_is_not_here_are_one_line(ready, monkeypatch, name):
+def test_an_unwritable_output_and_a_missing_device_are_one_line_errors(ready, monkeypatch, name):
     before = sorted(ready.rglob("*"))
     (ready / "file").touch()
     training = TINY if name == "distill" else ()
@@ -138,7 +138,7 @@ def test_a_place_that_cannot_be_made_and_a_device_that_is_not_here_are_one_line(
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_full_disk_is_one_line_and_leaves_no_part(ready, monkeypatch, name):
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(ready, monkeypatch, name):
     before = sorted(ready.rglob("*"))
 
     def full(descriptor: int) -> None:
@@ -151,12 +151,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_part(ready, monkeypatch, name):
     assert sorted(ready.rglob("*")) == before
 
 
-def test_small_encoders_get_images_that_leave_a_center(work, capsys):
-    """The small recipes' network, whose map of 32 px is 2 x 2 tokens."""
+def test_small_encoders_get_larger_images_so_that_the_map_has_a_center(work, capsys):
+    """The network of the small recipes has a map of 2 x 2 tokens at 32 px."""
     export(work / "small", 0, stem_stride=2)
     pca = str(work / "foreground.safetensors")
     assert command(work, "fit", "--encoder", str(work / "small"), "--out", pca) == 0
-    assert "images of 64 px instead of 32, where a map of 2 x 2 tokens is all border" in capsys.readouterr().err
+    assert "images of 64 px instead of 32, whose map of 2 x 2 tokens has no center" in capsys.readouterr().err
     assert ForegroundPCA.load(pca).fitted_on.size == 64
     assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == 0
     with pytest.raises(ValueError, match="give larger images"):

@@ -238,7 +238,7 @@ def test_one_process_at_a_time_writes_a_file(images, tmp_path):
         assert write_ratios(images, out, encoder(), fitted(images)) == done
 
 
-def test_a_file_or_journal_that_holds_images_twice_is_refused(images, tmp_path):
+def test_a_file_or_journal_with_duplicate_images_is_rejected(images, tmp_path):
     out, pca = tmp_path / "r.parquet", fitted(images)
     write_ratios(images, out, encoder(), pca)
     once = pq.read_table(out)

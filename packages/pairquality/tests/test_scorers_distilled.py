@@ -230,7 +230,7 @@ def test_crops_are_cut_from_squares_as_training_stores_them():
 
 
 @pytest.mark.parametrize("damage", ["text", "other", "step"])
-def test_a_damaged_state_is_one_line(images, pca, tmp_path, monkeypatch, damage):
+def test_a_damaged_state_is_a_one_line_error(images, pca, tmp_path, monkeypatch, damage):
     monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
     out, state = tmp_path / "out", tmp_path / "out.state"
 

@@ -1,4 +1,4 @@
-"""Backbone folders as encoders: their networks up to the last map."""
+"""Load backbone folders as encoders: their networks up to the last feature map."""
 
 import warnings
 from pathlib import Path
@@ -13,12 +13,12 @@ def backbone_recipe(folder: Path, size: int | None, *, normalised: bool = False)
     """The network that a folder describes, with its weights.
 
     Args:
-        folder: holds backbone.json and backbone.safetensors.
-        size: of its images; without it the recipe's image_size.
-        normalised: mean and std are known otherwise.
+        folder: folder with backbone.json and backbone.safetensors.
+        size: image size in pixels; by default the recipe's image_size.
+        normalised: whether the caller provides mean and std, so that no warning about them is needed.
 
     Raises:
-        ValueError: a file is missing or broken, the two do not belong together, or the network takes no such size.
+        ValueError: a file is missing or broken, the two do not belong together, or the network does not take the size.
     """
     about = read_description(folder)
     module = build_described(about)
@@ -26,13 +26,13 @@ def backbone_recipe(folder: Path, size: int | None, *, normalised: bool = False)
         if normalised:
             warnings.simplefilter("ignore")
         images = images_of(about)
-    if size not in (None, images["size"]) and _one_size(module):
-        raise ValueError(f"{folder} holds a network for images of {images['size']} px alone: leave size out.")
+    if size not in (None, images["size"]) and _has_fixed_size(module):
+        raise ValueError(f"{folder} holds a network only for images of {images['size']} px: leave size out.")
     mean, std = images["mean"], images["std"]
     return Recipe(module=module, size=size or images["size"], mean=mean, std=std, take_map=last_map)
 
 
-def _one_size(module: nn.Module) -> bool:
-    """Vision transformers of timm take images of the size they were built for, unless they were told to take any."""
+def _has_fixed_size(module: nn.Module) -> bool:
+    """Return whether the network takes images of one size only, as timm's vision transformers do by default."""
     config = getattr(module, "pretrained_cfg", {})
     return bool(config.get("fixed_input_size")) and not getattr(module, "dynamic_img_size", False)

@@ -50,7 +50,7 @@ class Encoding:
     workers: int = 4
     """Threads that read images."""
     device: str = "auto"
-    """auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps."""
+    """auto (a CUDA GPU if available, otherwise the CPU), cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ class Fit(Encoding):
     share_foreground: float = 0.4
     """Share of all tokens that the threshold makes foreground."""
     skip_border: int = 0
-    """Rings of outermost tokens left out of the direction; 1 for convolutional networks with zero padding. Without
-    --size, images are enlarged until some tokens are left inside."""
+    """Rings of outermost tokens excluded from the direction; 1 for convolutional networks with zero padding. Without
+    --size, images are enlarged until some inner tokens remain."""
     centred: bool = True
     """Project x - mean; --no-centred projects x, as GenView's code."""
     threshold_rule: Literal["quantile", "histogram"] = "quantile"
@@ -145,10 +145,10 @@ def run(arguments: list[str]) -> int:
 
 def _fit(command: Fit) -> int:
     with lock_file(command.out):
-        return _fit_alone(command)
+        return _fit_locked(command)
 
 
-def _fit_alone(command: Fit) -> int:
+def _fit_locked(command: Fit) -> int:
     check_writable(command.out)
     encoder = _with_center(command, _load(command, command.encoder, command.size))
     with progress_bar("images") as update, warnings.catch_warnings(record=True) as caught:
@@ -179,13 +179,13 @@ def _fit_alone(command: Fit) -> int:
 
 
 def _with_center(command: Fit, encoder: pairquality.FeatureEncoder) -> pairquality.FeatureEncoder:
-    """The encoder at the size that `--size` gives, or at a larger one where its map is all border."""
+    """Return the encoder at the size given by `--size`, or at a larger default if its map consists only of border."""
     if command.size is not None or (size := size_with_center(encoder, command.skip_border)) == encoder.size:
         return encoder
     rows, columns = encoder.grid
     print(
-        f"images of {size} px instead of {encoder.size}, where a map of {rows} x {columns} tokens is all border; "
-        "--size gives another",
+        f"using images of {size} px instead of {encoder.size}, whose map of {rows} x {columns} tokens has no center; "
+        "override with --size",
         file=sys.stderr,
     )
     return _load(command, command.encoder, size)

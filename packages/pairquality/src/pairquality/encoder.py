@@ -80,7 +80,7 @@ class FeatureEncoder(nn.Module):
         return self._encode(self.mean.new_zeros(1, 3, self.size, self.size))[1]
 
     def grid_at(self, size: int) -> tuple[int, int]:
-        """Rows and columns of the tokens of images of another size than the encoder's."""
+        """Return the numbers of rows and columns of tokens for images of another size than the encoder's."""
         return self._encode(self.mean.new_zeros(1, 3, size, size), size)[1]
 
     @torch.no_grad()

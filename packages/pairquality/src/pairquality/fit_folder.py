@@ -64,19 +64,19 @@ def fit_images(
 
 
 def size_with_center(encoder: FeatureEncoder, skip_border: int = 0) -> int:
-    """The encoder's size, or twice or four times it where the map is otherwise all border.
+    """Return the encoder's image size, or two or four times it if the feature map otherwise consists only of border.
 
-    A small encoder's map of 32 px images may be 2 x 2 tokens, which have no center to tell from their border.
+    A small encoder's map of 32 px images may have 2 x 2 tokens, where center and border cannot be distinguished.
 
     Args:
-        encoder: a network that takes images of any size; of others the size stays.
-        skip_border: rings of outermost tokens that are left out.
+        encoder: a network that takes images of any size; for others the size is unchanged.
+        skip_border: rings of outermost tokens that are excluded.
     """
     for size in (encoder.size, 2 * encoder.size, 4 * encoder.size):
         try:
             if min(encoder.grid_at(size)) > 2 * (skip_border + 1):
                 return size
-        except (AssertionError, RuntimeError, ValueError):  # each library refuses another size in its own way
+        except (AssertionError, RuntimeError, ValueError):  # libraries raise different types for an unsupported size
             break
     return encoder.size
 

@@ -1,4 +1,4 @@
-"""Images under a folder, read in batches ahead of their use; reading and listing are genviews_core's."""
+"""Read the images under a folder in prefetched batches; reading and listing are from genviews_core."""
 
 import os
 from collections import deque

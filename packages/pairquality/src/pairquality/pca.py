@@ -92,10 +92,10 @@ class ForegroundPCA:
         return _hash(*self._content())
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; a reader never sees half of it.
+        """Write a safetensors file atomically.
 
         Raises:
-            ValueError: it cannot be written; what stood there before is untouched.
+            ValueError: the file cannot be written; an existing file is left unchanged.
         """
         tensors, text = self._content()
         save_tensors(path, tensors, {"foreground_pca": text, "hash": _hash(tensors, text)})

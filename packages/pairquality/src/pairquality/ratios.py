@@ -70,8 +70,8 @@ def write_ratios(
         on_progress: called with (images done, images in all).
 
     Raises:
-        ValueError: the PCA is another encoder's, the file holds other ratios or cannot be written, another process is
-            writing it, no image can be read, or NaN features.
+        ValueError: the PCA belongs to another encoder, the file holds other ratios or cannot be written, another
+            process is writing it, no image can be read, or features are NaN.
     """
     pca.require(encoder)
     out = Path(out)
@@ -81,7 +81,7 @@ def write_ratios(
     if out.exists():
         return _summary(out, about)
     with lock_file(out):
-        if not out.exists():  # another process may have ended between
+        if not out.exists():  # another process may have finished in between
             journal = _Journal(out.with_name(out.name + ".journal"), {**about, "batch_size": batch_size})
             total = about["images"]["count"]
             rest = islice(iter_images(images_root), journal.done, None)
@@ -110,7 +110,7 @@ def _about(root: str | os.PathLike[str], encoder: FeatureEncoder, pca: Foregroun
 
 
 def _count_and_hash(keys: Iterable[str]) -> dict[str, Any]:
-    """Of the keys in their order."""
+    """Return the number of keys, and a hash of the keys in their order."""
     digest, count = blake2b(digest_size=16), 0
     for key in keys:
         digest.update(json.dumps(key).encode())
@@ -191,12 +191,12 @@ class _Journal:
 
     @property
     def damage(self) -> ValueError:
-        """What to say of a journal that this class did not write alone."""
+        """Return the error for a damaged journal, or one that another program has written to."""
         return ValueError(f"{self.path} is damaged, it does not hold every image once: delete it to begin again")
 
 
 def _fold(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
-    """The journal's ratios into the Parquet file and its errors into the other; then it goes."""
+    """Write the journal's ratios to the Parquet file and its errors to the failures file, and delete the journal."""
     if _count_and_hash(row["key"] for row in journal.rows()) != about["images"]:
         raise journal.damage
     failures, failed = _failures_path(out), sum("error" in row for row in journal.rows())
@@ -210,12 +210,12 @@ def _fold(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
         atomic_write(failures, write_failures)
     if failed == journal.done:
         raise ValueError(f"None of the {failed} images can be read: see {failures}.")
-    told = {METADATA: json.dumps({**about, "failed": failed}).encode()}
+    metadata = {METADATA: json.dumps({**about, "failed": failed}).encode()}
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, SCHEMA.with_metadata(told)) as writer:
-            good = (row for row in journal.rows() if "error" not in row)
-            while rows := list(islice(good, ROWS)):
+        with pq.ParquetWriter(temporary, SCHEMA.with_metadata(metadata)) as writer:
+            valid = (row for row in journal.rows() if "error" not in row)
+            while rows := list(islice(valid, ROWS)):
                 writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
     atomic_write(out, write)
@@ -230,7 +230,7 @@ def _summary(out: Path, about: dict[str, Any]) -> RatiosSummary:
         raise ValueError(f"{out} holds no ratios of pairquality: choose another file, or delete it.") from error
     _refuse_others(out, found, about)
     if metadata.num_rows + found["failed"] != about["images"]["count"]:
-        raise ValueError(f"{out} does not hold every image once: delete it, and the same command makes it again")
+        raise ValueError(f"{out} does not hold every image once: delete it and run the same command again")
     return RatiosSummary(written=metadata.num_rows, failed=found["failed"], failures=_failures_path(out))
 
 

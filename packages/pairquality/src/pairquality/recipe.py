@@ -58,8 +58,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -
         "unknown": sorted(tensors.keys() - own.keys()),
         "wrong shape": sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape),
     }
-    if told := describe(faults):
-        raise ValueError(f"The weights {source} do not fit the network: {told}.")
-    if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{source} holds NaN or infinity ({describe({'found in': odd})}): give other weights.")
+    if mismatch := describe(faults):
+        raise ValueError(f"The weights {source} do not fit the network: {mismatch}.")
+    if nonfinite := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{source} holds NaN or infinity ({describe({'found in': nonfinite})}): give other weights.")
     module.load_state_dict(dict(tensors))

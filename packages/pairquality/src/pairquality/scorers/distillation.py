@@ -52,8 +52,8 @@ def distill(
         device: where the small network is trained; the encoder stays where it is.
 
     Raises:
-        ValueError: too few images, another run's file, a PCA of another encoder, a file that cannot be written, or that
-            another process is writing.
+        ValueError: there are too few images, the file belongs to another run, the PCA belongs to another encoder, or
+            the file cannot be written or another process is writing it.
     """
     pca.require(encoder)
     root, out, config = Path(images_root), Path(out), config or Distillation()
@@ -62,7 +62,7 @@ def distill(
     if out.exists():
         return _finished(out, encoder, pca, training)
     with lock_file(out):
-        if out.exists():  # another process has ended between
+        if out.exists():  # another process has finished in between
             return _finished(out, encoder, pca, training)
         check_writable(out)
         teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))

@@ -117,10 +117,10 @@ def direction_pca(direction: Float[Tensor, " k"]) -> ForegroundPCA:
 
 
 def save_distilled(path: Path, student: Student, direction: Float[Tensor, " k"], about: About) -> None:
-    """Write a safetensors file; a reader never sees half of it.
+    """Write a safetensors file atomically.
 
     Raises:
-        ValueError: it cannot be written; what stood there before is untouched.
+        ValueError: the file cannot be written; an existing file is left unchanged.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     tensors[DIRECTION] = direction.detach().cpu().contiguous()

@@ -144,5 +144,5 @@ class StudentTraining:
             self.optimizer.load_state_dict(adamw)
         except (RuntimeError, LookupError, TypeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"{path} is not a whole state ({reason}): delete it to begin again.") from error
+            raise ValueError(f"{path} is not a complete state ({reason}): delete it to begin again.") from error
         return step
