@@ -42,9 +42,9 @@ class Generate:
     encoder: str | None = None
     """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
     from_image: bool = False
-    """Start an E-LDM from the image itself, noised up to the strength; needs --encoder."""
+    """Start an E-LDM from the image itself with noise added according to --strength; needs --encoder."""
     strength: str | None = None
-    """Noise level for unclip, share of the noise process for eldm --from-image: a number, random, or adaptive."""
+    """Noise level for unclip, fraction of the noise process for eldm --from-image: a number, random, or adaptive."""
     foreground: str | None = None
     """Encoder that finds the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a backbone folder."""
     views_per_image: int = 1
@@ -67,7 +67,7 @@ class Generate:
 
 
 def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
-    """Embed and measure what is not yet, paint this process's share, fold the journals."""
+    """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
     if worker.leads:
         make_folder(options.out)
     generator = open_generator(options, str(worker.device))
@@ -108,10 +108,10 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
 
 
 def open_generator(options: Generate, device: str) -> Any:
-    """The generator on this process's device.
+    """Load the generator on this process's device.
 
     Raises:
-        ValueError: options that do not go together, or see `viewgen.load_generator`.
+        ValueError: options are incompatible, or see `viewgen.load_generator`.
     """
     edits: dict[str, Any] = {}
     if options.from_image:

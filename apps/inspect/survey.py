@@ -17,7 +17,7 @@ NAMED = ("generator", "model", "supervision", "licence")
 UNITS = {  # of strength, by generator
     "eldm": "fraction of the noise process",
     "icgan": "truncation",
-    "maskgit": "share masked",
+    "maskgit": "fraction masked",
     "unclip": "noise level",
 }
 
@@ -62,7 +62,7 @@ def survey(manifest: Manifest) -> Survey:
             f"{strength.capitalize()} of all views", {"views": _column(manifest, "strength")}, each_value=True
         ),
         foreground_ratio=histogram(
-            "Foreground ratio told to the generator", {"views": _column(manifest, "foreground_ratio")}
+            "Foreground ratio given to the generator", {"views": _column(manifest, "foreground_ratio")}
         ),
     )
 

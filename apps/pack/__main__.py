@@ -44,7 +44,7 @@ class Pack:
     shard_images: int | None = None
     """Images a file; without it 4096, or more where there would be more than 512 files."""
     value_range: tuple[float, float] | None = None
-    """What becomes black and white in images of more than 8 bits, as 0 4095; without it each image's own range."""
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: each image's range."""
     workers: int = 2
     """Processes that pack, each one file at a time."""
     verify: bool = False

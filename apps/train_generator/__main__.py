@@ -45,11 +45,11 @@ class TrainGenerator:
     latents_cached: bool = True
     """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
     steps: int | None = None
-    """Of the diffusion model; without it the preset's."""
+    """Training steps of the diffusion model; by default the preset's."""
     batch_size: int | None = None
     learning_rate: Annotated[float | None, tyro.conf.arg(aliases=["--lr"])] = None
     autoencoder_steps: int | None = None
-    """Without it the preset's, in proportion to --steps where that is given."""
+    """By default the preset's, scaled in proportion to --steps if that is given."""
     autoencoder_batch_size: int | None = None
     seed: int | None = None
     workers: int = 4
@@ -116,9 +116,9 @@ def open_autoencoder(
 
 
 def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
-    """Steps of an autoencoder that takes ``whole`` steps beside a diffusion model of the preset's steps.
+    """Return the training steps of the autoencoder, by default ``whole`` scaled by --steps relative to the preset's.
 
-    A short trial of the one is a short trial of both.
+    A short trial of the diffusion model therefore trains the autoencoder briefly as well.
     """
     if options.autoencoder_steps is not None:
         return options.autoencoder_steps
