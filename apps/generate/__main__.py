@@ -1,4 +1,4 @@
-r"""Paint views of a folder of images.
+r"""Generate views of a folder of images.
 
     uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
     uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
@@ -29,7 +29,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; started again, only what is missing is painted."""
+    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, only missing views are generated."""
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""

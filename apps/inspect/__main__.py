@@ -3,7 +3,7 @@
     uv run apps/inspect IMAGES VIEWS --pca FILE --encoder NAME --out report.html
     uv run apps/inspect IMAGES VIEWS                                   # pictures and facts alone, without a model
 
-No script or picture is asked of anywhere else; the page can be mailed.
+The page is self-contained, without external scripts or images, and can be sent by email.
 """
 
 from __future__ import annotations

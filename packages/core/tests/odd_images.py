@@ -18,7 +18,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return data.getvalue()
 
 
-def picture() -> Image.Image:
+def sample_image() -> Image.Image:
     """Return a smooth image without symmetries."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return Image.fromarray(np.stack([6 * x, 10 * y, 3 * (x + y)], -1).astype(np.uint8))
@@ -85,13 +85,13 @@ def _turned(orientation: int) -> Image.Exif:
 
 
 def _animation(kind: str, mode: str = "RGB") -> bytes:
-    frames = [picture().convert(mode), Image.new(mode, (WIDTH, HEIGHT))]
+    frames = [sample_image().convert(mode), Image.new(mode, (WIDTH, HEIGHT))]
     return encode(frames[0], kind, save_all=True, append_images=frames[1:])
 
 
 def readable_images() -> dict[str, bytes]:
     """Return files that must be readable, by name."""
-    rgb = picture()
+    rgb = sample_image()
     gray, cmyk, palette = rgb.convert("L"), rgb.convert("CMYK"), rgb.quantize(64)
     clear = rgb.copy()
     clear.putalpha(gray)
@@ -158,7 +158,7 @@ def readable_images() -> dict[str, bytes]:
 
 def refused_files() -> dict[str, tuple[bytes, str]]:
     """Return files that must be rejected, by name, each with a part of the error's reason."""
-    rgb = picture()
+    rgb = sample_image()
     whole = encode(Image.effect_noise((64, 64), 50), "JPEG")
     five = np.stack([deep()] * 5, -1)
     gray_pages = encode(rgb.convert("L"), "TIFF", save_all=True, append_images=[rgb.convert("L")])

@@ -24,15 +24,15 @@ def fail(message: str) -> None:
 
 def test_only_one_of_several_processes_prints_a_message(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    said = []
+    messages = []
     for rank in (0, 1):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "attempt_0" / str(rank) / "error.json"))
         (tmp_path / "attempt_0" / str(rank)).mkdir(parents=True)
         for message in ("error: of both", f"error: of {rank}"):
             with pytest.raises(SystemExit) as ended:
                 fail(message)
-            said.append(ended.value.code)
-    assert said == ["error: of both", "error: of 0", 1, "error: of 1"]
+            messages.append(ended.value.code)
+    assert messages == ["error: of both", "error: of 0", 1, "error: of 1"]
 
 
 def test_a_single_process_exits_unchanged(monkeypatch):

@@ -73,7 +73,7 @@ def test_other_errors_propagate_and_leave_no_partial_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "message"),
     [
         (errno.EACCES, "permission denied; change the permissions"),
         (errno.EROFS, "the file system is read-only; choose another folder"),
@@ -81,8 +81,8 @@ def test_other_errors_propagate_and_leave_no_partial_file(tmp_path):
         (errno.EIO, "Input/output error; choose another folder"),
     ],
 )
-def test_each_os_error_has_its_remedy(number, told):
-    with pytest.raises(WriteError, match=f"cannot write a/b: {told}"), writing("a/b"):
+def test_each_os_error_has_its_remedy(number, message):
+    with pytest.raises(WriteError, match=f"cannot write a/b: {message}"), writing("a/b"):
         raise OSError(number, os.strerror(number))
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from odd_images import encode, picture, readable_images, refused_files
+from odd_images import encode, readable_images, refused_files, sample_image
 
 from genviews_core import images
 from genviews_core.images import ImageTooLarge, UnreadableImage, image_size, read_image, read_label_map, read_rgb
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::genviews_core.pixel_range.Pixel
 
 @pytest.mark.parametrize("name", [name for name in READABLE if "16" not in name and "I32" not in name])
 def test_every_kind_is_read_as_the_image_in_rgb_or_gray(name):
-    read, rgb = read_rgb(READABLE[name]), picture()
+    read, rgb = read_rgb(READABLE[name]), sample_image()
     assert read.mode == "RGB"
     expected = np.asarray(rgb, float)
     clear = np.asarray(rgb.convert("L"), float)[..., None] / 255
@@ -81,12 +81,12 @@ def test_no_file_runs_ghostscript(tmp_path, monkeypatch):
 def test_the_orientation_is_undone_unless_asked_not_to(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(picture(), exif=exif)
+    data = encode(sample_image(), exif=exif)
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert np.array_equal(read_rgb(data), turned)
-    assert np.array_equal(read_rgb(data, upright=False), picture())
+    assert np.array_equal(read_rgb(data, upright=False), sample_image())
     assert images.read_reduced(data, 8)[1] == turned.size[::-1]
-    assert image_size(data) == picture().size
+    assert image_size(data) == sample_image().size
 
 
 def test_a_label_map_keeps_its_values():
@@ -95,7 +95,7 @@ def test_a_label_map_keeps_its_values():
     mask.putpalette(list(range(256)) * 3)
     for data in (encode(mask), encode(Image.fromarray(labels))):
         assert np.array_equal(read_label_map(data), labels)
-    for data in (encode(picture()), READABLE["I16.png"]):
+    for data in (encode(sample_image()), READABLE["I16.png"]):
         with pytest.raises(UnreadableImage, match="one channel of 8 bits"):
             read_label_map(data)
 
@@ -139,9 +139,9 @@ def test_pipes_sockets_devices_and_missing_files_are_rejected_at_once(tmp_path, 
 
 
 def test_a_tensor_is_the_central_square(tmp_path):
-    (tmp_path / "a.png").write_bytes(encode(picture()))
-    assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(np.array(picture())).permute(2, 0, 1))
-    square = np.asarray(picture().crop((8, 0, 32, 24)).resize((10, 10), Image.Resampling.BICUBIC), int)
+    (tmp_path / "a.png").write_bytes(encode(sample_image()))
+    assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(np.array(sample_image())).permute(2, 0, 1))
+    square = np.asarray(sample_image().crop((8, 0, 32, 24)).resize((10, 10), Image.Resampling.BICUBIC), int)
     assert np.abs(read_image(tmp_path / "a.png", 10).permute(1, 2, 0).numpy() - square).max() <= 1
 
 

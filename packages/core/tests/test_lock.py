@@ -28,8 +28,8 @@ def test_the_error_of_a_second_process_names_the_first_and_a_kill_releases_the_l
     process = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path / "out", ready))
     process.start()
     os.read(read, 1)
-    told = rf"out is being written by process {process.pid} on {re.escape(os.uname().nodename)} since \d{{4}}-"
-    with pytest.raises(LockedError, match=told), lock_folder(tmp_path / "out"):
+    message = rf"out is being written by process {process.pid} on {re.escape(os.uname().nodename)} since \d{{4}}-"
+    with pytest.raises(LockedError, match=message), lock_folder(tmp_path / "out"):
         pass
     process.kill()
     process.join()

@@ -87,22 +87,22 @@ class Deep(Dataset):
         return 8
 
     def __getitem__(self, row):
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             read_rgb(FILES["I16.png"])
-        return len(told)
+        return len(caught)
 
 
 def test_the_warning_is_issued_once_per_run_among_threads_and_forked_workers():
     with pytest.warns(
         PixelRangeWarning, match=r"300 to 4300, its own range, became 0 to 255; give value_range"
-    ) as told:
+    ) as caught:
         threads = [threading.Thread(target=read_rgb, args=(FILES["I16.png"],)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(told) == 1
+    assert len(caught) == 1
     pixel_range._reported[0] = 0
     loader = DataLoader(Deep(), num_workers=2, batch_size=None, multiprocessing_context="fork")
     assert 1 <= sum(loader) <= 2 and sum(loader) == 0  # two workers may begin in the same moment

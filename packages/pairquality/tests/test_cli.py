@@ -61,8 +61,8 @@ def test_fit_ratios_and_look(work, capsys):
     assert pq.read_table(work / "r.parquet").num_rows == 12
     assert command(work, "look", "--pca", pca, "--out", str(work / "maps.png"), "--count", "4") == 0
     assert (work / "maps.png").is_file()
-    told = capsys.readouterr()
-    assert "9 images, threshold" in told.out and "ratios 12/12" in told.err
+    output = capsys.readouterr()
+    assert "9 images, threshold" in output.out and "ratios 12/12" in output.err
 
 
 def test_an_unreadable_image_shows_in_the_exit_code(work, capsys):
@@ -78,7 +78,7 @@ def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypa
     pca = fit(work)
     export(work / "other", 1)
 
-    def told(*arguments: str) -> str:
+    def message_of(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["pairquality", "ratios", str(work / "images"), *arguments])
         with pytest.raises(SystemExit) as caught:
             main()
@@ -87,15 +87,15 @@ def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypa
         return text
 
     out = ("--out", str(work / "r.parquet"))
-    assert "fit one for this encoder" in told("--pca", pca, "--encoder", str(work / "other"), *out)
-    assert "No foreground PCA at" in told("--pca", str(work / "none"), *out)
+    assert "fit one for this encoder" in message_of("--pca", pca, "--encoder", str(work / "other"), *out)
+    assert "No foreground PCA at" in message_of("--pca", str(work / "none"), *out)
     tensors = load_file(pca)
     data = bytearray(Path(pca).read_bytes())
     data[-3] ^= 1
     Path(pca).write_bytes(data)
-    assert "was changed after it was saved" in told("--pca", pca, *out)
+    assert "was changed after it was saved" in message_of("--pca", pca, *out)
     save_file(tensors, pca)
-    assert "does not hold a saved foreground PCA" in told("--pca", pca, *out)
+    assert "does not hold a saved foreground PCA" in message_of("--pca", pca, *out)
 
 
 TINY = ("--count", "27", "--held-out", "3", "--pairs", "2", "--steps", "1", "--widths", "4", "--depths", "1")
@@ -128,12 +128,12 @@ def test_an_unwritable_output_and_a_missing_device_are_one_line_errors(ready, mo
     (ready / "file").touch()
     training = TINY if name == "distill" else ()
     assert "cannot write /proc/x/" in ended(ready, monkeypatch, name, "--out", f"/proc/x/{WRITES[name]}", *training)
-    told = ended(ready, monkeypatch, name, "--out", str(ready / "file" / WRITES[name]), *training)
-    assert "a file stands where a folder is needed" in told
+    message = ended(ready, monkeypatch, name, "--out", str(ready / "file" / WRITES[name]), *training)
+    assert "a file stands where a folder is needed" in message
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:1"):
-        told = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), "--device", device, *training)
-        assert f"got {device}, but torch sees no CUDA GPU; give --device cpu" in told
+        message = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), "--device", device, *training)
+        assert f"got {device}, but torch sees no CUDA GPU; give --device cpu" in message
     assert sorted(ready.rglob("*")) == sorted([*before, ready / "file"])
 
 
@@ -146,8 +146,8 @@ def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(ready, monke
 
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
-    told = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), *(TINY if name == "distill" else ()))
-    assert "the disk is full; free some space and run again" in told
+    message = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), *(TINY if name == "distill" else ()))
+    assert "the disk is full; free some space and run again" in message
     assert sorted(ready.rglob("*")) == before
 
 

@@ -76,9 +76,9 @@ def test_bad_lines_of_a_list_are_failures_and_the_rest_is_made(generate, images,
     ],
 )
 def test_mistakes_are_told_in_one_line(generate, arguments, message):
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as error:
         generate(*arguments)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_program_ends_with_one_line(monkeypatch, tmp_path):

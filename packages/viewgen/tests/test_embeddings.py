@@ -89,9 +89,9 @@ def test_damaged_embeddings_are_a_one_line_error(embeddings, tmp_path, name, dam
     (folder / name).unlink()
     if damage is not None:
         (folder / name).write_bytes(damage)
-    with pytest.raises(ValueError, match=r"damaged|no finished embeddings") as told:
+    with pytest.raises(ValueError, match=r"damaged|no finished embeddings") as error:
         Embeddings.load(folder)
-    assert str(folder) in str(told.value) and "\n" not in str(told.value)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_another_encoder_or_other_images_are_refused(images, tmp_path, encoder, make_encoder, write_images):

@@ -107,9 +107,9 @@ def test_a_damaged_model_is_a_one_line_error(trained, tmp_path, file, damage):
     (folder / file).unlink()
     if damage != "missing":
         (folder / file).write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "another": b"[]"}[damage])
-    with pytest.raises(ValueError, match=str(folder)) as told:
+    with pytest.raises(ValueError, match=str(folder)) as error:
         load_generator("eldm", folder=folder)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_options_of_a_generator_are_a_type_error(trained):

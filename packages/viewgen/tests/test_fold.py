@@ -98,7 +98,7 @@ def test_a_broken_line_is_named_and_repaired(tmp_path, line, monkeypatch):
     assert not list(tmp_path.glob("*.tmp"))
     report = verify_views(tmp_path)
     assert report.views == 4 and not report.clean
-    assert [told.split(":")[0] for told in report.broken_lines] == ["journals/0.jsonl, line 5"]
+    assert [line.split(":")[0] for line in report.broken_lines] == ["journals/0.jsonl, line 5"]
     verify_views(tmp_path, repair=True)
     assert journal.read_text().splitlines() == rows
     assert verify_views(tmp_path).clean
@@ -135,7 +135,7 @@ def test_repairing_and_merging_fail_while_another_process_writes(journals):
         before = [path.read_bytes() for path in paths]
         with pytest.raises(ValueError, match=r"jsonl is being written by this process"):
             verify_views(root, repair=True)
-        verify_views(root)  # looking alone disturbs nobody
+        verify_views(root)  # verifying without repair needs no lock
     assert sorted((root / "journals").iterdir()) == paths and [path.read_bytes() for path in paths] == before
     with lock_file(root / "manifest.parquet"), pytest.raises(ValueError, match="parquet is being written by"):
         fold_journals(root)

@@ -24,7 +24,7 @@ def resolve_device(name: str | torch.device = "auto", *, local_rank: int = 0) ->
         return torch.device("cpu")
     if name == "mps":
         if not torch.backends.mps.is_available():
-            raise ValueError("expected a device of this machine, got mps, which is not here; give --device cpu")
+            raise ValueError("expected a device of this machine, got mps, which is not available; give --device cpu")
         return torch.device("mps")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:
