@@ -360,7 +360,7 @@ def test_networks_of_timm_take_a_step(app, name, backbone):
 def test_a_torchvision_network_keeps_its_stem_and_loses_what_it_has_not(app):
     recipe, said = dataclasses.replace(app.recipes.RECIPES["small-simclr"](), backbone="resnet18"), []
     assert app.backbone.fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
-    assert said == ["resnet18 has no stem_stride, width, which small-simclr gives its own network: left out"]
+    assert said == ["resnet18 has no option stem_stride, width, set by small-simclr: ignored"]
     own = app.recipes.RECIPES["small-simclr"]()
     assert app.backbone.fit_backbone(own, said.append) == own and len(said) == 1
     with pytest.raises(ValueError, match="Unknown backbone 'resnet81'; near ones: resnet18"):

@@ -79,7 +79,7 @@ def test_what_is_about_to_be_trained_is_said_before_the_first_step(told):
     assert told["resumed"].splitlines() == [
         "cifar10-dino: 40 images, 2 x 2 steps of 16 images, policy genview",
         "resnet10: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "
-        "goes on after step 2, 2 steps to go",
+        "resuming after step 2, 2 steps to go",
     ]
 
 
@@ -90,7 +90,7 @@ def test_images_that_do_not_fill_a_batch_make_a_smaller_one(folder, told):
         "40 images do not fill a batch of 64: the batch is 32, the learning rate 6.25e-05 (--lr-scaling linear)"
     )
     assert second == "cifar10-dino: 40 images, 1 x 1 steps of 32 images, policy genview"
-    assert "all 1 steps were done" in told["few again"].splitlines()[1]
+    assert "all 1 steps are already done" in told["few again"].splitlines()[1]
     assert json.loads((folder / "few" / "backbone" / "backbone.json").read_text())["recipe"]["batch_size"] == 32
 
 

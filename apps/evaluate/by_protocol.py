@@ -41,7 +41,7 @@ class Job:
         resume: a folder for files to go on from.
         bf16: whether the network computes in bfloat16.
         on_epoch: called with how many epochs are done, and of how many.
-        on_unreadable: called with the line of a test image, or one whose features are kept, that cannot be read.
+        on_unreadable: called with an error message for each unreadable image for which features are extracted.
         tell: called with a line about what was found on the way.
     """
 

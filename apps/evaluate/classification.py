@@ -27,7 +27,7 @@ import ssl_eval
 import sslzoo
 from by_protocol import Job, at_size, labelled_rows, measure
 from labelled_folders import Reading
-from one_backbone import PATIENCE, caption_of, count_left_out, say_left_out
+from one_backbone import PATIENCE, caption_of, count_left_out, log_left_out
 from pairdata import ImageIndex, index_images
 from ssl_eval import Preparation, Variant
 from ssl_eval.features import evaluating
@@ -73,7 +73,7 @@ class Evaluate:
     k: int | None = None
     """Neighbours; None takes the protocol's, 20 without one."""
     value_range: tuple[float, float] | None = None
-    """What becomes black and white in images of more than 8 bits, as 0 4095: what the encoder's training had."""
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
     bf16: bool = False
     """Compute in bfloat16; published figures are of float32."""
     seed: int = 0
@@ -81,7 +81,7 @@ class Evaluate:
     workers: int = 0
     device: str = "auto"
     strict: bool = False
-    """End where a test image cannot be read, instead of leaving it out and counting it in the result."""
+    """Stop at an unreadable test image instead of skipping it and recording the count in the result."""
 
 
 def evaluate(options: Evaluate) -> None:
@@ -120,7 +120,7 @@ def evaluate(options: Evaluate) -> None:
         k=options.k,
         resume=options.resume,
         bf16=options.bf16,
-        on_unreadable=refuse if options.strict else LeftOut(say_left_out),
+        on_unreadable=refuse if options.strict else LeftOut(log_left_out),
         tell=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )

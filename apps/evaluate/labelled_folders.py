@@ -29,9 +29,9 @@ Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor,
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How images are read: mean and std are of values in [0, 1], workers are processes that decode.
+    """How images are read: mean and std of values in [0, 1], workers are decoding processes.
 
-    `value_range` is what becomes 0 and 255 in images of more than 8 bits; each one's own range where None.
+    `value_range` is mapped to 0 and 255 in images of more than 8 bits; None uses the range of each image.
     """
 
     mean: tuple[float, float, float]
@@ -100,9 +100,9 @@ class TrainingImages:
 
 
 class CentredImages:
-    """The short side resized, the centre cut; each image on one process.
+    """Images with the short side resized and the center cropped; each image on one process.
 
-    An image that cannot be read is left out where `on_unreadable` returns.
+    An unreadable image is skipped if `on_unreadable` returns.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Centre:
     side: int
     resize: int
     interpolation: Interpolation
-    value_range: Range | None = field(default=None, repr=False)  # kept embeddings of slides know it by the rest
+    value_range: Range | None = field(default=None, repr=False)  # not part of the key of cached slide embeddings
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
@@ -167,7 +167,7 @@ class Centre:
 
 
 class _Decoder(Dataset):
-    """Positions to pixels, labels, positions and original sizes, and the lines of files that cannot be read."""
+    """Maps indices to (pixels, labels, indices, original sizes) and the error messages of unreadable files."""
 
     def __init__(self, index: ImageIndex, decode: Squash | Centre):
         self.index, self.decode = index, decode

@@ -42,7 +42,7 @@ class OneBackbone:
     """Processes that decode images."""
     device: str = "auto"
     strict: bool = False
-    """End where a test image cannot be read, instead of leaving it out and counting it in the result."""
+    """Stop at an unreadable test image instead of skipping it and recording the count in the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,13 @@ def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -
     )
 
 
-def say_left_out(line: str) -> None:
-    """On the terminal, as each is met."""
-    Console(stderr=True).print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+def log_left_out(line: str) -> None:
+    """Print the message of a skipped image."""
+    Console(stderr=True).print(f"skipped: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def count_left_out(on_unreadable: OnUnreadable, group: dist.ProcessGroup | None) -> int:
-    """How many images all processes together left out; every process calls it."""
+    """Return the number of images skipped by all processes; must be called on every process."""
     mine = list(on_unreadable.lines) if isinstance(on_unreadable, LeftOut) else []
     return len({line for lines in gather_over(group, mine) for line in lines})
 
@@ -99,14 +99,14 @@ def open_on_device(options: OneBackbone) -> Opened:
     worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.open_backbone(options.backbone)
-    on_unreadable = refuse if options.strict else LeftOut(say_left_out)
+    on_unreadable = refuse if options.strict else LeftOut(log_left_out)
     return Opened(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
 
 def keep_results(
     options: OneBackbone, opened: Opened, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
 ) -> None:
-    """Append a line for each metric, and show them; every process calls it, and one does it for all."""
+    """Append a line for each metric and print a table on the main process; must be called on every process."""
     left_out = count_left_out(opened.on_unreadable, opened.group)
     if not opened.worker.leads:
         return
@@ -132,5 +132,5 @@ def keep_results(
 
 
 def caption_of(left_out: int) -> str:
-    """What is said below a table where images were left out."""
-    return f"{left_out} left out that could not be read; --strict ends there" if left_out else ""
+    """Return the caption of a results table: the number of skipped images, if any."""
+    return f"{left_out} unreadable, skipped; --strict stops instead" if left_out else ""

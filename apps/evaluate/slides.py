@@ -78,7 +78,7 @@ class Slides(OneBackbone):
     """Short side before the centre is cut; None takes the size: the whole tile is seen."""
     batch_size: int = 256
     """Tiles that are embedded at once."""
-    strict: tyro.conf.Suppress[bool] = True  # embeddings are kept, and tiles that lack would be forgotten
+    strict: tyro.conf.Suppress[bool] = True  # cached embeddings would not show that tiles are missing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
-"""Start a program as several processes, as torchrun does it, and end with what the program has said.
+"""Start a program on several processes like torchrun, and end with the program's own error message.
 
     uv run apps/launch --standalone --nproc_per_node 8 apps/pretrain imagenet-dino --data imagenet/train
 
-The options are torchrun's, listed below by --help. Where a process ends with an error, torchrun adds a report of some
-thirty lines; here the program's own line stays the last, and a process that died without one is named.
+The options are those of torchrun, listed below by --help. After an error in a process, torchrun prints a report of
+about 30 lines. Here the program's own error message stays the last line; for a process killed by a signal, rank and
+signal are printed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from genviews_core.command import command
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run torchrun's own launcher; the exit code is that of the process that failed first."""
+    """Run torchrun's launcher, and exit with the code of the process that failed first."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(options)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:  # it had no last word
+        if failure.exitcode < 0:  # killed by a signal, so it printed no message
             name = signal.Signals(-failure.exitcode).name
             print(f"error: process {rank} was ended by {name}", file=sys.stderr)
             sys.exit(128 - failure.exitcode)

@@ -76,10 +76,10 @@ QUIET = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed)
 
 
 def read_arguments(arguments: Sequence[str]) -> Loop | Pretrain:
-    """What the command line asks for. Only the named recipe's options are read, so a mistake names one of them.
+    """Parse the command line. Only the options of the named recipe are parsed, so that errors refer to these.
 
     Raises:
-        ValueError: there is no such recipe; the error names those that are spelled like it.
+        ValueError: the recipe is unknown; the message suggests similar names.
     """
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         return tyro.cli(Loop, args=arguments, prog="apps/pretrain", config=QUIET)
@@ -133,7 +133,7 @@ def main() -> None:
             if isinstance(chosen, Pretrain):
                 run_recipe(chosen, worker)
             elif isinstance(chosen, Loop):
-                from loop import run_loop  # diffusion models and plots take seconds to import
+                from loop import run_loop  # diffusers and matplotlib take seconds to import
 
                 run_loop(chosen, worker)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The network that --backbone names, with those of the recipe's options that it has."""
+"""Adaptation of a recipe to the network given by --backbone."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from recipes import Recipe
 
 
 def fit_backbone(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
-    """The recipe, for the backbone that it names now, which need not be the one it was made for.
+    """Adapt the options of a recipe to its backbone, which may differ from the default one.
 
-    Options that the network does not have are left out. A network of timm that takes images of one size is told to take
-    any where crops have several.
+    Options that the network does not have are dropped. Fixed-size timm networks get `dynamic_img_size` if the recipe
+    has crops of several sizes.
 
     Args:
-        recipe: what was asked for.
-        say: told what is left out.
+        recipe: the recipe with the given backbone.
+        say: called with a message about dropped options.
 
     Raises:
-        ValueError: the network does not exist, or cannot take the recipe's crops.
+        ValueError: the network does not exist, or does not support the crop sizes of the recipe.
     """
     try:
         known = options_of(recipe.backbone)
     except ValueError:
-        sslzoo.create_backbone(recipe.backbone)  # its error names those that are spelled like it
+        sslzoo.create_backbone(recipe.backbone)  # its error suggests similar names
         raise
     options = {name: value for name, value in recipe.backbone_options.items() if name in known}
     without = ", ".join(name for name in recipe.backbone_options if name not in options)
     if without:
-        say(f"{recipe.backbone} has no {without}, which {recipe.name} gives its own network: left out")
+        say(f"{recipe.backbone} has no option {without}, set by {recipe.name}: ignored")
     if not recipe.backbone.startswith(TIMM):
         return replace(recipe, backbone_options=options)
     if len(recipe.crop_sizes) > 1 and _fixed_size(recipe.backbone):
@@ -52,13 +52,13 @@ def _fixed_size(backbone: str) -> bool:
 
 
 def _require_crops(recipe: Recipe) -> None:
-    """Send crops of each size through the network, without memory or arithmetic."""
+    """Check each crop size with a forward pass on the meta device."""
     with torch.device("meta"):
         network = sslzoo.create_backbone(**recipe.architecture).eval()
         for size in recipe.crop_sizes:
             try:
                 network(torch.empty(2, 3, size, size))
-            except NotImplementedError:  # what cannot be done without memory shows in the first step
+            except NotImplementedError:  # not supported on the meta device; the first step will show errors
                 return
             except (AssertionError, RuntimeError, ValueError) as error:
                 raise ValueError(

@@ -32,7 +32,7 @@ class Data:
     cache_gb: float = 1.0
     """Decoded images are kept in memory up to this size; records need none of it."""
     value_range: tuple[float, float] | None = None
-    """What becomes black and white in images of more than 8 bits, as 0 4095; without it each image's own range."""
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: range of each image."""
 
     def record(self, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
         """What a resumed run must find again, in folders or in records."""
@@ -60,17 +60,17 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoad
 def open_fitting(
     recipe: Recipe, data: Data, worker: sslzoo.Worker, *, parts: int, say: Callable[[str], None]
 ) -> tuple[Recipe, FolderLoader]:
-    """The loader, and the recipe with a smaller batch where the images do not fill one.
+    """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
     Args:
-        recipe: how to train.
-        data: on what.
+        recipe: training recipe.
+        data: training data.
         worker: this process.
-        parts: of a step's images in each process, of one size.
-        say: told what has changed, on the leading process.
+        parts: number of gradient accumulation steps.
+        say: called with a message about the reduced batch size, on the main process.
 
     Raises:
-        ValueError: the data cannot be used as they are given, or they do not give every part of a step one image.
+        ValueError: the data is invalid, or there are too few images for one per accumulation step.
     """
     try:
         return recipe, open_loader(recipe, data, worker)

@@ -65,10 +65,10 @@ class Execution:
             )
 
     def require_two(self, recipe: Recipe, method: Method) -> None:
-        """A method that compares the images of a batch, or normalizes them by each other, needs two.
+        """Check that methods with batch statistics or batch comparisons get at least two images per accumulation step.
 
         Raises:
-            ValueError: it gets one.
+            ValueError: there is only one image.
         """
         part = recipe.batch_size // self.accumulate
         if part < 2 and (recipe.method in OVER_A_BATCH or _has_batch_norm(method)):

@@ -18,7 +18,7 @@ class Loop:
     epochs: int = 20
     """Of each of the two encoders."""
     batch_size: int | None = None
-    """Images a step of the encoders; None takes the recipe's, or all images where they are fewer."""
+    """Batch size of the encoders; None: that of the recipe, or the number of images if that is smaller."""
     generator: str = "32-small"
     """Preset of the diffusion model."""
     generator_steps: int | None = None

@@ -63,7 +63,7 @@ def draw_curves(run: Path, out: Path) -> None:
     figure, axes = plt.subplots(1, len(logs), figsize=(4 * len(logs), 3), squeeze=False)
     for axis, (name, rows) in zip(axes[0], logs.items(), strict=True):
         steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-        marker = "o" if len(steps) < 3 else None  # a line of one point cannot be seen
+        marker = "o" if len(steps) < 3 else None  # a line with one point is invisible
         axis.plot(steps, losses, alpha=0.25)
         axis.plot(steps, _smoothed(losses, max(1, len(losses) // 50)), color="C0", marker=marker)
         axis.set(title=str(name), xlabel="step", ylabel="loss")

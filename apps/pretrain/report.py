@@ -22,14 +22,14 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 def opening(recipe: Recipe, training: Training, loader: FolderLoader, worker: Worker, total: int) -> str:
-    """What is about to be trained, on what, and from where, in two lines."""
+    """Return two lines on data, network, device and steps, logged before training."""
     device = torch.cuda.get_device_name(worker.device) if worker.device.type == "cuda" else f"{worker.device}"
     place = device if worker.world_size == 1 else f"{worker.world_size} processes, each on {device}"
     method = training.method
     parameters = [sum(each.numel() for each in module.parameters()) for module in (method, method.backbone)]
     if training.step >= total:
-        return f"{recipe.name}: all {total:,} steps were done ({training.path})"
-    begins = f"goes on after step {training.step:,}" if training.step else "begins"
+        return f"{recipe.name}: all {total:,} steps are already done ({training.path})"
+    begins = f"resuming after step {training.step:,}" if training.step else "starting"
     return (
         f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
         f"{recipe.batch_size} images, policy {recipe.policy}\n"
@@ -73,7 +73,7 @@ class Report:
                 print(note)
 
     def show(self, metrics: dict[str, Tensor]) -> None:
-        """The first step of a run is shown at once, so that one sees that it goes and for how long."""
+        """Show the first step immediately."""
         if self._on_step:
             scalars = {"loss": float(metrics["loss"])} | self.speed.read(self._training.step)
             self._on_step(self._training.step, self._total, scalars)

@@ -41,7 +41,7 @@ class Training:
     saved: int | None = None
 
     def resume(self, *, last_step: int) -> None:
-        """Go where the checkpoint stands, if there is one; `last_step` is the training's.
+        """Resume from the checkpoint, if there is one; `last_step` is the number of steps of the training.
 
         Raises:
             ValueError: it is damaged or belongs to another recipe, or the processes do not read the same file.

@@ -42,8 +42,8 @@ def train_encoder(
 ) -> Path:
     """Train until the last epoch, from wherever OUT/resume.pt stands, and export OUT/backbone.
 
-    A data set that does not fill a batch gets a smaller one. A run that has ended is checked, not trained again.
-    SIGTERM, SIGUSR1 and Ctrl-C end it after a whole step, saved.
+    The batch size is reduced if the images do not fill one batch. A finished run is not trained again. SIGTERM, SIGUSR1
+    and Ctrl-C stop training after the current step and save a checkpoint.
 
     Returns:
         The backbone folder.
@@ -54,9 +54,9 @@ def train_encoder(
         Stopped: a signal ended it; on all processes, after the same step.
     """
     execution = execution or Execution()
-    say = on_message or _nobody_listens
+    say = on_message or _discard
     execution.require_parts(recipe, worker.world_size)
-    recipe = fit_backbone(recipe, say if worker.leads else _nobody_listens)
+    recipe = fit_backbone(recipe, say if worker.leads else _discard)
     recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, say=say)
     training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
     total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))
@@ -140,8 +140,8 @@ def build_method(recipe: Recipe, worker: Worker) -> Method:
     return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
 
 
-def _nobody_listens(message: str) -> None:
-    """Where messages go that nobody asked for."""
+def _discard(message: str) -> None:
+    """Ignore a message; the default of `on_message`."""
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:

@@ -1,17 +1,17 @@
 """From a batch of images on the device to the views that a method takes, by the recipe's policy.
 
 none     both views are of the real image.
-genview  one view, drawn evenly from all, local crops included, is of the synthetic image, the others are of the real
-         one. One list of augmentations for both. https://arxiv.org/abs/2403.12003, MultiView.random_choose in
-         mmpretrain/datasets/transforms/wrappers.py of xiaojieli0903/genview@38a6a78. `synthetic_crops="half"` draws one
-         of the two global views instead and takes local crops from both images in turn.
+genview  one random view of all, including local crops, is of the synthetic image, the others are of the real one. Both
+         share one list of augmentations. https://arxiv.org/abs/2403.12003, MultiView.random_choose in
+         mmpretrain/datasets/transforms/wrappers.py of xiaojieli0903/genview@38a6a78. `synthetic_crops="half"` instead
+         makes one of the two global views synthetic and alternates local crops between both images.
 gensis   the real image first, the synthetic one second, so that Gen-DINO's disentanglement target is the teacher's
          answer to the source itself; with interpolated views. https://arxiv.org/abs/2412.01672.
 gencl    the synthetic image first (figures 2 and 3), cropped, flipped, jittered and solarized, but neither blurred nor
          grey (section 4.2); the real image second, with the full list. Papers: GenCL; no code was published.
 
-Under gensis and gencl local crops are taken from both images in turn: our choice, the papers do not say (Gen-DINO's
-student sees both images at every size).
+Under gensis and gencl, local crops alternate between both images. The papers do not specify this (Gen-DINO's student
+sees both images at every size).
 
 `view_probability` is alpha of GenView and gamma of GenCL: the chance that a pair has a synthetic view at all. Where it
 was not drawn, or the image has no synthetic view, both views are of the real image.
@@ -40,7 +40,7 @@ class Images(NamedTuple):
 
 
 def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b 3 _ _"]]:
-    """Two global views by the recipe's policy, then the local views."""
+    """Return two global views by the policy of the recipe, followed by the local views."""
     plan = recipe.augmentation
     lists = [plan.first, plan.second] + ([plan.local] * plan.local_count if plan.local else [])
     own = recipe.policy == "gencl"
@@ -54,7 +54,7 @@ def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> 
 
 
 def choose_images(batch: PairBatch, recipe: Recipe, count: int, generator: torch.Generator) -> list[Images]:
-    """The image of each of `count` views; the first two are the global ones."""
+    """Choose the source image of each of `count` views; the first two are global."""
     real = Images(batch.real, batch.sizes[:, 0], torch.zeros_like(batch.index, dtype=torch.bool))
     if recipe.policy == "none":
         return [real] * count

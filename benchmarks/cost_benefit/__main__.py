@@ -7,8 +7,8 @@
 
 The first two: the cosine between images and their views, GenView's Table 10. With the word cost: accuracy, FID, SSIM,
 milliseconds and parameters of views and of crop, jitter and blur, GenCL's Table 4. With the word agreement: how often
-an independent classifier gives views the class of their images. --help after any tells its options; a folder that is
-called cost or agreement is given as ./cost or ./agreement.
+an independent classifier assigns views the class of their images. Each has --help; write a folder named cost or
+agreement as ./cost or ./agreement.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-r"""How often an independent classifier gives views the class of their images.
+r"""Class agreement: how often an independent classifier assigns views the class of their source image.
 
     uv run benchmarks/cost_benefit agreement my/train runs/views [VIEWS ...] --classifier resnet20-cifar10.th
     uv run benchmarks/cost_benefit agreement my/train runs/views --classifier runs/other/backbone --labelled my/test
 
-IMAGES has one folder a class. Views are worth training on where the figure comes near that of the images themselves;
-views of random other images have that of the last row. A classifier is a file with a linear layer (torchvision, timm,
-CIFAR ResNets: classes in the order of the folders' names), or any backbone with --labelled: then its 20 nearest
-labelled images vote.
+IMAGES has one folder per class. Views can help training if their agreement is close to that of the images themselves;
+the last row is the baseline of views of random other images. The classifier is a checkpoint with a linear layer
+(torchvision, timm, CIFAR ResNets; classes in the order of folder names), or, with --labelled, any backbone with a kNN
+classifier (k = 20) on labeled images.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from rows import Reader, View, evenly, keys_and_paths
 from ssl_eval import ClassAgreement, Features, Result, class_agreement, far_agreement
 from viewgen.manifest import Manifest, open_manifest
 
-NEIGHBOURS = 20
+NEIGHBORS = 20
 Classify = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """The share of views, and of the images themselves, that have the image's class by an independent classifier."""
+    """Class agreement of views, and of the images themselves, by an independent classifier."""
 
     images: Annotated[Path, tyro.conf.Positional]
-    """One folder a class."""
+    """Images with one folder per class."""
     views: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders with a manifest.parquet: those in question and their rivals, such as retrieved ones."""
+    """Folders of views with a manifest.parquet."""
     classifier: str
-    """A classifier's file; with --labelled any encoder, named as --encoder of the other tables."""
+    """Checkpoint of a classifier; with --labelled, any encoder, as in --encoder of the other tables."""
     labelled: Path | None = None
-    """Images by which an encoder without a linear layer classifies, one folder a class; not those of the views."""
+    """Labeled images for kNN classification with an encoder, one folder per class; not the images of the views."""
     count: int | None = None
-    """Views of each folder, evenly spaced; all without."""
+    """Number of evenly spaced views per folder; default: all."""
     out: Path | None = None
-    """File that gets a JSON line for each row."""
+    """File to which a JSON line per row is appended."""
     batch_size: int = 256
     workers: int = 4
     device: str = "auto"
 
 
 def main(arguments: Sequence[str]) -> Table:
-    """The table for a command line."""
+    """Return the table for the command-line arguments."""
     options = tyro.cli(Agreement, description=__doc__, args=arguments)
     options = replace(options, device=str(resolve_device(options.device)))
     manifests = [open_manifest(folder) for folder in options.views]
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> Table:
 def measure(
     options: Agreement, manifests: Sequence[Manifest], classes: Sequence[str], side: int, classify: Classify
 ) -> Iterator[tuple[str, ClassAgreement, int]]:
-    """The images themselves, each folder of views, and views of other images: name, figure, unreadable ones."""
+    """Yield (name, agreement, number of unreadable images) for the images, each folder of views, and other images."""
     keys = viewgen.list_images(options.images)
     own = [keys[int(place)] for place in evenly(len(keys), options.count)]
     found, lost = predictions(
@@ -96,10 +96,10 @@ def predictions(
     side: int,
     classify: Classify,
 ) -> tuple[tuple[Tensor, Tensor], int]:
-    """Predicted and true classes of (key, its image or view) pairs, and how many could not be read.
+    """Return predicted and true classes of (key, image or view) pairs, and the number of unreadable images.
 
     Raises:
-        ValueError: a key without a class, or no view that can be read.
+        ValueError: a key has no class, or no view can be read.
     """
     numbers = {name: torch.tensor(number) for number, name in enumerate(classes)}
     reader = Reader(side, batch_size=options.batch_size, workers=options.workers)
@@ -111,14 +111,14 @@ def predictions(
 
 
 def open_classify(options: Agreement, classes: Sequence[str]) -> tuple[int, str, Classify]:
-    """Side of the images in pixels, the classifier's name, and 8-bit images to classes.
+    """Return the image size in pixels, the name of the classifier, and a function from 8-bit images to classes.
 
     Raises:
-        ValueError: it cannot be opened, or knows other classes.
+        ValueError: the classifier cannot be opened, or has other classes.
     """
     if options.labelled is not None:
         encoder = open_encoder(options.classifier, options.device)
-        return encoder.size, f"{NEIGHBOURS} neighbours, {encoder.name}", by_neighbours(encoder, options, classes)
+        return encoder.size, f"{NEIGHBORS} neighbors, {encoder.name}", knn_classifier(encoder, options, classes)
     path = Path(options.classifier)
     if not path.is_file():
         raise ValueError(f"expected a classifier's file, got {path}; give a file, or an encoder with --labelled FOLDER")
@@ -132,13 +132,13 @@ def open_classify(options: Agreement, classes: Sequence[str]) -> tuple[int, str,
     return read.size, path.name, lambda images: read(images).argmax(1).cpu()
 
 
-def by_neighbours(encoder: viewgen.ImageEncoder, options: Agreement, classes: Sequence[str]) -> Classify:
-    """The vote of the nearest labelled images."""
+def knn_classifier(encoder: viewgen.ImageEncoder, options: Agreement, classes: Sequence[str]) -> Classify:
+    """Return a kNN classifier on the labeled images."""
     assert options.labelled is not None
     if class_folders(options.labelled) != list(classes):
         raise ValueError(
             f"expected the class folders of {options.images} in {options.labelled}, got other ones; give --labelled "
-            "a folder of the same classes"
+            "a folder with the same classes"
         )
     numbers = {name: torch.tensor(number) for number, name in enumerate(classes)}
     reader = Reader(encoder.size, batch_size=options.batch_size, workers=options.workers)
@@ -146,7 +146,7 @@ def by_neighbours(encoder: viewgen.ImageEncoder, options: Agreement, classes: Se
     rows = ([_class_of(key, numbers, options.labelled), (options.labelled, key)] for key in keys)
     read = [(encoder(images), labels) for labels, images in reader(rows)]
     known = Features(torch.cat([features for features, _ in read]), torch.cat([labels for _, labels in read]))
-    k = min(NEIGHBOURS, len(known))
+    k = min(NEIGHBORS, len(known))
 
     def classify(images: Tensor) -> Tensor:
         features = encoder(images)
@@ -157,16 +157,16 @@ def by_neighbours(encoder: viewgen.ImageEncoder, options: Agreement, classes: Se
 
 
 def class_folders(images: Path) -> list[str]:
-    """The names of the classes, in order.
+    """Return the sorted class names.
 
     Raises:
-        ValueError: no such folder, or the images do not lie in two folders or more.
+        ValueError: the folder does not exist, or has fewer than two class folders.
     """
     if not images.is_dir():
-        raise ValueError(f"expected a folder of images, got {images}, which is none; give one folder a class")
+        raise ValueError(f"expected a folder of images, got {images}; give a folder with one folder per class")
     found = sorted({key.partition("/")[0] for key in viewgen.list_images(images) if "/" in key})
     if len(found) < 2:
-        raise ValueError(f"expected two class folders or more in {images}, got {len(found)}; give one folder a class")
+        raise ValueError(f"expected two class folders or more in {images}, got {len(found)}; give one folder per class")
     return found
 
 

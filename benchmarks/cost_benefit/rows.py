@@ -31,14 +31,14 @@ class About(NamedTuple):
 
 
 class View(NamedTuple):
-    """A view that a manifest lists, by its folder and path."""
+    """A view listed in a manifest: its folder and path."""
 
     folder: Path
     path: str
 
 
 def about_views(manifest: Manifest) -> About:
-    """What made the first view."""
+    """Return the generator settings of the first view."""
     columns = ["generator", "strength", "width", "height"]
     first = next(manifest.batches(1, columns)).to_pylist()[0]
     side = min(first["width"], first["height"])
@@ -72,7 +72,7 @@ class Reader:
         self._size, self._batch_size, self._workers, self.lost = size, batch_size, max(1, workers), 0
 
     def __call__(self, rows: Iterable[Sequence[tuple[Path, str] | Tensor]]) -> Iterator[tuple[Tensor, ...]]:
-        """A tensor for each place of a row: (folder, key) or a view gives UInt8[B, 3, S, S], a tensor is stacked."""
+        """Yield batches: (folder, key) and views become UInt8[B, 3, S, S], tensors are stacked."""
         with ThreadPoolExecutor(self._workers) as pool:
             ahead = None
             for batch in _batches(rows, self._batch_size):
@@ -95,7 +95,7 @@ class Reader:
 
 
 def _locate(part: tuple[Path, str]) -> Path:
-    """The file of a view, which must be no link out of its folder, or of a key."""
+    """Return the file of a key or of a view, which must not be a link out of its folder."""
     return view_path(*part) if isinstance(part, View) else key_path(*part)
 
 

@@ -96,7 +96,7 @@ def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> st
 
 @command
 def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
+    """Parse the command line and run; user errors are reported in one line."""
     try:
         run(tyro.cli(Foreground, description=__doc__))
     except ValueError as error:

@@ -47,7 +47,7 @@ def run(options: Linear) -> ssl_eval.Table:
 
 @command
 def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
+    """Parse the command line and run; user errors are reported in one line."""
     try:
         Console(width=160).print(run(tyro.cli(Linear, description=__doc__)))
     except ValueError as error:

@@ -57,7 +57,7 @@ def run(options: SemiSupervised) -> ssl_eval.Table:
 
 @command
 def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
+    """Parse the command line and run; user errors are reported in one line."""
     try:
         Console(width=160).print(run(tyro.cli(SemiSupervised, description=__doc__)))
     except ValueError as error:

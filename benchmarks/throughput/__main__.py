@@ -8,7 +8,7 @@ uv run benchmarks/throughput quality                        # weights of pairs: 
 uv run --group rivals --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
 uv run --group rivals benchmarks/throughput eval            # kNN and the linear probe beside lightly and scikit-learn
 
-With --lines each row is a JSON line, printed the moment it is known.
+With --lines each row is printed as a JSON line as soon as it is measured.
 """
 
 from __future__ import annotations

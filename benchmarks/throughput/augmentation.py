@@ -23,13 +23,13 @@ class AugmentationBenchmark:
 
     batch_size: int = 256
     per_image: bool = True
-    """Also torchvision, image by image: slow beside the others on a GPU."""
+    """Also measure torchvision image by image, which is slow compared to the others on a GPU."""
     rounds: int = 5
     device: str = "cpu"
 
 
 def measure_augmentation(options: AugmentationBenchmark) -> Iterator[tuple[str, ...]]:
-    """One row a size: images/s of each way, our ratio to the faster of torchvision's two, and to kornia."""
+    """Yield a row per size: images/s of each implementation, and our speedup over torchvision and kornia."""
     for stored, size in ((32, 32), (288, 224)):
         yield _measure(options, stored, size)
 

@@ -1,6 +1,6 @@
 """Methods put together from lightly's modules, as its documentation does it: (first, second) -> loss.
 
-Sizes are those of `step.OURS`; an encoder tells the width of its features as `num_features`.
+Sizes are those of `step.OURS`; encoders have a `num_features` attribute.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def _save_eldm(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def _save_eldm_32(scale: Scale, folder: Path) -> dict[str, Any]:
-    """The preset "32", of pixels."""
+    """Save the preset "32", which works on pixels."""
     config = preset("32")
     if scale != "real":
         config = replace(

@@ -22,18 +22,18 @@ Precision = Literal["bf16", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepBenchmark:
-    """Pairs per second of a training step beside lightly, of the same backbone and heads.
+    """Training speed in pairs per second beside lightly, with the same backbone and heads.
 
     Attributes:
-        methods: which ones.
-        backbone: ResNet-18 with the CIFAR stem, or at 224 px ResNet-50 or ViT-S/16.
-        batch_size: pairs.
-        image_size: pixels.
+        methods: methods to measure.
+        backbone: ResNet-18 with the CIFAR stem, or, for 224 px, ResNet-50 or ViT-S/16.
+        batch_size: number of pairs.
+        image_size: size of the images in pixels.
         precisions: bf16 is autocast; float32 is lightly's default.
-        compile: torch.compile for the networks of both sides.
-        profile: after a method's rows, print what our step spends its time on, in the first precision.
-        rounds: timed.
-        device: where both run.
+        compile: use torch.compile for the networks of both libraries.
+        profile: after the rows of a method, print a profile of our step in the first precision.
+        rounds: number of timed rounds.
+        device: device of both.
     """
 
     methods: tuple[str, ...] = tuple(THEIRS)
@@ -48,7 +48,7 @@ class StepBenchmark:
 
 
 def measure_steps(options: StepBenchmark) -> Iterator[tuple[str, ...]]:
-    """One row a method and precision: pairs/s of both, their ratio, ours to lightly's default, MFU, peak memory."""
+    """Yield a row per method and precision: pairs/s, speedups over lightly and its default, MFU, peak memory."""
     images = torch.randn(2, options.batch_size, 3, options.image_size, options.image_size, device=options.device)
     for name in options.methods:
         work, peaks = {}, {}
@@ -69,14 +69,14 @@ def measure_steps(options: StepBenchmark) -> Iterator[tuple[str, ...]]:
             default = measured.get("lightly float32")
             cells = (f"{mine:.1f}", f"{other:.1f}", f"{mine / other:.2f}x", f"{mine / default:.2f}x" if default else "")
             more = (_mfu(flops * mine / options.batch_size, images.device, precision), *_memory(peaks, precision))
-            told = f"{precision}, compiled" if options.compile else precision
-            yield (name, f"{options.backbone}, {options.image_size} px", told, *cells, *more)
+            label = f"{precision}, compiled" if options.compile else precision
+            yield (name, f"{options.backbone}, {options.image_size} px", label, *cells, *more)
         if options.profile:
-            _tell_profile(work[f"ours {options.precisions[0]}"], images.device)
+            _print_profile(work[f"ours {options.precisions[0]}"], images.device)
 
 
-def _tell_profile(run: Callable[[], None], device: torch.device) -> None:
-    """Print the operations of three steps that took the longest themselves."""
+def _print_profile(run: Callable[[], None], device: torch.device) -> None:
+    """Profile three steps and print the operations with the longest self time."""
     kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
     with profile(activities=kinds) as found:
         for _ in range(3):
@@ -85,7 +85,7 @@ def _tell_profile(run: Callable[[], None], device: torch.device) -> None:
 
 
 def _flops(model: nn.Module, images: Tensor) -> int:
-    """Of a step's forward and backward passes: those of an eighth of the images, times eight, where that divides."""
+    """Count the FLOPs of forward and backward passes, on an eighth of the batch if it is divisible by 8."""
     parts = 8 if len(images[0]) % 8 == 0 and len(images[0]) > 8 else 1
     few = images[:, : len(images[0]) // parts]
     with FlopCounterMode(display=False) as counter:
@@ -94,7 +94,7 @@ def _flops(model: nn.Module, images: Tensor) -> int:
 
 
 def _mfu(flops_per_second: float, device: torch.device, precision: Precision) -> str:
-    """The share of the device's bf16 arithmetic; nothing where that is not known."""
+    """Return the model FLOPs utilization in bf16; empty if the peak of the device is unknown."""
     peak = sslzoo.peak_flops(device) if precision == "bf16" else None
     return f"{100 * flops_per_second / peak:.1f}%" if peak else ""
 
@@ -107,7 +107,7 @@ def _allocated(device: torch.device) -> int:
 
 
 def _peak(run: Callable[[], None], device: torch.device, before: int) -> float | None:
-    """GB that a step takes, weights and optimizer included, beyond what was held before."""
+    """Return the peak memory of a step in GB, with weights and optimizer, beyond the memory held before."""
     if device.type != "cuda":
         return None
     run()
@@ -156,7 +156,7 @@ class Ours(nn.Module):
 
 
 def backbone(name: Backbone = "resnet18", image_size: int = 32) -> nn.Module:
-    """The same for both sides."""
+    """Create the backbone used by both libraries."""
     torch.manual_seed(0)
     if name == "vit_small":
         return sslzoo.create_backbone("timm/vit_small_patch16_224", image_size=image_size)

@@ -141,7 +141,7 @@ def test_an_unreadable_test_image_is_left_out_and_counted(folder, tmp_path, caps
     (found,) = evaluate(folder, "with", protocol="dino-knn", k=5, test=tmp_path / "test")
     assert (found["value"], found["left_out"]) == (expected["value"], 1)
     told = capsys.readouterr().err
-    assert "left out: cannot read the image" in told and "1 left out that could not be read" in told
+    assert "skipped: cannot read the image" in told and "1 unreadable, skipped" in told
     with pytest.raises(ValueError, match=f"^cannot read the image '{lost}'"):
         evaluate(folder, "strict", protocol="dino-knn", k=5, test=tmp_path / "test", strict=True)
 

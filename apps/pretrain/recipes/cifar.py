@@ -95,7 +95,7 @@ def cifar10_simclr() -> Recipe:
     """SimCLR on 32 px images: ResNet-18, 1000 epochs; published about 91 linear. Not yet run.
 
     LARS 1.0 per 256, weight decay 1e-4, T 0.5, jitter of strength 0.5, no blur: google-research/simclr@383d414
-    README.md; the last norm of a residual block starts at zero: its resnet.py; bicubic crops: its data_util.py.
+    README.md; zero-initialized last norm of residual blocks: its resnet.py; bicubic crops: its data_util.py.
     """
     augment = cifar_augment(crop_scale=(0.08, 1.0), blur_p=0.0, interpolation="bicubic", **NOT_NORMALISED)
     return Recipe(

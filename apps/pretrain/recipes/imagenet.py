@@ -1,17 +1,18 @@
-"""ImageNet-1k: VICReg as GenCL used it, DINO and Gen-DINO as Gen-SIS did, SimCLR and Barlow Twins as their authors.
+"""ImageNet-1k: VICReg as in GenCL, DINO and Gen-DINO as in Gen-SIS, SimCLR and Barlow Twins as in their papers.
 
-Images are decoded to squares of 288 px, from which crops are cut; officially they are cut from the whole image. What
-`--stored-size` gives and costs, on 100 images of COCO (586 x 479 px on average) and one core: how like crops are to
-those of the whole image, crops that are enlarged, augmentation to 224 px, and memory (or raw records) for 1.28 million.
+Images are decoded to squares of 288 px, from which crops are taken; officially, crops are taken from the full image.
+The table shows the effect of `--stored-size` on 100 COCO images (586 x 479 px on average) and one core: PSNR of crops
+against crops of the full image, fraction of upsampled crops, augmentation speed for 224 px, and memory (or size of raw
+records) for 1.28 million images.
 
-| side | 224 px of area 0.08 to 1 | 96 px of area 0.05 to 0.4 | enlarged (224 px) | images/s | GB |
+| size | 224 px of area 0.08 to 1 | 96 px of area 0.05 to 0.4 | enlarged (224 px) | images/s | GB |
 |---|---|---|---|---|---|
 | 288 | 30.8 dB | 34.7 dB | 76% | 880 | 319 |
 | 352 | 32.4 dB | 36.4 dB | 48% | 750 | 476 |
 | 448 | 34.5 dB | 38.6 dB | 27% | 710 | 771 |
-| whole image | | | 19% | | |
+| full image | | | 19% | | |
 
-Decoding a JPEG takes as long for each (about 200 a second and core). No encoder was trained with them.
+JPEG decoding takes the same time for each size (about 200 images/s per core). No encoder was trained with these sizes.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def imagenet_vicreg() -> Recipe:
     """VICReg, ResNet-50, 100 epochs, batch 800, as GenCL; published 65.8 linear, 68.5 with views. Not yet run.
 
     GenCL section 4: VICReg's own protocol but for batch and epochs, half of the images with a view of MaskGIT (ICGAN:
-    66.3 at `--view-probability 0.25`). GenCL prints no rate. LARS 0.3 per 256 is the command for 100 epochs of
-    facebookresearch/vicreg@4e12602 README.md (batch 512; the author in issues 13 and 21: 0.3 at 2048, 0.5 at 256); its
-    0.2 is for 1000 epochs. Weight decay 1e-6, 10 warm-up epochs, down to a thousandth: main_vicreg.py; views:
-    augmentations.py, cropped bicubic.
+    66.3 at `--view-probability 0.25`). GenCL does not state its learning rate. LARS 0.3 per 256 is the 100-epoch
+    command of facebookresearch/vicreg@4e12602 README.md (batch 512; the author in issues 13 and 21: 0.3 at 2048, 0.5 at
+    256); 0.2 there is for 1000 epochs. Weight decay 1e-6, 10 warm-up epochs, final lr 0.001 times the peak:
+    main_vicreg.py; views with bicubic crops: augmentations.py.
     """
     return Recipe(
         **RESNET,
@@ -70,8 +71,8 @@ def imagenet_dino() -> Recipe:
     """DINO, ViT-S/16, 100 epochs, two 224 px and eight 96 px crops; published 69.4 kNN, 74.0 linear. Not yet run.
 
     AdamW 5e-4 per 256, weight decay 0.04 to 0.4, 10 warm-up epochs, per-parameter clipping at 3, drop path 0.1:
-    facebookresearch/dino@7c446df main_dino.py, batch 512 as in its README's run on 8 GPUs; crops are bicubic; figures:
-    Gen-SIS.
+    facebookresearch/dino@7c446df main_dino.py, batch 512 as in the 8-GPU run of its README, bicubic crops; published
+    results: Gen-SIS.
     """
     full = imagenet_augment(crop_scale=(0.4, 1.0), jitter=BYOL_JITTER, blur_p=0.5, interpolation="bicubic")
     return Recipe(
@@ -97,7 +98,7 @@ def imagenet_dino() -> Recipe:
 def imagenet_gen_dino() -> Recipe:
     """Gen-DINO: imagenet-dino with generative and interpolated views; published 70.9 kNN, 74.5 linear. Not yet run.
 
-    Local crops of the real and of the generative image in turn are our choice: Gen-SIS does not say whose they are.
+    Local crops alternate between the real and the generative image; Gen-SIS does not specify their source.
     """
     figures = "kNN 70.9, linear 74.5, with views (Gen-SIS)"
     changes = {"method": "gen-dino", "policy": "gensis", "expected": figures}
@@ -109,7 +110,7 @@ def imagenet_simclr() -> Recipe:
 
     LARS 0.075 sqrt(batch), weight decay 1e-4, 10 warm-up epochs, T 0.1, three projector layers, jitter of strength 1:
     google-research/simclr@383d414 README.md, run.py, data_util.py. Its momentum carries the rate (lars_optimizer.py).
-    Crops are bicubic there without antialiasing, here with it.
+    Crops are bicubic with antialiasing; there, without antialiasing.
     """
     full = imagenet_augment(crop_scale=(0.08, 1.0), jitter=FULL_JITTER, interpolation="bicubic", **NOT_NORMALISED)
     return Recipe(

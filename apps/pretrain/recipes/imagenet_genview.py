@@ -19,7 +19,7 @@ def imagenet_moco_v2() -> Recipe:
     """MoCo v2, ResNet-50, 200 epochs on ImageNet-1k; published 67.5 linear, 70.0 with views (GenView). Not yet run.
 
     SGD 0.03 at batch 256, weight decay 1e-4: GenView table 9, facebookresearch/moco@132aea9 README.md, which trains on
-    8 GPUs, each with its own batch norm: fewer processes split theirs to make 8.
+    8 GPUs with batch norm per GPU; with fewer processes, batch norm is split into 8.
     """
     return Recipe(
         **SHARED,
@@ -40,8 +40,8 @@ def imagenet_simsiam() -> Recipe:
 
     SGD 0.05 at batch 256, weight decay 1e-4, no warm-up: GenView table 9, xiaojieli0903/genview@38a6a78
     configs_genview/simsiam/. `--epochs 100 --batch-size 512` is the run of facebookresearch/simsiam@a7bc177 README.md,
-    published 68.1. For 72.2 `simsiam-linear`, which GenView's code has (configs_genview/simsiam/benchmarks/), is nearer
-    than `genview-linear`, which the paper describes.
+    published 68.1. For 72.2, evaluate with `simsiam-linear`, used by GenView's code
+    (configs_genview/simsiam/benchmarks/), rather than `genview-linear`, described in the paper.
     """
     return Recipe(
         **SHARED,
@@ -62,9 +62,9 @@ def imagenet_swav() -> Recipe:
 
     lr 0.6 to 0.0006 without warm-up, a queue of 3840 from epoch 15, prototypes frozen for the first epoch, 2 x 224 and
     6 x 96 px: facebookresearch/swav@06b1b7c scripts/swav_200ep_bs256_pretrain.sh and src/multicropdataset.py (from
-    which the std of 0.228 comes). One of the eight views is synthetic, as GenView's code draws it. Weight decay 1e-4 as
-    in GenView's table 9; the script has 1e-6. The script's LARC also adapts and decays biases and norms, which LARS
-    here leaves alone.
+    which the std of 0.228 comes). One of the eight views is synthetic, as in GenView's code. Weight decay 1e-4 as
+    in GenView's table 9; the script has 1e-6. Unlike LARC in the script, LARS here excludes biases and norms from
+    adaptation and weight decay.
     """
     full = imagenet_augment(crop_scale=(0.14, 1.0), jitter=FULL_JITTER, std=(0.228, 0.224, 0.225))
     return Recipe(
@@ -87,8 +87,8 @@ def imagenet_byol() -> Recipe:
     """BYOL, ResNet-50, 200 epochs on ImageNet-1k; published 71.8 linear, 73.2 with views (GenView). Not yet run.
 
     LARS 4.8 at batch 4096, weight decay 1e-6: GenView table 9; momentum from 0.99, 10 warm-up epochs, bicubic crops
-    from area 0.08: open-mmlab/mmpretrain@ee7f2e8 configs/byol/byol_resnet50_16xb256-coslr-200e_in1k.py, whose figure
-    71.8 is.
+    from area 0.08: open-mmlab/mmpretrain@ee7f2e8 configs/byol/byol_resnet50_16xb256-coslr-200e_in1k.py, which
+    reports 71.8.
     """
     return Recipe(
         **SHARED,

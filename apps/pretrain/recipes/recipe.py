@@ -49,13 +49,13 @@ class Recipe:
     """A torchvision ResNet, resnet10, or timm/<any model>."""
     backbone_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
     stored_size: int = 32
-    """Side, in pixels, of the square that an image is decoded to, once; smaller crops are enlarged."""
+    """Size in pixels of the square to which images are decoded; smaller crops are upsampled."""
     policy: Policy = "genview"
     """Where synthetic views go: either place (genview); first, augmented otherwise (gencl); second (gensis); none."""
     view_probability: float = 1.0
     """How often a pair has a synthetic view, where the image has one."""
     synthetic_crops: Literal["one", "half"] = "one"
-    """With multi-crop under genview: one of all views is synthetic, as in GenView's code, or half of them."""
+    """For genview with multi-crop: make one view (as in GenView's code) or half of the views synthetic."""
 
     epochs: int = 200
     batch_size: int = 512
@@ -69,9 +69,9 @@ class Recipe:
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate follows the batch size."""
     final_lr: float | None = None
-    """Where a cosine takes the learning rate; None takes final_lr_ratio times the highest."""
+    """Final learning rate of the cosine schedule; None: final_lr_ratio times the peak."""
     final_lr_ratio: float = 0.0
-    """Where a cosine takes the learning rate, as a fraction of the highest; it follows --lr and --batch-size."""
+    """Final learning rate of the cosine schedule as a fraction of the peak; scales with --lr and --batch-size."""
     weight_decay: float = 5e-4
     final_weight_decay: float | None = None
     """Where the weight decay goes by a cosine; None keeps it."""
@@ -102,7 +102,7 @@ class Recipe:
 
     @property
     def lowest_lr(self) -> float:
-        """The learning rate at the end of the training."""
+        """The learning rate at the end of training."""
         return self.final_lr_ratio * self.lr if self.final_lr is None else self.final_lr
 
     @property
@@ -112,7 +112,7 @@ class Recipe:
 
     @property
     def crop_sizes(self) -> list[int]:
-        """Sides of all views in pixels, each once, the global ones first."""
+        """Distinct crop sizes in pixels, global crops first."""
         plan = self.augmentation
         lists = [plan.first, plan.second] + ([plan.local] if plan.local and plan.local_count else [])
         return list(dict.fromkeys(augment.size for augment in lists))
