@@ -1,4 +1,4 @@
-"""One rank's half of a SimCLR step: `torchrun tests/nccl_rank.py FILE` writes loss and gradient to FILE, rank 0's."""
+"""Half of a SimCLR step per rank: `torchrun tests/nccl_rank.py FILE` writes loss and gradient of rank 0 to FILE."""
 
 import os
 import sys
@@ -13,19 +13,19 @@ IMAGES = 8
 
 
 def views(device: torch.device) -> list[torch.Tensor]:
-    """The whole batch, the same for everybody."""
+    """Return the whole batch, the same on every rank."""
     drawn = torch.randn(2, IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     return list(drawn.to(device))
 
 
 def simclr(device: torch.device) -> SimCLR:
-    """The same weights for everybody."""
+    """Return the method with the same weights on every rank."""
     torch.manual_seed(0)
     return SimCLR(sslzoo.create_backbone("resnet10", cifar_stem=True, width=8), projector_layers=2).to(device)
 
 
 def loss_and_gradient(method: torch.nn.Module, own: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of one step, in float32."""
+    """Return loss and gradient of one float32 step."""
     loss = method(own)["loss"]
     loss.backward()
     weight = next(parameter for parameter in method.parameters() if parameter.ndim == 4)
@@ -34,7 +34,7 @@ def loss_and_gradient(method: torch.nn.Module, own: list[torch.Tensor]) -> dict[
 
 
 def main() -> None:
-    """This process's part."""
+    """Run the part of this rank."""
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     worker = sslzoo.start_worker(os.environ)
     method = sslzoo.distribute(sslzoo.synchronise_batch_norm(simclr(worker.device)))

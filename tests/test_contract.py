@@ -1,7 +1,7 @@
-"""The contract between the libraries: views of every generator, made by viewgen, are read by pairdata, trained on by
+"""The contract between the libraries: views of every viewgen generator can be read by pairdata, used for training with
 every policy, packed and inspected.
 
-The networks are tiny ones of random weights in their official formats, those of viewgen's own tests.
+The networks are tiny, with random weights in their official formats, from viewgen's tests.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ POLICIES = {"genview": "small-simclr", "gencl": "small-simclr", "gensis": "small
 
 
 def viewgen_test(name: str) -> ModuleType:
-    """A module of viewgen's tests, for the tiny networks that it builds."""
+    """Import a module of viewgen's tests that builds tiny networks."""
     path = ROOT / "packages" / "viewgen" / "tests" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"contract_{path.stem}", path)
     assert spec is not None and spec.loader is not None
@@ -43,7 +43,7 @@ def viewgen_test(name: str) -> ModuleType:
 
 
 class TinyFeatures:
-    """Stands for IC-GAN's ResNet-50: the mean colours of 2 x 4 parts, of length 1."""
+    """Replacement for IC-GAN's ResNet-50: normalized mean colors of 2 x 4 patches."""
 
     def prepare(self, image):
         return central_square(image, 32)
@@ -102,13 +102,13 @@ OPEN = {name.removeprefix("open_"): made for name, made in globals().items() if 
 
 
 def colours() -> torch.nn.Module:
-    """A tiny encoder of 16 px images, always the same."""
+    """A tiny deterministic encoder of 16 px images."""
     return viewgen_test("conftest").make_encoder()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Images of two classes, two of them with odd names, and what they embed to."""
+    """Images of two classes, two of them with unusual names, and their embeddings."""
     root = tmp_path_factory.mktemp("contract")
     viewgen_test("conftest").write_images(root / "images", COUNT, side=40)
     for old, new in (("even/000.png", "even/ü <&>.png"), ("odd/001.png", "odd/a\n'b.png")):
@@ -119,7 +119,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=OPEN)
 def views(request, root) -> Path:
-    """The views folder of a generator, one view of each image."""
+    """Return a folder with one view of each image by a generator."""
     name, embeddings = request.param, Embeddings.load(root / "embedded")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -133,7 +133,7 @@ def views(request, root) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(root) -> Path:
-    """Interpolated views, by the tiny E-LDM."""
+    """Return a folder of interpolated views by the tiny E-LDM."""
     generator = open_eldm(root, embeddings := Embeddings.load(root / "embedded"))
     generate_views(root / "images", root / "mixed", generator, embeddings=embeddings, interpolate=Interpolation())
     viewgen.fold_journals(root / "mixed")
@@ -142,7 +142,7 @@ def mixed(root) -> Path:
 
 @pytest.fixture(scope="module")
 def app():
-    """The modules of apps/pretrain, under names that other programs have as well."""
+    """Import the modules of apps/pretrain, whose names other programs share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
         names = ("recipes", "views")
@@ -152,7 +152,7 @@ def app():
 
 
 def run(program: str, *arguments: object) -> str:
-    """What a program of apps prints, run in this process; it must end well."""
+    """Run a program of apps in this process, check that it succeeds, and return its output."""
     before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
     sys.argv, code = [program, *map(str, arguments)], 0
     try:
@@ -170,7 +170,7 @@ def run(program: str, *arguments: object) -> str:
 
 
 def read(root: Path, **options: object) -> tuple[FolderLoader, object]:
-    """A loader of the images, and its one batch."""
+    """Return a loader of the images, and its only batch."""
     loader = FolderLoader(root / "images", batch_size=COUNT, size=SIZE, **options)
     (batch,) = loader
     assert loader.failures == {} and loader.missing_views == 0
@@ -191,7 +191,7 @@ def test_pairdata_reads_the_views_that_viewgen_wrote(root, views):
 
 
 def test_a_retrieved_view_is_its_partner(root):
-    """Its row names the image that the view shows, and no alpha; pairdata takes it for a view like any other."""
+    """Its manifest row has the retrieved image as partner and no alpha; pairdata treats it as a regular view."""
     out, embeddings = root / "retrieved", Embeddings.load(root / "embedded")
     generate_views(root / "images", out, open_retrieval(root, embeddings))
     for row in pq.read_table(viewgen.fold_journals(out)).to_pylist():
@@ -202,7 +202,7 @@ def test_a_retrieved_view_is_its_partner(root):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_trains_a_step_on_them(root, views, mixed, app, policy):
+def test_every_policy_trains_a_step_on_the_views(root, views, mixed, app, policy):
     interpolated = {"interpolated": mixed} if policy == "gensis" else {}
     _, batch = read(root, views=views, **interpolated)
     made = app.recipes.RECIPES[POLICIES[policy]]()
@@ -233,7 +233,7 @@ def step(method: Method, views: list, extra: dict) -> None:
     assert any(not torch.equal(old, new) for old, new in zip(before, method.backbone.parameters(), strict=True))
 
 
-def test_apps_pack_keeps_them(root, views, mixed, tmp_path):
+def test_apps_pack_keeps_the_views(root, views, mixed, tmp_path):
     arguments = ["--views", views, "--interpolated", mixed, "--size", SIZE, "--mode", "raw", "--workers", 0, "--verify"]
     printed = run("pack", root / "images", "--out", tmp_path / "records", *arguments)
     assert f"{COUNT} images, {COUNT} views" in printed and "all read back" in printed
@@ -245,7 +245,7 @@ def test_apps_pack_keeps_them(root, views, mixed, tmp_path):
         assert torch.equal(getattr(ours.mixed, name), getattr(theirs.mixed, name)), name
 
 
-def test_apps_inspect_and_show_draw_them(root, views, tmp_path):
+def test_apps_inspect_and_show_draw_the_views(root, views, tmp_path):
     printed = run("inspect", root / "images", views, "--out", tmp_path / "report.html", "--tile", 24)
     assert f"{COUNT} of {COUNT} pairs" in printed
     assert "could not be read" not in (tmp_path / "report.html").read_text()
@@ -253,7 +253,7 @@ def test_apps_inspect_and_show_draw_them(root, views, tmp_path):
     assert json.loads((views / "settings.json").read_text())["generator"] == views.name.removeprefix("views-")
 
 
-def test_kept_conditions_give_the_same_views_up_to_rounding(root, tmp_path):
+def test_cached_conditions_give_the_same_views_up_to_rounding(root, tmp_path):
     """viewgen embed --generator, then viewgen generate --embeddings."""
     embeddings = Embeddings.load(root / "embedded")
     generator = open_eldm(root, embeddings)
@@ -262,4 +262,4 @@ def test_kept_conditions_give_the_same_views_up_to_rounding(root, tmp_path):
         generate_views(root / "images", tmp_path / name, generator, embeddings=given, batch_size=4)
     assert (kept.vectors == embeddings.vectors).all()
     (_, first), (_, second) = (read(root, views=tmp_path / name) for name in "ab")
-    assert (first.views.int() - second.views.int()).abs().max() <= 2  # kept in half precision
+    assert (first.views.int() - second.views.int()).abs().max() <= 2  # stored in half precision

@@ -225,10 +225,8 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
         assert line.startswith("error: ") and says in line, line
 
 
-def test_class_agreement_of_views_stands_between_other_images_and_the_images_themselves(
-    images, views, tmp_path, backbone
-):
-    """A classifier that sees brightness alone: views that are their images keep the class, black ones lose it."""
+def test_class_agreement_lies_between_other_images_and_the_images_themselves(images, views, tmp_path, backbone):
+    """With a brightness classifier, views equal to their images keep the class, and black ones lose it."""
     root = tmp_path / "bright"
     for name, level in (("dark", 40), ("light", 200)):
         (root / name).mkdir(parents=True)
@@ -252,7 +250,7 @@ def test_class_agreement_of_views_stands_between_other_images_and_the_images_the
 
 
 def write_classifier(path: Path) -> None:
-    """A ResNet-20 whose two classes are dark and light images."""
+    """Write a ResNet-20 that classifies dark and light images."""
     network = sslzoo.create_backbone("resnet20").eval()
     with torch.no_grad():
         levels = (torch.tensor([40, 60, 180, 205]) / 255 - 0.45) / 0.225
@@ -265,7 +263,7 @@ def write_classifier(path: Path) -> None:
     torch.save({"state_dict": tensors | head}, path)
 
 
-def test_mistakes_in_the_table_of_agreement_give_one_line(images, views, tmp_path, backbone):
+def test_agreement_table_errors_are_one_line(images, views, tmp_path, backbone):
     root, file = views(0.1), tmp_path / "classifier.pt"
     write_classifier(file)
     flat = tmp_path / "flat"
@@ -277,7 +275,7 @@ def test_mistakes_in_the_table_of_agreement_give_one_line(images, views, tmp_pat
         (images, root, "--classifier", file): "got one of 2",
         (images, root, "--classifier", tmp_path / "headless.pt"): "without a linear layer",
         (images, root, "--classifier", backbone): "with --labelled",
-        (tmp_path / "no", root, "--classifier", file): "which is none",
+        (tmp_path / "no", root, "--classifier", file): "expected a folder of images",
     }
     for arguments, says in mistakes.items():
         line = run("agreement", *arguments, "--device", "cpu", expect=1).splitlines()[-1]

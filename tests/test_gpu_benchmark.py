@@ -1,4 +1,4 @@
-"""Every part of benchmarks/gpu in miniature on a CPU, so that it works when there is a GPU for some minutes."""
+"""Every part of benchmarks/gpu at tiny size on a CPU, so that no time on a GPU is lost to errors."""
 
 import json
 import runpy
@@ -24,7 +24,7 @@ def modules(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two classes that brightness tells apart."""
+    """Two classes that differ in brightness."""
     root = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 16), ("test", 4)):
@@ -46,11 +46,11 @@ def run(capsys, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, capsys, device):
+def test_evidence_runs_all_parts_and_continues_elsewhere(data, tmp_path, capsys, device):
     classifier = tmp_path / "classifier.pt"
     head = {"linear.weight": torch.zeros(2, 64), "linear.bias": torch.ones(2)}
     torch.save({"state_dict": sslzoo.create_backbone("resnet20").state_dict() | head}, classifier)
-    minutes = 0.2 if device == "cpu" else 1.5  # there each arm is a process of its own
+    minutes = 0.2 if device == "cpu" else 1.5  # on a GPU, each arm is its own process
     words = ["evidence", "--data", data, "--tiny", "--device", device, "--minutes", minutes, "--arm-epochs", 1]
     words += ["--out", tmp_path / "out", "--classifier", classifier, "--sampling-steps", 4]
     run(capsys, *words, "--seeds", 1)
@@ -60,7 +60,7 @@ def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, c
     arms = [line["about"]["arm"] for line in lines if line["name"].startswith("arm ")]
     assert sorted(arms) == ["generative", "hand-made", "retrieved"] and names[-1] == "evidence"
     agreement = next(line["figures"] for line in lines if line["name"] == "class agreement")
-    assert agreement["the images"] == agreement["generative"] == 50  # a classifier that knows one class
+    assert agreement["the images"] == agreement["generative"] == 50  # a classifier that always predicts the same class
     assert lines[0]["machine"] and lines[0]["commit"] and torch.__version__.startswith(lines[0]["versions"]["torch"])
     assert Image.open(tmp_path / "out" / "sheet.png").height > 4 * 64
 
@@ -70,14 +70,14 @@ def test_evidence_goes_through_all_parts_and_goes_on_elsewhere(data, tmp_path, c
     images = [line["figures"]["images"] for line in (*lines, *more) if line["name"] == "generator"]
     assert images == [32, 64]
     arms = [(line["about"]["arm"], line["about"]["seed"]) for line in more if line["name"].startswith("arm ")]
-    assert arms == [("generative", 0)]  # the views are others; the arm without any is done
+    assert arms == [("generative", 0)]  # new views; the arm without views is finished
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["eldm-0.safetensors", "encoder-0.safetensors", "results.jsonl", "sheet.png", "state.json"]
     printed = run(capsys, "table", "--results", tmp_path / "out" / "results.jsonl")
     assert "| hand-made | 1 | 1 |" in printed and "class agreement" in printed
 
 
-def test_weights_are_carried_in_half_precision_and_small_files(tmp_path, monkeypatch):
+def test_weights_are_saved_in_half_precision_and_small_files(tmp_path, monkeypatch):
     import portable_state
 
     monkeypatch.setattr(portable_state, "LARGEST", 5000)
@@ -94,7 +94,7 @@ def test_weights_are_carried_in_half_precision_and_small_files(tmp_path, monkeyp
     )
 
 
-def test_a_pair_has_its_image_and_its_view_in_either_order(data):
+def test_pairs_have_image_and_view_in_random_order(data):
     from images import Split
     from pretraining import Pretraining, Recipe
 
@@ -111,7 +111,7 @@ def test_a_pair_has_its_image_and_its_view_in_either_order(data):
     assert 10 < (first > second)[:, 0, 0, 0].sum() < 54
 
 
-def test_a_diffusion_model_learns_what_its_embeddings_say_and_goes_on_from_half_precision():
+def test_diffusion_model_learns_its_condition_and_resumes_from_half_precision():
     from dataclasses import replace
 
     from device_eldm import DeviceELDM, tiny_config
@@ -137,7 +137,7 @@ def test_a_diffusion_model_learns_what_its_embeddings_say_and_goes_on_from_half_
     assert other.images_seen == 480 and (again - generated).abs().mean() < 0.5
 
 
-def test_nearest_images_are_never_the_image_itself():
+def test_nearest_images_exclude_the_image_itself():
     from view_sources import nearest
 
     vectors = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -147,7 +147,7 @@ def test_nearest_images_are_never_the_image_itself():
     assert all(drawn[row] in similarity[row].topk(3).indices for row in range(50))
 
 
-def test_a_speed_run_tells_when_each_mark_was_reached(data, tmp_path, capsys):
+def test_speed_run_records_each_mark(data, tmp_path, capsys):
     results = tmp_path / "results.jsonl"
     words = ["--data", data, "--tiny", "--device", "cpu", "--epochs", 2, "--every", 1, "--results", results]
     run(capsys, "speedrun", *words, "--marks", 10, 101)
@@ -157,7 +157,7 @@ def test_a_speed_run_tells_when_each_mark_was_reached(data, tmp_path, capsys):
     assert "| to 10% kNN |" in run(capsys, "table", "--results", results)
 
 
-def test_results_that_were_broken_off_are_left_out(tmp_path, capsys):
+def test_incomplete_result_lines_are_skipped(tmp_path, capsys):
     from records import Recorder, read_lines
 
     record = Recorder(tmp_path / "r.jsonl", "checks")
@@ -171,7 +171,7 @@ def test_results_that_were_broken_off_are_left_out(tmp_path, capsys):
         run(capsys, "table", "--results", tmp_path / "none.jsonl")
 
 
-def test_checks_keep_what_each_program_printed_until_it_failed_or_hung(tmp_path, capsys, monkeypatch):
+def test_checks_keep_output_of_failed_and_hung_programs(tmp_path, capsys, monkeypatch):
     import checks
     from check_list import Check
     from records import read_lines
@@ -202,8 +202,8 @@ def test_checks_keep_what_each_program_printed_until_it_failed_or_hung(tmp_path,
         checks.main(checks.Checks(results=results, only=("nothing",)))
 
 
-def test_the_list_of_checks_names_options_that_exist(monkeypatch):
-    """A typing error would be found when GPU time is running."""
+def test_checks_use_existing_options(monkeypatch):
+    """Otherwise, a typo would only be noticed on a GPU."""
     pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
     pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
     from check_list import all_checks
@@ -226,7 +226,7 @@ def test_the_list_of_checks_names_options_that_exist(monkeypatch):
             assert all((PROGRAM.parents[1] / word).is_file() for word in words if word.endswith(".py"))
 
 
-def test_wheels_are_those_that_the_bare_machine_lacks_in_the_locked_versions(monkeypatch, tmp_path, capsys):
+def test_wheels_are_the_missing_packages_in_locked_versions(monkeypatch, tmp_path, capsys):
     import wheels
 
     needed = dict(name.split("==") for name in wheels.missing(wheels.WANTED["checks"]))

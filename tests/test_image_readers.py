@@ -1,4 +1,4 @@
-"""All libraries read an image file alike: the same pixels, or refused by all in one line, and nothing is ever run."""
+"""All libraries read an image file to the same pixels, or reject it in one line; no external program is started."""
 
 import json
 import os
@@ -51,7 +51,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def no_program_is_run(tmp_path, monkeypatch):
-    """A stub where Pillow would look for Ghostscript, which leaves a trace."""
+    """Put a stub for Ghostscript on the path that records whether Pillow runs it."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "gs").write_text(f"#!/bin/sh\ntouch {folder}/ran\n")
@@ -74,7 +74,7 @@ def test_all_libraries_read_the_same_pixels(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_all_libraries_refuse_what_is_no_image_in_one_line(tmp_path, name):
+def test_all_libraries_reject_invalid_images_in_one_line(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(REFUSED[name][0])
     lines = set()
@@ -85,13 +85,13 @@ def test_all_libraries_refuse_what_is_no_image_in_one_line(tmp_path, name):
     assert len(lines) == 1 and lines.pop().isprintable()
 
 
-def test_a_deep_image_keeps_its_levels_in_every_library(tmp_path):
+def test_16_bit_images_keep_their_levels_in_every_library(tmp_path):
     path = tmp_path / "cells.png"
     path.write_bytes(READABLE["I16.png"])
     assert {len(np.unique(read(path))) for read in READERS.values()} == {256}
 
 
-def test_data_sets_of_postscript_are_refused(tmp_path):
+def test_postscript_in_data_sets_is_rejected(tmp_path):
     davis, voc = draw_davis(tmp_path / "davis", frames=4), tmp_path / "voc"
     (voc / "ImageSets/Segmentation").mkdir(parents=True)
     (voc / "ImageSets/Segmentation/val.txt").write_text("a\n")
@@ -144,7 +144,7 @@ def _raise(read: object) -> None:
     raise read
 
 
-def test_hidden_names_are_no_images_to_any_reader(tmp_path):
+def test_hidden_files_are_skipped_by_every_reader(tmp_path):
     folder = tmp_path / "set"
     for name in ("a/1.png", "a/2.png", "a/._1.png", "a/.2.png", ".b/1.png", "._3.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_hidden_names_are_no_images_to_any_reader(tmp_path):
     assert [image.name for image, _ in find_pairs(tmp_path / "ecssd")] == ["x.jpg"]
 
 
-def test_a_spacer_is_cut_to_its_center_at_the_cost_of_a_square(tmp_path, monkeypatch):
+def test_thin_image_is_center_cropped_in_little_memory(tmp_path, monkeypatch):
     path, made, resize = tmp_path / "spacer.png", [], Image.Image.resize
     Image.new("RGB", (4000, 1), (9, 80, 200)).save(path)
 
@@ -187,8 +187,8 @@ def test_a_spacer_is_cut_to_its_center_at_the_cost_of_a_square(tmp_path, monkeyp
         assert max(made) == 64 * 64, name
 
 
-def test_the_knn_of_a_training_reads_as_an_evaluation_does(tmp_path):
-    """Large JPEGs too, which a training's squares are read from at a half or a quarter of their sides."""
+def test_online_knn_reads_images_like_evaluation(tmp_path):
+    """Includes large JPEGs, which training decodes at a half or a quarter of their size."""
     from ssl_eval import Preparation
     from sslzoo import Worker
 

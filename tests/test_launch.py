@@ -1,4 +1,4 @@
-"""The launcher of several processes: how it ends where one of them failed. torchrun's own is not tested here."""
+"""Exit of apps/launch after the failure of a process; torchrun itself is not tested here."""
 
 import importlib.util
 import logging
@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).resolve().parent.parent / "apps" / "launch" / "__main__
 
 @pytest.fixture
 def launch(monkeypatch):
-    """launch(exit codes by rank): what the launcher exits with when those processes fail."""
+    """launch(exit codes by rank) returns the exit code of the launcher when those processes fail."""
     spec = importlib.util.spec_from_file_location("launch_program", PROGRAM)
     assert spec and spec.loader
     program = importlib.util.module_from_spec(spec)
@@ -35,12 +35,12 @@ def launch(monkeypatch):
     return end
 
 
-def test_a_process_that_failed_with_a_line_has_the_last_word(launch, capsys):
+def test_message_of_a_failed_process_is_the_last_line(launch, capsys):
     assert launch({0: 1}) == 1
     assert launch({1: 3}) == 3
     assert capsys.readouterr().err == ""
 
 
-def test_a_process_that_was_killed_is_named(launch, capsys):
+def test_killed_process_is_reported(launch, capsys):
     assert launch({1: -9}) == 137
     assert capsys.readouterr().err == "error: process 1 was ended by SIGKILL\n"

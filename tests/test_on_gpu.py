@@ -1,4 +1,4 @@
-"""What must also hold on a GPU; each test runs in miniature on a CPU where it says something there.
+"""Properties that must also hold on a GPU; tests that are meaningful on a CPU also run there at tiny size.
 
 `uv run pytest -m gpu` runs the GPU's part alone; benchmarks/gpu checks does so first of all.
 """
@@ -32,23 +32,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """Smooth random squares of 48 px."""
+    """Smooth random 48 px images."""
     coarse = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     return (nn.functional.interpolate(coarse, (48, 48), mode="bicubic").clamp(0, 1) * 255).byte()
 
 
 @EVERYWHERE
-def test_crops_are_those_of_the_cpu(images, device):
+def test_crops_match_the_cpu(images, device):
     sizes = torch.full((16, 2), 48)
     boxes = sample_crops(sizes, generator=torch.Generator().manual_seed(0))
     rows, flip = torch.arange(16), torch.arange(16) % 2 == 0
     wanted = crop_each(images, boxes, 32, rows, flip).float()
     found = crop_by_matrices(images.to(device), boxes, 32, rows, flip).cpu().float()
-    assert (found - wanted).abs().mean() < 1.5  # boxes are whole pixels on a CPU alone
+    assert (found - wanted).abs().mean() < 1.5  # boxes are rounded to whole pixels only on a CPU
 
 
 @EVERYWHERE
-def test_augmentations_are_those_of_the_cpu(images, device):
+def test_augmentations_match_the_cpu(images, device):
     sizes, augment = torch.full((16, 2), 48), Augment(size=32, solarize_p=0.2, crop_scale=(1.0, 1.0), crop_ratio=(1, 1))
     draws = augment.draw(sizes, torch.Generator().manual_seed(0))
     wanted, found = augment.apply(images, draws), augment.apply(images.to(device), draws)
@@ -77,7 +77,7 @@ CASES = [pytest.param(name, way, "cpu", id=f"{name}-{way}-cpu") for name, way in
 
 
 @pytest.mark.parametrize(("name", "way", "device"), CASES)
-def test_a_step_in_every_precision_moves_the_weights_to_numbers(name, way, device):
+def test_step_in_every_precision_gives_finite_weights(name, way, device):
     method = build(name, device)
     if way == "channels_last":
         method = method.to(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def build(name: str, device: str) -> Method:
 
 
 @EVERYWHERE
-def test_a_resumed_training_ends_where_it_would_have(tmp_path, monkeypatch, device):
+def test_resumed_training_matches_uninterrupted_training(tmp_path, monkeypatch, device):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
     def trained(steps, start=None):
@@ -123,14 +123,14 @@ def test_a_resumed_training_ends_where_it_would_have(tmp_path, monkeypatch, devi
     method, optimizer = trained(2)
     sslzoo.save_resume(tmp_path / "resume.pt", step=2, method=method, optimizer=optimizer, recipe={})
     resumed, whole = trained(4, tmp_path / "resume.pt")[0].state_dict(), trained(4)[0].state_dict()
-    tolerance = 0 if device == "cpu" else 1e-4  # on a GPU some sums come in any order
+    tolerance = 0 if device == "cpu" else 1e-4  # the order of some sums varies on a GPU
     tensors = [name for name in whole if torch.is_tensor(whole[name])]
     assert all(torch.allclose(resumed[name].float(), whole[name].float(), atol=tolerance) for name in tensors)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("processes", [1, 2])
-def test_processes_over_nccl_find_the_loss_of_one(tmp_path, processes):
+def test_nccl_processes_match_a_single_process(tmp_path, processes):
     if torch.cuda.device_count() < processes:
         pytest.skip(f"needs {processes} CUDA devices, {torch.cuda.device_count()} are visible")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -167,7 +167,7 @@ def test_a_diffusion_model_learns_and_generates(folder, tmp_path, device):
 
 
 @EVERYWHERE
-def test_batches_reach_the_device_as_they_were_read(folder, device):
+def test_batches_on_the_device_equal_the_files(folder, device):
     words = {"batch_size": 4, "size": 32, "seed": 1}
     plain = FolderLoader(folder, **words).epoch(0)
     for wanted, batch in zip(plain, FolderLoader(folder, **words, device=device, workers=1).epoch(0), strict=True):
@@ -177,8 +177,8 @@ def test_batches_reach_the_device_as_they_were_read(folder, device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
-def test_the_peak_of_this_gpu_is_known_and_is_one():
-    """A large matrix product reaches a good share of it, and no more than all."""
+def test_peak_flops_of_this_gpu():
+    """A large matrix product reaches a good fraction of the peak and does not exceed it."""
     peak = sslzoo.peak_flops(torch.device("cuda"))
     assert peak is not None, torch.cuda.get_device_name()
     matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
@@ -194,7 +194,7 @@ def test_the_peak_of_this_gpu_is_known_and_is_one():
 
 
 @EVERYWHERE
-def test_a_recorded_step_is_the_plain_one(monkeypatch, device):
+def test_captured_step_matches_the_eager_step(monkeypatch, device):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
     from cuda_graphs import LossAndGradients
 
@@ -214,7 +214,7 @@ def test_a_recorded_step_is_the_plain_one(monkeypatch, device):
 
 
 @EVERYWHERE
-def test_what_is_made_ahead_comes_in_order(monkeypatch, device):
+def test_items_made_ahead_keep_their_order(monkeypatch, device):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
     from cuda_graphs import prefetch
 

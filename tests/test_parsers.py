@@ -1,4 +1,4 @@
-"""Every command's every subcommand builds its parser and shows its options: two options of one name cannot."""
+"""Every subcommand of every command builds its parser and prints help; duplicate option names would fail."""
 
 import importlib
 import re
@@ -16,7 +16,7 @@ from viewgen.generator import GENERATORS
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("pairquality", "ssl_eval", "sslzoo", "viewgen")
-# Programs whose first word chooses; those that tyro lists are read off their help.
+# Programs that dispatch on their first argument; subcommands of tyro are read from its help.
 WORDS = {
     "ssl_eval": ["report"],
     "apps/evaluate": ["retrieval", "copies", "video", "slides", "segmentation"],
@@ -28,7 +28,7 @@ PROGRAMS = sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob
 
 
 def show_help(command: str, *words: str) -> str:
-    """What ``command WORDS --help`` prints, run in this process; it must end well."""
+    """Run ``command WORDS --help`` in this process, check that it succeeds, and return its output."""
     before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
     sys.argv = [command, *words, "--help"]
     try:
@@ -49,13 +49,13 @@ def show_help(command: str, *words: str) -> str:
 
 
 def subcommands(shown: str) -> list[str]:
-    """Those that tyro's help lists."""
+    """Return the subcommands that tyro's help lists."""
     listed = re.search(r"\{([\w,.-]+(?:\s*,\s*[\w.-]+)*)\}", shown.partition("options")[0].replace("\n", ""))
     return listed[1].split(",") if listed else []
 
 
 @pytest.mark.parametrize("command", [*LIBRARIES, *PROGRAMS])
-def test_every_subcommand_shows_its_options(command):
+def test_every_subcommand_has_help(command):
     shown = show_help(command)
     texts = {word: show_help(command, word) for word in WORDS.get(command) or subcommands(shown)}
     assert all("--" in text for text in texts.values()), texts
@@ -66,12 +66,12 @@ def test_every_subcommand_shows_its_options(command):
 
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("command", ["generate", "embed"])
-def test_every_generator_has_its_options(command, name):
+def test_every_generator_has_help(command, name):
     shown = show_help("viewgen", command, "--generator", name)
     assert "--device" in shown and len(set(re.findall(r"^\W*(--[\w-]+) ", shown, re.MULTILINE))) > 8
 
 
-def test_both_commands_that_generate_have_the_same_defaults(monkeypatch):
+def test_both_generate_commands_have_the_same_defaults(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "apps" / "generate"))
     app = runpy.run_path(str(ROOT / "apps" / "generate" / "__main__.py"))["Generate"]
     ours, theirs = ({field.name: field.default for field in fields(kind)} for kind in (app, cli.Generate))
@@ -84,7 +84,7 @@ def test_both_commands_that_generate_have_the_same_defaults(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "steps"), [({}, 2000), ({"steps": 5}, 10), ({"steps": 5, "autoencoder_steps": 7}, 7), ({"steps": 0}, 1)]
 )
-def test_a_short_trial_of_a_diffusion_model_has_a_short_autoencoder(options, steps):
+def test_short_diffusion_training_shortens_the_autoencoder_training(options, steps):
     app = runpy.run_path(str(ROOT / "apps" / "train_generator" / "__main__.py"))
     chosen = app["TrainGenerator"](images=Path("x"), encoder="x", out=Path("x"), preset="64-small", **options)
     assert app["autoencoder_steps"](chosen, 2000) == steps

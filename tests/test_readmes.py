@@ -1,4 +1,4 @@
-"""Every command in a README's code blocks is taken by the parser of its program."""
+"""Every command in the code blocks of READMEs is accepted by the parser of its program."""
 
 import argparse
 import re
@@ -34,15 +34,15 @@ OTHERS = (
     "image",
     "read_rgb",
 )
-"""What else a block's line may begin with: tools, and core's few lines of Python."""
+"""Other first words of lines in code blocks: tools, and Python code of the core README."""
 
 
 class Parsed(BaseException):
-    """The options were understood; nothing shall run."""
+    """Raised in place of running a program, after its options were parsed."""
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of code blocks, of four spaces or fenced as a shell's; a backslash joins two."""
+    """Return the lines of indented and shell code blocks, with lines joined at a backslash."""
     text = re.sub(r"```(?:bash|sh)\n(.*?)```", lambda found: re.sub(r"(?m)^", "    ", found[1]), text, flags=re.DOTALL)
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     text = re.sub(r"\\\n\s*", "", text)
@@ -50,13 +50,13 @@ def lines_of(text: str) -> list[str]:
 
 
 def place_of_program(words: list[str]) -> int | None:
-    """Where a line of words names a program of ours."""
+    """Return the position of the first program of this repository in a command line."""
     ours = [word in INSTALLED or word.startswith(("apps/", "benchmarks/")) for word in words]
     return ours.index(True) if any(ours) and words[0] not in ("pytest", "python") else None
 
 
 def commands() -> dict[str, list[list[str]]]:
-    """Program: the arguments it is given, in all READMEs."""
+    """Return the argument lists of each program in all READMEs."""
     found: dict[str, list[list[str]]] = {}
     for readme in READMES:
         for line in lines_of(readme.read_text()):
@@ -66,7 +66,7 @@ def commands() -> dict[str, list[list[str]]]:
                 assert not words or words[0].startswith(OTHERS), f"{readme}: what is {line!r}?"
                 continue
             arguments = [word.strip("[]") for word in words[place + 1 :]]
-            if not {"RECIPE", "..."} & set(arguments):  # which the reader fills in
+            if not {"RECIPE", "..."} & set(arguments):  # placeholders
                 found.setdefault(words[place], []).append(arguments)
     return found
 
@@ -74,7 +74,7 @@ def commands() -> dict[str, list[list[str]]]:
 COMMANDS = commands()
 
 
-def test_the_commands_are_found():
+def test_readmes_have_commands_of_every_program():
     assert {
         "apps/pretrain",
         "apps/evaluate",
@@ -88,7 +88,7 @@ def test_the_commands_are_found():
 
 
 @pytest.mark.parametrize("program", COMMANDS)
-def test_the_commands_of_readmes_are_understood(program, monkeypatch, capsys):
+def test_commands_in_readmes_parse(program, monkeypatch, capsys):
     def only_parse(parse):
         def parsed(*args, **options):
             parse(*args, **options)
@@ -116,7 +116,7 @@ def test_the_commands_of_readmes_are_understood(program, monkeypatch, capsys):
 
 
 def forget_programs() -> None:
-    """Programs name their modules alike."""
+    """Remove modules of programs, which share names."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if file.startswith((str(ROOT / "apps"), str(ROOT / "benchmarks"))):

@@ -162,7 +162,7 @@ def test_the_rate_follows_the_batch(app, name, batch, lr):
     assert dataclasses.replace(recipe, lr_scaling="none").lr == recipe.base_lr
 
 
-def test_the_lowest_rate_follows_the_highest_where_the_source_scales_it(app):
+def test_final_lr_scales_with_the_peak_as_in_the_sources(app):
     """end_lr = base_lr * 0.001 in main_vicreg.py and Barlow Twins' main.py; DINO's --min_lr is not scaled."""
     for name, follows in {"imagenet-vicreg": True, "imagenet-barlow-twins": True, "imagenet-dino": False}.items():
         recipe = app.recipes.RECIPES[name]()
@@ -184,10 +184,10 @@ BICUBIC = {
     "cifar10-moco-v3",  # vturrisi/solo-learn solo/data/pretrain_dataloader.py
     "cifar10-vicreg",
 }
-"""The others are torchvision's default, bilinear, in their sources: MoCo v2 and v3, SimSiam, SwAV, lightly."""
+"""The sources of the others use torchvision's default, bilinear: MoCo v2 and v3, SimSiam, SwAV, lightly."""
 
 
-def test_crops_are_interpolated_as_in_the_sources(app):
+def test_crop_interpolation_matches_the_sources(app):
     for name, make in app.recipes.RECIPES.items():
         views = make().augmentation
         for augment in (views.first, views.second, views.local or views.first):
@@ -195,7 +195,7 @@ def test_crops_are_interpolated_as_in_the_sources(app):
 
 
 @pytest.mark.parametrize("name", ["cifar10-simclr", "imagenet-simclr", "imagenet-vicreg", "imagenet-barlow-twins"])
-def test_residual_blocks_start_at_zero_where_they_do_in_the_sources(app, name):
+def test_zero_init_residual_matches_the_sources(app, name):
     backbone = sslzoo.create_backbone(**app.recipes.RECIPES[name]().architecture)
     last = [getattr(block, "bn3", block.bn2) for block in backbone.modules() if hasattr(block, "bn2")]
     assert last and not any(norm.weight.any() for norm in last)
@@ -223,7 +223,7 @@ def test_crops_are_those_of_the_sources(app):
         assert (views.local.size, views.local.crop_scale, views.local_count) == expected
 
 
-def test_moco_v2_splits_its_batch_norm_as_8_gpus_do(app):
+def test_moco_v2_recipes_split_batch_norm_into_8(app):
     """facebookresearch/moco trains on 8 GPUs with batch norm per GPU; its CIFAR-10 demo sets --bn-splits 8."""
     names = [name for name, make in app.recipes.RECIPES.items() if make().method == "moco-v2"]
     assert len(names) == 5
@@ -317,7 +317,7 @@ FAMILIES = {
 
 
 def with_backbone(app, recipe, backbone: str, said: list[str]):
-    """The recipe as `--backbone` changes it, and a family's options that make it small."""
+    """Return the recipe adapted to a backbone, with options that make the backbone small."""
     changed = dataclasses.replace(recipe, backbone=backbone)
     return app.backbone.fit_backbone(
         dataclasses.replace(changed, backbone_options={**changed.backbone_options, **FAMILIES[backbone]}), said.append
@@ -325,7 +325,7 @@ def with_backbone(app, recipe, backbone: str, said: list[str]):
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_every_recipe_builds_with_networks_of_timm_or_says_what_to_choose(app, backbone):
+def test_every_recipe_builds_with_timm_networks_or_suggests_another(app, backbone):
     found = {}
     for name, make in app.recipes.RECIPES.items():
         recipe, said = make(), []
@@ -345,7 +345,7 @@ def test_every_recipe_builds_with_networks_of_timm_or_says_what_to_choose(app, b
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("name", ["small-dino", "small-moco-v2", "small-swav", "imagenet-dino"])
-def test_networks_of_timm_take_a_step(app, name, backbone):
+def test_timm_networks_take_a_step(app, name, backbone):
     if name == "small-swav" and "convnext" in backbone:
         return
     recipe = dataclasses.replace(smallest(app, name), backbone_options=app.recipes.RECIPES[name]().backbone_options)
@@ -357,7 +357,7 @@ def test_networks_of_timm_take_a_step(app, name, backbone):
     take_a_step(app, with_backbone(app, dataclasses.replace(recipe, augmentation=views), backbone, []))
 
 
-def test_a_torchvision_network_keeps_its_stem_and_loses_what_it_has_not(app):
+def test_unsupported_options_of_torchvision_networks_are_dropped(app):
     recipe, said = dataclasses.replace(app.recipes.RECIPES["small-simclr"](), backbone="resnet18"), []
     assert app.backbone.fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
     assert said == ["resnet18 has no option stem_stride, width, set by small-simclr: ignored"]
@@ -386,7 +386,7 @@ def read_arguments(app):
     return program.read_arguments
 
 
-def test_a_typo_in_a_recipes_name_names_the_nearest(read_arguments):
+def test_typo_in_recipe_name_suggests_the_closest(read_arguments):
     with pytest.raises(ValueError, match=r"got 'cifar10-dno'; did you mean cifar10-dino or "):
         read_arguments(["cifar10-dno", "--data", "x"])
     with pytest.raises(ValueError, match=r"got 'lop'; did you mean loop"):
@@ -394,7 +394,7 @@ def test_a_typo_in_a_recipes_name_names_the_nearest(read_arguments):
 
 
 @pytest.mark.parametrize("recipe", [["small-dino", "--data", "x"], ["loop"], []])
-def test_a_typo_in_an_option_names_that_of_this_recipe_alone(read_arguments, capsys, recipe):
+def test_typo_in_option_refers_to_the_recipe(read_arguments, capsys, recipe):
     with pytest.raises(SystemExit):
         read_arguments([*recipe, "--epohcs", "3"])
     printed = capsys.readouterr().err
@@ -408,11 +408,11 @@ def test_the_arguments_of_a_recipe_and_of_the_loop_are_read(read_arguments):
     assert read_arguments([]) == read_arguments(["loop"])
 
 
-def test_a_curve_of_one_point_is_seen(app, tmp_path):
+def test_curve_of_one_point_is_visible(app, tmp_path):
     for name, steps in {"one": 1, "two": 2}.items():
         (tmp_path / name).mkdir()
         rows = [json.dumps({"step": step, "loss": 1.0}) for step in range(steps)]
         (tmp_path / name / "log.jsonl").write_text("\n".join(rows) + "\n")
         app.pictures.draw_curves(tmp_path / name, tmp_path / f"{name}.png")
         red, _, blue = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), int).transpose(2, 0, 1)
-        assert (blue - red > 100).sum() > 20  # matplotlib's first color is a blue
+        assert (blue - red > 100).sum() > 20  # the first color of matplotlib is blue

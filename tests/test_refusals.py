@@ -1,4 +1,4 @@
-"""What every command does where it cannot write, where its device is not here, and where another one writes already."""
+"""Behavior of every command with an unwritable path, a missing device, or a second writer."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ LOCKED = ("pretrain", "loop", "train_generator", "pack")
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory, save_untrained) -> Path:
-    """A folder of images, one that is empty, and a backbone."""
+    """A folder of images, an empty folder, and a backbone."""
     root = tmp_path_factory.mktemp("refusals")
     for place in range(4):
         (root / "IMAGES").mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def filled(tmp_path_factory, save_untrained) -> Path:
 
 @pytest.fixture
 def ended(filled, programs):
-    """ended(name, *options): the last line of a program that fails, alone on standard error."""
+    """ended(name, *options) runs a failing program and returns its only line on standard error."""
 
     def run(name: str, *options: object, **env: str) -> str:
         program, *given = WRITERS[name]
@@ -48,12 +48,12 @@ def ended(filled, programs):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_place_that_cannot_be_made_is_one_line(ended, name):
+def test_uncreatable_folder_is_reported_in_one_line(ended, name):
     assert ended(name, "--out", "/proc/x/y.html").startswith("error: cannot write /proc/x")
 
 
 @pytest.mark.parametrize("name", ["pretrain", "pack", "inspect"])
-def test_a_file_in_the_way_is_one_line(ended, name, tmp_path):
+def test_file_in_place_of_a_folder_is_reported_in_one_line(ended, name, tmp_path):
     (tmp_path / "file").touch()
     told = ended(name, "--out", tmp_path / "file" / "y.html")
     assert told.startswith("error: cannot write") and "a file stands where a folder is needed" in told
@@ -61,21 +61,21 @@ def test_a_file_in_the_way_is_one_line(ended, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", WITH_DEVICE)
-def test_a_device_that_is_not_here_is_one_line(ended, name, tmp_path):
+def test_missing_device_is_reported_in_one_line(ended, name, tmp_path):
     told = ended(name, "--out", tmp_path / "out", "--device", "cuda:1", CUDA_VISIBLE_DEVICES="")
     assert told.startswith("error: expected a device of this machine, got cuda:1")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_the_second_of_two_at_once_is_told_who_writes(ended, name, tmp_path):
+def test_second_writer_is_rejected_with_the_process_id(ended, name, tmp_path):
     with lock_folder(tmp_path / "out"):
         told = ended(name, "--out", tmp_path / "out")
         assert f"{tmp_path / 'out'} is being written by process " in told
         assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
-def test_libraries_commands_where_they_cannot_write(filled, tmp_path, monkeypatch, capsys):
+def test_library_commands_report_unwritable_paths(filled, tmp_path, monkeypatch, capsys):
     import ssl_eval.cli
     import viewgen.cli
 
@@ -96,7 +96,7 @@ def test_libraries_commands_where_they_cannot_write(filled, tmp_path, monkeypatc
             assert "error: cannot write" in told, (cli, out)
 
 
-def test_one_process_at_a_time_writes_a_file_of_pairquality(filled, tmp_path):
+def test_pairquality_files_are_locked(filled, tmp_path):
     import pairquality.cli
 
     with lock_file(tmp_path / "x.safetensors"), pytest.raises(ValueError, match="is being written by"):

@@ -74,7 +74,7 @@ def test_apps_and_benchmarks_never_import_each_other():
 
 
 def test_image_files_are_opened_in_one_place():
-    """Pillow's own opening takes formats that run programs; genviews_core.images is the reading that all share."""
+    """Image.open accepts formats that start programs; all code must use genviews_core.images."""
     opening = ROOT / "packages/core/src/genviews_core/images.py"
     for path in SOURCES:
         if "tests" in path.parts or path == opening:
@@ -102,8 +102,8 @@ def test_every_library_gives_the_same_weights_the_same_hash():
     assert hashes == {backbone_hash(network)}
 
 
-def test_no_message_names_a_package_of_ours_on_an_index():
-    """Our distributions are on no index: whoever registers their names there would be installed."""
+def test_no_message_suggests_installing_our_packages_from_an_index():
+    """Our packages are on no index; a stranger could register their names."""
     ours = {"viewgen", "pairdata", "pairquality", "sslzoo", "ssl-eval", "genviews"}
     for path in [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("*/*/*.py"), *ROOT.glob("packages/*/README.md")]:
         for found in re.findall(r"\bpip install ([^`;,\n]*)", path.read_text()):

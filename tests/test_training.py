@@ -75,7 +75,7 @@ def test_a_signal_ends_a_step_and_the_same_command_goes_on_to_the_last_bit(folde
         assert torch.equal(tensor, saved[1]["extra"]["probe"][name])
 
 
-def test_what_is_about_to_be_trained_is_said_before_the_first_step(told):
+def test_training_summary_is_logged_before_the_first_step(told):
     assert told["resumed"].splitlines() == [
         "cifar10-dino: 40 images, 2 x 2 steps of 16 images, policy genview",
         "resnet10: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "
@@ -83,8 +83,8 @@ def test_what_is_about_to_be_trained_is_said_before_the_first_step(told):
     ]
 
 
-def test_images_that_do_not_fill_a_batch_make_a_smaller_one(folder, told):
-    """40 images in 16 parts of one size: 32 at once, and the same when the run is looked at again."""
+def test_batch_size_is_reduced_to_the_number_of_images(folder, told):
+    """40 images with 16 accumulation steps: batch size 32, also when the run is started again."""
     first, second, *_ = told["few"].splitlines()
     assert first == (
         "40 images do not fill a batch of 64: the batch is 32, the learning rate 6.25e-05 (--lr-scaling linear)"

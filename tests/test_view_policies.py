@@ -170,14 +170,14 @@ def multi_crop(app, policy: str, crops: str):
     return torch.stack([synthetic(view) for view in views])
 
 
-def test_genview_draws_one_of_all_views_to_be_synthetic(app):
+def test_genview_makes_one_random_view_synthetic(app):
     """MultiView.random_choose of xiaojieli0903/genview: SwAV's 2 + 6 crops have one synthetic view of eight."""
     drawn = multi_crop(app, "genview", "one")
     assert (drawn.sum(0) == 1).all()
     assert all(60 < count < 140 for count in drawn.sum(1).tolist())
 
 
-def test_genview_with_half_of_the_crops_takes_them_from_both_images_in_turn(app):
+def test_genview_with_half_of_the_crops_alternates_between_images(app):
     drawn = multi_crop(app, "genview", "half")
     assert (drawn.sum(0) == 4).all() and torch.equal(drawn[::2], drawn[:1].expand(4, -1))
     assert torch.equal(multi_crop(app, "gensis", "one"), multi_crop(app, "gensis", "half"))

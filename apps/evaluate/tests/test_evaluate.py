@@ -131,7 +131,7 @@ def test_every_kind_of_protocol(folder):
     assert {row["data"] for row in [*knn, *semi]} == {f"{folder.name}/test"}
 
 
-def test_an_unreadable_test_image_is_left_out_and_counted(folder, tmp_path, capsys):
+def test_unreadable_test_images_are_skipped_and_counted(folder, tmp_path, capsys):
     shutil.copytree(folder / "test/images", tmp_path / "test")
     lost = sorted(tmp_path.glob("test/*/*"))[3]
     lost.unlink()

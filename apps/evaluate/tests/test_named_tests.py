@@ -75,7 +75,7 @@ def measured(module, folder: Path, backbone: str, data: str, *options: str) -> d
 
 
 @pytest.mark.parametrize("architecture", [TRANSFORMER, DINO])
-def test_transformers_see_any_size_as_dinos_does(architecture):
+def test_vision_transformers_of_any_size_match_dino(architecture):
     network = sslzoo.create_backbone(**architecture).eval()
     network.load_state_dict(small_weights())
     images = torch.randn(2, 3, 70, 41, generator=torch.Generator().manual_seed(0))
@@ -97,8 +97,8 @@ DYNAMIC = {"name": "timm/vit_tiny_patch16_224", "dynamic_img_size": True}
     ],
     ids=["dino", "timm", "registers", "registers without positions"],
 )
-def test_transformers_of_dynamic_sizes_are_called_as_they_are(options):
-    """At the frames of DAVIS and at images of Oxford and Paris; 9 x 4 patches are as many as 6 x 6."""
+def test_dynamic_size_transformers_are_called_directly(options):
+    """At sizes as in DAVIS, Oxford and Paris; 9 x 4 patches have the same count as a 6 x 6 grid."""
     network = sslzoo.create_backbone(depth=1, embed_dim=24, num_heads=3, **options).eval()
     for height, width in ((224, 448), (320, 240), (480, 832), (144, 64), (128, 32)):
         images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -124,7 +124,7 @@ def test_retrieval_with_options(folder):
     assert {protocol for protocol, _ in found.values()} == {"size=224 multi-scale cropped distractors=30"}
 
 
-def test_a_full_disk_loses_no_result(folder, capsys):
+def test_full_disk_loses_no_result(folder, capsys):
     with pytest.raises(
         ValueError, match=r"^cannot write /dev/full: [^\n]*results are printed as lines to append to it$"
     ):

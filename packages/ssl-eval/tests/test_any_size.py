@@ -1,4 +1,4 @@
-"""Networks on images of any size: their own answer where they have one, DINO's positions where they have not."""
+"""Networks on images of any size: called directly if supported, otherwise with positions resampled as in DINO."""
 
 import sys
 from pathlib import Path
@@ -26,12 +26,12 @@ OFFICIAL = {
 
 
 def positions() -> torch.Tensor:
-    """Of a class token and 4 x 4 patches, 4 features each."""
+    """Position embeddings of a class token and 4 x 4 patches, with 4 features each."""
     return (0.7 * torch.arange(17 * 4).float()).sin().reshape(1, 17, 4)
 
 
 class Resampling(SmallTransformer):
-    """As timm's with `dynamic_img_size`, and as DINO's: images of any size, by a rule of its own."""
+    """A network that supports any size by its own rule, like DINO's, or timm's with `dynamic_img_size`."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ def test_positions_are_resampled_as_dino_does(grid):
 
 
 @pytest.mark.parametrize("size", [(72, 32), (32, 72), (16, 24), (32, 32)])
-def test_a_network_that_takes_any_size_is_called_as_it_is(size):
+def test_network_of_any_size_is_called_directly(size):
     network, images = Resampling().eval(), torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         direct = network(images)
@@ -67,13 +67,13 @@ def test_a_network_that_takes_any_size_is_called_as_it_is(size):
     assert set(network.sizes) == {size}
 
 
-def test_a_network_of_one_size_is_fitted():
+def test_fixed_size_network_is_adapted():
     network, generator = SmallTransformer().eval(), torch.Generator().manual_seed(0)
     native, other = (torch.randn(2, 3, *size, generator=generator) for size in ((32, 32), (50, 71)))
     with torch.no_grad():
         assert torch.equal(AnySize(network)(native), network(native))
         assert torch.equal(AnySize(network)(other), AnySize(network)(other[..., :48, :64]))
-        assert torch.equal(network(native), AnySize(network)(native))  # its positions are its own again
+        assert torch.equal(network(native), AnySize(network)(native))  # the original positions are restored
         three = MultiScale(AnySize(network))(other)
     torch.testing.assert_close(three.norm(dim=1), torch.ones(2))
     with pytest.raises(ValueError, match="an image of 50 x 7 pixels is less than a patch of 8 x 8"):
@@ -83,7 +83,7 @@ def test_a_network_of_one_size_is_fitted():
 
 
 @pytest.mark.parametrize("fault", [AssertionError, RuntimeError])
-def test_a_network_of_one_size_alone_is_named(fault):
+def test_unsupported_size_is_reported(fault):
     class Strict(nn.Module):
         def forward(self, images):
             if images.shape[-1] != 32:
@@ -101,8 +101,8 @@ def test_a_network_of_one_size_alone_is_named(fault):
         AnySize(network)(torch.zeros(1, 3, 33, 42))
 
 
-def test_patches_that_overlap_do_not_tile():
-    """PVT v2's first stage: patches of 7 pixels, every 4; images are not cut to multiples of 7."""
+def test_overlapping_patches_are_not_cropped():
+    """PVT v2's first stage has 7 px patches with stride 4; images are not cropped to multiples of 7."""
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network.patch_embed = nn.Module()
     network.patch_embed.patch_size, network.patch_embed.proj = (7, 7), nn.Conv2d(3, 4, 7, 4)
@@ -111,7 +111,7 @@ def test_patches_that_overlap_do_not_tile():
     assert patch_of(network) == (7, 7)
 
 
-def test_tokens_before_the_patches():
+def test_prefix_token_count():
     network = SmallTransformer()
     assert prefix_of(network) == 1
     network.num_prefix_tokens = 5

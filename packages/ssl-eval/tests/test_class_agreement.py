@@ -4,7 +4,7 @@ import torch
 from ssl_eval import class_agreement, far_agreement
 
 
-def test_the_share_and_its_error_are_those_of_a_count():
+def test_share_and_standard_error():
     torch.manual_seed(0)
     predicted, source = torch.randint(4, (2, 500))
     hits = [float(guess == truth) for guess, truth in zip(predicted.tolist(), source.tolist(), strict=True)]
@@ -13,7 +13,7 @@ def test_the_share_and_its_error_are_those_of_a_count():
     assert found.error == pytest.approx(100 * torch.tensor(hits).std(correction=0).item() / 500**0.5, rel=1e-5)
 
 
-def test_far_images_have_the_share_of_chance_and_never_meet_themselves():
+def test_far_agreement_is_at_chance_and_never_compares_an_image_with_itself():
     source = torch.arange(10).repeat_interleave(500)
     assert class_agreement(source, source).share == 100
     assert far_agreement(source, source).share == pytest.approx(10, abs=1.5)
@@ -21,7 +21,7 @@ def test_far_images_have_the_share_of_chance_and_never_meet_themselves():
     assert all(far_agreement(one_each, one_each, seed=seed).share == 0 for seed in range(20))
 
 
-def test_what_cannot_be_compared_is_told():
+def test_invalid_inputs_are_rejected():
     with pytest.raises(ValueError, match="at least one view"):
         class_agreement(torch.zeros(0).long(), torch.zeros(0).long())
     with pytest.raises(ValueError, match="got 2 and 3"):

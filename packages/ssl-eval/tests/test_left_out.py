@@ -1,4 +1,4 @@
-"""Test images that cannot be read: what remains is measured as if they had never been there, or the end is a line."""
+"""Unreadable test images: the others are evaluated as if these did not exist, or an error is raised."""
 
 import sys
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_retrieval(tmp_path):
         evaluate_revisited(SmallTransformer(), data, Preparing(on_unreadable=left_out), size=64)
 
 
-def test_copies_of_a_lost_original_are_left_out_too(tmp_path):
+def test_copies_of_an_unreadable_original_are_skipped(tmp_path):
     whole, less = (draw_copydays(tmp_path / name, originals=4) for name in ("whole", "less"))
     for name in ("original/200100.jpg", "jpegqual/3/200100.jpg", "strong/200101.jpg", "strong/200102.jpg"):
         (less / name).unlink()
@@ -87,12 +87,12 @@ def test_videos(tmp_path):
         evaluate_davis(SmallTransformer(), videos[:1], *arguments, on_unreadable=left_out)
 
 
-def test_the_count_is_in_the_result(tmp_path):
+def test_skipped_count_is_in_the_result(tmp_path):
     whole = Result(
         task="knn", metric="top1", value=80.0, protocol="k=20", backbone="a", data="b", seed=0, machine="c", seconds=1.0
     )
     lacking = replace(whole, left_out=2)
     append_result(tmp_path / "results.jsonl", lacking)
     assert read_results(tmp_path / "results.jsonl") == [lacking] and '"left_out": 2' in lacking.line()
-    append_result(tmp_path / "results.jsonl", whole)  # the files were mended
+    append_result(tmp_path / "results.jsonl", whole)  # the files were repaired
     assert read_results(tmp_path / "results.jsonl") == [whole] and "left_out" not in whole.line()

@@ -78,8 +78,8 @@ def test_the_table_is_of_objects():
     assert davis_table([falling])["J-Decay"] == pytest.approx(75)
 
 
-def test_numbers_with_gaps_count_the_objects_that_are_there():
-    """The official code counts the numbers between as perfectly followed: F 71.59 and 97.76 instead of 14.76."""
+def test_absent_object_numbers_are_ignored():
+    """The official code counts absent numbers as perfectly segmented: F 71.59 and 97.76 instead of 14.76."""
     truth, found = np.zeros((5, 40, 60), int), np.zeros((5, 40, 60), int)
     truth[:, 5:15, 5:25], truth[:, 25:35, 30:50] = 1, 2
     found[:, 5:15, 8:25], found[:, 26:35, 30:55] = 1, 2

@@ -150,8 +150,8 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_names_of_strangers_are_shown_and_neither_run_nor_drawn(name, tmp_path):
-    """No cell of CSV begins a formula, whatever separates the cells; a line of Markdown stays one, without markup."""
+def test_untrusted_names_are_escaped(name, tmp_path):
+    """No CSV cell starts a formula, with any separator; Markdown lines stay single lines without markup."""
     odd = {"recipe": name, "data": name, "task": name, "metric": name, "protocol": name, "machine": name}
     append_result(tmp_path / "odd.jsonl", result(**odd, backbone=name))
     write_report([tmp_path / "odd.jsonl"], tmp_path / "out", title=name)

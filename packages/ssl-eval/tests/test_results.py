@@ -130,8 +130,8 @@ def test_lines_of_other_types_and_unwritable_files_are_told_in_a_line(tmp_path):
     assert read_results(tmp_path / "new/results.jsonl") == []
 
 
-def test_what_cannot_be_written_is_printed_to_be_appended(tmp_path, capsys):
-    """A full disk: /dev/full takes nothing."""
+def test_unwritable_results_are_printed(tmp_path, capsys):
+    """Writing to /dev/full fails like a full disk."""
     found, path = [result(seed=seed, recipe="B\udc80ume") for seed in range(3)], tmp_path / "results.jsonl"
     append_results(path, found)
     assert read_results(path) == found and capsys.readouterr().out == ""
@@ -143,7 +143,7 @@ def test_what_cannot_be_written_is_printed_to_be_appended(tmp_path, capsys):
     assert read_results(tmp_path / "by hand.jsonl") == found
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_results_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the results in .*: Is a directory; give a file"):
         read_results(tmp_path)
 

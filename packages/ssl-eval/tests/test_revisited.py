@@ -86,7 +86,7 @@ def test_mistakes_are_named(folder, tmp_path):
     nothing = [{**each, "easy": [], "hard": []} for each in truth["gnd"]]
     with pytest.raises(ValueError, match=r"gnd_x\.pkl names no image to find: expected easy or hard ones"):
         read_revisited(written(gnd=nothing))
-    assert len(read_revisited(written(gnd=[*nothing[:4], truth["gnd"][4]])).judged) == 5  # queries without any remain
+    assert len(read_revisited(written(gnd=[*nothing[:4], truth["gnd"][4]])).judged) == 5  # such queries are kept
     with pytest.raises(ValueError, match=r"no ground truth: KeyError 'gnd'"):
         (tmp_path / "gnd_x.pkl").write_bytes(pickle.dumps({"imlist": [], "qimlist": []}))
         read_revisited(tmp_path)

@@ -1,4 +1,4 @@
-"""Lists and tables of users: whole lines of UTF-8, or one line that names the file."""
+"""User-provided text files: UTF-8 lines, or an error that names the file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ssl_eval.slides.csv_labels import slides_of_csv
 from ssl_eval.text_files import read_names, read_text
 
 
-def test_names_are_lines_that_hold_something(tmp_path):
+def test_read_names_skips_empty_lines(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffa/\xe4.png \r\n\n  b.png".encode())
     assert read_names(tmp_path / "list.txt") == ["a/\xe4.png", "b.png"]
 
@@ -18,14 +18,14 @@ def test_names_are_lines_that_hold_something(tmp_path):
 @pytest.mark.parametrize(
     "read", [read_text, lambda path: listed_subset(path, []), lambda path: slides_of_csv(path, path)]
 )
-def test_other_encodings_are_named_with_the_file(read, tmp_path):
+def test_non_utf8_files_are_rejected(read, tmp_path):
     path = tmp_path / "latin.csv"
     path.write_bytes("image_id,isup_grade\n\xe4,1\n".encode("latin1"))
     with pytest.raises(ValueError, match=r"^expected UTF-8 text in .*latin\.csv, got the byte 0xe4; save it as UTF-8$"):
         read(path)
 
 
-def test_what_is_no_file_is_named(tmp_path: Path):
+def test_folders_are_rejected(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^cannot read .*: Is a directory$"):
         read_text(tmp_path)
     with pytest.raises(ValueError, match=r"is no pickle that can be read .IsADirectoryError"):

@@ -98,7 +98,7 @@ def test_embeddings_of_ones_own_and_mistakes(tmp_path):
         embed_slides(infinite, slides(tmp_path, (2,)), Reader(), tmp_path / "kept", about=ABOUT)
 
 
-def test_a_name_as_long_as_a_folder_s_may_be_is_kept(tmp_path):
+def test_longest_slide_name_is_cached(tmp_path):
     every = [Slide(name=f"a/{letter * 255}", place=tmp_path, label=0) for letter in "xy"]
     (tmp_path / "0.png").write_text("3")
     embed_slides(Means(), every, Reader(), tmp_path / "kept", about=ABOUT)

@@ -92,7 +92,7 @@ def test_maps_of_resnets_are_followed_too(folder):
 
 
 def renumbered(folder: Path, place: Path, numbers: dict[int, int]) -> list[Video]:
-    """The same videos with other numbers of objects."""
+    """Copy the videos with other object numbers."""
     shutil.copytree(folder, place)
     table = np.array([numbers.get(each, each) for each in range(256)], np.uint8)
     for path in place.glob("Annotations/480p/*/*.png"):
@@ -101,7 +101,7 @@ def renumbered(folder: Path, place: Path, numbers: dict[int, int]) -> list[Video
 
 
 @pytest.mark.parametrize("numbers", [{1: 3, 2: 38}, {1: 9, 2: 4}, {2: 254}])
-def test_objects_are_measured_whatever_their_numbers(folder, tmp_path, numbers):
+def test_metrics_do_not_depend_on_object_numbers(folder, tmp_path, numbers):
     videos = renumbered(folder, tmp_path / "DAVIS", numbers)
     usual, other = (
         {each.number: each for each in evaluate_davis(SmallTransformer(), [each[1]], FRAMES, OPTIONS)}
@@ -117,12 +117,12 @@ def test_objects_are_measured_whatever_their_numbers(folder, tmp_path, numbers):
     ] * 2
 
 
-def test_void_is_no_object(folder, tmp_path):
+def test_void_is_not_an_object(folder, tmp_path):
     videos = renumbered(folder, tmp_path / "some", {2: 255})
     assert remarks_on(videos)[0] == "slide: 255 in the first mask is void and counts as background"
     assert [each.number for each in evaluate_davis(SmallTransformer(), videos[:1], FRAMES, OPTIONS)] == [1]
     assert remarks_on(read_davis(folder)) == []
-    binary = renumbered(folder, tmp_path / "all", {1: 255, 2: 255})  # as DAVIS 2016 draws its one object
+    binary = renumbered(folder, tmp_path / "all", {1: 255, 2: 255})  # like the single object of DAVIS 2016
     said = r"00000\.png has no object to follow: expected numbers from 1 to 254, got 0 and 255, which is void"
     with pytest.raises(ValueError, match=said):
         remarks_on(binary)

@@ -163,7 +163,7 @@ def test_every_image_is_trained_on_once_an_epoch_and_tested_on_once(tmp_path, mo
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_test_images_that_cannot_be_read_are_left_out(tmp_path, workers):
+def test_unreadable_test_images_are_skipped(tmp_path, workers):
     root = voc(tmp_path)
     (root / "JPEGImages/2007_000000.jpg").write_bytes(b"no image")
     (root / "SegmentationClass/2007_000002.png").write_bytes(b"no image")
@@ -172,17 +172,17 @@ def test_test_images_that_cannot_be_read_are_left_out(tmp_path, workers):
     assert np.array_equal(mask, blocks(1)) and len(lines) == 2
     with pytest.raises(ValueError, match=r"cannot read the image .*2007_000000"):
         list(TestImages(images, PROTOCOL, PLAIN, workers=workers))
-    write(root, "2007_000001", blocks(1) + 30)  # a mistake is none of the disk's: it ends the test
+    write(root, "2007_000001", blocks(1) + 30)  # invalid content is an error, unlike an unreadable file
     with pytest.raises(ValueError, match="holds class 33"):
         list(TestImages(images, PROTOCOL, PLAIN, workers=workers, on_unreadable=lines.append))
 
 
-def test_masks_are_checked_before_anything_is_learned(tmp_path):
+def test_masks_are_checked_before_training(tmp_path):
     root = voc(tmp_path)
     images = open_split(root, "train")
     images.check_masks()
     (root / "SegmentationClass/2007_000000.png").write_bytes(b"no image")
-    images.check_masks()  # is told where it is needed
+    images.check_masks()  # unreadable files are reported when they are used
     for number in range(3):
         write(root, f"2007_{number:06}", np.full((40, 56), 255, np.uint8))
     with pytest.raises(ValueError, match=r"expected pixels with a class in the masks of .*, got 255 \(void\) alone"):

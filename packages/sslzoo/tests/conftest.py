@@ -91,7 +91,7 @@ def method_name(request) -> str:
 
 @pytest.fixture
 def build():
-    """build(name, seed, backbone): a small method whose random weights depend on the seed alone."""
+    """build(name, seed, backbone) returns a small method whose random weights depend only on the seed."""
 
     def build(name: str, seed: int = 0, backbone: nn.Module | None = None):
         with torch.random.fork_rng():

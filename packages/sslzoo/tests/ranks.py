@@ -80,7 +80,7 @@ def gathered_gradient(share) -> torch.Tensor:
 
 
 def key_maps(share) -> torch.Tensor:
-    """What the key network, which sees shuffled rows of all ranks, makes of this rank's second views."""
+    """Return the key maps of this rank's second views; the key network runs on shuffled rows of all ranks."""
     torch.manual_seed(0)
     method = METHODS["moco_v2"](create_backbone("resnet10", cifar_stem=True, width=4)).double()
     tap = PairTap(method)

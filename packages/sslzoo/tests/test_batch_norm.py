@@ -35,7 +35,7 @@ def test_a_norm_with_an_activation_inside_is_refused():
 
 
 @pytest.mark.parametrize("make", [nn.BatchNorm2d, timm.layers.BatchNormAct2d])
-def test_split_batch_norm_is_a_batch_norm_of_each_part(seeded, make):
+def test_split_batch_norm_normalizes_each_part(seeded, make):
     theirs = make(3).train()
     ours = split_batch_norm(nn.Sequential(make(3)), 4)[0]
     images = seeded.normal(0, 8, 3, 5, 5)
@@ -52,7 +52,7 @@ def test_split_batch_norm_is_a_batch_norm_of_each_part(seeded, make):
     torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
 
 
-def test_split_batch_norm_carries_the_gradient_and_takes_small_batches(seeded):
+def test_split_batch_norm_has_gradients_and_supports_small_batches(seeded):
     norm = split_batch_norm(nn.BatchNorm2d(3), 8)
     for count, parts in ((3, 1), (5, 2), (16, 8)):
         images = seeded.normal(0, count, 3, 4, 4).requires_grad_()
@@ -63,7 +63,7 @@ def test_split_batch_norm_carries_the_gradient_and_takes_small_batches(seeded):
         assert images.grad is not None and images.grad.isfinite().all()
 
 
-def test_moco_v2_keeps_batch_norm_per_rank_and_its_names(build):
+def test_moco_v2_keeps_batch_norm_per_rank_and_parameter_names(build):
     plain = build("moco_v2")
     method = MoCoV2(build("simsiam").backbone, projection_dim=8, queue_size=20, momentum=0.9, splits=2)
     assert list(method.state_dict()) == list(plain.state_dict())
@@ -74,8 +74,8 @@ def test_moco_v2_keeps_batch_norm_per_rank_and_its_names(build):
         MoCoV2(build("simsiam").backbone, splits=0)
 
 
-def test_moco_v2_keys_have_other_statistics_than_their_queries(build, seeded):
-    """With one batch norm for all, a shuffle changes nothing; with split ones the keys move."""
+def test_moco_v2_keys_and_queries_have_different_statistics(build, seeded):
+    """Shuffling does not change the keys with one batch norm, and changes them with split batch norm."""
     backbone = build("simsiam").backbone
     found = {}
     for splits in (1, 4):

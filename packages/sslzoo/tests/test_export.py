@@ -66,8 +66,8 @@ def test_the_other_library_gives_the_same_features(architecture, form, backbone,
 
 
 @pytest.mark.parametrize("lines", [torchvision_lines, timm_lines])
-def test_widened_resnets_are_made_of_the_other_librarys_blocks(lines):
-    """By names and shapes alone: a widened network takes seconds to run."""
+def test_widened_resnets_build_in_other_libraries(lines):
+    """Compares only names and shapes, because running a widened network takes seconds."""
     architecture = {"name": "widened_resnet", "depth": 50, "widen": 2}
     names = {"torch": torch, "torchvision": torchvision, "timm": timm}
     with torch.device("meta"):

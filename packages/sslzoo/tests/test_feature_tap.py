@@ -99,7 +99,7 @@ def test_a_missing_layer_is_named(build):
 
 
 def test_shuffled_key_maps_are_in_the_order_of_the_images(build, seeded):
-    """Without batch norm a map depends on its own image alone, so shuffling must not show."""
+    """Without batch norm, a map depends only on its image, so shuffling must not change the result."""
     backbone = build("simsiam").backbone
     for name, module in list(backbone.named_modules()):
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -217,8 +217,8 @@ def test_defaults_are_the_published_ones():
     )  # fmt: skip
 
 
-def test_a_loaded_backbone_trains_its_batch_norms(method_name, build, call, tmp_path):
-    """load_backbone gives evaluation mode; a method that trains, trains all of itself."""
+def test_loaded_backbone_is_put_into_training_mode(method_name, build, call, tmp_path):
+    """load_backbone returns evaluation mode; a method in training mode has all modules in training mode."""
     architecture = {"name": "resnet10", "cifar_stem": True, "width": 4}
     about = {"architecture": architecture, "method": "DINO", "recipe": {}, "epoch": 1, "data": "noise"}
     save_backbone(tmp_path, create_backbone(**architecture), **about)

@@ -443,7 +443,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "head", "size"), [("resnet20", "linear", 32), ("resnet18", "fc", 224)])
-def test_a_classifiers_logits_are_those_of_its_own_layer(tmp_path, name, head, size):
+def test_classifier_logits_match_the_checkpoint(tmp_path, name, head, size):
     network = create_backbone(name).eval()
     layer = nn.Linear(network.num_features, 7)
     tensors = {**network.state_dict(), **{f"{head}.{part}": value for part, value in layer.state_dict().items()}}

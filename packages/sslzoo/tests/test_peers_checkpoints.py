@@ -1,4 +1,4 @@
-"""Files as lightly, solo-learn, LightlyTrain, DINOv2 and torch's wrappers write them, around a network we know.
+"""Checkpoints in the layouts of lightly, solo-learn, LightlyTrain, DINOv2 and torch's wrappers, of a known network.
 
 The names were read from lightly-ai/lightly@e8d317f, vturrisi/solo-learn@9187ea3, lightly-ai/lightly-train@8f5a75c and
 facebookresearch/dinov2@b8931f7.
@@ -38,12 +38,12 @@ def under(prefix: str, tensors: dict) -> dict:
 
 
 def numbered(tensors: dict) -> dict:
-    """As nn.Sequential(*children) names a ResNet's."""
+    """Rename the tensors of a ResNet as in nn.Sequential(*children)."""
     return {".".join([str(CHILDREN.index(name.split(".")[0])), *name.split(".")[1:]]): t for name, t in tensors.items()}
 
 
 def other(tensors: dict) -> dict:
-    """The branch that is not wanted."""
+    """Return different tensors, for the branch that is not loaded."""
     return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
 
 
@@ -104,7 +104,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_features_are_those_of_the_network_in_the_file(name, network, tmp_path):
+def test_features_match_the_checkpoint(name, network, tmp_path):
     layout, content = FILES[name]
     torch.save(content(network.state_dict()), tmp_path / "a.ckpt")
     backbone, about = open_official(tmp_path / "a.ckpt")
@@ -112,7 +112,7 @@ def test_the_features_are_those_of_the_network_in_the_file(name, network, tmp_pa
     assert torch.equal(features(backbone), features(network))
 
 
-def test_solo_learns_cifar_stem_pads_by_two(tmp_path):
+def test_solo_learn_cifar_stem_has_padding_two(tmp_path):
     network = create_backbone("resnet18", cifar_stem=True).eval()
     network.conv1.padding = (2, 2)
     torch.save(lightning(under("backbone.", network.state_dict()) | under("classifier.", HEAD)), tmp_path / "a.ckpt")
@@ -122,7 +122,7 @@ def test_solo_learns_cifar_stem_pads_by_two(tmp_path):
     assert about["recipe"]["image_size"] == 32
 
 
-def test_a_prefix_that_is_not_known_is_named_and_can_be_given(network, tmp_path, monkeypatch, capsys):
+def test_unknown_prefix_is_suggested_and_accepted(network, tmp_path, monkeypatch, capsys):
     tensors = under("net.trunk.", network.state_dict()) | under("net.extra.", HEAD)
     torch.save(lightning(tensors), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"begin with net\.trunk\.: say which one with --prefix net\.trunk\."):
@@ -139,7 +139,7 @@ def test_a_prefix_that_is_not_known_is_named_and_can_be_given(network, tmp_path,
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_tensors_that_are_no_numbers_are_refused_unless_allowed(value, network, tmp_path, monkeypatch):
+def test_nonfinite_tensors_are_rejected_unless_allowed(value, network, tmp_path, monkeypatch):
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     tensors["layer2.0.bn1.weight"][3] = value
     torch.save(tensors, tmp_path / "a.pth")
@@ -150,10 +150,10 @@ def test_tensors_that_are_no_numbers_are_refused_unless_allowed(value, network, 
     torch.save(
         network.state_dict() | {"fc.weight": torch.full((2, 512), value), "fc.bias": torch.zeros(2)}, tmp_path / "b.pth"
     )
-    open_official(tmp_path / "b.pth")  # a head that is left out does not matter
+    open_official(tmp_path / "b.pth")  # an ignored head may hold NaN
 
 
-def test_a_bare_vision_transformer_wants_timms_own_images(tmp_path):
+def test_bare_vision_transformer_uses_timm_mean_and_std(tmp_path):
     network = create_backbone("timm/vit_tiny_patch16_224", image_size=32)
     torch.save(network.state_dict(), tmp_path / "a.pth")
     recipe = open_official(tmp_path / "a.pth")[1]["recipe"]
@@ -162,7 +162,7 @@ def test_a_bare_vision_transformer_wants_timms_own_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050"])
-def test_a_network_of_timm_that_is_named_loses_its_classifier_alone(name, tmp_path):
+def test_named_timm_network_drops_only_its_classifier(name, tmp_path):
     network = timm.create_model(name, num_classes=5).eval()
     torch.save(network.state_dict(), tmp_path / "a.pth")
     backbone, _ = open_official(tmp_path / "a.pth", f"timm/{name}")
@@ -172,8 +172,8 @@ def test_a_network_of_timm_that_is_named_loses_its_classifier_alone(name, tmp_pa
 
 
 @pytest.mark.parametrize("registers", [0, 4])
-def test_dinov2s_files_are_timms_networks(registers, tmp_path):
-    """Against timm's own conversion; the network's features were those of the official code to the last bit."""
+def test_dinov2_checkpoints_match_timm(registers, tmp_path):
+    """Compare with timm's conversion, whose features were checked to equal the official code's bit for bit."""
     reg = "reg4_" if registers else ""
     network = timm.create_model(f"vit_small_patch14_{reg}dinov2", num_classes=0, img_size=28)
     theirs = dict(network.state_dict()) | {"mask_token": torch.zeros(1, 384)}
@@ -191,7 +191,7 @@ def test_dinov2s_files_are_timms_networks(registers, tmp_path):
     assert {n: t.shape for n, t in from_dinov2(theirs).items()} == {n: t.shape for n, t in expected.items()}
 
 
-def test_lightly_trains_own_checkpoints_are_answered_with_its_export(tmp_path, monkeypatch):
+def test_lightly_train_checkpoints_suggest_the_export(tmp_path, monkeypatch):
     module = type(sys)("lightly_train")
     exec("class Model: pass", module.__dict__)
     module.Model.__module__ = "lightly_train"

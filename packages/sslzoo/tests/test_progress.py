@@ -8,7 +8,7 @@ from sslzoo import progress as module
 
 @pytest.fixture
 def plain(monkeypatch):
-    """update(seconds, done, total) of a stage whose output is a file, and what it has said so far."""
+    """update(seconds, done, total) of a stage without a terminal, and a function that returns its output."""
     clock, written = [0.0], io.StringIO()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     shown = module.Progress()
@@ -23,13 +23,13 @@ def plain(monkeypatch):
     return update
 
 
-def test_a_file_is_told_at_once_and_then_now_and_then(plain):
+def test_plain_output_is_printed_at_once_and_then_periodically(plain):
     assert plain(2.0, 1, 1001, {"loss": 1.0}) == "encoder 1/1001 2 s about 33 min left loss 1.000"
     assert plain(4.0, 2, 1001) == ""
     assert plain(20.0, 11, 1001) == "encoder 11/1001 20 s about 30 min left"
     assert plain(21.0, 1001, 1001) == "encoder 1001/1001 21 s"
 
 
-def test_the_first_step_of_a_resumed_stage_is_no_measure(plain):
+def test_resumed_stage_is_timed_from_its_first_update(plain):
     assert plain(2.0, 500, 1000) == "encoder 500/1000 2 s"
     assert "about 100 s left" in plain(102.0, 750, 1000)

@@ -1,6 +1,6 @@
-"""Two gloo processes, half of the batch each, are one process with the whole batch.
+"""Two gloo processes with half of the batch each match one process with the whole batch.
 
-MoCo v2 normalizes each half by itself: batch norm per rank, and in one process a batch norm of two splits.
+MoCo v2 normalizes each half separately: with batch norm per rank, or in one process with two splits.
 """
 
 import os
@@ -70,7 +70,7 @@ def test_gather_carries_the_gradient_of_other_ranks(found):
     torch.testing.assert_close(torch.cat(two) / 2, one)  # DistributedDataParallel takes the mean over ranks
 
 
-def test_shuffled_key_maps_come_back_in_place(found):
+def test_shuffled_key_maps_are_unshuffled(found):
     one, *two = [results["key maps"] for results in found]
     torch.testing.assert_close(torch.cat(two), one)
 

@@ -148,7 +148,7 @@ def test_a_resumed_run_chooses_its_own_kernels(build, train, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["1", 10**9, -1, 1.0, True, None])
-def test_a_step_that_is_none_is_refused(step, start, tmp_path):
+def test_invalid_step_is_rejected(step, start, tmp_path):
     method, optimizer = start("simsiam", 0)
     path = tmp_path / "resume.pt"
     save_resume(path, step=step, method=method, optimizer=optimizer, recipe=RECIPE)
@@ -157,7 +157,7 @@ def test_a_step_that_is_none_is_refused(step, start, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["method", "optimizer", "extra", "step"])
-def test_a_file_with_something_else_in_it_is_refused_in_one_line(part, start, tmp_path):
+def test_invalid_content_is_rejected_in_one_line(part, start, tmp_path):
     method, optimizer = start("simsiam", 0)
     path = tmp_path / "resume.pt"
     save_resume(path, step=1, method=method, optimizer=optimizer, recipe=RECIPE)

@@ -61,8 +61,8 @@ def test_crowds_and_what_has_no_area_is_not_learned(coco):
 
 
 @pytest.mark.parametrize("crowds", [True, False])
-def test_a_test_without_objects_is_found_at_once(coco, crowds):
-    """COCO's own test sets have no annotations; crowds are no objects to the evaluators."""
+def test_test_set_without_objects_is_rejected(coco, crowds):
+    """COCO's test sets have no annotations; the evaluators ignore crowds."""
     opened(coco).check_test()
 
     def change(content):

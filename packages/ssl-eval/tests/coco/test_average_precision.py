@@ -69,8 +69,8 @@ def test_areas_and_crowds_may_be_left_out(annotations, evaluator):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_crowds_alone_are_nothing_to_find(annotations, evaluator):
-    """The evaluators give -1 for every figure, which is none."""
+def test_annotations_of_only_crowds_are_rejected(annotations, evaluator):
+    """The evaluators would return -1 for every metric."""
     content = json.loads(annotations.read_text())
     for each in content["annotations"]:
         each["iscrowd"] = 1
