@@ -38,6 +38,14 @@ def test_a_file_replaces_the_old_one_and_leaves_no_temporary_file(write, tmp_pat
 
 
 @each_writer
+def test_a_file_has_the_permissions_of_the_umask(write, tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    write(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode == usual.stat().st_mode
+
+
+@each_writer
 def test_a_full_disk_is_a_one_line_error_and_the_old_file_stays(write, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")

@@ -192,6 +192,7 @@ def test_resume_is_bit_identical(images, embeddings, tiny_config, tmp_path):
     assert seen == [4, 5, 6]
     for name in ("unet/diffusion_pytorch_model.safetensors", "condition/model.safetensors", "model_index.json"):
         assert (whole / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+        assert (whole / name).stat().st_mode == (whole / "unet" / "config.json").stat().st_mode
 
 
 def test_streamed_images_train_the_same_model(images, embeddings):

@@ -76,6 +76,7 @@ def test_resume_is_bit_identical(images, config, tmp_path):
     assert seen == [5, 6]
     for name in ("diffusion_pytorch_model.safetensors", "config.json", "training.json"):
         assert (whole / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+        assert (whole / name).stat().st_mode == (whole / "training.json").stat().st_mode
     assert not (whole / "unfinished").exists()
 
 

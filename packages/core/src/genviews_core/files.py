@@ -106,7 +106,7 @@ def atomic_write(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if callable(content):
-                content(temporary)
+                _write_with_usual_permissions(temporary, content)
             else:
                 temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
             if sync:
@@ -118,6 +118,16 @@ def atomic_write(
             raise
         if sync:
             _sync(path.parent)
+
+
+def _write_with_usual_permissions(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(path)`; safetensors creates files that only their owner can read, whatever the umask."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    usual = path.stat().st_mode
+    write(path)
+    if path.stat().st_mode != usual:
+        path.chmod(usual)
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, sync: bool = True) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genviews_core.files import writing
+from genviews_core.files import atomic_write
 from ssl_eval.features import evaluating
 from ssl_eval.processes import failing_together, rank_in, size_of
 from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
@@ -137,13 +137,9 @@ def _embed(
 def _write(path: Path, features: Float[Tensor, "n d"], said: dict[str, str]) -> None:
     """Write atomically, safe for concurrent evaluations of the same slide."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file({FEATURES: features}, unfinished, metadata=said)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    atomic_write(
+        path, lambda file: save_file({FEATURES: features}, file, metadata=said), sync=False, temporary=unfinished
+    )
 
 
 def _said(path: Path) -> dict[str, str] | None:

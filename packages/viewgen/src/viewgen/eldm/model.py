@@ -129,10 +129,10 @@ def save_model(
         ValueError: the folder cannot be written.
     """
     with writing(folder):
-        denoiser.unet.save_pretrained(folder / "unet")
+        save_diffusers(denoiser.unet, folder / "unet")
         noise_process.save_pretrained(folder / "scheduler")
         if autoencoder.module is not None:
-            autoencoder.module.save_pretrained(folder / "vae")
+            save_diffusers(autoencoder.module, folder / "vae")
     save_tensors(folder / "condition" / "model.safetensors", denoiser.condition.state_dict())
     write_json(folder / "condition" / "config.json", encoder)
     index = {
@@ -168,6 +168,14 @@ class SavedModel:
     resolution: int
 
 
+def save_diffusers(module: Any, folder: Path) -> None:
+    """Save a network of diffusers with the usual permissions; safetensors lets only the owner read what it writes."""
+    module.save_pretrained(folder)
+    usual = (folder / "config.json").stat().st_mode
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(usual)
+
+
 def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SavedModel:
     """Read a finished folder, the UNet in ``dtype``.
 
@@ -176,7 +184,9 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
     """
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder} holds no finished E-LDM: train one there with viewgen.eldm.train_eldm")
+        raise ValueError(
+            f"{folder} holds no finished E-LDM: train one there with apps/train_generator (viewgen.eldm.train_eldm)"
+        )
     index = json.loads((folder / "model_index.json").read_text())
     encoder = json.loads((folder / "condition" / "config.json").read_text())
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **FROM_FILES)

@@ -20,6 +20,7 @@ from viewgen.eldm.coder_learner import CoderBatch, CoderLearner
 from viewgen.eldm.config import AutoencoderConfig
 from viewgen.eldm.data import EpochOrder, Part, TrainingImages, batch_parts, draw_images, read_ahead
 from viewgen.eldm.loop import OnStep, ranks, train
+from viewgen.eldm.model import save_diffusers
 from viewgen.eldm.state import CLAIM_FILE, load_state
 from viewgen.hashing import keys_hash
 from viewgen.images import list_images
@@ -116,7 +117,7 @@ def save_autoencoder(folder: Path, coder: Any, scale: float) -> None:
     """Write a diffusers folder; ``config.json`` is written last and marks it as complete."""
     coder.register_to_config(scaling_factor=scale)
     with writing(folder):
-        coder.save_pretrained(folder / "unfinished")
+        save_diffusers(coder, folder / "unfinished")
         for name in ("diffusion_pytorch_model.safetensors", "config.json"):
             (folder / "unfinished" / name).replace(folder / name)
         (folder / "unfinished").rmdir()
