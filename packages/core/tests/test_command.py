@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -33,6 +34,18 @@ def test_only_one_of_several_processes_prints_a_message(monkeypatch, tmp_path):
                 fail(message)
             messages.append(ended.value.code)
     assert messages == ["error: of both", "error: of 0", 1, "error: of 1"]
+
+
+def test_a_warning_for_the_user_is_one_line_without_code(capsys):
+    @command
+    def warn() -> None:
+        for category in (UserWarning, FutureWarning):
+            sys.stderr.write(warnings.formatwarning("two\nlines", category, "x.py", 3, "code()"))
+
+    default = warnings.formatwarning
+    warn()
+    assert capsys.readouterr().err == "warning: two lines\nx.py:3: FutureWarning: two\nlines\n  code()\n"
+    assert warnings.formatwarning is default
 
 
 def test_a_single_process_exits_unchanged(monkeypatch):

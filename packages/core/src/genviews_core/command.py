@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
@@ -13,6 +14,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+_PYTHON_FORMAT = warnings.formatwarning
 BROKEN_PIPE = 141
 """Exit code that shells report for a program killed by SIGPIPE: 128 + SIGPIPE."""
 
@@ -21,11 +23,13 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a command's main function.
 
     If the reader of its output closes the pipe (`--help | head`), the command exits without a message. If it exits with
-    an error message, only one of the processes started by torchrun prints it.
+    an error message, only one of the processes started by torchrun prints it. A UserWarning is printed as one line,
+    without the line of code that caused it.
     """
 
     @functools.wraps(main)
     def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        default, warnings.formatwarning = warnings.formatwarning, _format_warning
         try:
             try:
                 return main(*arguments, **options)
@@ -39,8 +43,18 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             if isinstance(end.code, str) and not _is_first_to_report(end.code, os.environ):
                 sys.exit(1)
             raise
+        finally:
+            warnings.formatwarning = default
 
     return run
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if issubclass(category, UserWarning):
+        return f"warning: {' '.join(str(message).split())}\n"
+    return _PYTHON_FORMAT(message, category, filename, lineno, line)
 
 
 def _exit_silently() -> NoReturn:
