@@ -71,7 +71,7 @@ class Evaluate:
     resize: int | None = None
     """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
     k: int | None = None
-    """Neighbours; None takes the protocol's, 20 without one."""
+    """Neighbours; None takes the protocol's, without one 20, or all training images where there are fewer."""
     value_range: tuple[float, float] | None = None
     """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
     bf16: bool = False
@@ -198,9 +198,7 @@ def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_e
     }
     if variant is None:
         train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
-        found = ssl_eval.evaluate_frozen(
-            train, test, k=20 if options.k is None else options.k, device=job.worker.device, group=job.group, **same
-        )
+        found = ssl_eval.evaluate_frozen(train, test, k=options.k, device=job.worker.device, group=job.group, **same)
         return [replace(result, protocol=result.protocol + _changes(options)) for result in found]
     started = time.perf_counter()
     found = measure(variant, job)

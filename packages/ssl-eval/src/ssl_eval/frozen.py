@@ -12,6 +12,8 @@ from ssl_eval.knn import knn_accuracy
 from ssl_eval.linear import linear_probe
 from ssl_eval.results import Result, machine
 
+NEIGHBOURS = 20
+
 
 def evaluate_frozen(
     train: Features,
@@ -21,7 +23,7 @@ def evaluate_frozen(
     data: str,
     recipe: str,
     seed: int = 0,
-    k: int = 20,
+    k: int | None = None,
     epochs: int = 100,
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
@@ -35,7 +37,7 @@ def evaluate_frozen(
         data: name of the data set.
         recipe: the row's name in tables.
         seed: of the encoder's training; also of the probe.
-        k: neighbours.
+        k: neighbours; 20 where None, or all training images where there are fewer.
         epochs: of the probe.
         device: where to compute; where the features lie if None.
         group: processes that share the work; each has all features, and gets the same results.
@@ -45,6 +47,7 @@ def evaluate_frozen(
     """
     same = {"metric": "top1", "backbone": backbone, "data": data, "recipe": recipe, "seed": seed, "machine": machine()}
     started = time.perf_counter()
+    k = min(NEIGHBOURS, len(train)) if k is None else k
     knn = knn_accuracy(train, test, k=k, device=device, group=group)[k]
     knn_seconds = time.perf_counter() - started
     started = time.perf_counter()
