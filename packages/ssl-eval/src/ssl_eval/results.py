@@ -159,8 +159,10 @@ def _parse(content: object, where: str) -> Result:
     """A result from decoded JSON."""
     names = {field.name for field in fields(Result)}
     needed = names - {"recipe", "left_out"}
-    if not isinstance(content, dict) or not needed <= content.keys() <= names:
+    if not isinstance(content, dict) or not needed <= content.keys():
         raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(needed))}.")
+    if unknown := sorted(content.keys() - names):
+        raise ValueError(f"{where} is not a result: the field {unknown[0]} is not known")
     wanted = {field.name: _TYPES[field.type] for field in fields(Result)}
     if odd := [name for name in content if not isinstance(content[name], wanted[name])]:
         raise ValueError(f"{where} is not a result: {odd[0]} is {content[odd[0]]!r}")

@@ -46,7 +46,7 @@ def find_layout(
         )
     found = [f"{key} ({', '.join(list(map(str, value))[:3])}, ...)" if isinstance(value, dict) else str(key)
              for key, value in list(content.items())[:8]]  # fmt: skip
-    raise ValueError(f"{path} has {wanted}; found {', '.join(found)}. Known: {', '.join(known)}.")
+    raise ValueError(f"{path} has {wanted}; found {', '.join(found) or 'nothing in it'}. Known: {', '.join(known)}.")
 
 
 def by_prefix(path: Path, content: dict[str, Any], prefix: str) -> tuple[Layout, Tensors]:

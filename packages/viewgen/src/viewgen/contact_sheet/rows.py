@@ -36,7 +36,7 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
         keys = _least_keys(views_root, count, seed)
         found = [table.filter(pc.field("key").isin(keys)) for table in _journals(views_root, COLUMNS)] if keys else []
     if not keys:
-        raise ValueError(f"{views_root} has no view yet: make some with generate_views")
+        raise ValueError(f"{views_root} has no view yet: make some with `viewgen generate`")
     rows = {(row["key"], row["k"]): row for table in found for row in table.to_pylist()}
     return [[rows[place] for place in sorted(rows) if place[0] == key] for key in sorted(keys)]
 

@@ -93,7 +93,10 @@ class ELDMGenerator:
             ValueError: if the generator was made without an encoder.
         """
         if self.encoder is None:
-            raise ValueError("this E-LDM has no encoder: give ELDMGenerator(..., encoder=...), or pass embeddings")
+            raise ValueError(
+                "expected the encoder that this E-LDM was trained with, got none; give it (--encoder, encoder= in "
+                "Python), or embeddings of these images (--embeddings, embeddings= in Python)"
+            )
         embeddings = self.encoder(images)
         if not self.from_image:
             return embeddings

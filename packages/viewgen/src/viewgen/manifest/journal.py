@@ -73,7 +73,7 @@ def journal_paths(views_root: Path) -> list[Path]:
     """
     paths = sorted((views_root / "journals").glob("*.jsonl"))
     if not paths:
-        raise ValueError(f"{views_root} has no journals: make views there with generate_views")
+        raise ValueError(f"{views_root} has no journals: make views there with `viewgen generate`")
     return paths
 
 

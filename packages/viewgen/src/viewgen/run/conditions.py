@@ -106,7 +106,10 @@ class FromEmbeddings:
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
         """See ``ConditionSource``; a source is a row of the embeddings."""
         rows = {key: self._embeddings.keys.row(key) for key in {view.key for view in views}}
-        return {key: "has no embedding" if row is None else row for key, row in rows.items()}
+        return {
+            key: "has no embedding: give the encoder, or embed this folder" if row is None else row
+            for key, row in rows.items()
+        }
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
         """See ``ConditionSource``."""
