@@ -147,8 +147,8 @@ def test_three_looks_in_a_row_find_a_collapse_and_say_it_once(told):
         ("three parts", "3 parts each: choose --batch-size 15 or 18"),
         ("resnet checkpointed", "--checkpoint-activations is for vision transformers"),
         ("lars fused", "lars has no fused kernel"),
-        ("too few", "expected 41 images at least for 1 processes with 41 parts each, got 40"),
-        ("batch of one", "expected 2 images at least in each part of a step for dino with resnet10, got 1; give"),
+        ("too few", "expected at least 41 images for 1 x 41 (processes x --accumulate), got 40"),
+        ("batch of one", "expected at least 2 images per accumulation step for dino with resnet10, got 1; give"),
         ("other classes", "do not hold the same class folders"),
     ],
 )

@@ -15,7 +15,7 @@ from genviews_core.backbones.names import TIMM
 from recipes import Recipe
 
 
-def fit_backbone(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
+def fit_backbone(recipe: Recipe, log: Callable[[str], None]) -> Recipe:
     """Adapt the options of a recipe to its backbone, which may differ from the default one.
 
     Options that the network does not have are dropped. Fixed-size timm networks get `dynamic_img_size` if the recipe
@@ -23,7 +23,7 @@ def fit_backbone(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
 
     Args:
         recipe: the recipe with the given backbone.
-        say: called with a message about dropped options.
+        log: called with a message about dropped options.
 
     Raises:
         ValueError: the network does not exist, or does not support the crop sizes of the recipe.
@@ -36,7 +36,7 @@ def fit_backbone(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
     options = {name: value for name, value in recipe.backbone_options.items() if name in known}
     without = ", ".join(name for name in recipe.backbone_options if name not in options)
     if without:
-        say(f"{recipe.backbone} has no option {without}, set by {recipe.name}: ignored")
+        log(f"{recipe.backbone} has no option {without}, set by {recipe.name}: ignored")
     if not recipe.backbone.startswith(TIMM):
         return replace(recipe, backbone_options=options)
     if len(recipe.crop_sizes) > 1 and _fixed_size(recipe.backbone):

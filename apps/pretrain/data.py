@@ -58,7 +58,7 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoad
 
 
 def open_fitting(
-    recipe: Recipe, data: Data, worker: sslzoo.Worker, *, parts: int, say: Callable[[str], None]
+    recipe: Recipe, data: Data, worker: sslzoo.Worker, *, parts: int, log: Callable[[str], None]
 ) -> tuple[Recipe, FolderLoader]:
     """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
@@ -67,7 +67,7 @@ def open_fitting(
         data: training data.
         worker: this process.
         parts: number of gradient accumulation steps.
-        say: called with a message about the reduced batch size, on the main process.
+        log: called with a message about the reduced batch size, on the main process.
 
     Raises:
         ValueError: the data is invalid, or there are too few images for one per accumulation step.
@@ -78,12 +78,12 @@ def open_fitting(
         unit = worker.world_size * parts
         if error.count < unit:
             raise ValueError(
-                f"expected {unit} images at least for {worker.world_size} processes with {parts} parts each, got "
+                f"expected at least {unit} images for {worker.world_size} x {parts} (processes x --accumulate), got "
                 f"{error.count} in {data.images}; use fewer processes or a lower --accumulate"
             ) from None
         smaller = replace(recipe, batch_size=error.count // unit * unit)
         if worker.leads:
-            say(
+            log(
                 f"{error.count} images do not fill a batch of {recipe.batch_size}: the batch is {smaller.batch_size}, "
                 f"the learning rate {smaller.lr:.3g} (--lr-scaling {recipe.lr_scaling})"
             )

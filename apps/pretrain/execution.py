@@ -73,7 +73,7 @@ class Execution:
         part = recipe.batch_size // self.accumulate
         if part < 2 and (recipe.method in OVER_A_BATCH or _has_batch_norm(method)):
             raise ValueError(
-                f"expected 2 images at least in each part of a step for {recipe.method} with {recipe.backbone}, got "
+                f"expected at least 2 images per accumulation step for {recipe.method} with {recipe.backbone}, got "
                 f"{part}; give more images, a larger --batch-size or a lower --accumulate"
             )
 

@@ -54,14 +54,14 @@ def train_encoder(
         Stopped: a signal ended it; on all processes, after the same step.
     """
     execution = execution or Execution()
-    say = on_message or _discard
+    log = on_message or _discard
     execution.require_parts(recipe, worker.world_size)
-    recipe = fit_backbone(recipe, say if worker.leads else _discard)
-    recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, say=say)
+    recipe = fit_backbone(recipe, log if worker.leads else _discard)
+    recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, log=log)
     training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
     total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))
     if worker.leads:
-        say(opening(recipe, training, loader, worker, total))
+        log(opening(recipe, training, loader, worker, total))
     if training.step < total:
         model = sslzoo.distribute(training.method) if worker.world_size > 1 else training.method
         report = Report(recipe, execution, training, out, worker, total, on_step)

@@ -75,7 +75,7 @@ def test_mistakes_are_told(tmp_path):
     told = {
         "small": r"small.png has 56 x 40 px, its image 30 x 30: give both the same size",
         "coloured": "expected one channel of 8 bits, numbers and not their colors, got pixels of mode RGB",
-        "many": r"holds class 37, and there are 21 from 0: mend it, or say that there are 38 classes",
+        "many": r"holds class 37, and there are 21 from 0: fix it, or set the number of classes to 38",
         "spacer": r"spacer.jpg: expected sides of at most 64 to 1, got 65 x 1 px; leave it out",
         "broken": r"cannot read the image .*broken.jpg'",
     }

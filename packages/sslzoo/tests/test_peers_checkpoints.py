@@ -125,7 +125,7 @@ def test_solo_learn_cifar_stem_has_padding_two(tmp_path):
 def test_unknown_prefix_is_suggested_and_accepted(network, tmp_path, monkeypatch, capsys):
     tensors = under("net.trunk.", network.state_dict()) | under("net.extra.", HEAD)
     torch.save(lightning(tensors), tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"begin with net\.trunk\.: say which one with --prefix net\.trunk\."):
+    with pytest.raises(ValueError, match=r"begin with net\.trunk\.; choose one with --prefix net\.trunk\."):
         open_official(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"no tensor whose name begins with other\."):
         open_official(tmp_path / "a.ckpt", prefix="other")

@@ -32,7 +32,9 @@ class AnySize(nn.Module):
         patch, (height, width) = patch_of(self.backbone) or (1, 1), images.shape[-2:]
         grid = (height // patch[0], width // patch[1])
         if 0 in grid:
-            raise ValueError(f"an image of {height} x {width} pixels is less than a patch of {patch[0]} x {patch[1]}")
+            raise ValueError(
+                f"an image of {height} x {width} pixels is smaller than a patch of {patch[0]} x {patch[1]}"
+            )
         whole = images[..., : grid[0] * patch[0], : grid[1] * patch[1]]
         with _fitted(self.backbone, grid):
             try:
@@ -42,7 +44,7 @@ class AnySize(nn.Module):
             except (AssertionError, RuntimeError) as error:
                 size, reason = f"{whole.shape[-2]} x {whole.shape[-1]}", " ".join(str(error).split())
                 raise ValueError(
-                    f"expected a backbone that takes images of any size, got one that takes no {size} pixels "
+                    f"expected a backbone that takes images of any size, got one that does not take {size} pixels "
                     f"({reason}); choose a ResNet, or a vision transformer of DINO's or timm's"
                 ) from None
 

@@ -77,7 +77,7 @@ class SegmentedImages:
         if highest >= self.num_classes:
             raise ValueError(
                 f"{path} holds class {highest}, and there are {self.num_classes} from 0: "
-                f"mend it, or say that there are {highest + 1} classes"
+                f"fix it, or set the number of classes to {highest + 1}"
             )
 
     def digest(self) -> str:

@@ -37,11 +37,11 @@ def find_layout(
             continue
         if layout.rename is not only_counted or not _has_prefix(tensors) or not tensors.keys().isdisjoint(own):
             return layout, tensors
-    wanted = "no layout that is known here" if name is None else f"not the layout {name}"
+    wanted = "an unknown layout" if name is None else f"not the layout {name}"
     if prefixes := sorted({prefix for tensors in _state_dicts(content) for prefix in prefixes_of(tensors) if prefix}):
-        told = " or ".join(prefixes[:4])
+        listed = " or ".join(prefixes[:4])
         raise ValueError(
-            f"{path} has {wanted}; networks in it have names that begin with {told}: say which one with "
+            f"{path} has {wanted}; networks in it have names that begin with {listed}; choose one with "
             f"--prefix {prefixes[0]} (prefix= in Python)"
         )
     found = [f"{key} ({', '.join(list(map(str, value))[:3])}, ...)" if isinstance(value, dict) else str(key)
