@@ -71,7 +71,7 @@ class Evaluate:
     resize: int | None = None
     """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
     k: int | None = None
-    """Neighbours; None takes the protocol's, without one 20, or all training images where there are fewer."""
+    """Number of neighbors; default: that of the protocol, otherwise 20, at most the number of training images."""
     value_range: tuple[float, float] | None = None
     """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
     bf16: bool = False

@@ -27,7 +27,7 @@ def test_separable_features_are_told_apart_and_noise_is_not():
     assert all(value < 50 for value in _measure(20.0).values())
 
 
-def test_fewer_images_than_neighbours_all_vote():
+def test_knn_with_fewer_images_than_neighbors_uses_all():
     features = _blobs(0, 0.1)
     few = Features(features.features[:12], features.labels[:12])
     knn, _ = evaluate_frozen(few, _blobs(1, 0.1), backbone="b", data="blobs", recipe="r", epochs=2)

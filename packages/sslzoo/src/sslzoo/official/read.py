@@ -36,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what cannot be read is said below
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # unreadable files are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist.") from None
