@@ -25,7 +25,7 @@ import viewgen
 from pairdata import FFCVLoader, FolderLoader, ViewsIndex
 from sslzoo.methods import GenDINO, Method, SimCLR
 from viewgen import ConditionEncoder, Embeddings, ImageEncoder, Interpolation, eldm, embed_images, generate_views
-from viewgen.icgan.features import central_square
+from viewgen.icgan.features import FeatureExtractor, central_square
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT, SIZE = 6, 32
@@ -42,8 +42,11 @@ def viewgen_test(name: str) -> ModuleType:
     return module
 
 
-class TinyFeatures:
+class TinyFeatures(FeatureExtractor):
     """Replacement for IC-GAN's ResNet-50: normalized mean colors of 2 x 4 patches."""
+
+    def __init__(self):
+        """Load no weights."""
 
     def prepare(self, image):
         return central_square(image, 32)

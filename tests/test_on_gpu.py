@@ -49,7 +49,10 @@ def test_crops_match_the_cpu(images, device):
 
 @EVERYWHERE
 def test_augmentations_match_the_cpu(images, device):
-    sizes, augment = torch.full((16, 2), 48), Augment(size=32, solarize_p=0.2, crop_scale=(1.0, 1.0), crop_ratio=(1, 1))
+    sizes, augment = (
+        torch.full((16, 2), 48),
+        Augment(size=32, solarize_p=0.2, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0)),
+    )
     draws = augment.draw(sizes, torch.Generator().manual_seed(0))
     wanted, found = augment.apply(images, draws), augment.apply(images.to(device), draws)
     assert found.device.type == device

@@ -29,7 +29,7 @@ def test_a_set_grows_and_resumes_to_the_same_files(tmp_path):
     write_scenes(tmp_path / "once", count=40, seed=3)
     write_scenes(tmp_path / "grown", count=15, seed=3)
     (tmp_path / "grown" / "images" / SCENE_CLASSES[4] / "000000.png").unlink()
-    (tmp_path / "grown" / "images" / SCENE_CLASSES[2] / ".000003.png.partial").write_bytes(b"torn")
+    (tmp_path / "grown" / "images" / SCENE_CLASSES[2] / "000003.png.tmp").write_bytes(b"torn")
     write_scenes(tmp_path / "grown", count=40, seed=3)
     assert _files(tmp_path / "once") == _files(tmp_path / "grown")
     write_scenes(tmp_path / "other", count=40, seed=4)

@@ -126,7 +126,7 @@ def test_a_compiled_network_paints_the_same(trained, vectors):
 
 
 def test_an_encoder_by_name_has_to_be_that_of_training(trained):
-    with pytest.raises(ValueError, match=r"write timm/<model>"):
+    with pytest.raises(ValueError, match=r"give timm/<model>"):
         ELDMGenerator(trained, encoder="no/such-encoder")
 
 
@@ -145,7 +145,7 @@ def test_condition_is_the_embedding_and_the_encoder_is_checked(images, trained, 
     tiny_encoder[2].bias.data += 1
     with pytest.raises(ValueError, match="give that encoder"):
         ELDMGenerator(trained, tiny_encoder)
-    with pytest.raises(ValueError, match="no encoder"):
+    with pytest.raises(ValueError, match="got none; give it"):
         ELDMGenerator(trained).condition(pixels)
 
 
