@@ -102,3 +102,27 @@ def test_pairquality_files_are_locked(filled, tmp_path):
     with lock_file(tmp_path / "x.safetensors"), pytest.raises(ValueError, match="is being written by"):
         out = ("--encoder", str(filled / "BACKBONE"), "--out", str(tmp_path / "x.safetensors"))
         pairquality.cli.run(["fit", str(filled / "IMAGES"), *out])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("pretrain", "--epochs", "-1"),
+        ("pretrain", "--lr", "nan"),
+        ("pretrain", "--view-probability", "2"),
+        ("pretrain", "--cache-gb", "-1"),
+        ("pretrain", "--workers", "-1"),
+        ("train_generator", "--steps", "0"),
+        ("train_generator", "--batch-size", "0"),
+        ("pack", "--shard-images", "0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line_and_nothing_is_written(ended, name, option, value, tmp_path):
+    told = ended(name, "--out", tmp_path / "out", option, value)
+    assert option.removeprefix("--").replace("-", "_") in told.replace("-", "_") and value in told
+    assert not (tmp_path / "out" / "resume.pt").exists() and not (tmp_path / "out" / "backbone").exists()
+
+
+def test_a_range_of_values_that_does_not_rise_is_one_line(ended, tmp_path):
+    told = ended("pretrain", "--out", tmp_path / "out", "--value-range", "5", "5")
+    assert told == "error: expected --value-range LOW HIGH with LOW below HIGH, got 5 5; give 0 4095"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,30 @@ class Data:
             views, interpolated = self.views is not None, self.interpolated is not None
         found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
         return found | ({"value_range": list(self.value_range)} if self.value_range else {})
+
+
+def check_values(recipe: Recipe, data: Data) -> None:
+    """Check the numbers that options give, before anything is opened.
+
+    Raises:
+        ValueError: one is out of its range, or NaN.
+    """
+    for option, value, least, most in (
+        ("--epochs", recipe.epochs, 0, inf),
+        ("--batch-size", recipe.batch_size, 1, inf),
+        ("--lr", recipe.base_lr, 0, inf),
+        ("--weight-decay", recipe.weight_decay, 0, inf),
+        ("--warmup-epochs", recipe.warmup_epochs, 0, inf),
+        ("--view-probability", recipe.view_probability, 0, 1),
+        ("--workers", data.workers, 0, inf),
+        ("--cache-gb", data.cache_gb, 0, inf),
+    ):
+        if not (isfinite(value) and least <= value <= most):
+            told = f"of {least} or more" if most == inf else f"from {least} to {most:g}"
+            raise ValueError(f"expected {option} {told}, got {value}; leave it out for the default")
+    if data.value_range is not None and not data.value_range[0] < data.value_range[1]:
+        low, high = data.value_range
+        raise ValueError(f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}; give 0 4095")
 
 
 def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:

@@ -10,7 +10,7 @@ import torch
 
 import sslzoo
 from backbone import fit_backbone
-from data import Data, open_fitting
+from data import Data, check_values, open_fitting
 from execution import Execution
 from genviews_core.files import write_json
 from guard import Guard
@@ -54,6 +54,7 @@ def train_encoder(
         Stopped: a signal ended it; on all processes, after the same step.
     """
     execution = execution or Execution()
+    check_values(recipe, data)
     log = on_message or _discard
     execution.require_parts(recipe, worker.world_size)
     recipe = fit_backbone(recipe, log if worker.leads else _discard)

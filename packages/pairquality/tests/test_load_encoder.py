@@ -197,7 +197,7 @@ def test_a_vision_transformer_backbone_takes_its_own_size_alone(tmp_path):
     with torch.no_grad():
         expected = network.forward_features(normalised(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
     torch.testing.assert_close(encoder(photos(32)), expected, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="for images of 32 px alone"):
+    with pytest.raises(ValueError, match="only for images of 32 px"):
         load_encoder(str(tmp_path / "b"), size=64)
 
 
@@ -279,6 +279,8 @@ def test_broken_backbones_are_named(tmp_path):
         about(**changes)
         with pytest.raises(ValueError, match=re.escape(message) if "(" in message else message):
             load_encoder(str(folder))
+    with pytest.raises(ValueError, match="expected a size of 1 pixel or more, got 0"):
+        load_encoder(str(folder), size=0)
     about(recipe={})
     with pytest.warns(UserWarning, match="using image_size 32, mean"):
         assert load_encoder(str(folder)).normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -157,6 +157,8 @@ def test_user_mistakes_are_one_line_errors(trained, vectors, tmp_path):
         generator.generate(vectors[:, :5], seeds=SEEDS)
     with pytest.raises(ValueError, match="holds no finished E-LDM"):
         ELDMGenerator(tmp_path)
+    with pytest.raises(ValueError, match="expected steps of 1 to 1000, got 0"):
+        ELDMGenerator(trained, steps=0)
     with pytest.raises(ValueError, match=r"there is: .*eldm"):
         load_generator("nothing")
     with pytest.raises(ValueError, match="32-small, 32, 64-small, 256"):

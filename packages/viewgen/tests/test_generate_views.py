@@ -234,6 +234,9 @@ def test_other_settings_are_refused_by_name(images, undisturbed):
         ({"shard": (2, 2)}, "shard"),
         ({"engine": "remote"}, "no engine"),
         ({"image_format": "bmp"}, "image_format"),
+        ({"batch_size": 0}, "expected batch_size of 1 or more, got 0"),
+        ({"views_per_image": 0}, "views_per_image of 1"),
+        ({"workers": -1}, "workers of 0"),
     ],
 )
 def test_wrong_arguments_are_refused(images, tmp_path, options, message):

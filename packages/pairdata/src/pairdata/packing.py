@@ -83,7 +83,11 @@ def pack_records(
             range, a worker was killed, another process packs there, or the disk is full or not writable. Files already
             packed are kept.
     """
-    _check(size=(size, 1, 4096), quality=(quality, 1, 95), shard_images=(shard_images or 1, 1, 2**31))
+    _check(
+        size=(size, 1, 4096),
+        quality=(quality, 1, 95),
+        shard_images=(1 if shard_images is None else shard_images, 1, 2**31),
+    )
     if mode not in ("jpeg", "raw"):
         raise ValueError(f'mode is "jpeg" or "raw", not {mode!r}')
     index, out = index_images(images), Path(out)

@@ -38,6 +38,8 @@ def load_encoder(
     Raises:
         ValueError: unknown name, or weights that are missing, broken or do not fit.
     """
+    if size is not None and size < 1:
+        raise ValueError(f"expected a size of 1 pixel or more, got {size}; leave it out for the encoder's own")
     recipe = _recipe(name, size, normalised=mean is not None and std is not None)
     recipe = replace(recipe, mean=mean or recipe.mean, std=std or recipe.std)
     encoder = FeatureEncoder(

@@ -120,9 +120,11 @@ class ForegroundPCA:
             raise ValueError(f"No foreground PCA at {path}: give the path that ForegroundPCA.save wrote.")
         try:
             with safe_open(path, framework="pt") as file:
-                text, expected = (file.metadata()[name] for name in ("foreground_pca", "hash"))
+                text, expected = ((file.metadata() or {})[name] for name in ("foreground_pca", "hash"))
                 tensors = {name: file.get_tensor(name) for name in ("direction", "mean")}
-        except (SafetensorError, KeyError, TypeError) as error:
+        except KeyError as error:
+            raise ValueError(f"{path} does not hold a saved foreground PCA (it lacks {error}).") from None
+        except (SafetensorError, TypeError) as error:
             raise ValueError(f"{path} does not hold a saved foreground PCA ({error}).") from None
         if _hash(tensors, text) != expected:
             raise ValueError(f"{path} was changed after it was saved: fit the foreground PCA again.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write
 from ssl_eval.comparison import Cell, compare, named_folders, unmeasured
 from ssl_eval.results import check_results, data_name, read_results
@@ -47,10 +48,11 @@ class GridRun:
             more: further arguments of it.
 
         Raises:
-            ValueError: there is no such grid or row, or a measurement failed.
+            ValueError: there is no such grid, row or device, or a measurement failed.
         """
         if self.grid not in grids:
             raise ValueError(f"no grid {self.grid!r}: choose one of {', '.join(grids)}")
+        resolve_device(self.device)
         cells = grids[self.grid]
         folders = named_folders(self.encoders, cells)
         check_results(self.results)

@@ -42,6 +42,15 @@ class TrainingConfig:
     channels_last: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of 1 or more, got {getattr(self, name)}; give more")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"expected a learning rate above 0, got {self.learning_rate}; leave it out for the preset's"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ELDMConfig(TrainingConfig):
@@ -84,6 +93,7 @@ class ELDMConfig(TrainingConfig):
     condition_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.channels) != len(self.attention):
             raise ValueError(f"channels has {len(self.channels)} levels, attention {len(self.attention)}: give as many")
         if any(width % self.norm_groups or width % self.head_dim for width in self.channels):
@@ -130,6 +140,7 @@ class AutoencoderConfig(TrainingConfig):
     discriminator_layers: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if any(width % self.norm_groups for width in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of norm_groups {self.norm_groups}")
         if self.resolution % self.shrink:

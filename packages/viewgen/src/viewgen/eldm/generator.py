@@ -62,6 +62,9 @@ class ELDMGenerator:
     ) -> None:
         precision: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model = load_model(folder, precision)
+        most = model.noise_process.config["num_train_timesteps"]
+        if not 1 <= steps <= most:
+            raise ValueError(f"expected steps of 1 to {most}, got {steps}; leave it out for the default, 12")
         self.device = torch.device(device)
         self.denoiser = model.denoiser.to(self.device).to(memory_format=torch.channels_last)
         if compile:

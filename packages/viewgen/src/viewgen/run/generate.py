@@ -94,6 +94,13 @@ def generate_views(
     """
     images, views = Path(images_root).resolve(), Path(views_root).resolve()
     _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
+    for argument, value, least in (
+        ("views_per_image", views_per_image, 1),
+        ("batch_size", batch_size, 1),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise ValueError(f"expected {argument} of {least} or more, got {value}; give more")
     name = f"{shard[0]:05d}-of-{shard[1]:05d}"
     with Journal(views / "journals" / f"{name}.jsonl") as journal, _folder(views / f".plan-{name}") as folder:
         with writing(views):
