@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
+pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval.image_files import Preparing, images_in
 from ssl_eval.retrieval.copy_detection import CopyDescriptor, Whitening, copy_precision, generalised_mean

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("torchmetrics", reason="ssl-eval[images] is not installed")
-pytest.importorskip("torch_fidelity", reason="ssl-eval[images] is not installed")
-linalg = pytest.importorskip("scipy.linalg", reason="ssl-eval[images] is not installed")
+pytest.importorskip("torchmetrics", reason="genviews-ssl-eval[images] is not installed")
+pytest.importorskip("torch_fidelity", reason="genviews-ssl-eval[images] is not installed")
+linalg = pytest.importorskip("scipy.linalg", reason="genviews-ssl-eval[images] is not installed")
 from scipy.ndimage import correlate1d  # noqa: E402
 
 from ssl_eval.image_metrics import image_metrics  # noqa: E402

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
-pytest.importorskip("scipy", reason="ssl-eval[images] is not installed")
+pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
+pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval import Result, append_result, read_results
 from ssl_eval.image_files import Preparing

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="ssl-eval[images] is not installed")
+pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval.video.region_and_contour import (
     Followed,

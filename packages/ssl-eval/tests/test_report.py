@@ -14,8 +14,8 @@ from statistics import mean, stdev
 
 import pytest
 
-pytest.importorskip("jinja2", reason="ssl-eval[report] is not installed")
-pytest.importorskip("matplotlib", reason="ssl-eval[report] is not installed")
+pytest.importorskip("jinja2", reason="genviews-ssl-eval[report] is not installed")
+pytest.importorskip("matplotlib", reason="genviews-ssl-eval[report] is not installed")
 
 from ssl_eval.cli import main
 from ssl_eval.report import write_report

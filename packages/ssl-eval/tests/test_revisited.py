@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
+pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 from PIL import Image
 
 from ssl_eval.image_files import Preparing

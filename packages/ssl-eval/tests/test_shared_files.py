@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
-pytest.importorskip("scipy", reason="ssl-eval[images] is not installed")
+pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
+pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval import image_files
 from ssl_eval.image_files import Preparing, images_in

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-pytest.importorskip("PIL", reason="ssl-eval[images] is not installed")
-pytest.importorskip("scipy", reason="ssl-eval[images] is not installed")
+pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
+pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 from PIL import Image
 
 from ssl_eval.feature_map import OutputAndMap

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-Image = pytest.importorskip("PIL.Image", reason="ssl-eval[images] is not installed")
+Image = pytest.importorskip("PIL.Image", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval.segmentation.images import TestImages, TrainingCrops  # noqa: E402
 from ssl_eval.segmentation.training import SegmentationProtocol  # noqa: E402

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torchvision", reason="ssl-eval[coco] is not installed")
-pytest.importorskip("faster_coco_eval", reason="ssl-eval[coco] is not installed")
+pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
+pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
 from pycocotools import mask as masks
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("torchvision", reason="ssl-eval[coco] is not installed")
-pytest.importorskip("faster_coco_eval", reason="ssl-eval[coco] is not installed")
+pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
+pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
 from ssl_eval.coco.batch_norm import measure_statistics
 

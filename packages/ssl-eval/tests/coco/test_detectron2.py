@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("torchvision", reason="ssl-eval[coco] is not installed")
-pytest.importorskip("faster_coco_eval", reason="ssl-eval[coco] is not installed")
+pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
+pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
 import torchvision
 

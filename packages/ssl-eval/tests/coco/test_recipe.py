@@ -2,8 +2,8 @@
 
 import pytest
 
-pytest.importorskip("torchvision", reason="ssl-eval[coco] is not installed")
-pytest.importorskip("faster_coco_eval", reason="ssl-eval[coco] is not installed")
+pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
+pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
 from ssl_eval.coco import VARIANTS, detection_recipe
 

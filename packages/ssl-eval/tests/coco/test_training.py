@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-pytest.importorskip("torchvision", reason="ssl-eval[coco] is not installed")
-pytest.importorskip("faster_coco_eval", reason="ssl-eval[coco] is not installed")
+pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
+pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
 from torchvision.models.resnet import BasicBlock, ResNet
 

@@ -1,7 +1,7 @@
 """Retrieval of images and detection of copies: ranks, mean average precision, and the official data sets.
 
 The folders of revisited Oxford and Paris are read by `ssl_eval.retrieval.revisited`, Copydays' by
-`ssl_eval.retrieval.copydays`; both need ssl-eval[images].
+`ssl_eval.retrieval.copydays`; both need genviews-ssl-eval[images].
 """
 
 from ssl_eval.retrieval.ranking import looking_past, ranks_among

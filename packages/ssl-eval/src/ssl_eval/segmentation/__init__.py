@@ -1,7 +1,7 @@
 """Semantic segmentation by a linear head on a frozen backbone's last map.
 
 The folders of PASCAL VOC are read by `ssl_eval.segmentation.voc` and `ssl_eval.segmentation.images`, which need
-ssl-eval[images].
+genviews-ssl-eval[images].
 """
 
 from ssl_eval.segmentation.head import SegmentationHead, SharedBatchNorm
