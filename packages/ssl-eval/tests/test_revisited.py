@@ -100,5 +100,5 @@ def test_mistakes_are_named(folder, tmp_path):
         (tmp_path / "revisitop1m.txt").write_text("c.jpg\n")
         read_distractors(tmp_path)
     Image.new("RGB", (64, 2)).save(tmp_path / "strip.png")
-    with pytest.raises(ValueError, match="less than a patch"):
+    with pytest.raises(ValueError, match="smaller than a patch"):
         evaluate_revisited(SmallTransformer(), data, Preparing(), distractors=[tmp_path / "strip.png"])
