@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genviews_core.files import write_json
+
 LARGEST = 15 * 10**6  # maximum bytes per file
 STATE = "state.json"
 
@@ -49,9 +51,7 @@ def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
 
 def save_progress(folder: Path, progress: dict[str, Any]) -> None:
     """Write state.json; call this last, so that it lists only existing files."""
-    part = folder / f"{STATE}.part"
-    part.write_text(json.dumps(progress, indent=2) + "\n")
-    part.replace(folder / STATE)
+    write_json(folder / STATE, progress)
 
 
 def load_progress(folder: Path) -> dict[str, Any]:
