@@ -114,5 +114,5 @@ def test_a_row_of_a_papers_table_is_trained_and_measured(run, more_images, tmp_p
     folder = tmp_path / "out" / "pairwise-augmentations" / "small-vicreg-1-epochs" / "flip-generative" / "seed-0"
     recipe = json.loads((folder / "backbone" / "backbone.json").read_text())["recipe"]
     first = recipe["augmentation"]["first"]
-    assert (first["crop_scale"], first["flip"], first["jitter"], first["grey_p"]) == ([1.0, 1.0], 0.5, None, 0.0)
+    assert (first["crop_scale"], first["flip"], first["jitter"], first["gray_p"]) == ([1.0, 1.0], 0.5, None, 0.0)
     assert (recipe["policy"], recipe["view_probability"]) == ("genview", 1.0)

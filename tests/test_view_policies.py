@@ -53,7 +53,7 @@ def batch_of(count: int, exists: torch.Tensor | None = None, mixed: bool = False
 def recipe(app, policy: str, probability: float = 1.0, **lists: object):
     """A recipe whose augmentations change nothing that a flat image shows, but for what is given."""
     plain = Augment(
-        size=8, flip=0.5, jitter=None, grey_p=0.0, blur_p=0.0, solarize_p=0.0, mean=(0.0,) * 3, std=(1.0,) * 3
+        size=8, flip=0.5, jitter=None, gray_p=0.0, blur_p=0.0, solarize_p=0.0, mean=(0.0,) * 3, std=(1.0,) * 3
     )
     views = app.recipes.Views(**{"first": plain, "second": plain, **lists})
     made = app.recipes.RECIPES["small-simclr"]()
@@ -118,7 +118,7 @@ def test_a_data_set_without_views_trains_on_two_real_ones(app, policy):
 def test_gencl_augments_synthetic_views_by_a_list_of_their_own(app):
     """Grey is for real views alone; solarization is for both, as often as on average of the two lists."""
     plain = recipe(app, "gencl").augmentation.first
-    lists = {"first": dataclasses.replace(plain, grey_p=1.0), "second": dataclasses.replace(plain, grey_p=1.0)}
+    lists = {"first": dataclasses.replace(plain, gray_p=1.0), "second": dataclasses.replace(plain, gray_p=1.0)}
     made = recipe(app, "gencl", **lists)
     exists = torch.arange(40)[:, None] % 2 == 0
     first, second = app.views.make_views(batch_of(40, exists), made, torch.Generator().manual_seed(0))
@@ -126,7 +126,7 @@ def test_gencl_augments_synthetic_views_by_a_list_of_their_own(app):
     assert torch.equal(grey[0], ~exists[:, 0])
     assert grey[1].all()
     own = app.views.synthetic_list(
-        dataclasses.replace(plain, blur_p=1.0, grey_p=0.2),
+        dataclasses.replace(plain, blur_p=1.0, gray_p=0.2),
         dataclasses.replace(made.augmentation, second=dataclasses.replace(plain, solarize_p=0.2)),
     )
     assert own == dataclasses.replace(plain, solarize_p=0.1)

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from genviews_core.pixel_range import Range
 from pairdata import Augment, AugmentDraws, ImageIndex
-from pairdata.decode import Interpolation, UnreadableImage, decode_square
+from pairdata.augment import Interpolation
+from pairdata.decode import UnreadableImage, decode_square
 from pairdata.sampling import Sampling
 from ssl_eval import Preparation
 from ssl_eval.left_out import OnUnreadable, refuse
@@ -60,7 +61,7 @@ class TrainingImages:
         if batch_size % worker.world_size:
             raise ValueError(f"batch size {batch_size} does not divide over {worker.world_size} processes")
         self._augment = Augment(
-            size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, grey_p=0.0,
+            size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, gray_p=0.0,
             blur_p=0.0, mean=reading.mean, std=reading.std,
         )  # fmt: skip
         self._sampling = Sampling(

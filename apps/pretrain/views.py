@@ -81,7 +81,7 @@ def synthetic_list(augment: Augment, plan: Views) -> Augment:
     (VICReg's lists: 0 and 0.2).
     """
     solarize = (plan.first.solarize_p + plan.second.solarize_p) / 2
-    return replace(augment, blur_p=0.0, grey_p=0.0, solarize_p=solarize)
+    return replace(augment, blur_p=0.0, gray_p=0.0, solarize_p=solarize)
 
 
 def make_interpolated(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> Interpolated | None:

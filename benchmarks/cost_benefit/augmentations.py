@@ -23,7 +23,7 @@ def _nothing(size: int) -> Augment:
         crop_ratio=(1.0, 1.0),
         flip=0.0,
         jitter=None,
-        grey_p=0.0,
+        gray_p=0.0,
         blur_p=0.0,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),

@@ -61,7 +61,7 @@ LEFT_OUT: dict[Operation, dict[str, Any]] = {
     "crop": {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)},
     "flip": {"flip": 0.0},
     "jitter": {"jitter": None},
-    "grey": {"grey_p": 0.0},
+    "grey": {"gray_p": 0.0},
     "blur": {"blur_p": 0.0},
     "solarize": {"solarize_p": 0.0},
 }

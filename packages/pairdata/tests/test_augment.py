@@ -1,5 +1,7 @@
 """The whole augmentation against torchvision's functionals applied to one image after another."""
 
+import subprocess
+import sys
 from itertools import permutations
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from pairdata import Augment, crop, sample_crops
-from pairdata import augment as module
+from pairdata import batch_augment as module
 
 FUNCTIONALS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
@@ -28,7 +30,7 @@ def _one_by_one(augment, images, draws):
         if draws.order[i] < 24:
             for step in orders[int(draws.order[i])]:
                 value = FUNCTIONALS[step](value, float(draws.factors[i, step]))
-        if draws.grey[i]:
+        if draws.gray[i]:
             value = tv.rgb_to_grayscale(value, 3)
         if draws.blur[i]:
             sigma = float(draws.sigma[i])
@@ -54,7 +56,7 @@ def test_interpolation_changes_the_crop_but_no_random_draw():
     smooth, sharp = (Augment(size=24, jitter=None, interpolation=kind) for kind in ("bilinear", "bicubic"))
     draws, others = (each.draw(sizes, torch.Generator().manual_seed(0)) for each in (smooth, sharp))
     assert torch.equal(draws.boxes, others.boxes) and torch.equal(draws.flip, others.flip)
-    plain = {"grey_p": 0.0, "blur_p": 0.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "jitter": None}
+    plain = {"gray_p": 0.0, "blur_p": 0.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "jitter": None}
     for kind in ("bilinear", "bicubic"):
         view = Augment(size=24, interpolation=kind, **plain)
         draws = view.draw(sizes, torch.Generator().manual_seed(0))
@@ -67,7 +69,7 @@ def test_how_many_images_are_worked_on_together_changes_nothing(monkeypatch, blo
     images, sizes, augment = _images(40, 40), torch.full((40, 2), 40), Augment(size=32, solarize_p=0.2)
     draws = augment.draw(sizes, torch.Generator().manual_seed(0))
     expected = augment.apply(images, draws)
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "_CHUNK_VALUES", block)
     torch.testing.assert_close(augment.apply(images, draws), expected, atol=1e-5, rtol=0)
 
 
@@ -90,7 +92,7 @@ def test_parameters_are_drawn_with_the_stated_frequencies_and_ranges():
     for drawn, share in (
         (draws.flip, 0.3),
         (draws.order < 24, 0.8),
-        (draws.grey, 0.2),
+        (draws.gray, 0.2),
         (draws.blur, 0.5),
         (draws.solarize, 0.15),
     ):
@@ -106,7 +108,7 @@ def test_parameters_are_drawn_with_the_stated_frequencies_and_ranges():
 def test_with_everything_off_the_image_is_only_normalised():
     images = _images(5, 32)
     whole = (1.0, 1.0)
-    augment = Augment(size=32, crop_scale=whole, crop_ratio=whole, flip=0.0, jitter=None, grey_p=0.0, blur_p=0.0)
+    augment = Augment(size=32, crop_scale=whole, crop_ratio=whole, flip=0.0, jitter=None, gray_p=0.0, blur_p=0.0)
     views = augment(images, torch.full((5, 2), 32), torch.Generator())
     expected = tv.normalize(images.float() / 255, augment.mean, augment.std)
     torch.testing.assert_close(views, expected, atol=1e-5, rtol=0)
@@ -115,3 +117,8 @@ def test_with_everything_off_the_image_is_only_normalised():
 def test_an_empty_batch_stays_empty():
     empty = torch.empty(0, 3, 16, 16, dtype=torch.uint8)
     assert Augment(size=8)(empty, torch.empty(0, 2, dtype=torch.long), torch.Generator()).shape == (0, 3, 8, 8)
+
+
+def test_the_configuration_costs_no_torch():
+    code = "import sys; from pairdata import Augment; Augment(size=8); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from pairdata.blur import blur_
-from pairdata.color import brightness_, contrast_, grey_, hue_, saturation_, solarize_
+from pairdata.color import brightness_, contrast_, gray_, hue_, saturation_, solarize_
 
 OPERATIONS = {
     "brightness": (brightness_, tv.adjust_brightness, (0.0, 2.0)),
@@ -41,7 +41,7 @@ def test_jitter_is_torchvisions_image_by_image(images, name):
 
 def test_grey_is_torchvisions(images):
     values = images.float() / 255
-    grey_(values)
+    gray_(values)
     for image, source in zip(values, images, strict=True):
         torch.testing.assert_close(image, tv.rgb_to_grayscale(source.float() / 255, 3), atol=1e-6, rtol=0)
         assert (image - tv.rgb_to_grayscale(source, 3) / 255).abs().max() <= 1 / 255

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str | torch.device = "auto", *, local_rank: int = 0) -> torch.device:
@@ -17,6 +19,8 @@ def resolve_device(name: str | torch.device = "auto", *, local_rank: int = 0) ->
     Raises:
         ValueError: the device is not available on this machine, or the name is not one of these.
     """
+    import torch
+
     name = str(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

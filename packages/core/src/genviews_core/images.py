@@ -7,17 +7,17 @@ import io
 import os
 import stat
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-from torch import Tensor
 
 from genviews_core import tiff
 from genviews_core.pixel_range import Range, read_deep_color, scale_to_8_bits
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened, whatever the file's name: Pillow's others include EPS, which runs Ghostscript."""
@@ -96,8 +96,8 @@ def read_reduced(source: Source, side: int, *, value_range: Range | None = None)
     return _guarded(source, lambda: _decode(source, side, True, value_range))
 
 
-def read_image(path: str | os.PathLike[str], size: int | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Read an upright image as a tensor; see `read_rgb`.
+def read_image(path: str | os.PathLike[str], size: int | None = None) -> "torch.Tensor":
+    """Read an upright image as a uint8 tensor of shape [3, H, W]; see `read_rgb`.
 
     Args:
         path: the file.
@@ -115,6 +115,8 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> UInt8[T
         rgb, _ = read_reduced(path, size)
     if size is not None and rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
+    import torch
+
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 

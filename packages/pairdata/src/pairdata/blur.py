@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pairdata.separable import blur_radius, gaussian, separable
+from pairdata.resample import separable
 
 _SMALL = 64  # sides up to which two matrix products beat the sum of shifted images on a CPU
 
@@ -41,3 +41,21 @@ def _slide(padded: Float[Tensor, "C H W"], axis: int, taps: list[float]) -> Floa
         total.add_(padded.narrow(axis, radius - reach, length), alpha=taps[reach])
         total.add_(padded.narrow(axis, radius + reach, length), alpha=taps[reach])
     return total
+
+
+def gaussian(sigma: Float[Tensor, " B"], side: int) -> Float[Tensor, "B {side} {side}"]:
+    """Return matrices that blur `side` samples with a Gaussian cut off at `blur_radius`, with reflected borders."""
+    reach = int(blur_radius(sigma, side).max())
+    offset = torch.arange(-reach, reach + 1, device=sigma.device)
+    taps = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (offset.abs() <= blur_radius(sigma, side)[:, None])
+    taps = taps / taps.sum(1, keepdim=True)
+    position = torch.arange(side, device=sigma.device)[:, None] + offset
+    position = position.abs()
+    position = torch.where(position > side - 1, 2 * (side - 1) - position, position)
+    matrix = sigma.new_zeros(len(sigma), side, side)
+    return matrix.scatter_add_(2, position.expand(len(sigma), -1, -1), taps[:, None].expand(-1, side, -1))
+
+
+def blur_radius(sigma: Float[Tensor, "*B"], side: int) -> Float[Tensor, "*B"]:
+    """Return the radius of the kernel in pixels: 3 sigma, which omits 0.3% of the Gaussian; smaller than the image."""
+    return (3 * sigma).ceil().clamp(max=side - 1)

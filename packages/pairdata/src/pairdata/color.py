@@ -48,7 +48,7 @@ def hue_(images: Float[Tensor, "B 3 H W"], shift: Float[Tensor, " B"]) -> None:
     torch.sub(high, images.mul_(chroma), out=images)
 
 
-def grey_(images: Float[Tensor, "B 3 H W"]) -> None:
+def gray_(images: Float[Tensor, "B 3 H W"]) -> None:
     """Every channel <- the image's grey."""
     images.copy_(luma(images).expand_as(images))
 

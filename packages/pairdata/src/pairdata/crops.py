@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from pairdata.augment import Interpolation
 from pairdata.device_copy import copy_to
-from pairdata.separable import Interpolation, resampling, separable
+from pairdata.resample import resampling, separable
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries as often
 

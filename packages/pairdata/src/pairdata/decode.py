@@ -1,7 +1,6 @@
 """Decode image files of all kinds to upright 8-bit RGB, or to squares of one size."""
 
 import os
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -9,10 +8,10 @@ from PIL import Image
 from genviews_core.center_crop import resize_and_center_crop
 from genviews_core.images import UnreadableImage, read_reduced, read_rgb
 from genviews_core.pixel_range import Range
+from pairdata.augment import Interpolation
 
 __all__ = ["UnreadableImage", "decode_rgb", "decode_square"]
 
-Interpolation = Literal["bilinear", "bicubic"]
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

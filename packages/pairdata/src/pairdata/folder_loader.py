@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from genviews_core.pixel_range import Range
+from pairdata.augment import Interpolation
 from pairdata.batch import PairBatch
-from pairdata.decode import Interpolation
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
 from pairdata.reading import AlignedViews, BatchReader, Request

@@ -7,8 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from genviews_core.pixel_range import Range
-from pairdata.augment import IMAGENET_MEAN, IMAGENET_STD
-from pairdata.decode import Interpolation
+from pairdata.augment import IMAGENET_MEAN, IMAGENET_STD, Interpolation
 from pairdata.folder_loader import FolderLoader
 
 

@@ -13,9 +13,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from genviews_core.pixel_range import Range
+from pairdata.augment import Interpolation
 from pairdata.batch import MixedViews, PairBatch
 from pairdata.cache import SquareCache
-from pairdata.decode import Interpolation, UnreadableImage, decode_square
+from pairdata.decode import UnreadableImage, decode_square
 from pairdata.index import ImageIndex
 from pairdata.manifest import ViewsIndex
 

@@ -1,18 +1,16 @@
-"""Resizing and blurring as matrix products: Y = R X C^T with one R and one C per image.
+"""Separable linear maps of images as matrix products, Y = R X C^T with one R and one C per image.
 
-On a GPU two batched products over the whole batch cost a few passes over memory, whatever each image's own
-parameters; on a CPU they are the fastest way for small images.
+On a GPU two batched products over the whole batch cost a few passes over memory, whatever the parameters of each
+image; on a CPU they are the fastest way for small images.
 
 Legend: B images, M input side, N output side.
 """
-
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Interpolation = Literal["bilinear", "bicubic"]
+from pairdata.augment import Interpolation
 
 
 def separable(
@@ -63,21 +61,3 @@ def cubic(distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
-
-
-def gaussian(sigma: Float[Tensor, " B"], side: int) -> Float[Tensor, "B {side} {side}"]:
-    """Matrices that blur `side` samples by a Gaussian cut at `blur_radius`, the border reflected."""
-    reach = int(blur_radius(sigma, side).max())
-    offset = torch.arange(-reach, reach + 1, device=sigma.device)
-    taps = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (offset.abs() <= blur_radius(sigma, side)[:, None])
-    taps = taps / taps.sum(1, keepdim=True)
-    position = torch.arange(side, device=sigma.device)[:, None] + offset
-    position = position.abs()
-    position = torch.where(position > side - 1, 2 * (side - 1) - position, position)
-    matrix = sigma.new_zeros(len(sigma), side, side)
-    return matrix.scatter_add_(2, position.expand(len(sigma), -1, -1), taps[:, None].expand(-1, side, -1))
-
-
-def blur_radius(sigma: Float[Tensor, "*B"], side: int) -> Float[Tensor, "*B"]:
-    """Pixels the blur reaches to either side: 3 sigma, which leaves out 0.3% of the Gaussian; less than the image."""
-    return (3 * sigma).ceil().clamp(max=side - 1)
