@@ -74,7 +74,7 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
     with sslzoo.Progress(shown=worker.leads) as progress:
         if worker.leads and options.encoder is not None and not options.from_image:
             encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
-            update = progress.stage("embeddings")
+            update = progress.add_task("embeddings")
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
             )
@@ -99,7 +99,7 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
             image_format=options.image_format,
             shard=(worker.rank, worker.world_size),
             workers=options.workers,
-            on_progress=progress.stage("views"),
+            on_progress=progress.add_task("views"),
         )
         sslzoo.wait_for_all()
         if worker.leads:

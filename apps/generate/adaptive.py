@@ -26,7 +26,7 @@ def measure_foreground(
         pca = pairquality.ForegroundPCA.load(file, encoder)
     else:
         make_folder(out)
-        pca = pairquality.fit_images(images, encoder, workers=workers, on_progress=progress.stage("foreground"))
+        pca = pairquality.fit_images(images, encoder, workers=workers, on_progress=progress.add_task("foreground"))
         pca.save(file)
-    update = progress.stage("ratios")
+    update = progress.add_task("ratios")
     pairquality.write_ratios(images, out / "ratios.parquet", encoder, pca, workers=workers, on_progress=update)

@@ -23,13 +23,13 @@ import sslzoo
 from cards import make_cards
 from genviews_core.command import command
 from genviews_core.files import atomic_write, check_writable
+from genviews_core.progress import progress_bar
 from histograms import Histogram, histogram
 from page import Report, Scoring, render
 from sampling import draw_rows
 from scoring import Score, Scorer
 from survey import Survey, survey
 from viewgen.manifest import open_manifest
-from viewgen.progress import progress_bar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import tyro
 
 import pairdata
 from genviews_core.command import command
-from viewgen.progress import progress_bar
+from genviews_core.progress import progress_bar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def run_recipe(pretrain: Pretrain, worker: Worker) -> None:
             worker,
             execution=pretrain.execution,
             scoring=pretrain.scoring,
-            on_step=progress.stage(recipe.name),
+            on_step=progress.add_task(recipe.name),
             on_message=progress.message,
             checkpoint_seconds=pretrain.checkpoint_seconds,
         )

@@ -50,7 +50,7 @@ def _images(loop: Loop, worker: Worker, progress: Progress) -> tuple[Path, Path 
         return loop.data, loop.test
     train, test = loop.out / "scenes" / "train", loop.out / "scenes" / "test"
     if worker.leads:
-        update = progress.stage("scenes")
+        update = progress.add_task("scenes")
         write_scenes(train, count=SCENES_TRAIN, seed=0)
         update(SCENES_TRAIN, SCENES_TRAIN + SCENES_TEST)
         write_scenes(test, count=SCENES_TEST, seed=1)
@@ -64,7 +64,7 @@ def _encoder(arm: str, seed: int, data: Data, loop: Loop, worker: Worker, progre
     recipe = dataclasses.replace(RECIPES[RECIPE_OF[arm]](), epochs=loop.epochs, seed=seed)
     if loop.batch_size is not None:
         recipe = dataclasses.replace(recipe, batch_size=loop.batch_size)
-    update = progress.stage(f"{arm} encoder" + (f", seed {seed}" if loop.seeds > 1 else ""))
+    update = progress.add_task(f"{arm} encoder" + (f", seed {seed}" if loop.seeds > 1 else ""))
     out = loop.out / arm / f"seed-{seed}"
     backbone = train_encoder(
         recipe,
@@ -86,7 +86,7 @@ def _paint(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: P
     if loop.generator_steps is not None:
         config = dataclasses.replace(config, steps=loop.generator_steps)
     folder = loop.out / "generator"
-    update = sslzoo.log_steps(folder, progress.stage("diffusion model")) if worker.leads else None
+    update = sslzoo.log_steps(folder, progress.add_task("diffusion model")) if worker.leads else None
     device, seconds = str(worker.device), loop.checkpoint_seconds
     eldm.train_eldm(images, embeddings, folder, config, on_step=update, device=device, checkpoint_seconds=seconds)
     wait_for_all()
@@ -94,7 +94,7 @@ def _paint(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: P
     generator = eldm.ELDMGenerator(folder, steps=loop.sampling_steps, device=device, dtype=torch.bfloat16)
     shard = (worker.rank, worker.world_size)
     for name, interpolation in (("views", None), ("interpolated", viewgen.Interpolation(alpha=loop.alpha))):
-        update = progress.stage(f"{name} painted")
+        update = progress.add_task(f"{name} painted")
         viewgen.generate_views(
             images,
             loop.out / name,
@@ -116,7 +116,7 @@ def _embed(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: P
     if worker.leads:
         network, expected = sslzoo.open_backbone(backbone)
         encoder = viewgen.ImageEncoder(network, name="vanilla", device=str(worker.device), **expected)
-        viewgen.embed_images(images, folder, encoder, on_progress=progress.stage("embeddings"))
+        viewgen.embed_images(images, folder, encoder, on_progress=progress.add_task("embeddings"))
     wait_for_all()
     return viewgen.Embeddings.load(folder)
 
@@ -127,7 +127,7 @@ def _evaluate(
     """kNN and linear probe of every encoder, and of one that has learned nothing."""
     path = loop.out / "results.jsonl"
     measured = {(result.backbone, result.seed, result.task) for result in ssl_eval.read_results(path)}
-    update = progress.stage("evaluation")
+    update = progress.add_task("evaluation")
     encoders = [(arm, seed, sslzoo.load_backbone(b)) for arm, found in arms.items() for seed, b in enumerate(found)]
     torch.manual_seed(0)
     encoders.append(("untrained", 0, sslzoo.create_backbone(**RECIPES[RECIPE_OF["vanilla"]]().architecture)))

@@ -69,7 +69,7 @@ def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
                 options.out / "embeddings",
                 viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device)),
                 workers=options.workers,
-                on_progress=progress.stage("embeddings"),
+                on_progress=progress.add_task("embeddings"),
             )
         sslzoo.wait_for_all()
         embeddings = viewgen.Embeddings.load(options.out / "embeddings")
@@ -79,7 +79,7 @@ def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
             embeddings,
             options.out,
             config,
-            on_encoded=progress.stage("latents") if config.latents and options.latents_cached else None,
+            on_encoded=progress.add_task("latents") if config.latents and options.latents_cached else None,
             on_step=logged(options.out, "diffusion model", worker, progress),
             device=str(worker.device),
             checkpoint_seconds=options.checkpoint_seconds,
@@ -129,7 +129,7 @@ def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
 
 def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
-    return sslzoo.log_steps(folder, progress.stage(stage)) if worker.leads else None
+    return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.leads else None
 
 
 @command

@@ -176,7 +176,7 @@ class Comparison:
 
     def _row(self, about: dict[str, str], pairs: Iterable, reader: Reader, total: int) -> Row:
         started = time.perf_counter()
-        told = _telling(pairs, self.progress.stage(about["name"]), total)
+        told = _telling(pairs, self.progress.add_task(about["name"]), total)
         metrics = image_metrics(told, **self.networks, device=self.options.device)
         return Row(**about, metrics=metrics, lost=reader.lost, seconds=time.perf_counter() - started)
 

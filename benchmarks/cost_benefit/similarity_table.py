@@ -52,7 +52,7 @@ def measure(options: CostBenefit) -> Table:
 
         def embed(folder: Path) -> viewgen.Embeddings:
             place = options.work / encoder.hash / keys_hash([folder.resolve().as_posix()])
-            update = progress.stage(folder.name)
+            update = progress.add_task(folder.name)
             return viewgen.embed_images(
                 folder, place, encoder, batch_size=options.batch_size, workers=options.workers, on_progress=update
             )

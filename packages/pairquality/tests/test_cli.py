@@ -62,7 +62,7 @@ def test_fit_ratios_and_look(work, capsys):
     assert command(work, "look", "--pca", pca, "--out", str(work / "maps.png"), "--count", "4") == 0
     assert (work / "maps.png").is_file()
     output = capsys.readouterr()
-    assert "9 images, threshold" in output.out and "ratios 12/12" in output.err
+    assert "9 images, threshold" in output.out and "12/12" in output.err
 
 
 def test_an_unreadable_image_shows_in_the_exit_code(work, capsys):

@@ -24,8 +24,8 @@ from genviews_core.command import command
 from genviews_core.device import resolve_device
 from genviews_core.files import check_writable
 from genviews_core.lock import lock_file
+from genviews_core.progress import progress_bar
 from pairquality.fit_folder import size_with_center
-from pairquality.progress import progress_bar
 from pairquality.scorers.distill_command import run_distill
 from pairquality.scorers.distillation import Distillation
 

@@ -1,6 +1,7 @@
 """Self-supervised methods that take any views and per-pair weights."""
 
 from genviews_core.backbones import backbone_hash, backbone_input, create_backbone, load_backbone
+from genviews_core.progress import Progress
 from sslzoo import losses, methods, schedules
 from sslzoo.backbone_file import save_backbone
 from sslzoo.backbone_source import open_backbone
@@ -17,7 +18,6 @@ from sslzoo.official import open_classifier, open_official
 from sslzoo.optim import apply_schedule, build_optimizer, clip_gradients, parameter_groups
 from sslzoo.preemption import Stopped, StopSignal
 from sslzoo.process_group import Worker, distribute, least_of_all, start_worker, wait_for_all
-from sslzoo.progress import Progress
 from sslzoo.run_log import Curves, Histogram, RunLog, log_steps, read_log
 
 __all__ = [

@@ -24,13 +24,13 @@ import tyro
 import viewgen
 from genviews_core.command import command
 from genviews_core.device import resolve_device
+from genviews_core.progress import progress_bar
 from viewgen.condition_encoder import ConditionEncoder
 from viewgen.contact_sheet import contact_sheet
 from viewgen.failures import read_failures
 from viewgen.generator import GENERATORS, generator_class
 from viewgen.key_list import read_key_list
 from viewgen.options import options_type
-from viewgen.progress import progress_bar
 
 FAILED = 3  # exit code of a run that could not make some views
 UNCLEAN = 4  # exit code of a verification that found something

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from genviews_core.progress import progress_bar
 from pairquality.encoder import FeatureEncoder
 from pairquality.pca import ForegroundPCA
-from pairquality.progress import progress_bar
 from pairquality.scorers.distillation import distill
 from pairquality.scorers.recipe import Distillation
 

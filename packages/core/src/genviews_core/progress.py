@@ -1,10 +1,11 @@
-"""Progress bars with rate and remaining time, one per stage; plain lines without a terminal."""
+"""Progress bars with rate and remaining time on a terminal; elsewhere, a line every few seconds."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -12,14 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 PLAIN_SECONDS = 15.0
-"""Without a terminal, progress is printed at the start of a stage and then at most once per this many seconds."""
+"""Without a terminal, a task's progress is printed at its start and then at most once per this many seconds."""
+SHOWN = {"loss": "loss {:.3f}", "knn": "kNN {:.1f}%", "images_per_second": "{:.0f} images/s", "mfu": "MFU {:.1%}"}
+"""Scalars beside a bar, in this order."""
 
 
 class Progress:
-    """A column of bars; silent where not `shown`."""
+    """One bar per task.
 
-    def __init__(self, *, shown: bool = True) -> None:
-        self.console = Console(quiet=not shown)
+    Args:
+        shown: whether to print anything, for example only on the main process.
+        stderr: print to standard error, for commands whose result goes to standard output.
+    """
+
+    def __init__(self, *, shown: bool = True, stderr: bool = False) -> None:
+        self.console = Console(quiet=not shown, stderr=stderr)
         columns = (
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=24),
@@ -44,25 +52,35 @@ class Progress:
         """Print a line above the bars, without markup."""
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def stage(self, name: str) -> Callable[..., None]:
-        """Add a stage, and return its update function: (done, total) and optional scalars, some of which are shown."""
+    def add_task(self, name: str) -> Callable[..., None]:
+        """Add a task and return its update function, called with (done, total) and optionally a dict of scalars.
+
+        The scalars named in `SHOWN` appear beside the bar; without any, the rate does.
+        """
         task = self._bars.add_task(name, total=None, note="")
         began = time.monotonic()
         printed, origin = -math.inf, None
 
         def update(done: int, total: int, scalars: Mapping[str, float] | None = None) -> None:
             nonlocal printed, origin
-            note = _note(scalars or {})
-            self._bars.update(task, completed=done, total=total, note=note)
             now = time.monotonic()
-            if origin is None:  # a resumed stage is timed from its first update on
+            if origin is None:  # a resumed task is timed from its first update on
                 origin = (0, began) if done <= 1 else (done, now)
+            note = _note(scalars) if scalars else _rate(now - origin[1], done - origin[0])
+            self._bars.update(task, completed=done, total=total, note=note)
             if not self.console.is_terminal and (done >= total or now - printed > PLAIN_SECONDS):
                 printed = now
                 left = _time_left(now - origin[1], done - origin[0], total - done)
                 self.console.print(f"{name:<24} {done}/{total}  {now - began:.0f} s{left}  {note}".rstrip())
 
         return update
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[..., None]]:
+    """Show one bar on standard error; yields the update function of `Progress.add_task`."""
+    with Progress(stderr=True) as progress:
+        yield progress.add_task(name)
 
 
 def _time_left(seconds: float, done: int, left: int) -> str:
@@ -76,9 +94,9 @@ def _time_left(seconds: float, done: int, left: int) -> str:
     return f"  about {seconds:.0f} s left"
 
 
-SHOWN = {"loss": "loss {:.3f}", "knn": "kNN {:.1f}%", "images_per_second": "{:.0f} images/s", "mfu": "MFU {:.1%}"}
-"""Scalars beside a bar, in this order."""
-
-
 def _note(scalars: Mapping[str, float]) -> str:
     return "  ".join(form.format(scalars[name]) for name, form in SHOWN.items() if name in scalars)
+
+
+def _rate(seconds: float, done: int) -> str:
+    return f"{done / seconds:.3g}/s" if done and seconds > 0 else ""
