@@ -22,6 +22,7 @@ OPTIONAL = {
         *("faster_coco_eval", "pycocotools", "detectron2"),  # [coco]; detectron2 from its repository
         *("jinja2", "matplotlib"),  # [report]
     },
+    "genviews": {"ffcv", "wandb"},  # [ffcv], [wandb]
 }
 """What the extras of each package bring, by the names under which it is imported."""
 

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
-
-import sslzoo  # noqa: E402
-from data import Data  # noqa: E402
-from pairdata import write_scenes  # noqa: E402
-from pairquality import fit_images, load_encoder  # noqa: E402
-from pairquality.scorers import Distillation, distill  # noqa: E402
-from recipes import RECIPES, Recipe  # noqa: E402
-from training import train_encoder  # noqa: E402
-from weighing import Scoring  # noqa: E402
+import sslzoo
+from genviews.pretraining.data import Data
+from genviews.pretraining.job import train_encoder
+from genviews.pretraining.pair_weighting import Scoring
+from genviews.recipes import RECIPES, Recipe
+from pairdata import write_scenes
+from pairquality import fit_images, load_encoder
+from pairquality.scorers import Distillation, distill
 
 SMALL = {"stem_stride": 1, "cifar_stem": True, "width": 4}
 OPTIONS = {

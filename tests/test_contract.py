@@ -5,7 +5,6 @@ The networks are tiny, with random weights in their official formats, from viewg
 """
 
 import dataclasses
-import importlib
 import importlib.util
 import json
 import runpy
@@ -13,7 +12,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +21,8 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 import sslzoo
 import viewgen
+from genviews.pretraining.views import make_interpolated, make_views
+from genviews.recipes import RECIPES
 from pairdata import FFCVLoader, FolderLoader, ViewsIndex
 from sslzoo.methods import GenDINO, Method, SimCLR
 from viewgen import ConditionEncoder, Embeddings, ImageEncoder, Interpolation, eldm, embed_images, generate_views
@@ -143,17 +144,6 @@ def mixed(root) -> Path:
     return root / "mixed"
 
 
-@pytest.fixture(scope="module")
-def app():
-    """Import the modules of apps/pretrain, whose names other programs share."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
-        names = ("recipes", "views")
-        for name in names:
-            sys.modules.pop(name, None)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-
-
 def run(program: str, *arguments: object) -> str:
     """Run a program of apps in this process, check that it succeeds, and return its output."""
     before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
@@ -205,18 +195,18 @@ def test_a_retrieved_view_is_its_partner(root):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_trains_a_step_on_the_views(root, views, mixed, app, policy):
+def test_every_policy_trains_a_step_on_the_views(root, views, mixed, policy):
     interpolated = {"interpolated": mixed} if policy == "gensis" else {}
     _, batch = read(root, views=views, **interpolated)
-    made = app.recipes.RECIPES[POLICIES[policy]]()
+    made = RECIPES[POLICIES[policy]]()
     recipe = dataclasses.replace(made, policy=policy, view_probability=1.0)
     generator = torch.Generator().manual_seed(0)
     method = tiny_method(policy)
     extra = {}
     if policy == "gensis":
         assert batch.mixed.exists.all() and bool(((batch.mixed.alpha >= 0.3) & (batch.mixed.alpha <= 0.7)).all())
-        extra["interpolated"] = app.views.make_interpolated(batch, recipe, generator)
-    step(method, app.views.make_views(batch, recipe, generator), extra)
+        extra["interpolated"] = make_interpolated(batch, recipe, generator)
+    step(method, make_views(batch, recipe, generator), extra)
 
 
 def tiny_method(policy: str) -> Method:

@@ -12,6 +12,9 @@ from PIL import Image
 
 import pairdata
 import viewgen
+from genviews.evaluation.datasets import Centre, CentredImages, Reading
+from genviews.evaluation.tiles import Tiles
+from genviews.inspection.pictures import thumbnail
 from pairdata import FolderLoader, LabelledImages, index_images
 from pairdata.decode import decode_square
 from pairquality.images import iter_images, read_batches
@@ -25,16 +28,11 @@ from ssl_eval.video.davis import read_davis, read_mask
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packages/core/tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packages/ssl-eval/tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "apps/evaluate"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "apps/inspect"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks/foreground"))
 from drawn_layouts import draw_davis  # pyright: ignore[reportMissingImports]
 from odd_images import POSTSCRIPT, encode, readable_images, refused_files  # pyright: ignore[reportMissingImports]
 
-from labelled_folders import Centre, CentredImages, Reading  # pyright: ignore[reportMissingImports]
 from masks import find_pairs  # pyright: ignore[reportMissingImports]
-from pictures import thumbnail  # pyright: ignore[reportMissingImports]
-from tiles import Tiles  # pyright: ignore[reportMissingImports]
 
 READABLE, REFUSED = readable_images(), refused_files()
 READERS = {

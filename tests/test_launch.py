@@ -1,23 +1,17 @@
 """Exit of apps/launch after the failure of a process; torchrun itself is not tested here."""
 
-import importlib.util
 import logging
-from pathlib import Path
 
 import pytest
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-PROGRAM = Path(__file__).resolve().parent.parent / "apps" / "launch" / "__main__.py"
+from genviews.launch import main as launch_command
 
 
 @pytest.fixture
 def launch(monkeypatch):
     """launch(exit codes by rank) returns the exit code of the launcher when those processes fail."""
-    spec = importlib.util.spec_from_file_location("launch_program", PROGRAM)
-    assert spec and spec.loader
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     logger = logging.getLogger("torch.distributed.elastic")
     monkeypatch.setattr(logger, "level", logger.level)
 
@@ -29,7 +23,7 @@ def launch(monkeypatch):
 
         monkeypatch.setattr(torchrun, "run", fail)
         with pytest.raises(SystemExit) as ended:
-            program.main(["--standalone", "--nproc_per_node=2", "apps/x", "--data", "d"])
+            launch_command(["--standalone", "--nproc_per_node=2", "apps/x", "--data", "d"])
         return ended.value.code
 
     return end

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from genviews.recipes import RECIPES
+from genviews.recipes.augmentations import LEFT_OUT, without
 from ssl_eval import Result, append_result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,10 +29,9 @@ TABLES = {
 def ablations():
     """The modules of benchmarks/ablations, and the recipes that they name."""
     with pytest.MonkeyPatch.context() as patch:
-        for folder in (ROOT / "apps" / "pretrain", ROOT / "benchmarks" / "ablations"):
-            patch.syspath_prepend(str(folder))
-        names = ("recipes", "recipes.augmentations", "programs", "grids", "filling", *TABLES)
-        yield SimpleNamespace(**{name.partition(".")[2] or name: importlib.import_module(name) for name in names})
+        patch.syspath_prepend(str(ROOT / "benchmarks" / "ablations"))
+        names = ("programs", "grids", "filling", *TABLES)
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
 @pytest.fixture
@@ -41,11 +42,11 @@ def tables(ablations):
 def test_every_row_is_of_a_recipe_that_takes_its_options(ablations, tables):
     for table in tables:
         for grid in table.GRIDS.values():
-            recipe = ablations.recipes.RECIPES[grid.recipe]()
+            recipe = RECIPES[grid.recipe]()
             for row in grid.rows:
                 options = {name.replace("-", "_"): value for name, value in row.options.items()}
                 changed = replace(recipe, **{name: value for name, value in options.items() if name != "without"})
-                ablations.augmentations.without(changed.augmentation, options.get("without", ()))
+                without(changed.augmentation, options.get("without", ()))
                 assert set(row.files) <= {"views", "interpolated", "pca"}
                 assert all(cell.variant.protocol.source for cell in grid.cells(row))
             slugs = {ablations.filling._slug(row.name) for row in grid.rows}
@@ -218,9 +219,9 @@ def test_ten_percent_is_read_from_its_list(ablations, tmp_path):
 
 def test_what_is_left_out_of_an_augmentation_does_nothing(ablations):
     """An image that is neither square nor of one colour: without all of it, the central square is what is left."""
-    views = ablations.recipes.RECIPES["imagenet-swav"]().augmentation
-    everything = tuple(ablations.augmentations.LEFT_OUT)
-    bare = ablations.augmentations.without(replace(views, first=replace(views.first, solarize_p=1.0)), everything)
+    views = RECIPES["imagenet-swav"]().augmentation
+    everything = tuple(LEFT_OUT)
+    bare = without(replace(views, first=replace(views.first, solarize_p=1.0)), everything)
     side = bare.first.size
     pixels = torch.randint(256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sizes = torch.tensor([[side, side]] * 3 + [[side, 2 * side]])
@@ -230,9 +231,9 @@ def test_what_is_left_out_of_an_augmentation_does_nothing(ablations):
     draws = bare.first.draw(sizes, torch.Generator().manual_seed(2))
     assert draws.boxes[3].tolist() == [0.0, 0.25, 1.0, 0.5]
     assert bare.local.crop_scale == (1.0, 1.0) and bare.local.size == 96
-    kept = ablations.augmentations.without(views, tuple(each for each in everything if each != "crop"))
+    kept = without(views, tuple(each for each in everything if each != "crop"))
     assert kept.first == replace(bare.first, crop_scale=views.first.crop_scale, crop_ratio=views.first.crop_ratio)
-    assert ablations.augmentations.without(views, ()) == views
+    assert without(views, ()) == views
 
 
 def test_results_of_other_data_are_not_shown(ablations, told, tmp_path):

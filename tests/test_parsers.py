@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from genviews import generation, generator_training
 from viewgen import cli
 from viewgen.generator import GENERATORS
 
@@ -71,20 +72,20 @@ def test_every_generator_has_help(command, name):
     assert "--device" in shown and len(set(re.findall(r"^\W*(--[\w-]+) ", shown, re.MULTILINE))) > 8
 
 
-def test_both_generate_commands_have_the_same_defaults(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "apps" / "generate"))
-    app = runpy.run_path(str(ROOT / "apps" / "generate" / "__main__.py"))["Generate"]
-    ours, theirs = ({field.name: field.default for field in fields(kind)} for kind in (app, cli.Generate))
+def test_both_generate_commands_have_the_same_defaults():
+    ours, theirs = (
+        {field.name: field.default for field in fields(kind)} for kind in (generation.Generate, cli.Generate)
+    )
     shared = ours.keys() & theirs.keys()
     assert {"alpha", "workers", "batch_size", "partner", "seed", "views_per_image", "image_format"} <= shared
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-    sys.modules.pop("adaptive", None)
 
 
 @pytest.mark.parametrize(
     ("options", "steps"), [({}, 2000), ({"steps": 5}, 10), ({"steps": 5, "autoencoder_steps": 7}, 7), ({"steps": 0}, 1)]
 )
 def test_short_diffusion_training_shortens_the_autoencoder_training(options, steps):
-    app = runpy.run_path(str(ROOT / "apps" / "train_generator" / "__main__.py"))
-    chosen = app["TrainGenerator"](images=Path("x"), encoder="x", out=Path("x"), preset="64-small", **options)
-    assert app["autoencoder_steps"](chosen, 2000) == steps
+    chosen = generator_training.TrainGenerator(
+        images=Path("x"), encoder="x", out=Path("x"), preset="64-small", **options
+    )
+    assert generator_training.autoencoder_steps(chosen, 2000) == steps

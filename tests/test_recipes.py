@@ -1,13 +1,8 @@
 """The recipes of apps/pretrain: their constants, their networks at full size, and one step of each at the smallest."""
 
 import dataclasses
-import importlib
-import importlib.util
 import io
 import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +12,13 @@ from rich.console import Console
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import sslzoo
+from genviews.cli.pretrain import read_arguments
+from genviews.pretraining.backbone import fit_backbone
+from genviews.pretraining.views import make_views
+from genviews.quickstart.plots import draw_curves
+from genviews.recipes import METHODS, RECIPES
+from genviews.recipes.listing import WIDE, recipe_table
 from pairdata import PairBatch
-
-ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("recipes", "views", "listing", "backbone", "pictures")
 
 CONSTANTS = {
     # name: optimizer, lr, final lr, weight decay, final weight decay, warm-up, epochs, batch
@@ -73,27 +71,15 @@ TINY_HEADS = {
 }
 
 
-@pytest.fixture(scope="module")
-def app():
-    """The app's modules, under names that other programs have as well."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-        for name in MODULES:
-            sys.modules.pop(name, None)
-
-
-def test_every_recipe_is_looked_at_here_and_knows_its_name(app):
-    assert set(app.recipes.RECIPES) == {*CONSTANTS, *SMALL}
-    assert all(make().name == name for name, make in app.recipes.RECIPES.items())
-    assert {make().method for make in app.recipes.RECIPES.values()} == set(app.recipes.METHODS)
+def test_every_recipe_is_looked_at_here_and_knows_its_name():
+    assert set(RECIPES) == {*CONSTANTS, *SMALL}
+    assert all(make().name == name for name, make in RECIPES.items())
+    assert {make().method for make in RECIPES.values()} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_constants_are_those_of_the_sources(app, name):
-    recipe = app.recipes.RECIPES[name]()
+def test_constants_are_those_of_the_sources(name):
+    recipe = RECIPES[name]()
     kind, lr, final_lr, decay, final_decay, warmup, epochs, batch = CONSTANTS[name]
     assert (recipe.optimizer, recipe.epochs, recipe.batch_size) == (kind, epochs, batch)
     assert recipe.lr == pytest.approx(lr)
@@ -117,27 +103,27 @@ GENVIEW_BACKBONES = {
 
 
 @pytest.mark.parametrize("name", GENVIEW_BACKBONES)
-def test_networks_are_those_of_genviews_table_9(app, name):
+def test_networks_are_those_of_genviews_table_9(name):
     """Backbone and projection dimension, read off the method at full size."""
-    recipe = app.recipes.RECIPES[name]()
+    recipe = RECIPES[name]()
     backbone, dim = GENVIEW_BACKBONES[name]
     assert recipe.backbone == backbone
-    method = at_full_size(app, recipe)
+    method = at_full_size(recipe)
     encoder = next(getattr(method, part) for part in ("encoder", "query", "online") if hasattr(method, part))
     assert [layer for layer in encoder.head if isinstance(layer, torch.nn.Linear)][-1].out_features == dim
 
 
-def at_full_size(app, recipe) -> torch.nn.Module:
+def at_full_size(recipe) -> torch.nn.Module:
     """The method without memory for its weights."""
     with torch.device("meta"):
         backbone = sslzoo.create_backbone(**recipe.architecture)
-        return app.recipes.METHODS[recipe.method](backbone, **recipe.method_options)
+        return METHODS[recipe.method](backbone, **recipe.method_options)
 
 
 @pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
-def test_every_recipe_builds_at_full_size_with_its_optimizer(app, name):
-    recipe = app.recipes.RECIPES[name]()
-    method = at_full_size(app, recipe)
+def test_every_recipe_builds_at_full_size_with_its_optimizer(name):
+    recipe = RECIPES[name]()
+    method = at_full_size(recipe)
     optimizer = sslzoo.build_optimizer(
         recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **recipe.optimizer_options
     )
@@ -156,16 +142,16 @@ def test_every_recipe_builds_at_full_size_with_its_optimizer(app, name):
         ("cifar10-moco-v2", 256, 0.25),
     ],
 )
-def test_the_rate_follows_the_batch(app, name, batch, lr):
-    recipe = dataclasses.replace(app.recipes.RECIPES[name](), batch_size=batch)
+def test_the_rate_follows_the_batch(name, batch, lr):
+    recipe = dataclasses.replace(RECIPES[name](), batch_size=batch)
     assert recipe.lr == pytest.approx(lr)
     assert dataclasses.replace(recipe, lr_scaling="none").lr == recipe.base_lr
 
 
-def test_final_lr_scales_with_the_peak_as_in_the_sources(app):
+def test_final_lr_scales_with_the_peak_as_in_the_sources():
     """end_lr = base_lr * 0.001 in main_vicreg.py and Barlow Twins' main.py; DINO's --min_lr is not scaled."""
     for name, follows in {"imagenet-vicreg": True, "imagenet-barlow-twins": True, "imagenet-dino": False}.items():
-        recipe = app.recipes.RECIPES[name]()
+        recipe = RECIPES[name]()
         twice = dataclasses.replace(recipe, batch_size=2 * recipe.batch_size)
         assert twice.lowest_lr == pytest.approx(recipe.lowest_lr * (2 if follows else 1))
         assert dataclasses.replace(recipe, final_lr=0.5).lowest_lr == 0.5
@@ -187,73 +173,73 @@ BICUBIC = {
 """The sources of the others use torchvision's default, bilinear: MoCo v2 and v3, SimSiam, SwAV, lightly."""
 
 
-def test_crop_interpolation_matches_the_sources(app):
-    for name, make in app.recipes.RECIPES.items():
+def test_crop_interpolation_matches_the_sources():
+    for name, make in RECIPES.items():
         views = make().augmentation
         for augment in (views.first, views.second, views.local or views.first):
             assert augment.interpolation == ("bicubic" if name in BICUBIC else "bilinear"), name
 
 
 @pytest.mark.parametrize("name", ["cifar10-simclr", "imagenet-simclr", "imagenet-vicreg", "imagenet-barlow-twins"])
-def test_zero_init_residual_matches_the_sources(app, name):
-    backbone = sslzoo.create_backbone(**app.recipes.RECIPES[name]().architecture)
+def test_zero_init_residual_matches_the_sources(name):
+    backbone = sslzoo.create_backbone(**RECIPES[name]().architecture)
     last = [getattr(block, "bn3", block.bn2) for block in backbone.modules() if hasattr(block, "bn2")]
     assert last and not any(norm.weight.any() for norm in last)
 
 
-def test_asymmetric_lists_blur_one_view_and_solarize_the_other(app):
+def test_asymmetric_lists_blur_one_view_and_solarize_the_other():
     for name in ("imagenet-byol", "imagenet-moco-v3", "imagenet-vicreg", "imagenet-barlow-twins", "imagenet-dino"):
-        views = app.recipes.RECIPES[name]().augmentation
+        views = RECIPES[name]().augmentation
         assert (views.first.blur_p, views.second.blur_p) == (1.0, 0.1)
         assert (views.first.solarize_p, views.second.solarize_p) == (0.0, 0.2)
         assert views.first.jitter == views.second.jitter == (0.4, 0.4, 0.2, 0.1)
 
 
-def test_crops_are_those_of_the_sources(app):
+def test_crops_are_those_of_the_sources():
     smallest = {
         "imagenet-simsiam": 0.2, "imagenet-moco-v3": 0.2, "imagenet-moco-v3-vit-b": 0.08, "imagenet-byol": 0.08,
         "imagenet-vicreg": 0.08, "imagenet-simclr": 0.08, "imagenet-swav": 0.14, "imagenet-dino": 0.4,
     }  # fmt: skip
     for name, area in smallest.items():
-        views = app.recipes.RECIPES[name]().augmentation
+        views = RECIPES[name]().augmentation
         assert views.first.crop_scale == views.second.crop_scale == (area, 1.0)
     local = {"imagenet-swav": (96, (0.05, 0.14), 6), "imagenet-dino": (96, (0.05, 0.4), 8)}
     for name, expected in local.items():
-        views = app.recipes.RECIPES[name]().augmentation
+        views = RECIPES[name]().augmentation
         assert (views.local.size, views.local.crop_scale, views.local_count) == expected
 
 
-def test_moco_v2_recipes_split_batch_norm_into_8(app):
+def test_moco_v2_recipes_split_batch_norm_into_8():
     """facebookresearch/moco trains on 8 GPUs with batch norm per GPU; its CIFAR-10 demo sets --bn-splits 8."""
-    names = [name for name, make in app.recipes.RECIPES.items() if make().method == "moco-v2"]
+    names = [name for name, make in RECIPES.items() if make().method == "moco-v2"]
     assert len(names) == 5
     for name in names:
-        recipe = app.recipes.RECIPES[name]()
+        recipe = RECIPES[name]()
         assert recipe.method_options["splits"] == 8
-        norms = [part for part in at_full_size(app, recipe).modules() if isinstance(part, _BatchNorm)]
+        norms = [part for part in at_full_size(recipe).modules() if isinstance(part, _BatchNorm)]
         assert norms and {type(norm).__name__ for norm in norms} == {"SplitBatchNorm"}
 
 
-def test_policies_are_those_of_the_papers(app):
-    policies = {name: make().policy for name, make in app.recipes.RECIPES.items()}
+def test_policies_are_those_of_the_papers():
+    policies = {name: make().policy for name, make in RECIPES.items()}
     assert {name for name, policy in policies.items() if policy == "gensis"} == {
         name for name in policies if name.endswith("gen-dino")
     }
     assert {name for name, policy in policies.items() if policy == "gencl"} == {"imagenet-vicreg"}
-    assert app.recipes.RECIPES["imagenet-vicreg"]().view_probability == 0.5
+    assert RECIPES["imagenet-vicreg"]().view_probability == 0.5
 
 
-def test_what_describes_a_recipe_is_no_part_of_its_record(app):
-    recipe = app.recipes.RECIPES["imagenet-byol"]()
+def test_what_describes_a_recipe_is_no_part_of_its_record():
+    recipe = RECIPES["imagenet-byol"]()
     told = recipe.record()
     assert "expected" not in told and "dataset" not in told
     assert told["policy"] == "genview" and told["base_lr"] == 0.3
     assert told == dataclasses.replace(recipe, expected="something else").record()
 
 
-def smallest(app, name: str):
+def smallest(name: str):
     """The recipe with a tiny backbone, tiny heads and tiny views."""
-    recipe = app.recipes.RECIPES[name]()
+    recipe = RECIPES[name]()
     plan = recipe.augmentation
     views = dataclasses.replace(
         plan,
@@ -271,7 +257,7 @@ def smallest(app, name: str):
     return dataclasses.replace(recipe, **small, batch_size=8)
 
 
-def take_a_step(app, recipe) -> None:
+def take_a_step(recipe) -> None:
     """Views, loss, gradient, update, at the highest rate: everything stays finite and the backbone moves."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -284,14 +270,12 @@ def take_a_step(app, recipe) -> None:
         label=torch.zeros(8, dtype=torch.long),
         sizes=torch.full((8, 2, 2), 32),
     )
-    method = app.recipes.METHODS[recipe.method](
-        sslzoo.create_backbone(**recipe.architecture), **recipe.method_options
-    ).train()
+    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options).train()
     optimizer = sslzoo.build_optimizer(
         recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **recipe.optimizer_options
     )
     before = [parameter.detach().clone() for parameter in method.parameters()]
-    views = app.views.make_views(batch, recipe, generator)
+    views = make_views(batch, recipe, generator)
     assert len(views) == 2 + recipe.augmentation.local_count
     loss = method(views)["loss"]
     loss.backward()
@@ -303,8 +287,8 @@ def take_a_step(app, recipe) -> None:
 
 
 @pytest.mark.parametrize("name", [*CONSTANTS, *SMALL])
-def test_every_recipe_takes_a_step(app, name):
-    take_a_step(app, smallest(app, name))
+def test_every_recipe_takes_a_step(name):
+    take_a_step(smallest(name))
 
 
 FAMILIES = {
@@ -316,23 +300,23 @@ FAMILIES = {
 }
 
 
-def with_backbone(app, recipe, backbone: str, said: list[str]):
+def with_backbone(recipe, backbone: str, said: list[str]):
     """Return the recipe adapted to a backbone, with options that make the backbone small."""
     changed = dataclasses.replace(recipe, backbone=backbone)
-    return app.backbone.fit_backbone(
+    return fit_backbone(
         dataclasses.replace(changed, backbone_options={**changed.backbone_options, **FAMILIES[backbone]}), said.append
     )
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_every_recipe_builds_with_timm_networks_or_suggests_another(app, backbone):
+def test_every_recipe_builds_with_timm_networks_or_suggests_another(backbone):
     found = {}
-    for name, make in app.recipes.RECIPES.items():
+    for name, make in RECIPES.items():
         recipe, said = make(), []
         key = (str(recipe.backbone_options), tuple(recipe.crop_sizes))
         if key not in found:
             try:
-                found[key] = with_backbone(app, recipe, backbone, said).backbone_options
+                found[key] = with_backbone(recipe, backbone, said).backbone_options
             except ValueError as error:
                 found[key] = error
                 assert f"16 px for {name}, got {backbone}" in str(error) and "choose another --backbone" in str(error)
@@ -345,48 +329,39 @@ def test_every_recipe_builds_with_timm_networks_or_suggests_another(app, backbon
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("name", ["small-dino", "small-moco-v2", "small-swav", "imagenet-dino"])
-def test_timm_networks_take_a_step(app, name, backbone):
+def test_timm_networks_take_a_step(name, backbone):
     if name == "small-swav" and "convnext" in backbone:
         return
-    recipe = dataclasses.replace(smallest(app, name), backbone_options=app.recipes.RECIPES[name]().backbone_options)
+    recipe = dataclasses.replace(smallest(name), backbone_options=RECIPES[name]().backbone_options)
     views = recipe.augmentation
     if views.local and "imagenet" in name:  # 32 and 64 px stand for 96 and 224
         local = dataclasses.replace(views.local, size=32)
         full = dataclasses.replace(views.first, size=64)
         views = dataclasses.replace(views, first=full, second=full, local=local)
-    take_a_step(app, with_backbone(app, dataclasses.replace(recipe, augmentation=views), backbone, []))
+    take_a_step(with_backbone(dataclasses.replace(recipe, augmentation=views), backbone, []))
 
 
-def test_unsupported_options_of_torchvision_networks_are_dropped(app):
-    recipe, said = dataclasses.replace(app.recipes.RECIPES["small-simclr"](), backbone="resnet18"), []
-    assert app.backbone.fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
+def test_unsupported_options_of_torchvision_networks_are_dropped():
+    recipe, said = dataclasses.replace(RECIPES["small-simclr"](), backbone="resnet18"), []
+    assert fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
     assert said == ["resnet18 has no option stem_stride, width, set by small-simclr: ignored"]
-    own = app.recipes.RECIPES["small-simclr"]()
-    assert app.backbone.fit_backbone(own, said.append) == own and len(said) == 1
+    own = RECIPES["small-simclr"]()
+    assert fit_backbone(own, said.append) == own and len(said) == 1
     with pytest.raises(ValueError, match="Unknown backbone 'resnet81'; near ones: resnet18"):
-        app.backbone.fit_backbone(dataclasses.replace(own, backbone="resnet81"), said.append)
+        fit_backbone(dataclasses.replace(own, backbone="resnet81"), said.append)
 
 
-def test_the_list_shows_every_recipe(app):
+def test_the_list_shows_every_recipe():
     shown = io.StringIO()
-    Console(file=shown, width=app.listing.WIDE).print(app.listing.recipe_table(app.recipes.RECIPES))
+    Console(file=shown, width=WIDE).print(recipe_table(RECIPES))
     rows = {line.split()[1]: line for line in shown.getvalue().splitlines() if line.startswith("│")}
-    assert set(rows) == set(app.recipes.RECIPES)
+    assert set(rows) == set(RECIPES)
     told = rows["imagenet-vicreg"]
     assert all(word in told for word in ("vicreg", "ImageNet-1k", "resnet50", "100", "800", "gencl 0.5", "68.5"))
     assert "not yet run" in rows["cifar10-dino"]
 
 
-@pytest.fixture(scope="module")
-def read_arguments(app):
-    spec = importlib.util.spec_from_file_location("pretrain_program", ROOT / "apps" / "pretrain" / "__main__.py")
-    assert spec and spec.loader
-    program = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program.read_arguments
-
-
-def test_typo_in_recipe_name_suggests_the_closest(read_arguments):
+def test_typo_in_recipe_name_suggests_the_closest():
     with pytest.raises(ValueError, match=r"got 'cifar10-dno'; did you mean cifar10-dino or "):
         read_arguments(["cifar10-dno", "--data", "x"])
     with pytest.raises(ValueError, match=r"got 'lop'; did you mean loop"):
@@ -394,25 +369,25 @@ def test_typo_in_recipe_name_suggests_the_closest(read_arguments):
 
 
 @pytest.mark.parametrize("recipe", [["small-dino", "--data", "x"], ["loop"], []])
-def test_typo_in_option_refers_to_the_recipe(read_arguments, capsys, recipe):
+def test_typo_in_option_refers_to_the_recipe(capsys, recipe):
     with pytest.raises(SystemExit):
         read_arguments([*recipe, "--epohcs", "3"])
     printed = capsys.readouterr().err
     assert printed.count("--epochs INT") == 1 and "cifar10" not in printed
 
 
-def test_the_arguments_of_a_recipe_and_of_the_loop_are_read(read_arguments):
+def test_the_arguments_of_a_recipe_and_of_the_loop_are_read():
     chosen = read_arguments(["small-simclr", "--data", "x", "--epochs", "3", "--lr", "0.5"])
     assert (chosen.recipe.name, chosen.recipe.epochs, chosen.recipe.base_lr) == ("small-simclr", 3, 0.5)
     assert read_arguments(["--seeds", "2"]).seeds == read_arguments(["loop", "--seeds", "2"]).seeds == 2
     assert read_arguments([]) == read_arguments(["loop"])
 
 
-def test_curve_of_one_point_is_visible(app, tmp_path):
+def test_curve_of_one_point_is_visible(tmp_path):
     for name, steps in {"one": 1, "two": 2}.items():
         (tmp_path / name).mkdir()
         rows = [json.dumps({"step": step, "loss": 1.0}) for step in range(steps)]
         (tmp_path / name / "log.jsonl").write_text("\n".join(rows) + "\n")
-        app.pictures.draw_curves(tmp_path / name, tmp_path / f"{name}.png")
+        draw_curves(tmp_path / name, tmp_path / f"{name}.png")
         red, _, blue = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), int).transpose(2, 0, 1)
         assert (blue - red > 100).sum() > 20  # the first color of matplotlib is blue

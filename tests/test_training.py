@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from genviews.pretraining.wandb_curves import WandbCurves
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -159,8 +161,6 @@ def test_what_cannot_be_done_gives_one_line(told, asked, says):
 
 def test_curves_go_on_at_weights_and_biases(tmp_path, monkeypatch):
     """By a stand-in for the package, whose run is told what the real one was told off-line."""
-    monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
-    from wandb_curves import WandbCurves
 
     class Stand:
         begun, points = [], []

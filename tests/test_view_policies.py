@@ -1,31 +1,15 @@
 """How synthetic views enter a pair: the policies of apps/pretrain, with images that show where they come from."""
 
 import dataclasses
-import importlib
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from genviews.pretraining.views import make_interpolated, make_views, synthetic_list
+from genviews.recipes import RECIPES, Views
 from pairdata import Augment, MixedViews, PairBatch
 
-APP = Path(__file__).resolve().parent.parent / "apps" / "pretrain"
 REAL, SYNTHETIC = 60, 180
-
-
-@pytest.fixture(scope="module")
-def app():
-    """The app's modules, under names that other programs have as well."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(APP))
-        names = ("recipes", "views")
-        for name in names:
-            sys.modules.pop(name, None)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-        for name in names:
-            sys.modules.pop(name, None)
 
 
 def flat(count: int, value: int) -> torch.Tensor:
@@ -50,13 +34,13 @@ def batch_of(count: int, exists: torch.Tensor | None = None, mixed: bool = False
     )  # fmt: skip
 
 
-def recipe(app, policy: str, probability: float = 1.0, **lists: object):
+def recipe(policy: str, probability: float = 1.0, **lists: object):
     """A recipe whose augmentations change nothing that a flat image shows, but for what is given."""
     plain = Augment(
         size=8, flip=0.5, jitter=None, gray_p=0.0, blur_p=0.0, solarize_p=0.0, mean=(0.0,) * 3, std=(1.0,) * 3
     )
-    views = app.recipes.Views(**{"first": plain, "second": plain, **lists})
-    made = app.recipes.RECIPES["small-simclr"]()
+    views = Views(**{"first": plain, "second": plain, **lists})
+    made = RECIPES["small-simclr"]()
     return dataclasses.replace(made, augmentation=views, policy=policy, view_probability=probability)
 
 
@@ -67,80 +51,80 @@ def synthetic(view: torch.Tensor) -> torch.Tensor:
     return red == SYNTHETIC
 
 
-def drawn(app, policy: str, batch: PairBatch, probability: float = 1.0, seed: int = 0):
-    made = recipe(app, policy, probability)
-    first, second = app.views.make_views(batch, made, torch.Generator().manual_seed(seed))
+def drawn(policy: str, batch: PairBatch, probability: float = 1.0, seed: int = 0):
+    made = recipe(policy, probability)
+    first, second = make_views(batch, made, torch.Generator().manual_seed(seed))
     return synthetic(first), synthetic(second)
 
 
-def test_genview_has_one_synthetic_view_in_either_place(app):
-    first, second = drawn(app, "genview", batch_of(400))
+def test_genview_has_one_synthetic_view_in_either_place():
+    first, second = drawn("genview", batch_of(400))
     assert torch.equal(first, ~second)
     assert 160 < first.sum() < 240
 
 
 @pytest.mark.parametrize(("policy", "place"), [("gencl", 0), ("gensis", 1)])
-def test_gencl_has_it_first_and_gensis_second(app, policy, place):
-    pair = drawn(app, policy, batch_of(50))
+def test_gencl_has_it_first_and_gensis_second(policy, place):
+    pair = drawn(policy, batch_of(50))
     assert pair[place].all() and not pair[1 - place].any()
 
 
-def test_none_has_no_synthetic_view(app):
-    first, second = drawn(app, "none", batch_of(50))
+def test_none_has_no_synthetic_view():
+    first, second = drawn("none", batch_of(50))
     assert not first.any() and not second.any()
 
 
 @pytest.mark.parametrize("policy", ["genview", "gencl", "gensis"])
-def test_a_share_of_the_pairs_has_a_view(app, policy):
-    first, second = drawn(app, policy, batch_of(2000), probability=0.25)
+def test_a_share_of_the_pairs_has_a_view(policy):
+    first, second = drawn(policy, batch_of(2000), probability=0.25)
     assert not (first & second).any()
     assert 400 < (first | second).sum() < 600
-    first, second = drawn(app, policy, batch_of(50), probability=0.0)
+    first, second = drawn(policy, batch_of(50), probability=0.0)
     assert not (first | second).any()
 
 
 @pytest.mark.parametrize("policy", ["genview", "gencl", "gensis"])
-def test_two_real_views_where_there_is_no_synthetic_one(app, policy):
+def test_two_real_views_where_there_is_no_synthetic_one(policy):
     exists = torch.arange(200)[:, None] % 2 == 0
-    first, second = drawn(app, policy, batch_of(200, exists))
+    first, second = drawn(policy, batch_of(200, exists))
     assert torch.equal(first | second, exists[:, 0])
 
 
 @pytest.mark.parametrize("policy", ["genview", "gencl", "gensis", "none"])
-def test_a_data_set_without_views_trains_on_two_real_ones(app, policy):
+def test_a_data_set_without_views_trains_on_two_real_ones(policy):
     batch = batch_of(20)
     nothing = {"views": batch.views[:, :0], "view_exists": batch.view_exists[:, :0], "sizes": batch.sizes[:, :1]}
     bare = dataclasses.replace(batch, **nothing)
-    first, second = drawn(app, policy, bare)
+    first, second = drawn(policy, bare)
     assert not first.any() and not second.any()
 
 
-def test_gencl_augments_synthetic_views_by_a_list_of_their_own(app):
+def test_gencl_augments_synthetic_views_by_a_list_of_their_own():
     """Grey is for real views alone; solarization is for both, as often as on average of the two lists."""
-    plain = recipe(app, "gencl").augmentation.first
+    plain = recipe("gencl").augmentation.first
     lists = {"first": dataclasses.replace(plain, gray_p=1.0), "second": dataclasses.replace(plain, gray_p=1.0)}
-    made = recipe(app, "gencl", **lists)
+    made = recipe("gencl", **lists)
     exists = torch.arange(40)[:, None] % 2 == 0
-    first, second = app.views.make_views(batch_of(40, exists), made, torch.Generator().manual_seed(0))
+    first, second = make_views(batch_of(40, exists), made, torch.Generator().manual_seed(0))
     grey = [(view.amax(1) - view.amin(1)).amax((1, 2)) < 1e-3 for view in (first, second)]
     assert torch.equal(grey[0], ~exists[:, 0])
     assert grey[1].all()
-    own = app.views.synthetic_list(
+    own = synthetic_list(
         dataclasses.replace(plain, blur_p=1.0, gray_p=0.2),
         dataclasses.replace(made.augmentation, second=dataclasses.replace(plain, solarize_p=0.2)),
     )
     assert own == dataclasses.replace(plain, solarize_p=0.1)
 
 
-def test_gencl_gives_every_image_what_it_would_have_got_alone(app):
+def test_gencl_gives_every_image_what_it_would_have_got_alone():
     """The two lists, each applied to the whole batch, and put together by origin."""
     torch.manual_seed(0)
-    made = app.recipes.RECIPES["imagenet-vicreg"]()
+    made = RECIPES["imagenet-vicreg"]()
     lists = {name: dataclasses.replace(getattr(made.augmentation, name), size=16) for name in ("first", "second")}
-    made = dataclasses.replace(made, augmentation=app.recipes.Views(**lists), view_probability=1.0)
+    made = dataclasses.replace(made, augmentation=Views(**lists), view_probability=1.0)
     batch = batch_of(12, torch.arange(12)[:, None] % 3 == 0)
     batch = dataclasses.replace(batch, real=torch.randint(256, (12, 3, 8, 8)).byte())
-    views = app.views.make_views(batch, made, torch.Generator().manual_seed(3))
+    views = make_views(batch, made, torch.Generator().manual_seed(3))
 
     generator = torch.Generator().manual_seed(3)
     torch.rand(12, generator=generator)
@@ -148,43 +132,43 @@ def test_gencl_gives_every_image_what_it_would_have_got_alone(app):
     is_synthetic = (batch.view_exists[:, 0], torch.zeros(12, dtype=torch.bool))
     pixels = (torch.where(batch.view_exists[..., None, None], batch.views[:, 0], batch.real), batch.real)
     for place, full in enumerate((lists["first"], lists["second"])):
-        own = app.views.synthetic_list(full, made.augmentation)
+        own = synthetic_list(full, made.augmentation)
         each = [augment.apply(pixels[place], augment.draw(batch.sizes[:, 0], generator)) for augment in (full, own)]
         expected = torch.where(is_synthetic[place][:, None, None, None], each[1], each[0])
         torch.testing.assert_close(views[place], expected, rtol=0, atol=1e-5)
 
 
-def test_local_views_come_from_the_two_images_in_turn(app):
-    plain = recipe(app, "gensis").augmentation.first
-    made = recipe(app, "gensis", local=dataclasses.replace(plain, size=4), local_count=4)
-    views = app.views.make_views(batch_of(6), made, torch.Generator().manual_seed(0))
+def test_local_views_come_from_the_two_images_in_turn():
+    plain = recipe("gensis").augmentation.first
+    made = recipe("gensis", local=dataclasses.replace(plain, size=4), local_count=4)
+    views = make_views(batch_of(6), made, torch.Generator().manual_seed(0))
     assert [tuple(view.shape[-2:]) for view in views] == [(8, 8)] * 2 + [(4, 4)] * 4
     assert [bool(synthetic(view).all()) for view in views] == [False, True, False, True, False, True]
 
 
-def multi_crop(app, policy: str, crops: str):
-    plain = recipe(app, policy).augmentation.first
-    made = recipe(app, policy, local=dataclasses.replace(plain, size=4), local_count=6)
+def multi_crop(policy: str, crops: str):
+    plain = recipe(policy).augmentation.first
+    made = recipe(policy, local=dataclasses.replace(plain, size=4), local_count=6)
     made = dataclasses.replace(made, synthetic_crops=crops)
-    views = app.views.make_views(batch_of(800), made, torch.Generator().manual_seed(0))
+    views = make_views(batch_of(800), made, torch.Generator().manual_seed(0))
     return torch.stack([synthetic(view) for view in views])
 
 
-def test_genview_makes_one_random_view_synthetic(app):
+def test_genview_makes_one_random_view_synthetic():
     """MultiView.random_choose of xiaojieli0903/genview: SwAV's 2 + 6 crops have one synthetic view of eight."""
-    drawn = multi_crop(app, "genview", "one")
+    drawn = multi_crop("genview", "one")
     assert (drawn.sum(0) == 1).all()
     assert all(60 < count < 140 for count in drawn.sum(1).tolist())
 
 
-def test_genview_with_half_of_the_crops_alternates_between_images(app):
-    drawn = multi_crop(app, "genview", "half")
+def test_genview_with_half_of_the_crops_alternates_between_images():
+    drawn = multi_crop("genview", "half")
     assert (drawn.sum(0) == 4).all() and torch.equal(drawn[::2], drawn[:1].expand(4, -1))
-    assert torch.equal(multi_crop(app, "gensis", "one"), multi_crop(app, "gensis", "half"))
+    assert torch.equal(multi_crop("gensis", "one"), multi_crop("gensis", "half"))
 
 
 @pytest.mark.parametrize("policy", ["genview", "gencl", "gensis", "none"])
-def test_interpolated_views_belong_to_gensis(app, policy):
+def test_interpolated_views_belong_to_gensis(policy):
     generator = torch.Generator().manual_seed(0)
-    made = app.views.make_interpolated(batch_of(4, mixed=True), recipe(app, policy), generator)
+    made = make_interpolated(batch_of(4, mixed=True), recipe(policy), generator)
     assert (made is not None) == (policy == "gensis")

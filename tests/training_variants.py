@@ -17,17 +17,14 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
-
-import sslzoo  # noqa: E402
-import training  # noqa: E402
-from data import Data, open_loader  # noqa: E402
-from execution import Execution  # noqa: E402
-from pairdata import write_scenes  # noqa: E402
-from recipes import RECIPES  # noqa: E402
-from watch import CollapseAlarm, Watch  # noqa: E402
-from weighing import Scoring  # noqa: E402
+import sslzoo
+from genviews.pretraining import job
+from genviews.pretraining.data import Data, open_loader
+from genviews.pretraining.execution import Execution
+from genviews.pretraining.pair_weighting import Scoring
+from genviews.pretraining.watch import CollapseAlarm, Watch
+from genviews.recipes import RECIPES
+from pairdata import write_scenes
 
 WORKER = sslzoo.start_worker({}, "cpu")
 DINO = dataclasses.replace(
@@ -65,7 +62,7 @@ def train(
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         try:
-            training.train_encoder(
+            job.train_encoder(
                 recipe,
                 Data(images=folder / "scenes" / "images"),
                 folder / name,
@@ -86,14 +83,14 @@ def overflow(folder: Path) -> dict[str, object]:
     recipe = dataclasses.replace(DINO, precision="fp16")
     data = Data(images=folder / "scenes" / "images")
     loader = open_loader(recipe, data, WORKER)
-    state = training.open_training(recipe, data, loader, folder / "overflow", WORKER, Execution(), Scoring())
+    state = job.open_training(recipe, data, loader, folder / "overflow", WORKER, Execution(), Scoring())
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # pyright: ignore
     state.method.center.fill_(0.5)
     state.method.teacher.head.prototypes.direction.data.add_(1.0)
     before = {name: tensor.clone() for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
     batch = next(iter(loader.epoch(0)))
-    draws = training.step_generator(0, 0, 0)
-    training.training_step(state.method, batch, recipe, state, steps_per_epoch=len(loader), generator=draws)
+    draws = job.step_generator(0, 0, 0)
+    job.training_step(state.method, batch, recipe, state, steps_per_epoch=len(loader), generator=draws)
     after = state.method.state_dict()
     changed = {name for name in before if "running" not in name and "tracked" not in name}
     return {
@@ -107,7 +104,7 @@ def overflow(folder: Path) -> dict[str, object]:
 
 def collapse() -> list[str | None]:
     """What is said where all features are alike, but for the fourth look and the last two."""
-    watch, alarm, said = Watch(training.build_method(DINO, WORKER), WORKER, classes=0), CollapseAlarm(), []
+    watch, alarm, said = Watch(job.build_method(DINO, WORKER), WORKER, classes=0), CollapseAlarm(), []
     for step, noise in enumerate((0.0, 1e-4, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)):
         watch._tap._kept.append(torch.ones(32, 32) + noise * torch.randn(32, 32))
         watch.see(torch.zeros(16, dtype=torch.long))

@@ -13,17 +13,13 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "apps" / "pretrain"))
-
-import sslzoo  # noqa: E402
-import step  # noqa: E402
-import training  # noqa: E402
-from data import Data, open_loader  # noqa: E402
-from execution import Execution  # noqa: E402
-from pairdata import write_scenes  # noqa: E402
-from recipes import RECIPES  # noqa: E402
-from weighing import Scoring  # noqa: E402
+import sslzoo
+from genviews.pretraining import job, step
+from genviews.pretraining.data import Data, open_loader
+from genviews.pretraining.execution import Execution
+from genviews.pretraining.pair_weighting import Scoring
+from genviews.recipes import RECIPES
+from pairdata import write_scenes
 
 # No batch norm: a vision transformer, and a head without.
 RECIPE = dataclasses.replace(
@@ -42,11 +38,11 @@ def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str,
     """The weights after two steps in float64."""
     data, execution = Data(images=folder / "scenes" / "images"), Execution(accumulate=parts)
     loader = open_loader(RECIPE, data, worker)
-    state = training.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
+    state = job.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
     model = sslzoo.distribute(state.method.double())
     for batch in loader.epoch(0):
-        draws = training.step_generator(0, state.step, worker.rank)
-        training.training_step(model, batch, RECIPE, state, steps_per_epoch=len(loader), generator=draws, parts=parts)
+        draws = job.step_generator(0, state.step, worker.rank)
+        job.training_step(model, batch, RECIPE, state, steps_per_epoch=len(loader), generator=draws, parts=parts)
         state.step += 1
     return {name: tensor for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
 
@@ -54,7 +50,7 @@ def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str,
 def ended_by(folder: Path, worker: sslzoo.Worker) -> str:
     """The loss of the second process is no number in step 7, which is not a step of agreement."""
     recipe = dataclasses.replace(RECIPE, epochs=10)
-    whole = training.training_step
+    whole = job.training_step
 
     def spoiled(*arguments, **options):
         metrics = whole(*arguments, **options)
@@ -62,9 +58,9 @@ def ended_by(folder: Path, worker: sslzoo.Worker) -> str:
             metrics["loss"] = metrics["loss"] * torch.nan
         return metrics
 
-    training.training_step = spoiled
+    job.training_step = spoiled
     try:
-        training.train_encoder(recipe, Data(images=folder / "scenes" / "images"), folder / "spoiled", worker)
+        job.train_encoder(recipe, Data(images=folder / "scenes" / "images"), folder / "spoiled", worker)
     except FloatingPointError as error:
         return str(error)
     return "nothing"

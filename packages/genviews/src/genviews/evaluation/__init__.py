@@ -1,0 +1,1 @@
+"""Measure what a backbone is worth."""

@@ -1,0 +1,227 @@
+"""Measure how a backbone classifies, frozen or with few labels.
+
+    uv run apps/evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
+    uv run apps/evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
+    uv run apps/evaluate BACKBONE --protocol vicreg-semi-1 --list 1percent.txt --train IMAGENET/train --test ...
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate BACKBONE --protocol ... --train ... --test ...
+
+Protocols, with their sources: ssl_eval/published.py. Without one: DINO's kNN, and a linear probe of kept features whose
+learning rate is chosen on held-out training images.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+import ssl_eval
+import sslzoo
+from genviews.evaluation.context import PATIENCE, caption_of, count_left_out, log_left_out
+from genviews.evaluation.datasets import Reading
+from genviews.evaluation.run_protocol import Job, at_size, labelled_rows, measure
+from pairdata import ImageIndex, index_images
+from ssl_eval import Preparation, Variant
+from ssl_eval.features import evaluating
+from ssl_eval.left_out import LeftOut, refuse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Both data folders hold one folder a class; the test images are looked at once."""
+
+    backbone: Annotated[Path, tyro.conf.Positional]
+    """A backbone folder, a checkpoint of an official repository, or timm/NAME."""
+    train: Path
+    test: Path
+    protocol: str | None = None
+    """A published protocol's name; left out, kNN and a linear probe."""
+    epochs: int | None = None
+    """Instead of the protocol's."""
+    batch_size: int | None = None
+    """Instead of the protocol's, over all processes; the learning rates are scaled with it."""
+    learning_rates: tuple[float, ...] = ()
+    """Of a linear protocol, tried in one pass and chosen among on a tenth of the training images."""
+    percent: int | None = None
+    """Of the labels, instead of a semi-supervised protocol's."""
+    head_rate: float | None = None
+    """Learning rate of the classifier, instead of a semi-supervised protocol's."""
+    backbone_rate: float | None = None
+    """And of the backbone."""
+    cached: bool = False
+    """Keep the features of a linear protocol instead of augmenting the images anew every epoch."""
+    list: Path | None = None
+    """A text file that names the images with labels; left out, semi-supervised protocols draw them from the seed."""
+    name: str | None = None
+    """The row's name in the table; left out, the backbone folder's path."""
+    results: Path = Path("results.jsonl")
+    """One JSON line a result is appended here; the table shows all of them."""
+    resume: Path | None = Path("runs/evaluate")
+    """Folder of the files that a stopped training goes on from; None keeps none."""
+    size: int | None = None
+    """Side of the images in pixels; None takes the encoder's training's."""
+    resize: int | None = None
+    """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
+    k: int | None = None
+    """Number of neighbors; default: that of the protocol, otherwise 20, at most the number of training images."""
+    value_range: tuple[float, float] | None = None
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
+    bf16: bool = False
+    """Compute in bfloat16; published figures are of float32."""
+    seed: int = 0
+    """Seed of the encoder's training, as the table counts it, and of what is drawn here."""
+    workers: int = 0
+    device: str = "auto"
+    strict: bool = False
+    """Stop at an unreadable test image instead of skipping it and recording the count in the result."""
+
+
+def evaluate(options: Evaluate) -> None:
+    """Measure, append the results, show the table."""
+    worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
+    ssl_eval.check_results(options.results)
+    for name in ("size", "resize", "k"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name} {given}: give 1 or more")
+    if odd := [rate for rate in options.learning_rates if not 0 < rate < math.inf]:
+        raise ValueError(f"--learning-rates {odd[0]:g}: give finite numbers above 0")
+    variant = _variant(options)
+    protocol = None if variant is None else variant.protocol
+    backbone, expected = sslzoo.open_backbone(options.backbone)
+    train, test = _open(options.train), _open(options.test)
+    if odd := sorted(set(train.classes) ^ set(test.classes)):
+        lacking = options.test if odd[0] in train.classes else options.train
+        raise ValueError(f"{lacking} has no image of the class {odd[0]}: both folders need the same class folders")
+    if protocol is not None and (rows := labelled_rows(train, protocol, options.list, options.seed)) is not None:
+        train = train.take(rows.numpy())
+        if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
+            raise ValueError(f"{options.list} names no image of the class {train.classes[missing[0]]}")
+    preparation = Preparation() if protocol is None else protocol.preparation
+    shown = Console(stderr=True, quiet=not worker.leads)
+    job = Job(
+        backbone=backbone.to(worker.device),
+        train=train,
+        test=test,
+        preparation=at_size(preparation, options.size or expected["size"], options.resize),
+        reading=Reading(
+            mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=options.value_range
+        ),
+        worker=worker,
+        seed=options.seed,
+        learning_rates=options.learning_rates,
+        k=options.k,
+        resume=options.resume,
+        bf16=options.bf16,
+        on_unreadable=refuse if options.strict else LeftOut(log_left_out),
+        tell=shown.print,
+        on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
+    )
+    _check_size(options, job)
+    results = _results(options, variant, job)
+    left_out = count_left_out(job.on_unreadable, job.group)
+    results = [replace(result, left_out=left_out) for result in results]
+    if worker.leads:
+        ssl_eval.append_results(options.results, results)
+    sslzoo.wait_for_all()
+    if worker.leads:
+        _show(options.results)
+        Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
+
+
+def _variant(options: Evaluate) -> Variant | None:
+    """The protocol and what is changed of it; None without a protocol."""
+    if options.protocol is None:
+        changed = ("epochs", "batch_size", "learning_rates", "percent", "head_rate", "backbone_rate", "cached", "list")
+        if given := [name for name in changed if getattr(options, name)]:
+            raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
+        return None
+    known = ssl_eval.find_protocol(options.protocol)
+    if options.learning_rates and not isinstance(known, ssl_eval.LinearProtocol):
+        raise ValueError(f"{options.protocol} is no linear protocol: leave --learning-rates out")
+    if options.k and not isinstance(known, ssl_eval.KNNProtocol):
+        raise ValueError(f"{options.protocol} has no neighbours: leave --k out")
+    labels = None
+    if options.list is not None:
+        labels = f"list {options.list.name}"
+    elif isinstance(known, ssl_eval.FineTuneProtocol):
+        labels = "balanced"
+    return Variant(
+        name=options.protocol,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        cached=options.cached,
+        labels=labels,
+        percent=options.percent,
+        head_rate=options.head_rate,
+        backbone_rate=options.backbone_rate,
+    )
+
+
+def _check_size(options: Evaluate, job: Job) -> None:
+    """Some networks take images of one size alone.
+
+    Raises:
+        ValueError: the backbone does not take such images.
+    """
+    size = job.preparation.size
+    try:
+        with torch.no_grad(), evaluating(job.backbone):
+            job.backbone(torch.zeros(2, 3, size, size, device=job.worker.device))
+    except (AssertionError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"{options.backbone} takes no images of {size} x {size} pixels ({told}): give --size"
+        ) from None
+
+
+def _open(root: Path) -> ImageIndex:
+    index = index_images(root)
+    if (index.labels < 0).any():
+        raise ValueError(f"{root} holds images outside class folders: an evaluation reads ROOT/<class>/<image>")
+    return index
+
+
+def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_eval.Result]:
+    same = {
+        "backbone": sslzoo.backbone_hash(job.backbone),
+        "data": ssl_eval.data_name(options.test),
+        "recipe": options.name or str(options.backbone),
+        "seed": options.seed,
+    }
+    if variant is None:
+        train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
+        found = ssl_eval.evaluate_frozen(train, test, k=options.k, device=job.worker.device, group=job.group, **same)
+        return [replace(result, protocol=result.protocol + _changes(options)) for result in found]
+    started = time.perf_counter()
+    found = measure(variant, job)
+    same |= {"machine": ssl_eval.machine(), "seconds": time.perf_counter() - started}
+    return [
+        ssl_eval.Result(
+            task=task, metric=metric, value=value, protocol=variant.label + further + _changes(options), **same
+        )
+        for task, further, metric, value in found
+    ]
+
+
+def _changes(options: Evaluate) -> str:
+    """What makes a figure another one than the protocol's, beside what the variant tells."""
+    given = {"size": options.size, "resize": options.resize}
+    scaled = "" if options.value_range is None else " value_range={:g},{:g}".format(*options.value_range)
+    return "".join(f" {name}={value}" for name, value in given.items() if value) + scaled + " bf16" * options.bf16
+
+
+def _show(path: Path) -> None:
+    Console().print(replace(ssl_eval.tabulate(ssl_eval.read_results(path)), title="accuracy in percent"))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the command line and run it."""
+    evaluate(tyro.cli(Evaluate, args=arguments, description=__doc__))

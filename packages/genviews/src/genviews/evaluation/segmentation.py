@@ -1,0 +1,158 @@
+"""Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout.
+
+    uv run apps/evaluate segmentation BACKBONE --data VOCdevkit
+    uv run apps/evaluate segmentation BACKBONE --data ECSSD --classes 2 --steps 500 --crop 128
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate segmentation BACKBONE --data VOCdevkit
+
+DATA, DATA/VOC2012 or DATA/VOCdevkit/VOC2012 holds JPEGImages, SegmentationClass and ImageSets/Segmentation. The
+protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen map, ssl_eval/segmentation/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import tyro
+from rich.console import Console
+
+import sslzoo
+from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
+from ssl_eval.segmentation.images import TestImages, TrainingCrops
+from ssl_eval.segmentation.last_map import LastMap
+from ssl_eval.segmentation.mean_iou import class_ious, mean_iou, pixel_accuracy
+from ssl_eval.segmentation.sliding_windows import count_segmented
+from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
+from ssl_eval.segmentation.voc import NUM_CLASSES, SegmentedImages, open_split
+
+PUBLISHED = SegmentationProtocol()
+SIDE = 224
+"""Of the images that the published crop of 512 px goes with; for others it grows and shrinks with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(OneBackbone):
+    """The head is trained on one split, and the other is looked at once."""
+
+    data: Path
+    """The folder VOC2012, or one around it."""
+    train_split: str = "train"
+    test_split: str = "val"
+    """Lists of ImageSets/Segmentation."""
+    classes: int = NUM_CLASSES
+    """With the background."""
+    layer: str | None = None
+    """A submodule whose map is taken; None takes the last map."""
+    steps: int = PUBLISHED.steps
+    batch_size: int = PUBLISHED.batch_size
+    """Over all processes; the learning rate stays."""
+    crop: int | None = None
+    """Side of crops and windows, pixels; None takes 512 for backbones of 224 px images, and in proportion."""
+    short: int | None = None
+    """Short side of the images; None takes the crop's."""
+    resume: Path | None = Path("runs/evaluate")
+    """Folder of the file that a stopped training goes on from; None keeps none."""
+
+
+def evaluate(options: Segmentation) -> None:
+    """Train, measure, append the results."""
+    if options.classes < 2 or options.steps < 1:
+        raise ValueError(f"--classes {options.classes}, --steps {options.steps}: at least 2 classes and 1 step")
+    for name in ("batch_size", "crop", "short"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {given}: give 1 or more")
+    train, test = (
+        open_split(options.data, split, num_classes=options.classes)
+        for split in (options.train_split, options.test_split)
+    )
+    for split in (train, test):
+        split.check_masks()
+    opened = open_on_device(options)
+    worker, images = opened.worker, opened.images
+    maps = LastMap(opened.network, options.layer)
+    protocol = _protocol(options, maps, images["size"])
+    counts = _measure(options, maps, protocol, train, test, opened)
+    keep_results(
+        options,
+        opened,
+        task="segmentation",
+        protocol=_label(options, protocol),
+        data=f"{options.data.resolve().name}/{options.test_split}",
+        percent={"mIoU": mean_iou(counts), "pixel_accuracy": pixel_accuracy(counts)},
+    )
+    if worker.leads:
+        ious = " ".join(f"{100 * value:.1f}" for value in class_ious(counts).tolist())
+        Console().print(f"IoU of the classes: {ious}", highlight=False)
+    sslzoo.wait_for_all()
+
+
+def _measure(
+    options: Segmentation,
+    maps: LastMap,
+    protocol: SegmentationProtocol,
+    train: SegmentedImages,
+    test: SegmentedImages,
+    opened: Opened,
+) -> torch.Tensor:
+    """How many test pixels of each class are taken for each."""
+    worker, normalisation = opened.worker, (opened.images["mean"], opened.images["std"])
+    place = {"rank": worker.rank, "world_size": worker.world_size, "workers": options.workers}
+    crops = TrainingCrops(train, protocol, normalisation, seed=options.seed, **place)
+    shown = Console(stderr=True, quiet=not worker.leads)
+    resume = None
+    if options.resume is not None:
+        named = f"{sslzoo.backbone_hash(maps.backbone)[:12]} segmentation {train.digest()}"
+        resume = options.resume / f"{named} {_label(options, protocol)} seed {options.seed}.pt"
+    same = {
+        "protocol": protocol,
+        "num_classes": options.classes,
+        "device": worker.device,
+        "amp": torch.bfloat16 if worker.device.type == "cuda" else None,
+        "group": dist.group.WORLD if worker.world_size > 1 else None,
+    }
+
+    def tell(done: int, loss: float) -> None:
+        if done % 100 == 0 or done == protocol.steps:
+            shown.print(f"step {done}/{protocol.steps}, loss {loss:.3f}")
+
+    head = train_segmentation(maps, crops.batches, seed=options.seed, resume=resume, on_step=tell, **same)
+    images = TestImages(test, protocol, normalisation, on_unreadable=opened.on_unreadable, **place)
+    return count_segmented(maps, head, images, **same)
+
+
+def _protocol(options: Segmentation, maps: LastMap, size: int) -> SegmentationProtocol:
+    """The published one at the sides that go with the network's images."""
+    patches = max(1, round(size * PUBLISHED.crop / SIDE / maps.patch))
+    crop = options.crop or patches * maps.patch
+    short = options.short or crop
+    if crop % maps.patch:
+        raise ValueError(f"--crop {crop} is no multiple of the patches' {maps.patch} px: give another")
+    if short < crop:
+        raise ValueError(f"--short {short} is less than the windows' {crop} px: give {crop} or more")
+    return replace(
+        PUBLISHED,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        crop=crop,
+        short=short,
+        stride=round(crop * PUBLISHED.stride / PUBLISHED.crop),
+    )
+
+
+def _label(options: Segmentation, protocol: SegmentationProtocol) -> str:
+    """All that makes two results comparable."""
+    parts = ["linear head", f"crop={protocol.crop}"]
+    for name in ("steps", "batch_size", "short"):
+        usual = protocol.crop if name == "short" else getattr(PUBLISHED, name)
+        parts += [f"{name}={getattr(protocol, name)}"] if getattr(protocol, name) != usual else []
+    parts += [f"layer={options.layer}"] if options.layer else []
+    parts += [f"train={options.train_split}"] if options.train_split != "train" else []
+    return " ".join(parts)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the command line and run it."""
+    evaluate(tyro.cli(Segmentation, args=arguments, prog="segmentation", description=__doc__))

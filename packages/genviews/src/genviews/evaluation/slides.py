@@ -1,0 +1,246 @@
+"""Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT.
+
+    uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv
+    uv run apps/evaluate slides BACKBONE --data BRIGHT --level group
+    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate slides BACKBONE --data ... --runs 8
+
+A slide is a folder of tiles, png or jpg: DATA/<image_id>/<tile> beside a CSV, or DATA/train/<class>/<slide>/<tile> and
+DATA/test/..., or instead of the folder a file of its tiles' embeddings, <slide>.safetensors. Embeddings are kept; a
+stopped embedding goes on. Slides are embedded, and runs trained, on as many processes as there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import tyro
+from rich.console import Console
+
+import sslzoo
+from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
+from genviews.evaluation.datasets import Centre
+from genviews.evaluation.tiles import Tiles
+from ssl_eval.linear import stratified_holdout
+from ssl_eval.processes import failing_together, gather_over
+from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
+from ssl_eval.slides.class_folders import slides_of_folders
+from ssl_eval.slides.class_scores import ClassScores, class_scores
+from ssl_eval.slides.csv_labels import check_all_labelled, slides_of_csv
+from ssl_eval.slides.slide import SlideSet
+from ssl_eval.slides.tile_embeddings import BACKBONE, KeptBags, embed_slides
+
+TOLD_EVERY = 50
+"""Slides between two lines of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slides(OneBackbone):
+    """The test slides are looked at once a run."""
+
+    data: Path
+    """Holds the slides."""
+    labels: Path | None = None
+    """A CSV with image_id and classes, as PANDA's train.csv; left out, slides are in class folders."""
+    test_labels: Path | None = None
+    """Such a CSV of the test slides; left out, a share of the others is held out."""
+    column: str = "isup_grade"
+    """Of the classes in the CSV; whole numbers are grades."""
+    held_out: float = 0.2
+    """Share of the CSV's slides to test on, of every class and data_provider."""
+    split_seed: int = 0
+    """What the held-out slides are drawn from; the same for all backbones that are compared."""
+    ignore_unlabelled: bool = False
+    """Leave out slides that the CSV does not have."""
+    train_split: str = "train"
+    test_split: str = "test"
+    """Folders of DATA where slides are in class folders."""
+    level: Literal["subtype", "group"] = "subtype"
+    """Which class folders count: those that slides lie in, or the outermost."""
+    protocol: str = "clam"
+    """clam or ilse: the network and its training."""
+    epochs: int | None = None
+    """Instead of the protocol's."""
+    runs: int = 1
+    """Trainings of the attention, of different seeds from --seed on; the mean is the result."""
+    embeddings: Path = Path("runs/slides")
+    """Where the tiles' embeddings are kept, in a folder for each backbone."""
+    resume: Path | None = Path("runs/evaluate")
+    """Folder of the files that a stopped training goes on from; None keeps none."""
+    size: int | None = None
+    """Side of the tiles that the backbone sees, pixels; None takes the encoder's training's."""
+    resize: int | None = None
+    """Short side before the centre is cut; None takes the size: the whole tile is seen."""
+    batch_size: int = 256
+    """Tiles that are embedded at once."""
+    strict: tyro.conf.Suppress[bool] = True  # cached embeddings would not show that tiles are missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every run shares: the slides, their bags, and the hash of the backbone that made them."""
+
+    options: Slides
+    protocol: BagProtocol
+    train: SlideSet
+    test: SlideSet
+    kept: Path
+    backbone: str
+    device: torch.device
+    shown: Console
+
+    def bags(self, slides: SlideSet) -> KeptBags:
+        """The embeddings of some slides."""
+        return KeptBags(slides.slides, self.kept, backbone=self.backbone)
+
+
+def evaluate(options: Slides) -> None:
+    """Embed, train, measure, append the results."""
+    protocol = _protocol(options)
+    train, test = _slides(options)
+    opened = open_on_device(options)
+    worker, group = opened.worker, opened.group
+    backbone = sslzoo.backbone_hash(opened.network)
+    job = Job(
+        options=options,
+        protocol=protocol,
+        train=train,
+        test=test,
+        kept=options.embeddings / backbone[:12] / options.data.resolve().name,
+        backbone=backbone,
+        device=worker.device,
+        shown=Console(stderr=True, quiet=not worker.leads),
+    )
+    _embed(job, opened, group)
+    with failing_together(group):
+        mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
+    found = {run: scores for part in gather_over(group, mine) for run, scores in part.items()}
+    _tell(job, opened, [found[run] for run in range(options.runs)])
+    sslzoo.wait_for_all()
+
+
+def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:
+    """The tiles of all slides that are not embedded yet."""
+    options, size = job.options, job.options.size or opened.images["size"]
+    amp = torch.bfloat16 if opened.device.type == "cuda" else None
+    centre = Centre(size, options.resize or size, "bilinear")
+    tiles = Tiles(centre, opened.images, batch_size=options.batch_size, workers=options.workers, device=opened.device)
+
+    def tell(done: int, slides: int) -> None:
+        if done % TOLD_EVERY == 0 or done == slides:
+            job.shown.print(f"embedded {done}/{slides}")
+
+    embed_slides(
+        opened.network,
+        [*job.train.slides, *job.test.slides],
+        tiles.batches,
+        job.kept,
+        about={BACKBONE: job.backbone, "tile": tiles.preparation, "precision": str(amp or torch.float32)},
+        device=opened.device,
+        amp=amp,
+        group=group,
+        on_slide=tell,
+    )
+
+
+def _run(job: Job, run: int) -> ClassScores:
+    """One training of the attention, and its test."""
+    options, resume = job.options, None
+    if options.resume is not None:
+        named = f"{job.backbone[:12]} slides {options.data.resolve().name} {_label(options)}"
+        resume = options.resume / f"{named} seed {options.seed + run}.pt"
+    model = train_attention(
+        job.bags(job.train),
+        job.train.labels,
+        protocol=job.protocol,
+        num_classes=len(job.train.classes),
+        seed=options.seed + run,
+        device=job.device,
+        resume=resume,
+        on_epoch=lambda done, epochs: job.shown.print(f"run {run + 1}/{options.runs}, epoch {done}/{epochs}"),
+    )
+    return class_scores(slide_probabilities(model, job.bags(job.test), device=job.device), job.test.labels)
+
+
+def _tell(job: Job, opened: Opened, runs: list[ClassScores]) -> None:
+    """Keep the mean of each score, and show their spread."""
+    names = [score.name for score in fields(ClassScores) if score.name != "kappa" or job.train.graded]
+    values = {name: [getattr(scores, name) for scores in runs] for name in names}
+    keep_results(
+        job.options,
+        opened,
+        task="slides",
+        protocol=_label(job.options),
+        data=job.options.data.resolve().name,
+        percent={name: mean(each) for name, each in values.items()},
+    )
+    if opened.worker.leads and len(runs) > 1:
+        spread = ", ".join(f"{name} {stdev(each):.2f}" for name, each in values.items())
+        Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
+
+
+def _protocol(options: Slides) -> BagProtocol:
+    if options.protocol not in BAG_PROTOCOLS:
+        raise ValueError(f"unknown protocol {options.protocol}: choose one of {', '.join(BAG_PROTOCOLS)}")
+    if options.runs < 1 or (options.epochs is not None and options.epochs < 1):
+        raise ValueError(f"--runs {options.runs}, --epochs {options.epochs}: both are at least 1")
+    protocol = BAG_PROTOCOLS[options.protocol]
+    return protocol if options.epochs is None else replace(protocol, epochs=options.epochs)
+
+
+def _label(options: Slides) -> str:
+    """All that makes two results comparable."""
+    parts = [f"attention {options.protocol}"]
+    parts += [f"epochs={options.epochs}"] if options.epochs is not None else []
+    parts += [f"runs={options.runs}"] if options.runs > 1 else []
+    parts += [f"{name}={value}" for name in ("size", "resize") if (value := getattr(options, name))]
+    if options.labels is None:
+        parts.append(options.level if options.level == "group" else "")
+        splits = f"{options.train_split}/{options.test_split}"
+        parts.append(splits if splits != "train/test" else "")
+    else:
+        parts.append(options.column if options.column != "isup_grade" else "")
+        held = f"held-out={options.held_out:g} split={options.split_seed}"
+        parts.append(options.test_labels.name if options.test_labels is not None else held)
+    return " ".join(part for part in parts if part)
+
+
+def _slides(options: Slides) -> tuple[SlideSet, SlideSet]:
+    """Those to train on, and those to test on."""
+    if options.labels is None:
+        train = slides_of_folders(options.data, options.train_split, level=options.level)
+        test = slides_of_folders(options.data, options.test_split, level=options.level, classes=train.classes)
+        where = f"{options.data / options.test_split} has no slide"
+    elif options.test_labels is not None:
+        train = slides_of_csv(options.labels, options.data, column=options.column)
+        test = slides_of_csv(options.test_labels, options.data, column=options.column, classes=train.classes)
+        where = f"{options.test_labels} has no slide"
+    else:
+        train, test = _held_out(slides_of_csv(options.labels, options.data, column=options.column), options)
+        where = f"none of {len(test.slides)} held-out slides is"
+    if options.labels is not None and not options.ignore_unlabelled:
+        check_all_labelled(options.data, train, test)
+    if both := {slide.name for slide in train.slides} & {slide.name for slide in test.slides}:
+        raise ValueError(f"slide {min(both)} is to be trained on and tested on: take it out of one of the CSVs")
+    if absent := set(range(len(train.classes))) - set(test.labels.tolist()):
+        raise ValueError(f"{where} of class {train.classes[min(absent)]}: every class needs some to be tested on")
+    return train, test
+
+
+def _held_out(every: SlideSet, options: Slides) -> tuple[SlideSet, SlideSet]:
+    """A share of every class and origin."""
+    kinds = [(slide.label, slide.origin) for slide in every.slides]
+    place = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
+    strata = torch.tensor([place[kind] for kind in kinds])
+    kept, held = stratified_holdout(strata, options.held_out, options.split_seed)
+    return every.take(kept), every.take(held)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the command line and run it."""
+    evaluate(tyro.cli(Slides, args=arguments, prog="slides", description=__doc__))

@@ -1,0 +1,79 @@
+"""The tiles of a slide as a backbone wants them: cut squares, normalised, batch by batch.
+
+Shapes: B tiles of a batch, S their side.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from genviews.evaluation.datasets import Centre
+from pairdata.decode import UnreadableImage
+from ssl_eval.slides.slide import Slide, tiles_of
+
+
+class Tiles(Dataset):
+    """Reads them.
+
+    Args:
+        centre: how a tile becomes a square.
+        images: the `mean` and `std` that the backbone knows.
+        batch_size: tiles at once.
+        workers: processes that decode.
+        device: where the batches lie.
+    """
+
+    def __init__(
+        self, centre: Centre, images: Mapping[str, Any], *, batch_size: int, workers: int, device: torch.device
+    ):
+        self.centre, self.mean, self.std = centre, images["mean"], images["std"]
+        self.batch_size, self.workers, self.device = batch_size, workers, device
+
+    @property
+    def preparation(self) -> str:
+        """What is done to a tile."""
+        return f"{self.centre} mean={self.mean} std={self.std}"
+
+    def batches(self, slide: Slide) -> Iterator[Float[Tensor, "B 3 S S"]]:
+        """One slide's, in the order of their names.
+
+        Raises:
+            ValueError: a tile cannot be read.
+        """
+        tiles = tiles_of(slide.place)
+        context = "fork" if self.workers and sys.platform == "linux" else None
+        requests = [tiles[start : start + self.batch_size] for start in range(0, len(tiles), self.batch_size)]
+        mean, std = (torch.tensor(each, device=self.device)[:, None, None] for each in (self.mean, self.std))
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=requests,  # pyright: ignore[reportArgumentType]
+            num_workers=self.workers,
+            collate_fn=_as_read,
+            multiprocessing_context=context,
+            generator=torch.Generator(),  # the loader would draw from the global one
+        )
+        for pixels in loader:
+            if isinstance(pixels, str):
+                raise ValueError(pixels)
+            yield pixels.to(self.device).float().div_(255).sub_(mean).div_(std)
+
+    def __getitem__(self, tiles: Sequence[Path]) -> Tensor | str:
+        try:
+            squares = [self.centre(str(tile))[0] for tile in tiles]
+        except UnreadableImage as error:
+            return str(error)
+        return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+
+
+def _as_read(item: object) -> object:
+    return item

@@ -1,0 +1,162 @@
+r"""Generate views of a folder of images.
+
+    uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
+    uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
+    uv run apps/generate IMAGES --out NEAR --model runs/eldm --encoder runs/dino/backbone --from-image --strength 0.6
+    uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
+        --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
+    uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import sslzoo
+import viewgen
+from genviews.foreground_ratios import measure_foreground
+from genviews_core.command import command
+from genviews_core.files import make_folder
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, only missing views are generated."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images."""
+    out: Path
+    """Folder for the views."""
+    model: Path
+    """Folder of a diffusion model that apps/train_generator wrote, or of a Stable unCLIP."""
+    generator: Literal["eldm", "unclip"] = "eldm"
+    """`viewgen generate` has all the others."""
+    encoder: str | None = None
+    """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
+    from_image: bool = False
+    """Start an E-LDM from the image itself with noise added according to --strength; needs --encoder."""
+    strength: str | None = None
+    """Noise level for unclip, fraction of the noise process for eldm --from-image: a number, random, or adaptive."""
+    foreground: str | None = None
+    """Encoder that finds the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a backbone folder."""
+    views_per_image: int = 1
+    interpolate: bool = False
+    """Condition on a mixture with another image, for the disentanglement term."""
+    alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
+    """The mixture's weight of the image itself is drawn between these."""
+    partner: Literal["random", "nearest"] = "random"
+    steps: int | None = None
+    """Network evaluations per view; without it the generator's default, 12 for eldm and 20 for unclip."""
+    guidance: float | None = None
+    """Without it the generator's default, 2 for eldm and 10 for unclip."""
+    batch_size: int = 64
+    image_format: Literal["png", "jpg"] = "png"
+    seed: int = 0
+    precision: Literal["bf16", "fp16", "float32"] = "bf16"
+    workers: int = 4
+    """Threads of each process that read sources and write views."""
+    device: str = "auto"
+
+
+def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
+    """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
+    if worker.leads:
+        make_folder(options.out)
+    generator = open_generator(options, str(worker.device))
+    with sslzoo.Progress(shown=worker.leads) as progress:
+        if worker.leads and options.encoder is not None and not options.from_image:
+            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
+            update = progress.add_task("embeddings")
+            viewgen.embed_images(
+                options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
+            )
+        adaptive = options.strength is not None and options.strength.startswith("adaptive")
+        if worker.leads and adaptive:
+            measure_foreground(options.images, options.out, options.foreground, options.workers, worker, progress)
+        sslzoo.wait_for_all()
+        ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
+        law = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
+        summary = viewgen.generate_views(
+            options.images,
+            options.out,
+            generator,
+            embeddings=find_embeddings(options),
+            interpolate=law,
+            strength=None
+            if options.strength is None
+            else viewgen.parse_strength(options.strength, ratios, generator.strength_levels),
+            views_per_image=options.views_per_image,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            image_format=options.image_format,
+            shard=(worker.rank, worker.world_size),
+            workers=options.workers,
+            on_progress=progress.add_task("views"),
+        )
+        sslzoo.wait_for_all()
+        if worker.leads:
+            progress.console.print(f"manifest: {viewgen.fold_journals(options.out)}")
+    return summary
+
+
+def open_generator(options: Generate, device: str) -> Any:
+    """Load the generator on this process's device.
+
+    Raises:
+        ValueError: options are incompatible, or see `viewgen.load_generator`.
+    """
+    edits: dict[str, Any] = {}
+    if options.from_image:
+        if options.generator != "eldm" or options.encoder is None or options.interpolate:
+            raise ValueError("--from-image goes with --generator eldm and --encoder, and not with --interpolate")
+        encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=device)
+        edits = {"from_image": True, "encoder": encoder}
+    chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
+    return viewgen.load_generator(
+        options.generator,
+        **{"folder" if options.generator == "eldm" else "model": options.model},
+        **{name: value for name, value in chosen.items() if value is not None},
+        **edits,
+        device=device,
+        dtype=DTYPES[options.precision],
+    )
+
+
+def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
+    """An E-LDM's conditions: just made, or those it was trained on.
+
+    Raises:
+        ValueError: the model holds none, as where another program trained it.
+    """
+    if options.generator != "eldm" or options.from_image:
+        return None
+    if options.encoder is None and not (options.model / "embeddings").exists():
+        raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")
+    return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")
+
+
+@command
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line, failed images in exit code 3."""
+    options = tyro.cli(Generate, description=__doc__)
+    try:
+        summary = generate(options, sslzoo.start_worker(os.environ, options.device))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+    if summary.failed:
+        print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Train a diffusion model of your own images on an encoder's embeddings (Gen-SIS's E-LDM).
+
+    uv run apps/train_generator IMAGES --encoder runs/cifar10-dino/backbone --out runs/eldm --preset 32
+    uv run apps/train_generator IMAGES --encoder ... --out ... --preset 256                # trains an autoencoder first
+    uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
+    uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
+
+Stopped at any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+import sslzoo
+import viewgen
+from genviews_core.command import command
+from genviews_core.lock import lock_folder
+from viewgen import eldm
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainGenerator:
+    """Embed the images, train an autoencoder where one is needed, then the diffusion model; a repeated call goes on."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images; no labels are read."""
+    encoder: str
+    """A backbone folder that apps/pretrain wrote, or timm/<model>."""
+    out: Path
+    """Becomes a diffusers-style folder; the embeddings go to OUT/embeddings."""
+    preset: Literal["32-small", "32", "64-small", "256"] = "256"
+    """The first two denoise pixels, the others an autoencoder's latents; "small" is for a laptop's CPU."""
+    autoencoder: str = "train"
+    """For latents: "train" one on the images first, in OUT/autoencoder, or the folder of a diffusers autoencoder."""
+    latents_cached: bool = True
+    """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
+    steps: int | None = None
+    """Training steps of the diffusion model; by default the preset's."""
+    batch_size: int | None = None
+    learning_rate: Annotated[float | None, tyro.conf.arg(aliases=["--lr"])] = None
+    autoencoder_steps: int | None = None
+    """By default the preset's, scaled in proportion to --steps if that is given."""
+    autoencoder_batch_size: int | None = None
+    seed: int | None = None
+    workers: int = 4
+    """Threads that read images."""
+    checkpoint_seconds: float = 600.0
+    device: str = "auto"
+
+
+def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
+    """Wire encoder, embeddings and trainings, with bars and logs."""
+    given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
+    config = dataclasses.replace(eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None})
+    with sslzoo.Progress(shown=worker.leads) as progress:
+        if worker.leads:
+            viewgen.embed_images(
+                options.images,
+                options.out / "embeddings",
+                viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device)),
+                workers=options.workers,
+                on_progress=progress.add_task("embeddings"),
+            )
+        sslzoo.wait_for_all()
+        embeddings = viewgen.Embeddings.load(options.out / "embeddings")
+        autoencoder = open_autoencoder(options, embeddings.keys, worker, progress) if config.latents else None
+        model = eldm.train_eldm(
+            options.images,
+            embeddings,
+            options.out,
+            config,
+            on_encoded=progress.add_task("latents") if config.latents and options.latents_cached else None,
+            on_step=logged(options.out, "diffusion model", worker, progress),
+            device=str(worker.device),
+            checkpoint_seconds=options.checkpoint_seconds,
+            autoencoder=autoencoder,
+            latents_cached=options.latents_cached,
+            workers=options.workers,
+        )
+        progress.console.print(f"diffusion model: {model}")
+
+
+def open_autoencoder(
+    options: TrainGenerator, keys: Sequence[str], worker: sslzoo.Worker, progress: sslzoo.Progress
+) -> Path:
+    """The folder given, or of an autoencoder trained on the images."""
+    if options.autoencoder != "train":
+        return Path(options.autoencoder)
+    config = eldm.autoencoder_preset(options.preset)
+    given = {
+        "steps": autoencoder_steps(options, config.steps),
+        "batch_size": options.autoencoder_batch_size,
+        "seed": options.seed,
+    }
+    folder = options.out / "autoencoder"
+    return eldm.train_autoencoder(
+        options.images,
+        folder,
+        dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
+        keys=keys,
+        on_step=logged(folder, "autoencoder", worker, progress),
+        device=str(worker.device),
+        checkpoint_seconds=options.checkpoint_seconds,
+        workers=options.workers,
+    )
+
+
+def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
+    """Return the training steps of the autoencoder, by default ``whole`` scaled by --steps relative to the preset's.
+
+    A short trial of the diffusion model therefore trains the autoencoder briefly as well.
+    """
+    if options.autoencoder_steps is not None:
+        return options.autoencoder_steps
+    if options.steps is None:
+        return whole
+    return max(1, round(whole * options.steps / eldm.preset(options.preset).steps))
+
+
+def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:
+    """A callback that logs and moves a bar, in the process that leads."""
+    return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.leads else None
+
+
+@command
+def main() -> None:
+    """Read the command line and run it; a user's mistake ends in one line."""
+    options = tyro.cli(TrainGenerator, description=__doc__)
+    try:
+        worker = sslzoo.start_worker(os.environ, options.device)
+        with lock_folder(options.out) if worker.leads else nullcontext():
+            train_generator(options, worker)
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Show pairs, scores and statistics of a run in one HTML page."""

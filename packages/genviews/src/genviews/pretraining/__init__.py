@@ -1,0 +1,1 @@
+"""Train an encoder: data, views, pair weights, the loop."""

@@ -1,0 +1,110 @@
+"""kNN on held-out images, every so many epochs of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import ssl_eval
+import sslzoo
+from genviews.pretraining.data import Data
+from genviews.pretraining.execution import Execution
+from genviews.recipes import Recipe
+from pairdata import LabelledImages, is_records
+from sslzoo import StopSignal, Worker
+from sslzoo.methods import Method
+
+NEIGHBOURS = 20
+"""As ssl_eval and DINO have it; all training images where there are fewer."""
+
+
+def open_knn(
+    recipe: Recipe, data: Data, execution: Execution, worker: Worker, steps_per_epoch: int
+) -> OnlineKNN | None:
+    """What --test asks for; None without it.
+
+    Raises:
+        ValueError: one of the folders has no images in class folders, or they do not have the same classes.
+    """
+    if execution.test is None:
+        return None
+    if execution.knn_every < 1:
+        raise ValueError(f"--knn-every {execution.knn_every}: give 1 or more")
+    if execution.neighbours is None and is_records(data.images):
+        raise ValueError(f"{data.images} holds records: --test needs --neighbours, the folder they were packed from")
+    folders = (execution.neighbours or data.images, execution.test)
+    train, test = (_labelled(folder, recipe, data, worker) for folder in folders)
+    if train.classes != test.classes:
+        raise ValueError(f"{folders[0]} and {folders[1]} do not hold the same class folders")
+    return OnlineKNN(
+        recipe=recipe,
+        folders=folders,
+        data=data,
+        worker=worker,
+        every=execution.knn_every * steps_per_epoch,
+        total=recipe.epochs * steps_per_epoch,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineKNN:
+    """Measures a copy of the exported backbone, so that no mode, hook or compiled network is touched.
+
+    Attributes:
+        recipe: says how images are normalised.
+        folders: of the neighbours and of the images that are classified.
+        data: says how many processes decode.
+        worker: this process.
+        every: steps from one measurement to the next.
+        total: the step that always has one.
+    """
+
+    recipe: Recipe
+    folders: tuple[Path, Path]
+    data: Data
+    worker: Worker
+    every: int
+    total: int
+
+    def measurement(self, step: int, method: Method, stop: StopSignal) -> Callable[[], dict[str, float]] | None:
+        """What measures after so many steps, where that is asked for."""
+        due = step == self.total or step % self.every == 0
+        return partial(self.measure, method, stop) if due else None
+
+    def measure(self, method: Method, stop: StopSignal) -> dict[str, float]:
+        """Top-1 in percent, on the leading process. All processes must call it: each extracts a share."""
+        worker, device = self.worker, self.worker.device
+        backbone = sslzoo.create_backbone(**self.recipe.architecture)
+        backbone.load_state_dict(method.backbone.state_dict())
+        group = dist.group.WORLD if worker.world_size > 1 else None
+        amp = torch.bfloat16 if device.type == "cuda" else None
+        train, test = (
+            ssl_eval.extract_features(backbone, stop.shelter(images), device=device, amp=amp, group=group)
+            for images in (_labelled(folder, self.recipe, self.data, worker) for folder in self.folders)
+        )
+        if not worker.leads:
+            return {}
+        k = min(NEIGHBOURS, len(train))
+        return {"knn": ssl_eval.knn_accuracy(train, test, k=k, device=device)[k]}
+
+
+def _labelled(root: Path, recipe: Recipe, data: Data, worker: Worker) -> LabelledImages:
+    """This process's share of a folder, as apps/evaluate reads it."""
+    size, augment = recipe.image_size, recipe.augmentation.first
+    return LabelledImages(
+        root,
+        size=size,
+        resize=round(size * 256 / 224) if size >= 64 else None,
+        mean=augment.mean,
+        std=augment.std,
+        workers=data.workers,
+        device=str(worker.device),
+        rank=worker.rank,
+        world_size=worker.world_size,
+        value_range=data.value_range,
+    )

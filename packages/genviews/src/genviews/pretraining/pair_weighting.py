@@ -1,0 +1,150 @@
+"""Weights of pairs: what scores them, and what the weights of a step were like.
+
+Shapes: B pairs of this process, h x w pixels of a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+import sslzoo
+from genviews.recipes import Recipe
+from pairquality import ForegroundPCA, load_encoder, pair_weights
+from pairquality.scorers import DistilledScorer, ExactScorer, PairScorer, SelfScorer, load_distilled
+from sslzoo.methods import Method
+
+BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What --quality exact and --quality distilled need."""
+
+    encoder: str | None = None
+    """For exact, where the PCA's encoder is not where it was: what `pairquality fit` takes."""
+    pca: Path | None = None
+    """For exact: what `pairquality fit` wrote."""
+    scorer: Path | None = None
+    """For distilled: what `pairquality distill` wrote."""
+
+
+def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.Worker) -> PairWeigher | None:
+    """What the recipe asks for; None for equal weights.
+
+    Raises:
+        ValueError: a file is missing or does not fit.
+    """
+    if recipe.quality == "none":
+        return None
+    group = dist.group.WORLD if worker.world_size > 1 else None
+    if recipe.quality == "self":
+        try:
+            tap = sslzoo.PairTap(method, recipe.quality_layer)
+        except ValueError as error:
+            raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
+        scorer = SelfScorer(every=recipe.quality_every, group=group)
+        return PairWeigher(scorer, recipe.gamma, record={}, tap=tap, group=group)
+    opened = _open_exact if recipe.quality == "exact" else _open_distilled
+    scorer, record = opened(recipe, scoring, worker)
+    return PairWeigher(scorer, recipe.gamma, record=record, group=group)
+
+
+def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[ExactScorer, dict[str, str]]:
+    if scoring.pca is None:
+        raise ValueError("--quality exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`")
+    pca = ForegroundPCA.load(scoring.pca)
+    known = pca.fitted_on
+    if known is None:
+        raise ValueError(f"{scoring.pca} does not name its encoder: make it with `pairquality fit`")
+    encoder = load_encoder(
+        scoring.encoder or known.encoder,
+        size=known.size,
+        mean=known.mean,
+        std=known.std,
+        autocast=_precision(recipe),
+        device=worker.device,
+    )
+    scorer = ExactScorer(encoder, pca, **_normalisation(recipe))
+    return scorer, {"encoder": encoder.hash, "pca": pca.hash}
+
+
+def _open_distilled(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[DistilledScorer, dict[str, str]]:
+    if scoring.scorer is None:
+        raise ValueError("--quality distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
+    options = {"autocast": _precision(recipe), "device": worker.device}
+    scorer = load_distilled(scoring.scorer, **_normalisation(recipe), **options)
+    return scorer, {"scorer": scorer.network.hash}
+
+
+def _precision(recipe: Recipe) -> torch.dtype | None:
+    return torch.bfloat16 if recipe.precision == "bf16" else None
+
+
+def _normalisation(recipe: Recipe) -> dict[str, Any]:
+    """How `make_views` normalises."""
+    return {"mean": recipe.augmentation.first.mean, "std": recipe.augmentation.first.std}
+
+
+class PairWeigher:
+    """Weights of each step's pairs, over the batch of all processes.
+
+    Args:
+        scorer: scores two views.
+        gamma: of the weights B softmax(gamma q).
+        record: what a resumed run must find again.
+        tap: where the scorer's maps come from, if it needs any.
+        group: the processes that train together.
+
+    Attributes:
+        quality: of the last step's pairs, in this process.
+        weights: theirs.
+    """
+
+    quality: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        scorer: PairScorer,
+        gamma: float,
+        *,
+        record: dict[str, str],
+        tap: sslzoo.PairTap | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        assert scorer.needs_maps == (tap is not None)
+        self.scorer, self.gamma, self.record, self.tap, self.group = scorer, gamma, record, tap, group
+
+    def of(self, views: Sequence[Float[Tensor, "B 3 h w"]]) -> Callable[[], Float[Tensor, "B"]]:
+        """What a method takes as weights; the pair is that of the two global views."""
+        if self.tap is not None:
+            self.tap.clear()
+
+        def weigh() -> Tensor:
+            maps = None if self.tap is None else self.tap.take()
+            self.quality = self.scorer(views[0], views[1], maps).quality
+            self.weights = pair_weights(self.quality, self.gamma, group=self.group)
+            return self.weights
+
+        return torch.compiler.disable(weigh)  # pyright: ignore[reportReturnType]
+
+    def summary(self) -> tuple[dict[str, float], dict[str, sslzoo.Histogram]]:
+        """Of the last step: mean quality, effective share of the samples, histogram. All processes must call."""
+        quality, weights = sslzoo.gather(self.quality), sslzoo.gather(self.weights)
+        scalars = {"quality": float(quality.mean()), "effective_share": effective_share(weights)}
+        counts, edges = np.histogram(weights.cpu().numpy(), bins=BINS)
+        return scalars, {"weights": sslzoo.Histogram(edges=edges.tolist(), counts=counts.tolist())}
+
+
+def effective_share(weights: Float[Tensor, "B"]) -> float:
+    """Effective sample size (sum w)^2 / sum w^2 as a share of B: 1 for equal weights, 1/B where one has it all."""
+    return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))

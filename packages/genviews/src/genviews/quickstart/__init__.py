@@ -1,0 +1,1 @@
+"""Every job in a row, on procedural scenes or your own images."""
