@@ -95,10 +95,10 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     """Train, test, append the results; the tables of boxes and masks."""
     if options.save_every < 1:
         raise ValueError(f"--save-every {options.save_every}: give a number of steps, 1 or more")
-    worker = sslzoo.start_worker(os.environ, options.device)
+    worker = sslzoo.init_distributed(os.environ, options.device)
     ssl_eval.check_results(options.results)
     recipe = _recipe(options)
-    network, expected = sslzoo.open_backbone(options.backbone)
+    network, expected = sslzoo.resolve_backbone(options.backbone)
     mean, std = (tuple(255 * value for value in expected[name]) for name in ("mean", "std"))
     recipe = replace(recipe, mean=mean, std=std)
     train, test = (_open(options.coco, split) for split in (options.train, options.test))
@@ -117,16 +117,16 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         "seconds": time.perf_counter() - started,
         "recipe": options.name or options.backbone,
     }
-    if worker.leads:
+    if worker.is_main:
         results = [
             ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
             for task, metrics in figures.items()
             for metric, value in metrics.items()
         ]
         ssl_eval.append_results(options.results, results)
-    sslzoo.wait_for_all()
+    sslzoo.barrier()
     tables = _tables(options.results, protocol, about["data"], (options.train, options.test))
-    if worker.leads:
+    if worker.is_main:
         _show(tables, protocol, options.results.parent)
     return tables
 
@@ -158,7 +158,7 @@ def _measure(
     network: torch.nn.Module,
     train: CocoInstances,
     test: CocoInstances,
-    worker: sslzoo.Worker,
+    worker: sslzoo.DistContext,
     protocol: str,
 ) -> dict[str, dict[str, float]]:
     """Percent by task and metric; on the leading process only."""
@@ -173,17 +173,17 @@ def _measure(
     if options.resume is not None:
         name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
         resume = options.resume / name.replace("/", "_")
-    with sslzoo.StopSignal() as stop, lock_file(resume) if resume and worker.leads else nullcontext():
+    with sslzoo.StopSignal() as stop, lock_file(resume) if resume and worker.is_main else nullcontext():
         watch = Watch(recipe.iterations, worker, stop)
         detector = train_mask_rcnn(
             _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
-            save_every=options.save_every, save_now=watch.told_to_stop, synchronise=sslzoo.synchronise_batch_norm,
+            save_every=options.save_every, save_now=watch.told_to_stop, synchronise=sslzoo.convert_sync_batchnorm,
             on_step=watch.step, **shared,
         )  # fmt: skip
         if watch.told_to_stop():  # while batch norms were measured
             watch.leave(recipe.iterations)
     found = detect(detector, test, on_image=watch.image, **shared)
-    return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.leads else {}
+    return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.is_main else {}
 
 
 def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | Detectron2Backbone:
@@ -222,7 +222,7 @@ def main() -> None:
         run(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    except sslzoo.Stopped as stopped:
+    except sslzoo.TrainingInterrupted as stopped:
         if os.environ.get("RANK", "0") == "0":
             print(stopped if options.resume else "stopped; without --resume nothing is kept", file=sys.stderr)
         sys.exit(stopped.exit_code)

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor
 
-import sslzoo
 import viewgen
 from augmentations import Augmenter, augmentations
 from encoders import open_encoder
 from genviews_core.device import resolve_device
+from genviews_core.progress import Progress
 from pairdata import Augment
 from rows import About, Reader, View, about_views, evenly, keys_and_paths
 from ssl_eval.image_metrics import ImageMetrics, image_metrics
@@ -95,7 +95,7 @@ def measure(options: Cost) -> list[Row]:
     networks = open_networks(options)
     size = options.size or next((about.side for about in abouts.values()), 224)
     keys = viewgen.list_images(options.images)
-    with sslzoo.Progress() as progress:
+    with Progress() as progress:
         compare = Comparison(options, keys, size, networks, progress)
         rows = [
             compare.views(folder, abouts[name], generators.get(name))
@@ -137,7 +137,7 @@ class Comparison:
     keys: Sequence[str]
     size: int
     networks: dict[str, Any]
-    progress: sslzoo.Progress
+    progress: Progress
 
     def views(self, folder: Path, about: About, generator: viewgen.Generator | None) -> Row:
         """The views of a folder; their generator is timed if it is given."""

@@ -13,10 +13,10 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-import sslzoo
 import viewgen
 from encoders import open_encoder
 from genviews_core.device import resolve_device
+from genviews_core.progress import Progress
 from similarity import measure_similarity
 from viewgen.hashing import keys_hash
 from viewgen.manifest import open_manifest
@@ -48,7 +48,7 @@ def measure(options: CostBenefit) -> Table:
     manifests = [open_manifest(folder) for folder in options.views]
     encoder = open_encoder(options.encoder, str(resolve_device(options.device)))
     table = Table("views", "count", "cosine", "deviation", "another image's", "lost", title=f"by {encoder.name}")
-    with sslzoo.Progress() as progress:
+    with Progress() as progress:
 
         def embed(folder: Path) -> viewgen.Embeddings:
             place = options.work / encoder.hash / keys_hash([folder.resolve().as_posix()])
