@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,30 +13,10 @@ import torch
 import sslzoo
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = (ROOT / "apps", ROOT / "benchmarks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often the loop is killed in test_interruption.py")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_apart() -> Iterator[None]:
-    """Programs name their modules alike (step, views): what one file of tests imports is not for the next."""
-    others = _take_programs_modules()
-    yield
-    _take_programs_modules()
-    sys.modules.update(others)
-
-
-def _take_programs_modules() -> dict[str, ModuleType]:
-    """Those that are imported, which they are no longer."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and any(Path(file).is_relative_to(program) for program in PROGRAMS):
-            found[name] = sys.modules.pop(name)
-    return found
 
 
 class Programs:
@@ -76,7 +55,7 @@ class Programs:
 
     def _ask(self, line: str) -> int:
         if self._server is None:
-            command = [sys.executable, ROOT / "tests" / "warm_start.py"]
+            command = [sys.executable, ROOT / "tests" / "fork_server.py"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             self._server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes)
         assert self._server.stdin is not None and self._server.stdout is not None

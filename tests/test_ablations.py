@@ -1,16 +1,14 @@
 """The ablations as a user runs them, from images to a table; all programs in this process, which loads them once."""
 
 import json
-import runpy
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks.ablations import run_app
 from pairdata import write_scenes
+from tests.in_process import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 ABLATIONS = ROOT / "benchmarks" / "ablations"
@@ -21,20 +19,8 @@ pytestmark = pytest.mark.slow
 def run(monkeypatch):
     """run(program, *arguments): what it prints. What an ablation starts runs here as well, one program in another."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.syspath_prepend(str(ABLATIONS))
-    import programs
 
-    def run_program(program: Path, *arguments: object) -> str:
-        printed, argv = StringIO(), sys.argv
-        sys.argv = [str(program), *map(str, arguments)]
-        try:
-            with redirect_stdout(printed), redirect_stderr(printed):
-                runpy.run_path(str(program), run_name="__main__")
-        finally:
-            sys.argv = argv
-        return printed.getvalue()
-
-    monkeypatch.setattr(programs, "run", lambda program, arguments, **about: run_program(program, *arguments))
+    monkeypatch.setattr(run_app, "run", lambda program, arguments, **about: run_program(program, *arguments))
     return run_program
 
 

@@ -1,21 +1,15 @@
 """GenView's views in one go: foreground ratios of the images, a noise level for each, Stable unCLIP."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.throughput.random_models import save_random
 from pairdata import write_scenes
 from viewgen import noise_level
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.mark.slow
-def test_every_image_gets_the_noise_level_of_its_foreground(backbone, programs, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "throughput"))
-    from random_models import save_random
-
+def test_every_image_gets_the_noise_level_of_its_foreground(backbone, programs, tmp_path):
     write_scenes(tmp_path / "scenes", count=12, seed=0)
     model = save_random("unclip", "tiny", tmp_path)["model"]
     small = ["--generator", "unclip", "--model", model, "--steps", 2, "--precision", "float32", "--device", "cpu"]

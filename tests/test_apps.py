@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_after_two_steps_ends_like_one_that_was_not(scene
     """Two epochs of two steps each; the first process stops after one epoch's worth of checkpoints."""
     out = tmp_path / "dino"
     command = ["small-dino", "--data", scenes / "train/images", "--out", out, "--epochs", 2, *SMALL]
-    killer = ["tests/stop_after.py", 2, ROOT / "apps" / "pretrain"]
+    killer = ["tests/kill_after_checkpoint.py", 2, ROOT / "apps" / "pretrain"]
     programs(*killer, *command, "--checkpoint-seconds", 0, expect=-9)
     assert (out / "resume.pt").exists() and not (out / "backbone").exists()
     programs("apps/pretrain", *command)

@@ -3,13 +3,10 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torchvision.transforms.functional import pil_to_tensor
-
-BENCHMARK = Path(__file__).resolve().parent.parent / "benchmarks" / "throughput"
 
 
 @pytest.fixture
@@ -18,7 +15,7 @@ def run(programs):
 
 
 def test_a_step_is_timed_beside_lightly(run):
-    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
+    pytest.importorskip("lightly", reason="needs the baselines: uv sync --group baselines")
     words = ("--methods", "SimSiam", "DINO", "--batch-size", "4", "--image-size", "16", "--rounds", "1")
     printed = run("step", *words, "--precisions", "float32", "--lines", "--profile")
     rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
@@ -28,26 +25,25 @@ def test_a_step_is_timed_beside_lightly(run):
 
 
 def test_augmentation_is_timed_beside_torchvision_and_kornia(run):
-    pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
+    pytest.importorskip("kornia", reason="needs the baselines: uv sync --group baselines")
     printed = run("augmentation", "--batch-size", "4", "--rounds", "1", "--no-per-image", "--lines")
     rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert [row["px"] for row in rows] == ["32 -> 32", "288 -> 224"]
     assert all(float(row["ours, images/s"]) > 0 and row["torchvision PIL"] == "" for row in rows)
 
 
-def test_both_sides_of_the_step_have_the_same_weights_to_train(monkeypatch):
-    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    import step
+def test_both_sides_of_the_step_have_the_same_weights_to_train():
+    pytest.importorskip("lightly", reason="needs the baselines: uv sync --group baselines")
+    from benchmarks.throughput import step
 
     def trained(model):
         return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-    assert step.OURS.keys() == step.THEIRS.keys()
+    assert step.OURS.keys() == step.BASELINES.keys()
     for name, ours in step.OURS.items():
         for backbone in ("resnet18", "vit_small"):
             with torch.device("meta"):
-                mine, theirs = ours(step.backbone(backbone, 224)), step.THEIRS[name](step.backbone(backbone, 224))
+                mine, theirs = ours(step.backbone(backbone, 224)), step.BASELINES[name](step.backbone(backbone, 224))
             assert trained(mine) == pytest.approx(trained(theirs), rel=1e-3), (name, backbone)
 
 
@@ -59,9 +55,8 @@ def test_views_are_timed_beside_the_pipeline(run):
 
 
 @pytest.mark.slow
-def test_the_other_generators_are_timed_alone(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    import views
+def test_the_other_generators_are_timed_alone():
+    from benchmarks.throughput import views
 
     options = views.ViewsBenchmark(generators=("maskgit",), scale="tiny", rounds=1, largest_batch=2)
     rows = list(views.measure_views(options))
@@ -73,18 +68,16 @@ def test_the_other_generators_are_timed_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "work"), [("icgan", "from images"), ("eldm", "from conditions"), ("eldm-32", "from conditions")]
 )
-def test_random_weights_are_read_as_official_ones(monkeypatch, tmp_path, name, work):
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    import views
+def test_random_weights_are_read_as_official_ones(tmp_path, name, work):
+    from benchmarks.throughput import views
 
     made = views.Ours(name=name.partition("-")[0], **views.save_random(name, "tiny", tmp_path)).prepare(work, 2)()
     assert len(made) == 2 and made.float().std() > 10
 
 
 @pytest.mark.slow
-def test_both_sides_of_unclip_make_the_same_views(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    import views
+def test_both_sides_of_unclip_make_the_same_views(tmp_path):
+    from benchmarks.throughput import views
 
     options = {**views.save_random("unclip", "tiny", tmp_path), "noise_level": 200, "steps": 4, "guidance": 10.0}
     ours = views.Ours(name="unclip", **options).prepare("from images", 2)()
@@ -94,9 +87,8 @@ def test_both_sides_of_unclip_make_the_same_views(monkeypatch, tmp_path):
     assert (ours[0].int() - ours[1].int()).abs().max() > 10
 
 
-def test_the_real_scale_is_the_official_size(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARK))
-    import random_models
+def test_the_real_scale_is_the_official_size():
+    from benchmarks.throughput import random_models
 
     def parameters(shapes):
         return sum(math.prod(shape) for shape in shapes.values())
@@ -121,22 +113,21 @@ class Hungry:
 
 def test_batches_grow_until_the_memory_runs_out(monkeypatch, tmp_path):
     (tmp_path / "hungry.py").write_text(HUNGRY)
-    monkeypatch.syspath_prepend(str(BENCHMARK))
     monkeypatch.syspath_prepend(str(tmp_path))
     from hungry import Hungry
 
-    import views
+    from benchmarks.throughput import views
 
-    with views.OwnProcess(Hungry, {"device": "cpu"}) as held:
+    with views.SubprocessTimer(Hungry, {"device": "cpu"}) as held:
         tried, best = views.try_batches(held, "eat", views.ViewsBenchmark(rounds=2))
         held.call("eat", best)  # in a new process
     assert best == 2 and list(tried) == [1, 2]
     assert [measured.peak for measured in tried.values()] == pytest.approx([0.1, 0.2], abs=0.03)
 
 
-def test_the_rivals_of_the_evaluation_are_as_accurate(run):
-    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
-    pytest.importorskip("sklearn", reason="needs the rivals: uv sync --group rivals")
+def test_the_baselines_of_the_evaluation_are_as_accurate(run):
+    pytest.importorskip("lightly", reason="needs the baselines: uv sync --group baselines")
+    pytest.importorskip("sklearn", reason="needs the baselines: uv sync --group baselines")
     printed = run("eval", "--train", "600", "--test", "200", "--width", "512", "--epochs", "2", "--rounds", "1")
     ours, lightly, scikit = (float(found) for found in re.findall(r"\((\d+\.\d+)%\)", printed)[:3])
     assert ours == scikit > 15 and abs(ours - lightly) <= 1

@@ -1,14 +1,11 @@
 """From a backbone's folder to average precisions, with a small COCO of drawn shapes."""
 
-import importlib
 import json
 import multiprocessing
 import os
 import signal
 import socket
-import sys
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +93,11 @@ def test_a_backbone_is_measured_and_goes_on_where_it_was(programs, arguments, tm
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """The program, imported."""
-    monkeypatch.syspath_prepend(str(ROOT / PROGRAM))
-    spec = spec_from_file_location("coco_transfer_main", ROOT / PROGRAM / "__main__.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+def module():
+    """Return the program's main module."""
+    from benchmarks.coco_transfer import __main__
+
+    return __main__
 
 
 @pytest.fixture
@@ -195,9 +188,9 @@ def test_a_test_set_without_annotations_is_refused_before_the_first_step(module,
         module.run(options())
 
 
-def test_published_figures_stand_beside_those_measured_alike(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / PROGRAM))
-    grids = importlib.import_module("grids")
+def test_published_figures_stand_beside_those_measured_alike():
+    from benchmarks.coco_transfer import grids
+
     rows = grids.cells("detectron2 fpn-heads 1x", "mask", ["BYOL + GenView", "ours"])
     assert [row.encoder for row in rows] == [*grids.GENVIEW, "ours"]
     figures = {row.encoder: row.published for row in rows}

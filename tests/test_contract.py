@@ -7,10 +7,6 @@ The networks are tiny, with random weights in their official formats, from viewg
 import dataclasses
 import importlib.util
 import json
-import runpy
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +21,7 @@ from genviews.pretraining.views import make_interpolated, make_views
 from genviews.recipes import RECIPES
 from pairdata import FFCVLoader, FolderLoader, ViewsIndex
 from sslzoo.methods import GenDINO, Method, SimCLR
+from tests.in_process import run_program
 from viewgen import ConditionEncoder, Embeddings, ImageEncoder, Interpolation, eldm, embed_images, generate_views
 from viewgen.icgan.features import FeatureExtractor, central_square
 
@@ -145,21 +142,8 @@ def mixed(root) -> Path:
 
 
 def run(program: str, *arguments: object) -> str:
-    """Run a program of apps in this process, check that it succeeds, and return its output."""
-    before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
-    sys.argv, code = [program, *map(str, arguments)], 0
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            runpy.run_path(str(ROOT / "apps" / program), run_name="__main__")
-    except SystemExit as ended:
-        code = ended.code
-    finally:
-        sys.argv, sys.path[:] = argv, path
-        for name in set(sys.modules) - before:
-            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(ROOT / "apps"):
-                del sys.modules[name]
-    assert not code, f"{code}\n{printed.getvalue()}"
-    return printed.getvalue()
+    """Run an app in this process and return what it printed."""
+    return run_program(f"apps/{program}", *arguments)
 
 
 def read(root: Path, **options: object) -> tuple[FolderLoader, object]:

@@ -2,10 +2,6 @@
 
 import json
 import math
-import runpy
-import sys
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +12,10 @@ from torch import nn
 
 import sslzoo
 import viewgen
+from benchmarks.cost_benefit import manifest_reader, similarity
 from pairdata import write_scenes
 from ssl_eval import Result, append_result, read_results
+from tests.in_process import run_program
 from viewgen import ImageEncoder, embed_images, fold_journals, generate_views
 from viewgen.manifest import open_manifest
 
@@ -64,28 +62,9 @@ def views(images, tmp_path):
     return make
 
 
-@pytest.fixture
-def similarity(monkeypatch):
-    monkeypatch.syspath_prepend(str(PROGRAM))
-    import similarity
-
-    return similarity
-
-
 def run(*arguments: object, expect: int = 0) -> str:
-    """Run the program in this process, as `python benchmarks/cost_benefit` does in its own; what it printed."""
-    argv, printed, code = sys.argv, StringIO(), 0
-    sys.argv = [str(PROGRAM), *map(str, arguments)]
-    try:
-        with redirect_stdout(printed):
-            runpy.run_path(str(PROGRAM), run_name="__main__")
-    except SystemExit as stop:
-        code = 1
-        print(stop.code, file=printed)
-    finally:
-        sys.argv = argv
-    assert code == expect, printed.getvalue()
-    return printed.getvalue()
+    """Run the program in this process and return what it printed."""
+    return run_program("benchmarks/cost_benefit", *arguments, expect=expect)
 
 
 def cost(*arguments: object) -> dict[str, dict[str, str]]:
@@ -95,7 +74,7 @@ def cost(*arguments: object) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(head[1:], row[1:], strict=False)) for row in rows}
 
 
-def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similarity, monkeypatch):
+def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, monkeypatch):
     torch.manual_seed(0)
     encoder = ImageEncoder(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 8)), size=32)
     root = views(0.5)
@@ -105,10 +84,8 @@ def test_the_mean_is_the_one_that_a_loop_finds(images, views, tmp_path, similari
         image = kept[0].vectors[kept[0].keys.row(path.rsplit(".", 2)[0])].astype(float)
         view = kept[1].vectors[row].astype(float)
         cosines.append(image @ view / math.sqrt(image @ image) / math.sqrt(view @ view))
-    import rows
-
-    for at_once in (rows.ROWS, 7):
-        monkeypatch.setattr(rows, "ROWS", at_once)
+    for at_once in (manifest_reader.ROWS, 7):
+        monkeypatch.setattr(manifest_reader, "ROWS", at_once)
         found = similarity.measure_similarity(*kept, open_manifest(root))
         assert (found.views, found.lost) == (48, 0)
         assert found.mean == pytest.approx(np.mean(cosines), abs=1e-12)
@@ -172,9 +149,8 @@ def test_views_are_compared_with_the_image_of_their_row(images, views, tmp_path)
     assert (table[root.name]["pairs"], table[root.name]["lost"]) == ("47", "1")
 
 
-def test_an_augmentation_alone_is_what_its_name_says(images, monkeypatch):
-    monkeypatch.syspath_prepend(str(PROGRAM))
-    from augmentations import Augmenter, augmentations
+def test_an_augmentation_alone_is_what_its_name_says(images):
+    from benchmarks.cost_benefit.augmentations import Augmenter, augmentations
 
     squares = torch.stack([viewgen.read_image(images / key, 64) for key in viewgen.list_images(images)])
     made = {name: Augmenter(name, augment, 0)(squares) for name, augment in augmentations(64).items()}

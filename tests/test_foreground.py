@@ -1,9 +1,7 @@
 """The measurement itself, on bright discs in noise, whose foreground any network of patches can tell."""
 
-import importlib
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +10,9 @@ from PIL import Image
 from torch import nn
 
 import pairquality
+from benchmarks.foreground import measure
 
-HERE = Path(__file__).resolve().parents[1] / "benchmarks" / "foreground"
 OPTIONS = {"share_foreground": 0.25, "skip_border": 0, "batch_size": 7, "seed": 0}
-
-
-@pytest.fixture
-def measure(monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
-    return importlib.import_module("measure")
 
 
 def scenes(count: int = 20, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +31,7 @@ def patches(sign: float = 1.0) -> pairquality.FeatureEncoder:
     return pairquality.FeatureEncoder(network, 64, name="patches")
 
 
-def test_a_network_that_sees_the_object_beats_the_middle_and_the_middle_beats_chance(measure):
+def test_a_network_that_sees_the_object_beats_the_middle_and_the_middle_beats_chance():
     found = measure.measure(patches(), *scenes(), **OPTIONS)
     assert found.sign_right and found.sign_right_per_image == 1 and found.iou_map == found.iou_signed
     assert found.iou_map > 0.85 > found.iou_centre > 0.4 > found.iou_random
@@ -47,14 +39,14 @@ def test_a_network_that_sees_the_object_beats_the_middle_and_the_middle_beats_ch
     assert found.share_object == pytest.approx(0.25, abs=0.01)
 
 
-def test_a_wrong_sign_is_told(measure):
+def test_a_wrong_sign_is_told():
     images, masks = scenes()
     found = measure.measure(patches(), images, ~masks, **{**OPTIONS, "share_foreground": 0.75})
     assert not found.sign_right and found.sign_right_per_image == 0
     assert found.iou_map < 0.7 and found.iou_signed > 0.9
 
 
-def test_iou_and_f_by_hand(measure):
+def test_iou_and_f_by_hand():
     found = torch.tensor([[[1, 1], [0, 0]], [[1, 1], [1, 1]]]).bool()
     masks = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 1]]]).bool()
     assert measure.iou(found, masks) == pytest.approx((1 / 3 + 1) / 2)

@@ -1,8 +1,6 @@
 """Every part of benchmarks/gpu at tiny size on a CPU, so that no time on a GPU is lost to errors."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,11 @@ from PIL import Image
 from torch import nn
 
 import sslzoo
+from tests.in_process import run_program
 
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 GPU = pytest.param("cuda", marks=ON_GPU)
 PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu"
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(PROGRAM))
 
 
 @pytest.fixture(scope="module")
@@ -36,49 +30,47 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
-def run(capsys, *arguments: object) -> str:
-    argv, sys.argv = sys.argv, [str(PROGRAM), *map(str, arguments)]
-    try:
-        runpy.run_path(str(PROGRAM), run_name="__main__")
-    finally:
-        sys.argv = argv
-    return capsys.readouterr().out
+def run(*arguments: object) -> str:
+    """Run the program in this process and return what it printed."""
+    return run_program(PROGRAM, *arguments)
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-def test_evidence_runs_all_parts_and_continues_elsewhere(data, tmp_path, capsys, device):
+def test_evidence_runs_all_parts_and_continues_elsewhere(data, tmp_path, device):
     classifier = tmp_path / "classifier.pt"
     head = {"linear.weight": torch.zeros(2, 64), "linear.bias": torch.ones(2)}
     torch.save({"state_dict": sslzoo.create_backbone("resnet20").state_dict() | head}, classifier)
-    minutes = 0.2 if device == "cpu" else 1.5  # on a GPU, each arm is its own process
-    words = ["evidence", "--data", data, "--tiny", "--device", device, "--minutes", minutes, "--arm-epochs", 1]
+    minutes = 0.2 if device == "cpu" else 1.5  # on a GPU, each variant is its own process
+    words = ["evidence", "--data", data, "--tiny", "--device", device, "--minutes", minutes, "--variant-epochs", 1]
     words += ["--out", tmp_path / "out", "--classifier", classifier, "--sampling-steps", 4]
-    run(capsys, *words, "--seeds", 1)
+    run(*words, "--seeds", 1)
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     names = [line["name"] for line in lines]
     assert not [line for line in lines if "failed" in line["name"] or "given up" in line["name"]]
-    arms = [line["about"]["arm"] for line in lines if line["name"].startswith("arm ")]
-    assert sorted(arms) == ["generative", "hand-made", "retrieved"] and names[-1] == "evidence"
+    variants = [line["about"]["variant"] for line in lines if line["name"].startswith("variant ")]
+    assert sorted(variants) == ["generative", "hand-made", "retrieved"] and names[-1] == "evidence"
     agreement = next(line["figures"] for line in lines if line["name"] == "class agreement")
     assert agreement["the images"] == agreement["generative"] == 50  # a classifier that always predicts the same class
     assert lines[0]["machine"] and lines[0]["commit"] and torch.__version__.startswith(lines[0]["versions"]["torch"])
     assert Image.open(tmp_path / "out" / "sheet.png").height > 4 * 64
 
-    run(capsys, *words, "--seeds", 1, "--arms", "hand-made", "generative")
+    run(*words, "--seeds", 1, "--variants", "hand-made", "generative")
     more = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()][len(lines) :]
     assert "encoder" not in [line["name"] for line in more]
     images = [line["figures"]["images"] for line in (*lines, *more) if line["name"] == "generator"]
     assert images == [32, 64]
-    arms = [(line["about"]["arm"], line["about"]["seed"]) for line in more if line["name"].startswith("arm ")]
-    assert arms == [("generative", 0)]  # new views; the arm without views is finished
+    variants = [
+        (line["about"]["variant"], line["about"]["seed"]) for line in more if line["name"].startswith("variant ")
+    ]
+    assert variants == [("generative", 0)]  # new views; the variant without views is finished
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["eldm-0.safetensors", "encoder-0.safetensors", "results.jsonl", "sheet.png", "state.json"]
-    printed = run(capsys, "table", "--results", tmp_path / "out" / "results.jsonl")
+    printed = run("table", "--results", tmp_path / "out" / "results.jsonl")
     assert "| hand-made | 1 | 1 |" in printed and "class agreement" in printed
 
 
 def test_weights_are_saved_in_half_precision_and_small_files(tmp_path, monkeypatch):
-    import portable_state
+    from benchmarks.gpu import portable_state
 
     monkeypatch.setattr(portable_state, "LARGEST", 5000)
     tensors = {f"{number}": torch.randn(1000) for number in range(7)} | {"count": torch.tensor(3)}
@@ -95,8 +87,8 @@ def test_weights_are_saved_in_half_precision_and_small_files(tmp_path, monkeypat
 
 
 def test_pairs_have_image_and_view_in_random_order(data):
-    from images import Split
-    from pretraining import Pretraining, Recipe
+    from benchmarks.gpu.images import Split
+    from benchmarks.gpu.pretraining import Pretraining, Recipe
 
     images = torch.arange(64, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32).contiguous()
     split = Split(images=images, labels=torch.zeros(64, dtype=torch.long), classes=("one",))
@@ -114,8 +106,8 @@ def test_pairs_have_image_and_view_in_random_order(data):
 def test_diffusion_model_learns_its_condition_and_resumes_from_half_precision():
     from dataclasses import replace
 
-    from device_eldm import DeviceELDM, tiny_config
-    from images import Split
+    from benchmarks.gpu.device_eldm import DeviceELDM, tiny_config
+    from benchmarks.gpu.images import Split
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % 2
@@ -138,7 +130,7 @@ def test_diffusion_model_learns_its_condition_and_resumes_from_half_precision():
 
 
 def test_nearest_images_exclude_the_image_itself():
-    from view_sources import nearest
+    from benchmarks.gpu.view_sources import nearest
 
     vectors = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     similarity = (vectors @ vectors.T).fill_diagonal_(-2)
@@ -147,18 +139,18 @@ def test_nearest_images_exclude_the_image_itself():
     assert all(drawn[row] in similarity[row].topk(3).indices for row in range(50))
 
 
-def test_speed_run_records_each_mark(data, tmp_path, capsys):
+def test_speed_run_records_each_mark(data, tmp_path):
     results = tmp_path / "results.jsonl"
     words = ["--data", data, "--tiny", "--device", "cpu", "--epochs", 2, "--every", 1, "--results", results]
-    run(capsys, "speedrun", *words, "--marks", 10, 101)
+    run("speedrun", *words, "--marks", 10, 101)
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["name"] for line in lines] == ["to 10% kNN", "end"]
     assert 0 < lines[0]["figures"]["seconds"] < lines[1]["figures"]["seconds"] < lines[1]["figures"]["whole"]
-    assert "| to 10% kNN |" in run(capsys, "table", "--results", results)
+    assert "| to 10% kNN |" in run("table", "--results", results)
 
 
-def test_incomplete_result_lines_are_skipped(tmp_path, capsys):
-    from records import Recorder, read_lines
+def test_incomplete_result_lines_are_skipped(tmp_path):
+    from benchmarks.gpu.records import Recorder, read_lines
 
     record = Recorder(tmp_path / "r.jsonl", "checks")
     record("first", value=1 / 3)
@@ -167,14 +159,14 @@ def test_incomplete_result_lines_are_skipped(tmp_path, capsys):
     record("second", value=2)
     assert [line["name"] for line in read_lines(tmp_path / "r.jsonl")] == ["first", "second"]
     assert next(read_lines(tmp_path / "r.jsonl"))["figures"] == {"value": 0.333333}
-    with pytest.raises(SystemExit, match=r"^error: expected results in .*none.jsonl, got none"):
-        run(capsys, "table", "--results", tmp_path / "none.jsonl")
+    printed = run_program(PROGRAM, "table", "--results", tmp_path / "none.jsonl", expect=1)
+    assert printed.startswith("error: expected results in ") and "none.jsonl, got none" in printed
 
 
-def test_checks_keep_output_of_failed_and_hung_programs(tmp_path, capsys, monkeypatch):
-    import checks
-    from check_list import Check
-    from records import read_lines
+def test_checks_keep_output_of_failed_and_hung_programs(tmp_path, monkeypatch):
+    from benchmarks.gpu import checks
+    from benchmarks.gpu.check_list import Check
+    from benchmarks.gpu.records import read_lines
 
     row = '{"method": "SimSiam", "precision": "bf16", "ours, pairs/s": "9.0"}'
     programs = {
@@ -204,16 +196,14 @@ def test_checks_keep_output_of_failed_and_hung_programs(tmp_path, capsys, monkey
 
 def test_checks_use_existing_options(monkeypatch):
     """Otherwise, a typo would only be noticed on a GPU."""
-    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
-    pytest.importorskip("kornia", reason="needs the rivals: uv sync --group rivals")
-    from check_list import all_checks
-
-    monkeypatch.syspath_prepend(str(PROGRAM.parent / "throughput"))
+    pytest.importorskip("lightly", reason="needs the baselines: uv sync --group baselines")
+    pytest.importorskip("kornia", reason="needs the baselines: uv sync --group baselines")
     import tyro
 
-    from augmentation import AugmentationBenchmark
-    from step import OURS, StepBenchmark
-    from views import ViewsBenchmark
+    from benchmarks.gpu.check_list import all_checks
+    from benchmarks.throughput.augmentation import AugmentationBenchmark
+    from benchmarks.throughput.step import OURS, StepBenchmark
+    from benchmarks.throughput.views import ViewsBenchmark
 
     kinds = {"step": StepBenchmark, "augmentation": AugmentationBenchmark, "views": ViewsBenchmark}
     for check in [*all_checks("cuda", tiny=False), *all_checks("cpu", tiny=True)]:
@@ -227,7 +217,7 @@ def test_checks_use_existing_options(monkeypatch):
 
 
 def test_wheels_are_the_missing_packages_in_locked_versions(monkeypatch, tmp_path, capsys):
-    import wheels
+    from benchmarks.gpu import wheels
 
     needed = dict(name.split("==") for name in wheels.missing(wheels.WANTED["checks"]))
     there = set(wheels.PRESENT.read_text().split())

@@ -2,16 +2,18 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn_layouts import draw_davis  # pyright: ignore[reportMissingImports]
+from odd_images import POSTSCRIPT, encode, readable_images, refused_files  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 import pairdata
 import viewgen
+from benchmarks.foreground.masks import find_pairs
 from genviews.evaluation.datasets import Centre, CentredImages, Reading
 from genviews.evaluation.tiles import Tiles
 from genviews.inspection.pictures import thumbnail
@@ -25,14 +27,6 @@ from ssl_eval.image_files import Preparing, features_of_files, images_in, read_r
 from ssl_eval.segmentation.voc import open_split
 from ssl_eval.slides.slide import Slide, tiles_of
 from ssl_eval.video.davis import read_davis, read_mask
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packages/core/tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packages/ssl-eval/tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks/foreground"))
-from drawn_layouts import draw_davis  # pyright: ignore[reportMissingImports]
-from odd_images import POSTSCRIPT, encode, readable_images, refused_files  # pyright: ignore[reportMissingImports]
-
-from masks import find_pairs  # pyright: ignore[reportMissingImports]
 
 READABLE, REFUSED = readable_images(), refused_files()
 READERS = {

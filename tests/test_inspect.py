@@ -4,14 +4,12 @@ import base64
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from PIL import Image
 
 import pairquality
 import viewgen
+from tests.in_process import run_program
 
 APP = Path(__file__).resolve().parent.parent / "apps" / "inspect"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -46,22 +45,8 @@ class Shifted:
 
 
 def run(*arguments: object, expect: int = 0) -> str:
-    """Run the app in this process, as `python apps/inspect` does in its own, and return what it printed."""
-    before, argv, printed, code = set(sys.modules), sys.argv, StringIO(), 0
-    sys.argv = [str(APP), *map(str, arguments)]
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            runpy.run_path(str(APP), run_name="__main__")
-    except SystemExit as stop:
-        code = 1
-        print(stop.code, file=printed)
-    finally:
-        sys.argv = argv
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(APP)):
-                del sys.modules[name]
-    assert code == expect, printed.getvalue()
-    return printed.getvalue()
+    """Run the app in this process and return what it printed."""
+    return run_program(APP, *arguments, expect=expect)
 
 
 @pytest.fixture(scope="module")

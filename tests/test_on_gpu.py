@@ -18,11 +18,9 @@ from pairdata import Augment, FolderLoader
 from pairdata.crops import crop_by_matrices, crop_each, sample_crops
 from sslzoo import methods
 from sslzoo.methods import Method
+from tests.nccl_rank import loss_and_gradient, simclr, views
 from viewgen import ImageEncoder, embed_images
 from viewgen.eldm import ELDMGenerator, preset, train_eldm
-
-sys.path.insert(0, str(Path(__file__).parent))
-from nccl_rank import loss_and_gradient, simclr, views
 
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")]
 GPU = pytest.param("cuda", marks=ON_GPU)
@@ -197,9 +195,8 @@ def test_peak_flops_of_this_gpu():
 
 
 @EVERYWHERE
-def test_captured_step_matches_the_eager_step(monkeypatch, device):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
-    from cuda_graphs import LossAndGradients
+def test_captured_step_matches_the_eager_step(device):
+    from benchmarks.gpu.cuda_graphs import LossAndGradients
 
     found = []
     for capture in (False, device == "cuda"):
@@ -217,9 +214,8 @@ def test_captured_step_matches_the_eager_step(monkeypatch, device):
 
 
 @EVERYWHERE
-def test_items_made_ahead_keep_their_order(monkeypatch, device):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu"))
-    from cuda_graphs import prefetch
+def test_items_made_ahead_keep_their_order(device):
+    from benchmarks.gpu.cuda_graphs import prefetch
 
     items = ((torch.full((1000,), float(number), device=device),) for number in range(20))
     assert [item.mean().item() for (item,) in prefetch(items, torch.device(device))] == list(range(20))

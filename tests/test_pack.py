@@ -1,10 +1,6 @@
 """Packing as a user does it, and training from what was packed."""
 
 import json
-import runpy
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,28 +9,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pairdata import Records, write_scenes
+from tests.in_process import run_program
 
-APPS = Path(__file__).resolve().parent.parent / "apps"
 SMALL = ["--batch-size", 32, "--precision", "float32", "--device", "cpu", "--epochs", 1]
 
 
 def run(app: str, *arguments: object, expect: int = 0) -> str:
-    """Run an app in this process, as `python apps/APP` does in its own, and return what it printed."""
-    before, argv, printed, code = set(sys.modules), sys.argv, StringIO(), 0
-    sys.argv = [str(APPS / app), *map(str, arguments)]
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            runpy.run_path(str(APPS / app), run_name="__main__")
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-        print(stop.code, file=printed)
-    finally:
-        sys.argv = argv
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(APPS)):
-                del sys.modules[name]
-    assert code == expect, printed.getvalue()
-    return printed.getvalue()
+    """Run an app in this process and return what it printed."""
+    return run_program(f"apps/{app}", *arguments, expect=expect)
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +101,10 @@ def test_mistakes_end_in_one_line(folders, records, tmp_path):
 
 
 @pytest.mark.slow
-def test_loaders_are_timed_beside_torchvision_and_lightly(monkeypatch):
-    pytest.importorskip("lightly", reason="needs the rivals: uv sync --group rivals")
+def test_loaders_are_timed_beside_torchvision_and_lightly():
+    pytest.importorskip("lightly", reason="needs the baselines: uv sync --group baselines")
     pytest.importorskip("ffcv", reason="FFCV is not installed (extra ffcv)")
-    monkeypatch.syspath_prepend(str(APPS.parent / "benchmarks" / "throughput"))
-    import loader
+    from benchmarks.throughput import loader
 
     options = loader.LoaderBenchmark(images=8, batch_size=4, workers=0, rounds=1, steps=1, sizes=(32,))
     rows = loader.measure_loaders(options)

@@ -60,7 +60,9 @@ def test_self_weights_go_on_after_a_stop(scenes, programs, tmp_path):
     command = ["small-dino", "--data", scenes, *SMALL, *BY_ITSELF]
     programs("apps/pretrain", *command, "--out", tmp_path / "whole")
     resumed = [*command, "--out", tmp_path / "resumed"]
-    programs("tests/stop_after.py", 2, ROOT / "apps/pretrain", *resumed, "--checkpoint-seconds", 0, expect=-9)
+    programs(
+        "tests/kill_after_checkpoint.py", 2, ROOT / "apps/pretrain", *resumed, "--checkpoint-seconds", 0, expect=-9
+    )
     programs("apps/pretrain", *resumed)
     whole, again = (load_file(tmp_path / name / "backbone" / "backbone.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -1,6 +1,5 @@
 """The papers' tables as commands: what each row is, what is run of it, and that nothing is run twice."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -8,38 +7,28 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.ablations import gencl, gensis, genview, run_app, run_grid
 from genviews.recipes import RECIPES
 from genviews.recipes.augmentations import LEFT_OUT, without
 from ssl_eval import Result, append_result
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLES = {
-    "genview": ("ViewProbability", "Components", "NoiseStrategy"),
-    "gencl": ("SamplingRate", "PairwiseAugmentations"),
-    "gensis": ("SelfAugmentations",),
+    genview: ("ViewProbability", "Components", "NoiseStrategy"),
+    gencl: ("SamplingRate", "PairwiseAugmentations"),
+    gensis: ("SelfAugmentations",),
 }
 
 
-@pytest.fixture(scope="module")
-def ablations():
-    """The modules of benchmarks/ablations, and the recipes that they name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks" / "ablations"))
-        names = ("programs", "grids", "filling", *TABLES)
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-
-
 @pytest.fixture
-def tables(ablations):
-    return [getattr(getattr(ablations, module), name) for module, names in TABLES.items() for name in names]
+def tables():
+    return [getattr(module, name) for module, names in TABLES.items() for name in names]
 
 
-def test_every_row_is_of_a_recipe_that_takes_its_options(ablations, tables):
+def test_every_row_is_of_a_recipe_that_takes_its_options(tables):
     for table in tables:
         for grid in table.GRIDS.values():
             recipe = RECIPES[grid.recipe]()
@@ -49,23 +38,23 @@ def test_every_row_is_of_a_recipe_that_takes_its_options(ablations, tables):
                 without(changed.augmentation, options.get("without", ()))
                 assert set(row.files) <= {"views", "interpolated", "pca"}
                 assert all(cell.variant.protocol.source for cell in grid.cells(row))
-            slugs = {ablations.filling._slug(row.name) for row in grid.rows}
+            slugs = {run_grid._slug(row.name) for row in grid.rows}
             assert len(slugs) == len(grid.rows) == len({row.name for row in grid.rows})
 
 
-def test_figures_are_those_of_the_papers(ablations):
+def test_figures_are_those_of_the_papers():
     """Against what the papers say of their tables: gains over the first row, and which row is best."""
-    components = [row.published[0] for row in ablations.genview.COMPONENTS]
+    components = [row.published[0] for row in genview.COMPONENTS]
     assert [round(each - components[0], 2) for each in components[1:]] == [1.45, 5.98, 8.44, 9.36, 9.88]
-    strengths = ablations.genview.STRENGTHS
+    strengths = genview.STRENGTHS
     assert (strengths["constant-200"][0], strengths["adaptive"][0]) == (components[2], components[3])
-    noise, mask = (ablations.gencl.SamplingRate.GRIDS[f"{kind}-based"].rows for kind in ("noise", "mask"))
+    noise, mask = (gencl.SamplingRate.GRIDS[f"{kind}-based"].rows for kind in ("noise", "mask"))
     assert noise[0] == mask[0] and max(noise, key=lambda row: row.published[0]).name == "noise-based 25%"
     assert [round(row.published[0] - mask[0].published[0], 1) for row in mask[1:]] == [2.1, 2.7, 2.7, 1.7]
-    paired = {row.name: row.published for row in ablations.gencl.PairwiseAugmentations.GRIDS["noise-based"].rows}
+    paired = {row.name: row.published for row in gencl.PairwiseAugmentations.GRIDS["noise-based"].rows}
     gains = {name: round(told[0] - paired["generative"][0], 1) for name, told in paired.items()}
     assert list(gains.values()) == [0.0, 8.4, 3.0, 1.4, 1.3, -0.2, -1.7]
-    for table in (noise, mask, tuple(ablations.gencl.PairwiseAugmentations.GRIDS["noise-based"].rows)):
+    for table in (noise, mask, tuple(gencl.PairwiseAugmentations.GRIDS["noise-based"].rows)):
         for row in table:
             top1, top5, one, ten, one_of_five, ten_of_five = row.published
             assert one < ten < top1 < top5 and one < one_of_five < ten_of_five < top5
@@ -76,14 +65,14 @@ def result(name: str, protocol: str, metric: str, value: float, seed: int = 0) -
     return Result(**about, recipe=name, protocol=protocol, metric=metric, value=value, seed=seed)
 
 
-def test_ours_stand_beside_the_published_figures(ablations):
-    grid = ablations.genview.ViewProbability.GRIDS["imagenet100"]
+def test_ours_stand_beside_the_published_figures():
+    grid = genview.ViewProbability.GRIDS["imagenet100"]
     found = [result("0.5", "genview-linear epochs=50", "top1", value, seed) for seed, value in enumerate((68.0, 70.0))]
     table = grid.table("alpha", [*found, result("0.5", "another", "top1", 1.0)], "cifar/test")
     assert table.header == ("alpha", "top-1, published", "ours", "top-5, published", "ours")
     assert table.rows[3] == ("0.5", "69.04", "69.00 ± 1.41 (2)", "89.29", "")
     assert [row[3] for row in table.rows][:2] == ["84.57", "87.10"]
-    small = ablations.genview.ViewProbability.GRIDS["small"].table("alpha", found, "cifar/test")
+    small = genview.ViewProbability.GRIDS["small"].table("alpha", found, "cifar/test")
     assert small.header == ("alpha", "kNN", "linear top-1", "linear top-5") and set(small.rows[3][1:]) == {""}
 
 
@@ -114,67 +103,67 @@ with Path(given["results"]).open("a") as file:
 
 
 @pytest.fixture
-def told(ablations, monkeypatch, tmp_path):
+def told(monkeypatch, tmp_path):
     """What apps/pretrain is told, line by line; it and apps/evaluate are played by scripts."""
     log = tmp_path / "told.txt"
     for name, script in (("PRETRAIN", PRETRAIN), ("EVALUATE", EVALUATE)):
         path = tmp_path / f"{name.lower()}.py"
         path.write_text(script.replace("LOG", repr(str(log))))
-        monkeypatch.setattr(ablations.programs, name, path)
+        monkeypatch.setattr(run_app, name, path)
     return lambda: log.read_text().splitlines() if log.exists() else []
 
 
-def test_a_table_is_filled_once_and_goes_on_where_it_stopped(ablations, told, tmp_path):
+def test_a_table_is_filled_once_and_goes_on_where_it_stopped(told, tmp_path):
     common = {"train": tmp_path / "cifar/train", "test": tmp_path / "cifar/test", "grid": "small", "out": tmp_path}
     views, adaptive = tmp_path / "views", tmp_path / "adaptive"
-    options = ablations.genview.Components(**common, views=views, device="cpu", rows=("baseline", "framework"))
+    options = genview.Components(**common, views=views, device="cpu", rows=("baseline", "framework"))
     views.mkdir()
     (tmp_path / "refuse").touch()
     with pytest.raises(ValueError, match=r"^baseline, dino-knn k=20: refused \(see .*dino-knn.txt\)$"):
-        list(ablations.filling.fill(options))
+        list(run_grid.fill(options))
     (tmp_path / "refuse").unlink()
-    assert list(ablations.filling.fill(options)) == ["baseline", "framework"]
+    assert list(run_grid.fill(options)) == ["baseline", "framework"]
     folder = tmp_path / "components" / "small-moco-v3-10-epochs"
     run = (
         f"small-moco-v3 --data {options.train} --out {folder}/{{}}/seed-0 --seed 0 --device cpu --workers 0 --epochs 10"
     )
     assert told() == [run.format("baseline")] * 2 + [run.format("framework") + f" --views {views}"]
-    assert list(ablations.filling.fill(options)) == ["baseline", "framework"] and len(told()) == 3
-    assert list(ablations.filling.fill(replace(options, seeds=2))) == ["baseline", "framework"] * 2 and len(told()) == 5
-    table = ablations.filling.paper_table(options)
+    assert list(run_grid.fill(options)) == ["baseline", "framework"] and len(told()) == 3
+    assert list(run_grid.fill(replace(options, seeds=2))) == ["baseline", "framework"] * 2 and len(told()) == 5
+    table = run_grid.paper_table(options)
     assert [row[1] for row in table.rows] == ["50.00 ± 0.00 (2)", "", "50.00 ± 0.00 (2)", "", "", ""]
     assert (folder / "small.md").read_text().startswith("| parts | kNN | linear top-1 | linear top-5 |")
     with pytest.raises(ValueError, match=r"^'framework, adaptive' needs --adaptive: give it, or leave the row out"):
-        list(ablations.filling.fill(replace(options, rows=())))
+        list(run_grid.fill(replace(options, rows=())))
     assert len(told()) == 5
     adaptive.mkdir()
-    list(ablations.filling.fill(replace(options, rows=("framework, adaptive, quality loss",), adaptive=adaptive)))
+    list(run_grid.fill(replace(options, rows=("framework, adaptive, quality loss",), adaptive=adaptive)))
     assert told()[-1].endswith(f"--epochs 10 --quality self --views {adaptive}")
 
 
-def test_mistakes_end_in_one_line(ablations, told, tmp_path):
+def test_mistakes_end_in_one_line(told, tmp_path):
     common = {"train": tmp_path / "cifar/train", "test": tmp_path / "cifar/test", "out": tmp_path}
     for name in ("random", "broken"):
         (tmp_path / name).mkdir()
     views = tuple(f"{name}={tmp_path / name}" for name in ("random", "broken"))
-    strategy = ablations.genview.NoiseStrategy(**common, views=views, grid="small", epochs=3)
+    strategy = genview.NoiseStrategy(**common, views=views, grid="small", epochs=3)
     with pytest.raises(ValueError, match=r"^broken, seed 0: the views are broken$"):
-        list(ablations.filling.fill(strategy))
+        list(run_grid.fill(strategy))
     assert [Path(line.split()[-1]).name for line in told()] == ["random", "broken"] and "--epochs 3" in told()[0]
     with pytest.raises(ValueError, match=r"^--views R: give NAME=FOLDER"):
-        list(ablations.filling.fill(replace(strategy, views=("R",))))
+        list(run_grid.fill(replace(strategy, views=("R",))))
     with pytest.raises(ValueError, match=r"^--views R=FOLDER: there is nothing at nowhere$"):
-        list(ablations.filling.fill(replace(strategy, views=(*views, "R=nowhere"), epochs=4)))
+        list(run_grid.fill(replace(strategy, views=(*views, "R=nowhere"), epochs=4)))
     with pytest.raises(ValueError, match=r"^'constant-0' needs --views constant-0=FOLDER: give it"):
-        list(ablations.filling.fill(replace(strategy, grid="imagenet100")))
+        list(run_grid.fill(replace(strategy, grid="imagenet100")))
     assert len(told()) == 2
     with pytest.raises(ValueError, match=r"^no row 'nearest': choose among 'constant-0', "):
-        ablations.filling.wanted(replace(strategy, grid="imagenet100", rows=("nearest",)))
+        run_grid.wanted(replace(strategy, grid="imagenet100", rows=("nearest",)))
     with pytest.raises(ValueError, match=r"^no grid 'big': choose one of imagenet100, small$"):
-        ablations.filling.wanted(replace(strategy, grid="big"))
-    rate = ablations.gencl.SamplingRate(**common, views=Path("V"))
+        run_grid.wanted(replace(strategy, grid="big"))
+    rate = gencl.SamplingRate(**common, views=Path("V"))
     with pytest.raises(ValueError, match="give the folder of SimCLR's lists with --lists"):
-        list(ablations.filling.fill(rate))
+        list(run_grid.fill(rate))
     assert len(told()) == 2
 
 
@@ -192,15 +181,14 @@ time.sleep(60)
 CALLS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-sys.path.insert(0, {!r})
-import programs
-programs.run({!r}, [{!r}], who="", log=programs.Path({!r}))
+from benchmarks.ablations import run_app
+run_app.run({!r}, [{!r}], who="", log=run_app.Path({!r}))
 """
 
 
 def test_an_interrupt_waits_until_the_training_has_saved(tmp_path):
     (tmp_path / "saves.py").write_text(SAVES)
-    places = (ROOT / "benchmarks" / "ablations", tmp_path / "saves.py", tmp_path / "began", tmp_path / "log.txt")
+    places = (tmp_path / "saves.py", tmp_path / "began", tmp_path / "log.txt")
     call = [sys.executable, "-c", CALLS.format(*map(str, places))]
     with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while not (tmp_path / "began").exists():
@@ -211,13 +199,13 @@ def test_an_interrupt_waits_until_the_training_has_saved(tmp_path):
         assert (tmp_path / "saved").exists()
 
 
-def test_ten_percent_is_read_from_its_list(ablations, tmp_path):
-    rate = ablations.gencl.SamplingRate(train=tmp_path, test=tmp_path, views=tmp_path, lists=Path("L"))
-    cells = rate.chosen().cells(ablations.gencl.BASELINE)
+def test_ten_percent_is_read_from_its_list(tmp_path):
+    rate = gencl.SamplingRate(train=tmp_path, test=tmp_path, views=tmp_path, lists=Path("L"))
+    cells = rate.chosen().cells(gencl.BASELINE)
     assert [rate.labels(cell) for cell in cells] == [[], ["--list=L/1percent.txt"], ["--list=L/10percent.txt"]]
 
 
-def test_what_is_left_out_of_an_augmentation_does_nothing(ablations):
+def test_what_is_left_out_of_an_augmentation_does_nothing():
     """An image that is neither square nor of one colour: without all of it, the central square is what is left."""
     views = RECIPES["imagenet-swav"]().augmentation
     everything = tuple(LEFT_OUT)
@@ -236,10 +224,10 @@ def test_what_is_left_out_of_an_augmentation_does_nothing(ablations):
     assert without(views, ()) == views
 
 
-def test_results_of_other_data_are_not_shown(ablations, told, tmp_path):
-    options = ablations.genview.ViewProbability(
+def test_results_of_other_data_are_not_shown(told, tmp_path):
+    options = genview.ViewProbability(
         train=tmp_path / "x", test=tmp_path / "other/test", views=Path("V"), grid="small", out=tmp_path
     )
     append_result(options.folder / "results.jsonl", result("0.5", "dino-knn k=20", "top1", 40.0))
-    assert not any(any(row[1:]) for row in ablations.filling.paper_table(options).rows)
-    assert ablations.filling.paper_table(replace(options, test=tmp_path / "cifar/test")).rows[3][1] == "40.00"
+    assert not any(any(row[1:]) for row in run_grid.paper_table(options).rows)
+    assert run_grid.paper_table(replace(options, test=tmp_path / "cifar/test")).rows[3][1] == "40.00"

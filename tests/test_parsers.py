@@ -2,16 +2,13 @@
 
 import importlib
 import re
-import runpy
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
-from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from genviews import generation, generator_training
+from tests.in_process import run_main, run_program
 from viewgen import cli
 from viewgen.generator import GENERATORS
 
@@ -22,7 +19,7 @@ WORDS = {
     "ssl_eval": ["report"],
     "apps/evaluate": ["retrieval", "copies", "video", "slides", "segmentation"],
     "benchmarks/cost_benefit": ["cost", "agreement"],
-    "benchmarks/gpu": ["evidence", "speedrun", "table", "trial", "arm"],
+    "benchmarks/gpu": ["evidence", "speedrun", "table", "trial", "variant"],
     "benchmarks/throughput": ["step", "augmentation", "views", "keys", "quality", "loader", "eval"],
 }
 PROGRAMS = sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("[ab]*/*/__main__.py"))
@@ -30,23 +27,9 @@ PROGRAMS = sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob
 
 def show_help(command: str, *words: str) -> str:
     """Run ``command WORDS --help`` in this process, check that it succeeds, and return its output."""
-    before, path, argv, printed = set(sys.modules), sys.path[:], sys.argv, StringIO()
-    sys.argv = [command, *words, "--help"]
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            if command in LIBRARIES:
-                importlib.import_module(f"{command}.cli").main()
-            else:
-                sys.path.insert(0, str(ROOT / command))
-                runpy.run_path(str(ROOT / command), run_name="__main__")
-    except SystemExit as ended:
-        assert not ended.code, printed.getvalue()
-    finally:
-        sys.argv, sys.path[:] = argv, path
-        for name in set(sys.modules) - before:
-            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(ROOT / Path(command).parts[0]):
-                del sys.modules[name]
-    return printed.getvalue()
+    if command in LIBRARIES:
+        return run_main(importlib.import_module(f"{command}.cli").main, command, *words, "--help")
+    return run_program(command, *words, "--help")
 
 
 def subcommands(shown: str) -> list[str]:

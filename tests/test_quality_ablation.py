@@ -4,19 +4,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-ABLATIONS = ROOT / "benchmarks" / "ablations"
+from benchmarks.ablations import quality
 
 
-@pytest.fixture
-def quality(monkeypatch):
-    monkeypatch.syspath_prepend(str(ABLATIONS))
-    import quality
-
-    return quality
-
-
-def test_every_scorer_meets_every_gamma_beside_equal_weights(quality, tmp_path):
+def test_every_scorer_meets_every_gamma_beside_equal_weights(tmp_path):
     options = quality.QualityAblation(data=tmp_path, test=tmp_path, scorers=("exact", "self"), gammas=(1.0, 20.0))
     named = {cell.name: cell.folder for cell in quality.cells(options)}
     assert list(named) == ["equal weights", "exact, gamma 1", "exact, gamma 20", "self, gamma 1", "self, gamma 20"]
@@ -29,11 +20,9 @@ ECHO = "import sys; print('error: it was told ' + ' '.join(sys.argv[1:])); sys.e
 @pytest.mark.parametrize(
     ("scorer", "given"), [("exact", "--pca P --encoder E"), ("distilled", "--scorer S"), ("self", "")]
 )
-def test_a_run_is_told_what_its_scorer_needs_and_a_failure_says_which_it_was(
-    quality, monkeypatch, tmp_path, scorer, given
-):
+def test_a_run_is_told_what_its_scorer_needs_and_a_failure_says_which_it_was(monkeypatch, tmp_path, scorer, given):
     (tmp_path / "echo.py").write_text(ECHO)
-    monkeypatch.setattr(quality.programs, "PRETRAIN", tmp_path / "echo.py")
+    monkeypatch.setattr(quality.run_app, "PRETRAIN", tmp_path / "echo.py")
     monkeypatch.chdir(tmp_path)
     options = quality.QualityAblation(
         data=Path("D"), test=Path("T"), views=Path("V"), pca=Path("P"), encoder="E", scorer=Path("S"), epochs=3

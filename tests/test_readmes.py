@@ -111,13 +111,3 @@ def test_commands_in_readmes_parse(program, monkeypatch, capsys):
         except SystemExit as end:
             asked = {"--help", "--list"} & set(arguments)
             assert asked and not end.code, f"{program} {shlex.join(arguments)}: {capsys.readouterr().err or end.code}"
-        finally:
-            forget_programs()
-
-
-def forget_programs() -> None:
-    """Remove modules of programs, which share names."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None) or ""
-        if file.startswith((str(ROOT / "apps"), str(ROOT / "benchmarks"))):
-            del sys.modules[name]

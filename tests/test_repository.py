@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -57,20 +58,30 @@ def _imports(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
+            names.add(node.module)
     return names
 
 
 def test_apps_and_benchmarks_never_import_each_other():
-    programs = [d for part in ("apps", "benchmarks") for d in (ROOT / part).iterdir() if d.is_dir()]
-    own = {d: {p.stem for p in d.glob("*.py")} - {"__main__"} for d in programs}
+    programs = [d for part in ("apps", "benchmarks") for d in (ROOT / part).iterdir() if any(d.glob("*.py"))]
     for program in programs:
-        foreign = set().union(*(names for d, names in own.items() if d != program)) - own[program]
-        foreign |= {d.name for d in programs} - sys.stdlib_module_names
         for path in program.glob("*.py"):
-            assert not _imports(path) & foreign, f"{path} imports another program's module"
+            for name in _imports(path):
+                own = name.startswith(f"{program.parent.name}.{program.name}")
+                assert own or name.partition(".")[0] not in ("apps", "benchmarks"), f"{path} imports {name}"
+
+
+def test_no_module_of_a_program_shadows_another():
+    """A folder that is run is on sys.path, so a module in it would hide a library of the same name."""
+    installed = {*packages_distributions(), *sys.stdlib_module_names}
+    for program in (d for part in ("apps", "benchmarks") for d in (ROOT / part).iterdir() if d.is_dir()):
+        own = {path.stem for path in program.glob("*.py")} - {"__main__"}
+        assert not own & installed, f"{program} hides {own & installed}"
+        for path in program.glob("*.py"):
+            bare = {name for name in _imports(path) if name.partition(".")[0] in own}
+            assert not bare, f"{path} imports {bare} without its package"
 
 
 def test_image_files_are_opened_in_one_place():

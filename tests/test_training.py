@@ -191,7 +191,7 @@ def test_curves_go_on_at_weights_and_biases(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
-    program = [*TORCHRUN, ROOT / "tests" / "two_processes.py", folder]
+    program = [*TORCHRUN, ROOT / "tests" / "ddp_worker.py", folder]
     done = subprocess.run(program, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -2,7 +2,7 @@ r"""What a choice is worth: one part changed, everything else held.
 
     uv run benchmarks/ablations sampling runs/first-light/generator --embeddings runs/first-light/embeddings \
         --encoder runs/first-light/vanilla/seed-0/backbone
-    uv run benchmarks/ablations learns --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
+    uv run benchmarks/ablations sanity-check --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
     uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
 
 The papers' tables, ours beside the published figures; `--grid small` for minutes on a CPU:
@@ -26,15 +26,15 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from filling import PaperTable, fill, paper_table, wanted
-from gencl import PairwiseAugmentations, SamplingRate
-from gensis import SelfAugmentations
-from genview import Components, NoiseStrategy, ViewProbability
+from benchmarks.ablations.gencl import PairwiseAugmentations, SamplingRate
+from benchmarks.ablations.gensis import SelfAugmentations
+from benchmarks.ablations.genview import Components, NoiseStrategy, ViewProbability
+from benchmarks.ablations.quality import QualityAblation, cells, measure_quality, quality_table
+from benchmarks.ablations.run_grid import PaperTable, fill, paper_table, wanted
+from benchmarks.ablations.sampling import COLUMNS, SamplingAblation, measure_sampling
+from benchmarks.ablations.sanity_check import COLUMNS as LEARNING
+from benchmarks.ablations.sanity_check import SanityCheck, below_margin, run_sanity_check, sanity_rows, variants
 from genviews_core.command import command
-from learns import COLUMNS as LEARNING
-from learns import LearnsAblation, arms, below_margin, learning_rows, measure_learning
-from quality import QualityAblation, cells, measure_quality, quality_table
-from sampling import COLUMNS, SamplingAblation, measure_sampling
 from ssl_eval import Table
 
 
@@ -53,11 +53,13 @@ def quality(chosen: QualityAblation) -> Table:
     return replace(quality_table(chosen), title=f"{chosen.recipe}, {chosen.epochs} epochs")
 
 
-def learns(chosen: LearnsAblation) -> Table:
+def sanity_check(chosen: SanityCheck) -> Table:
     """kNN of every small recipe beside that of the encoder it starts from."""
-    list(track(measure_learning(chosen), "encoders", chosen.seeds * len(arms(chosen)), console=Console(stderr=True)))
+    list(
+        track(run_sanity_check(chosen), "encoders", chosen.seeds * len(variants(chosen)), console=Console(stderr=True))
+    )
     title = f"{chosen.epochs} epochs of {chosen.data}"
-    table = Table(header=LEARNING, rows=learning_rows(chosen), title=title)
+    table = Table(header=LEARNING, rows=sanity_rows(chosen), title=title)
     if below := below_margin(chosen):
         Console(width=140).print(table)
         raise ValueError(f"less than {chosen.margin:g} points above the untrained encoder: {'; '.join(below)}")
@@ -73,7 +75,7 @@ def of_paper(chosen: PaperTable) -> Table:
 ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
     "sampling": (SamplingAblation, sampling),
     "quality": (QualityAblation, quality),
-    "learns": (LearnsAblation, learns),
+    "sanity-check": (SanityCheck, sanity_check),
     "view_probability": (ViewProbability, of_paper),
     "components": (Components, of_paper),
     "noise_strategy": (NoiseStrategy, of_paper),

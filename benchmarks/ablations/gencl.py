@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from filling import PaperTable
-from grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.run_grid import PaperTable
 from ssl_eval import Cell, Variant, list_argument
 
 _LINEAR = Variant(name="vicreg-linear")

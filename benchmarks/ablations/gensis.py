@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from filling import PaperTable
-from grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.run_grid import PaperTable
 from ssl_eval import Variant
 
 GENERATIVE, INTERPOLATED = {"views": "--views"}, {"interpolated": "--interpolated"}

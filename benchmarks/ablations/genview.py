@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from filling import PaperTable
-from grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
+from benchmarks.ablations.run_grid import PaperTable
 from ssl_eval import Variant
 
 _LINEAR = Variant(name="genview-linear", epochs=50)

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-import programs
 import sslzoo
-from encoders import features, measured_of
+from benchmarks.ablations import run_app
+from benchmarks.ablations.encoders import features, measured_of
 from ssl_eval import Result, Table, append_results, data_name, evaluate_frozen, read_results, tabulate
 
 Scorer = Literal["exact", "distilled", "self"]
@@ -95,7 +95,7 @@ def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None
     for name in needed:
         if given[name] is not None:
             command += [f"--{name}", given[name]]
-    programs.run(programs.PRETRAIN, command, who=f"{cell.name}, seed {seed}", log=folder / "pretrain.txt")
+    run_app.run(run_app.PRETRAIN, command, who=f"{cell.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:

@@ -28,10 +28,11 @@ from rich.console import Console
 
 import ssl_eval
 import sslzoo
+from benchmarks.coco_transfer.grids import TASKS, cells
+from benchmarks.coco_transfer.progress import TransferProgress
 from genviews_core.command import command
 from genviews_core.files import atomic_write
 from genviews_core.lock import lock_file
-from grids import TASKS, cells
 from ssl_eval.coco import (
     CocoInstances,
     DetectionRecipe,
@@ -42,7 +43,6 @@ from ssl_eval.coco import (
     open_instances,
     train_mask_rcnn,
 )
-from watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +174,15 @@ def _measure(
         name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
         resume = options.resume / name.replace("/", "_")
     with sslzoo.StopSignal() as stop, lock_file(resume) if resume and worker.is_main else nullcontext():
-        watch = Watch(recipe.iterations, worker, stop)
+        progress = TransferProgress(recipe.iterations, worker, stop)
         detector = train_mask_rcnn(
             _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
-            save_every=options.save_every, save_now=watch.told_to_stop, synchronise=sslzoo.convert_sync_batchnorm,
-            on_step=watch.step, **shared,
+            save_every=options.save_every, save_now=progress.stop_requested, synchronise=sslzoo.convert_sync_batchnorm,
+            on_step=progress.step, **shared,
         )  # fmt: skip
-        if watch.told_to_stop():  # while batch norms were measured
-            watch.leave(recipe.iterations)
-    found = detect(detector, test, on_image=watch.image, **shared)
+        if progress.stop_requested():  # while batch norms were measured
+            progress.leave(recipe.iterations)
+    found = detect(detector, test, on_image=progress.image, **shared)
     return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.is_main else {}
 
 

@@ -29,12 +29,12 @@ def main() -> None:
     try:
         words = arguments[:1]
         if words == ["cost"]:
-            from cost_table import main
+            from benchmarks.cost_benefit.cost_table import main
         elif words == ["agreement"]:
-            from agreement_table import main
+            from benchmarks.cost_benefit.agreement_table import main
         else:
             words = []
-            from similarity_table import main
+            from benchmarks.cost_benefit.similarity_table import main
         Console(width=160).print(main(arguments[len(words) :]))
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -24,9 +24,9 @@ from torch import Tensor
 import ssl_eval
 import sslzoo
 import viewgen
-from encoders import open_encoder
+from benchmarks.cost_benefit.encoders import open_encoder
+from benchmarks.cost_benefit.manifest_reader import Reader, View, evenly, keys_and_paths
 from genviews_core.device import resolve_device
-from rows import Reader, View, evenly, keys_and_paths
 from ssl_eval import ClassAgreement, Features, Result, class_agreement, far_agreement
 from viewgen.manifest import Manifest, open_manifest
 

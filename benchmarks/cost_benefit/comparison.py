@@ -15,16 +15,16 @@ import tyro
 from torch import Tensor
 
 import viewgen
-from augmentations import Augmenter, augmentations
-from encoders import open_encoder
+from benchmarks.cost_benefit.augmentations import Augmenter, augmentations
+from benchmarks.cost_benefit.encoders import open_encoder
+from benchmarks.cost_benefit.manifest_reader import About, Reader, View, about_views, evenly, keys_and_paths
+from benchmarks.cost_benefit.timing import maker_of, milliseconds_per_view, named_generators
 from genviews_core.device import resolve_device
 from genviews_core.progress import Progress
 from pairdata import Augment
-from rows import About, Reader, View, about_views, evenly, keys_and_paths
 from ssl_eval.image_metrics import ImageMetrics, image_metrics
 from ssl_eval.metric_networks import load_inception, load_lpips
 from ssl_eval.view_cost import count_parameters
-from timing import maker_of, milliseconds_per_view, named_generators
 from viewgen.hashing import file_hash
 from viewgen.manifest import open_manifest
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import tyro
 
 import ssl_eval
-from comparison import Cost, Row, measure
+from benchmarks.cost_benefit.comparison import Cost, Row, measure
+from benchmarks.cost_benefit.published import GENCL, Published
 from genviews_core.files import atomic_write
-from published import GENCL, Published
 from ssl_eval.table import format_cell
 
 

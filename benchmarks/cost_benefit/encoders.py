@@ -13,7 +13,7 @@ def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
         ValueError: it is none of these, or cannot be read.
     """
     if name.startswith("open_clip/"):
-        from clip import open_clip_encoder
+        from benchmarks.cost_benefit.clip import open_clip_encoder
 
         return open_clip_encoder(name.removeprefix("open_clip/"), device)
     return viewgen.load_encoder(name, other=sslzoo.resolve_backbone, device=device)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 import viewgen
-from rows import keys_and_paths
+from benchmarks.cost_benefit.manifest_reader import keys_and_paths
 from viewgen.manifest import Manifest
 
 

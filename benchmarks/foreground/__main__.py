@@ -21,12 +21,12 @@ from typing import Annotated
 
 import tyro
 
-from encoders import open_encoder
+from benchmarks.foreground.encoders import open_encoder
+from benchmarks.foreground.masks import find_pairs, read_pairs, unpacked
+from benchmarks.foreground.measure import Figures, measure
 from genviews_core.append import append_line
 from genviews_core.command import command
 from genviews_core.device import resolve_device
-from masks import find_pairs, read_pairs, unpacked
-from measure import Figures, measure
 
 
 @dataclass(frozen=True, kw_only=True)

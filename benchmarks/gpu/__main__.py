@@ -21,55 +21,55 @@ from genviews_core.command import command
 
 def checks(arguments: Sequence[str]) -> None:
     """Run the tests on the device, then the speed comparisons."""
-    from checks import Checks, main
+    from benchmarks.gpu.checks import Checks, main
 
     main(tyro.cli(Checks, args=arguments, prog="checks"))
 
 
 def evidence(arguments: Sequence[str]) -> None:
     """Run the whole loop with and without views."""
-    from evidence import Evidence, main
+    from benchmarks.gpu.evidence import Evidence, main
 
     main(tyro.cli(Evidence, args=arguments, prog="evidence"))
 
 
 def speedrun(arguments: Sequence[str]) -> None:
     """Measure the seconds to a given accuracy."""
-    from speedrun import SpeedRun, main
+    from benchmarks.gpu.speedrun import SpeedRun, main
 
     main(tyro.cli(SpeedRun, args=arguments, prog="speedrun"))
 
 
 def wheels(arguments: Sequence[str]) -> None:
     """Download a folder of wheels."""
-    from wheels import Wheels, main
+    from benchmarks.gpu.wheels import Wheels, main
 
     main(tyro.cli(Wheels, args=arguments, prog="wheels"))
 
 
 def table(arguments: Sequence[str]) -> None:
     """Print Markdown tables of the results."""
-    from table import Tables, main
+    from benchmarks.gpu.table import Tables, main
 
     main(tyro.cli(Tables, args=arguments, prog="table"))
 
 
 def trial(arguments: Sequence[str]) -> None:
     """Measure speeds; started by `evidence` as a subprocess."""
-    from trial import Trial, main
+    from benchmarks.gpu.trial import Trial, main
 
     main(tyro.cli(Trial, args=arguments, prog="trial"))
 
 
-def arm(arguments: Sequence[str]) -> None:
-    """Train one arm; started by `evidence` as a subprocess."""
-    from arms import ArmProcess, main
+def variant(arguments: Sequence[str]) -> None:
+    """Train one variant; started by `evidence` as a subprocess."""
+    from benchmarks.gpu.variants import VariantProcess, main
 
-    main(tyro.cli(ArmProcess, args=arguments, prog="arm"))
+    main(tyro.cli(VariantProcess, args=arguments, prog="variant"))
 
 
 PARTS: dict[str, Callable[[Sequence[str]], None]] = {
-    each.__name__: each for each in (checks, evidence, speedrun, wheels, table, trial, arm)
+    each.__name__: each for each in (checks, evidence, speedrun, wheels, table, trial, variant)
 }
 
 

@@ -17,7 +17,7 @@ part=$1
 shift
 
 "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl
-export PYTHONPATH="$site"
+export PYTHONPATH="$site:$PWD"
 for source in packages/*/src; do
     PYTHONPATH+=":$PWD/$source"
 done

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from records import Recorder
+from benchmarks.gpu.records import Recorder
 
 _ENDED = "PASSED|FAILED|SKIPPED|ERROR"
 OUTCOME = re.compile(rf"(?:(?P<first>{_ENDED}) )?(?P<test>\S+::\S+)(?: (?P<last>{_ENDED})\b)?")

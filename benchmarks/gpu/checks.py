@@ -1,6 +1,6 @@
 """Run the GPU tests and measure speed against other libraries, within a time limit.
 
-    uv run --group rivals benchmarks/gpu checks --minutes 4
+    uv run --group baselines benchmarks/gpu checks --minutes 4
 
 Checks run in order of importance: the tests marked gpu, training steps against lightly, augmentations against kornia,
 and the generators at their real size. Each check is a subprocess with its own time limit, so a failure, an
@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-from budget import Budget
-from check_list import Check, all_checks
-from records import ROOT, Recorder
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.check_list import Check, all_checks
+from benchmarks.gpu.records import ROOT, Recorder
 
 OUTPUT_TAIL = 2000  # characters kept of the output of a failed program
 LEAST = 5.0  # no check is started with fewer seconds left

@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cuda_graphs import LossAndGradients
-from images import Split
+from benchmarks.gpu.cuda_graphs import LossAndGradients
+from benchmarks.gpu.images import Split
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.draws import Draws
 from viewgen.eldm.learner import denoising_loss

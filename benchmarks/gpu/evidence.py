@@ -4,7 +4,7 @@
 
 A short trial measures the speed of the machine, from which epochs and steps are chosen to fit the given minutes.
 Results are written immediately. OUT holds weights in half precision; the same command with the OUT of another machine
-continues: it trains the diffusion model further and skips finished arms.
+continues: it trains the diffusion model further and skips finished variants.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch import Tensor
 
 import sslzoo
 import viewgen
-from arms import PLAIN, Arm, Bench, run_arms, save_data
-from budget import Budget
-from cuda_graphs import tune
-from device_eldm import DeviceELDM
-from images import Split, read_data
-from portable_state import load_progress, load_weights, save_progress, save_weights
-from pretraining import Pretraining, accuracies, features_of
-from records import Recorder
-from trial import Speeds, finish_trial, measure_speeds, sizes, start_trial
-from view_sources import agreements, contact_sheet, load_classifier, nearest
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.cuda_graphs import tune
+from benchmarks.gpu.device_eldm import DeviceELDM
+from benchmarks.gpu.images import Split, read_data
+from benchmarks.gpu.portable_state import load_progress, load_weights, save_progress, save_weights
+from benchmarks.gpu.pretraining import Pretraining, accuracies, features_of
+from benchmarks.gpu.records import Recorder
+from benchmarks.gpu.trial import Speeds, finish_trial, measure_speeds, sizes, start_trial
+from benchmarks.gpu.variants import PLAIN, Bench, Variant, run_variants, save_data
+from benchmarks.gpu.view_sources import agreements, contact_sheet, load_classifier, nearest
 
 ENCODER, GENERATOR, VIEWS = 0.15, 0.35, 0.12
-"""Fractions of the minutes; the arms use the remaining time."""
+"""Fractions of the minutes; the variants use the remaining time."""
 MARGIN = 0.85  # plan with this fraction of the measured speed
 
 
@@ -52,10 +52,10 @@ class Evidence:
     classifier: Path | None = None
     """Checkpoint of a classifier, to measure the class agreement of views."""
     seeds: int = 2
-    arms: tuple[str, ...] = (PLAIN, "generative", "retrieved")
+    variants: tuple[str, ...] = (PLAIN, "generative", "retrieved")
     """Any of hand-made, generative, interpolated, retrieved; each is trained from scratch with every seed."""
-    arm_epochs: int | None = None
-    """Epochs of each arm; default: those of the previous run, or as many as fit into the time."""
+    variant_epochs: int | None = None
+    """Epochs of each variant; default: those of the previous run, or as many as fit into the time."""
     guidance: float = 4.0
     sampling_steps: int = 10
     count: int | None = None
@@ -88,7 +88,7 @@ class Run:
         about = {name: value for name, value in asdict(self.speeds).items() if name != "notes"}
         self.record("speeds", about={"notes": list(self.speeds.notes)}, **about, start=self.budget.spent)
         self.recipe = replace(self.recipe, capture=self.speeds.capture_pairs)
-        for part in (self.encoder, self.generator, self.generate_views, self.inspect_views, self.train_arms):
+        for part in (self.encoder, self.generator, self.generate_views, self.inspect_views, self.train_variants):
             try:
                 part()
             except Exception as error:
@@ -175,12 +175,12 @@ class Run:
             about = {"classifier": self.options.classifier.name, **self._generator_info()}
             self.record("class agreement", about=about, **self.agreement)
 
-    def train_arms(self) -> None:
-        """Train the arms in the remaining time; skip those that an earlier run finished."""
+    def train_variants(self) -> None:
+        """Train the variants in the remaining time; skip those that an earlier run finished."""
         options, done = self.options, set(self.progress.get("done", ()))
         stand = self._generator_info()["generator_images"]
-        names = [name for name in options.arms if name == PLAIN or len(self.views.get(name, ())) == len(self.train)]
-        epochs = options.arm_epochs or self.progress.get("arm_epochs")
+        names = [name for name in options.variants if name == PLAIN or len(self.views.get(name, ())) == len(self.train)]
+        epochs = options.variant_epochs or self.progress.get("variant_epochs")
         planned = [(name, seed) for seed in range(options.seeds) for name in names]
         if epochs is None:
             start = 20.0 if options.device != "cpu" else 0.0  # start-up of a process
@@ -188,7 +188,9 @@ class Run:
             epochs = max(1, int(seconds * self.speeds.pairs / (len(self.train) * max(1, len(planned)))))
         generated = ("generative", "interpolated")
         marks = {(name, seed): f"{name}/{seed}/{epochs}/{stand * (name in generated)}" for name, seed in planned}
-        wanted = [Arm(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done]
+        wanted = [
+            Variant(name=name, seed=seed, epochs=epochs) for name, seed in planned if marks[name, seed] not in done
+        ]
         views = {name: self.views[name] for name in names if name != PLAIN}
         about = {**self._generator_info(), "agreement": getattr(self, "agreement", {})}
         with TemporaryDirectory() as work:  # not in OUT, whose files are copied between machines
@@ -201,8 +203,11 @@ class Run:
                 about=about,
                 deadline=time.monotonic() + self.budget.left,
             )
-            ended = run_arms(wanted, bench)
-        self.progress |= {"arm_epochs": epochs, "done": sorted(done | {marks[arm.name, arm.seed] for arm in ended})}
+            ended = run_variants(wanted, bench)
+        self.progress |= {
+            "variant_epochs": epochs,
+            "done": sorted(done | {marks[variant.name, variant.seed] for variant in ended}),
+        }
         save_progress(options.out, self.progress)
 
     def _generator_info(self) -> dict[str, Any]:

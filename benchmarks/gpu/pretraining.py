@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import ssl_eval
 import sslzoo
-from cuda_graphs import LossAndGradients, prefetch
-from images import DeviceLoader, Split
+from benchmarks.gpu.cuda_graphs import LossAndGradients, prefetch
+from benchmarks.gpu.images import DeviceLoader, Split
 from pairdata import Augment, PairBatch
 from sslzoo import schedules
 from sslzoo.methods import SimCLR

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from budget import Budget
-from cuda_graphs import tune
-from images import read_data
-from pretraining import Pretraining, Recipe, accuracies
-from records import Recorder
-from trial import sizes
+from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.cuda_graphs import tune
+from benchmarks.gpu.images import read_data
+from benchmarks.gpu.pretraining import Pretraining, Recipe, accuracies
+from benchmarks.gpu.records import Recorder
+from benchmarks.gpu.trial import sizes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from records import read_lines
+from benchmarks.gpu.records import read_lines
 
 Line = dict[str, Any]
 DEFAULT = Path(__file__).resolve().parent / "results.jsonl"
@@ -38,7 +38,7 @@ def main(options: Tables) -> None:
 
 
 def tables(lines: Iterable[Line]) -> Iterator[str]:
-    """Yield tables of the tests, each kind of speed, the arms, the class agreement and the speed runs."""
+    """Yield tables of the tests, each kind of speed, the variants, the class agreement and the speed runs."""
     by_machine: dict[str, list[Line]] = {}
     for line in lines:
         by_machine.setdefault(line["machine"], []).append(line)
@@ -46,7 +46,7 @@ def tables(lines: Iterable[Line]) -> Iterator[str]:
         yield f"On {machine}, commit {', '.join(sorted({line['commit'] for line in found}))}:"
         yield from _tests(found)
         yield from _speeds(found)
-        yield from _arms(found)
+        yield from _variants(found)
         yield from _plain(found, "class agreement", "views")
         yield from _plain(found, "generator", "diffusion model")
         yield from _speed_runs(found)
@@ -83,24 +83,24 @@ def _speeds(lines: list[Line]) -> Iterator[str]:
         yield markdown(columns, ([line["figures"].get(column, "") for column in columns] for line in rows.values()))
 
 
-def _arms(lines: list[Line]) -> Iterator[str]:
+def _variants(lines: list[Line]) -> Iterator[str]:
     found: dict[tuple[str, int, int], dict[int, Line]] = {}
     for line in lines:
         about = line["about"]
-        if line["part"] == "evidence" and "arm" in about:
-            stand = about["generator_images"] if about["arm"] in ("generative", "interpolated") else 0
-            found.setdefault((about["arm"], about["epochs"], stand), {})[about["seed"]] = line
+        if line["part"] == "evidence" and "variant" in about:
+            stand = about["generator_images"] if about["variant"] in ("generative", "interpolated") else 0
+            found.setdefault((about["variant"], about["epochs"], stand), {})[about["seed"]] = line
     if found:
         header = ("views", "epochs", "seeds", "kNN", "linear", "class agreement", "images the model saw")
-        yield markdown(header, (_arm_row(key, list(rows.values())) for key, rows in found.items()))
+        yield markdown(header, (_variant_row(key, list(rows.values())) for key, rows in found.items()))
 
 
-def _arm_row(key: tuple[str, int, int], lines: list[Line]) -> list[object]:
-    arm, epochs, stand = key
+def _variant_row(key: tuple[str, int, int], lines: list[Line]) -> list[object]:
+    variant, epochs, stand = key
     knn, linear = ([line["figures"][name] for line in lines] for name in ("knn", "linear"))
-    agreement = lines[-1]["about"].get("agreement", {}).get(arm)
+    agreement = lines[-1]["about"].get("agreement", {}).get(variant)
     kept = f"{agreement:.1f}%" if agreement is not None else ""
-    return [arm, epochs, len(lines), _spread(knn), _spread(linear), kept, stand or ""]
+    return [variant, epochs, len(lines), _spread(knn), _spread(linear), kept, stand or ""]
 
 
 def _spread(values: list[float]) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from cuda_graphs import tune
-from device_eldm import DeviceELDM, real_config, tiny_config
-from images import Split
-from pretraining import AHEAD, Pretraining, Recipe
+from benchmarks.gpu.cuda_graphs import tune
+from benchmarks.gpu.device_eldm import DeviceELDM, real_config, tiny_config
+from benchmarks.gpu.images import Split
+from benchmarks.gpu.pretraining import AHEAD, Pretraining, Recipe
 from viewgen.eldm.config import ELDMConfig
 
 PROGRAM = Path(__file__).resolve().parent

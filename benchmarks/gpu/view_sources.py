@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import sslzoo
-from images import Split
+from benchmarks.gpu.images import Split
 from ssl_eval import class_agreement, far_agreement
 
 NEAR = 4  # the retrieved view is drawn from this many nearest neighbors

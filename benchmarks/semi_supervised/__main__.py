@@ -20,8 +20,8 @@ from rich.console import Console
 
 import ssl_eval
 import sslzoo
+from benchmarks.semi_supervised.grids import GRIDS
 from genviews_core.command import command
-from grids import GRIDS
 from ssl_eval import Cell, GridRun
 
 EVALUATE = Path(__file__).resolve().parent.parent.parent / "apps" / "evaluate"

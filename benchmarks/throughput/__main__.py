@@ -1,12 +1,12 @@
 """How fast we are beside the others: every ratio is from one run, on the same work and the same cores.
 
-uv run --group rivals benchmarks/throughput step            # a whole training step beside lightly's modules
-uv run --group rivals benchmarks/throughput augmentation    # a batch of augmentations beside torchvision and kornia
+uv run --group baselines benchmarks/throughput step            # a whole training step beside lightly's modules
+uv run --group baselines benchmarks/throughput augmentation    # a batch of augmentations beside torchvision and kornia
 uv run benchmarks/throughput views                          # every generator, unCLIP beside diffusers' own pipeline
 uv run benchmarks/throughput keys                           # what a million images cost before and after their views
 uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
-uv run --group rivals --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
-uv run --group rivals benchmarks/throughput eval            # kNN and the linear probe beside lightly and scikit-learn
+uv run --group baselines --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
+uv run --group baselines benchmarks/throughput eval  # kNN and the linear probe beside lightly and scikit-learn
 
 With --lines each row is printed as a JSON line as soon as it is measured.
 """
@@ -81,12 +81,12 @@ def main() -> None:
     Console(width=140).print(table)
 
 
-# Each imports what it needs alone: two of them need rivals that the others do without.
+# Each imports what it needs alone: two of them need baselines that the others do without.
 
 
 def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a method and precision."""
-    from step import StepBenchmark, measure_steps
+    from benchmarks.throughput.step import StepBenchmark, measure_steps
 
     options = tyro.cli(StepBenchmark, args=arguments, prog="step")
     return str(resolve_device(options.device)), measure_steps(options)
@@ -94,7 +94,7 @@ def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a size."""
-    from augmentation import AugmentationBenchmark, measure_augmentation
+    from benchmarks.throughput.augmentation import AugmentationBenchmark, measure_augmentation
 
     options = tyro.cli(AugmentationBenchmark, args=arguments, prog="augmentation")
     return str(resolve_device(options.device)), measure_augmentation(options)
@@ -102,7 +102,7 @@ def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a generator, work and batch."""
-    from views import ViewsBenchmark, measure_views
+    from benchmarks.throughput.views import ViewsBenchmark, measure_views
 
     options = tyro.cli(ViewsBenchmark, args=arguments, prog="views")
     return str(resolve_device(options.device)), measure_views(options)
@@ -121,7 +121,7 @@ class KeysBenchmark:
 
 def keys(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a step."""
-    from keys import measure_keys
+    from benchmarks.throughput.keys import measure_keys
 
     measured = measure_keys(tyro.cli(KeysBenchmark, args=arguments, prog="keys").count)
     return "cpu", [(each.step, f"{each.seconds:.1f}", f"{each.megabytes:.0f}") for each in measured]
@@ -129,7 +129,7 @@ def keys(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a scorer."""
-    from quality import QualityBenchmark, measure_quality
+    from benchmarks.throughput.quality import QualityBenchmark, measure_quality
 
     options = tyro.cli(QualityBenchmark, args=arguments, prog="quality")
     return str(resolve_device(options.device)), measure_quality(options)
@@ -137,7 +137,7 @@ def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row a work and size."""
-    from loader import LoaderBenchmark, measure_loaders
+    from benchmarks.throughput.loader import LoaderBenchmark, measure_loaders
 
     options = tyro.cli(LoaderBenchmark, args=arguments, prog="loader")
     return str(resolve_device(options.device)), measure_loaders(options)
@@ -145,7 +145,7 @@ def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
     """The device, and a row for kNN and one for the probe."""
-    from evaluation import EvaluationBenchmark, measure_evaluation
+    from benchmarks.throughput.evaluation import EvaluationBenchmark, measure_evaluation
 
     options = tyro.cli(EvaluationBenchmark, args=arguments, prog="eval")
     return str(resolve_device(options.device)), measure_evaluation(options)

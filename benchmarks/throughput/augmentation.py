@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from benchmarks.throughput.timing import rates
 from pairdata import Augment
-from timing import rates
 
 WAYS = ("ours", "torchvision v2, PIL", "torchvision v2, tensor", "kornia")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

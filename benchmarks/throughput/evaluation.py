@@ -17,9 +17,9 @@ from lightly.utils.benchmarking import LinearClassifier, knn_predict
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.throughput.timing import rates
 from ssl_eval import Features, knn_predictions, linear_probe
 from ssl_eval.linear import LEARNING_RATES
-from timing import rates
 
 K, TEMPERATURE, BATCH = 20, 0.07, 256
 RIVALS = ("lightly", "scikit-learn")

@@ -21,9 +21,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import sslzoo
+from benchmarks.throughput.step import Ours
 from pairdata import Augment, FFCVLoader, FolderLoader, pack_records
 from sslzoo.methods import SimSiam
-from step import Ours
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STORED = {32: 32, 224: 288}
@@ -34,7 +34,7 @@ Pairs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderBenchmark:
-    """Images or pairs per second that loaders give; every rival has as many workers: processes, or threads for records.
+    """Images or pairs per second of each loader, with equally many workers (processes, or threads for records).
 
     All run in turn, round by round, and the median round counts.
 
@@ -99,7 +99,9 @@ def _ours(images: Path, records: dict[str, Path], size: int, options: LoaderBenc
     }
 
 
-def _rivals(images: Path, transform: Callable, two_views: Callable, options: LoaderBenchmark) -> dict[str, DataLoader]:
+def _baselines(
+    images: Path, transform: Callable, two_views: Callable, options: LoaderBenchmark
+) -> dict[str, DataLoader]:
     def loader(dataset) -> DataLoader:
         return DataLoader(
             dataset,
@@ -118,7 +120,7 @@ def _rivals(images: Path, transform: Callable, two_views: Callable, options: Loa
 def _squares(images: Path, records: dict[str, Path], size: int, options: LoaderBenchmark) -> list[tuple[str, ...]]:
     side = STORED[size]
     square = v2.Compose([v2.Resize((side, side)), v2.PILToTensor()])
-    loaders = _ours(images, records, size, options, "cpu") | _rivals(images, square, square, options)
+    loaders = _ours(images, records, size, options, "cpu") | _baselines(images, square, square, options)
     work: dict[str, Callable[[], object]] = {name: lambda it=it: _exhaust(it) for name, it in loaders.items()}
     if (ffcv := _ffcv_loader(records["jpeg"], options)) is not None:
         work["FFCV's Loader"] = lambda: _exhaust(ffcv)
@@ -162,8 +164,8 @@ def _of_pairs(
     made = [(name, ours(it)) for name, it in _ours(images, records, size, options, device).items()]
     views = simsiam_views(size)
     twice = _Twice(views)
-    rivals = _rivals(images, twice, SimSiamTransform(input_size=size), options)
-    return made + [(name, theirs(it)) for name, it in rivals.items()]
+    baselines = _baselines(images, twice, SimSiamTransform(input_size=size), options)
+    return made + [(name, theirs(it)) for name, it in baselines.items()]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import sslzoo
+from benchmarks.throughput.timing import rates
 from genviews_core.backbones import last_map
 from pairdata import Augment, FolderLoader
 from pairquality import FeatureEncoder, ForegroundPCA, denormalise, fit_pca, load_encoder
@@ -21,7 +22,6 @@ from pairquality.scorers import Distillation, ExactScorer, PairScorer, SelfScore
 from pairquality.scorers.distilled import About, DistilledScorer
 from pairquality.scorers.student import Student
 from sslzoo.methods import SimSiam
-from timing import rates
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE, GRID = 224, (7, 7)

@@ -12,9 +12,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslzoo
-from lightly_methods import THEIRS
+from benchmarks.throughput.lightly_baselines import BASELINES
+from benchmarks.throughput.timing import rates
 from sslzoo import methods
-from timing import rates
 
 Backbone = Literal["resnet18", "resnet50", "vit_small"]
 Precision = Literal["bf16", "float32"]
@@ -36,7 +36,7 @@ class StepBenchmark:
         device: device of both.
     """
 
-    methods: tuple[str, ...] = tuple(THEIRS)
+    methods: tuple[str, ...] = tuple(BASELINES)
     backbone: Backbone = "resnet18"
     batch_size: int = 128
     image_size: int = 32
@@ -56,7 +56,7 @@ def measure_steps(options: StepBenchmark) -> Iterator[tuple[str, ...]]:
             for side, layout in (("ours", True), ("lightly", False)):
                 before = _allocated(images.device)
                 encoder = backbone(options.backbone, options.image_size)
-                model = Ours(OURS[name](encoder)) if side == "ours" else THEIRS[name](encoder)
+                model = Ours(OURS[name](encoder)) if side == "ours" else BASELINES[name](encoder)
                 if options.compile:
                     encoder.compile()
                 key = f"{side} {precision}"

@@ -19,9 +19,9 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 import viewgen
-from own_process import OUT_OF_MEMORY, Measured, OwnProcess
-from random_models import EMBEDDING, Scale, save_random
-from timing import rates
+from benchmarks.throughput.random_models import EMBEDDING, Scale, save_random
+from benchmarks.throughput.subprocess_timer import OUT_OF_MEMORY, Measured, SubprocessTimer
+from benchmarks.throughput.timing import rates
 
 Options = dict[str, Any]
 Name = Literal["unclip", "icgan", "maskgit", "eldm", "eldm-32"]
@@ -74,8 +74,8 @@ def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
     """The pipeline, ours one by one and at the best batch, and five noise levels in that batch: all in turn."""
     settings = {**settings, "noise_level": LEVEL, "steps": STEPS, "guidance": GUIDANCE}
     with (
-        OwnProcess(Pipeline, settings) as pipeline,
-        OwnProcess(Ours, {**settings, "name": "unclip", "compile": options.compile}) as ours,
+        SubprocessTimer(Pipeline, settings) as pipeline,
+        SubprocessTimer(Ours, {**settings, "name": "unclip", "compile": options.compile}) as ours,
     ):
         peak = pipeline.measure("from images", 1, rounds=1).peak
         tried, best = try_batches(ours, "from images", options)
@@ -102,7 +102,7 @@ def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
     """One by one and at the best batch."""
     rows = []
     kind = name.partition("-")[0]
-    with OwnProcess(Ours, {**settings, "name": kind, "compile": options.compile}) as ours:
+    with SubprocessTimer(Ours, {**settings, "name": kind, "compile": options.compile}) as ours:
         for work in ("from conditions",) if kind == "eldm" else ("from images", "from conditions"):
             tried, best = try_batches(ours, work, options)
             rows.append(_row(work, 1, tried[1], GENCL.get(name, "")))
@@ -111,7 +111,7 @@ def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
     return rows
 
 
-def try_batches(ours: OwnProcess, work: str, options: ViewsBenchmark) -> tuple[dict[int, Measured], int]:
+def try_batches(ours: SubprocessTimer, work: str, options: ViewsBenchmark) -> tuple[dict[int, Measured], int]:
     """What each batch gives, and the best."""
     tried, best = {1: ours.measure(work, 1, rounds=options.rounds)}, 1
     while 2 * best <= options.largest_batch:

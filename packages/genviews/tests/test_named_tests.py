@@ -7,21 +7,18 @@ from runpy import run_path
 
 import pytest
 import torch
-
-import sslzoo
-from ssl_eval.any_size import AnySize
-from ssl_eval.feature_map import OutputAndMap
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "packages/ssl-eval/tests"))
-from drawn_layouts import (  # pyright: ignore[reportMissingImports]
+from drawn_layouts import (
     SmallTransformer,
     draw_copydays,
     draw_davis,
     draw_revisited,
 )
 
+import sslzoo
 from genviews.evaluation import copy_detection as copies
 from genviews.evaluation import retrieval, video
+from ssl_eval.any_size import AnySize
+from ssl_eval.feature_map import OutputAndMap
 
 APP = Path(__file__).resolve().parents[3] / "apps/evaluate"
 TRANSFORMER = {

@@ -1,7 +1,7 @@
 """Every method for a laptop: a narrow ResNet-10 at 32 px, heads to match, 20 epochs of AdamW.
 
 Expected is what three epochs of 5,000 CIFAR-10 images (117 steps, seed 0, no views) give: kNN (k = 20) on 5,000 test
-images, where the untrained encoder has 29.2. `benchmarks/ablations learns` measures it.
+images, where the untrained encoder has 29.2. `benchmarks/ablations sanity-check` measures it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from statistics import mean
 import torch
 from torch import nn
 
-import programs
 import sslzoo
-from encoders import features, measured_of
+from benchmarks.ablations import run_app
+from benchmarks.ablations.encoders import features, measured_of
 from ssl_eval import Result, append_results, data_name, knn_accuracy, machine, read_results
 from ssl_eval.table import format_cell
 
@@ -27,7 +27,7 @@ NEIGHBOURS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnsAblation:
+class SanityCheck:
     """kNN of every small recipe after a few epochs; started again, it goes on where it stopped."""
 
     data: Path
@@ -44,12 +44,12 @@ class LearnsAblation:
     """Encoders trained for each cell of the table."""
     margin: float = 2.0
     """Points of kNN that an encoder has to be above the one it started from, on average over the seeds."""
-    out: Path = Path("runs/learns")
+    out: Path = Path("runs/sanity-check")
     device: str = "auto"
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One way of training."""
 
     method: str
@@ -66,41 +66,41 @@ class Arm:
         return self.name.replace(", ", "-")
 
 
-def arms(options: LearnsAblation) -> list[Arm]:
+def variants(options: SanityCheck) -> list[Variant]:
     """Every method without views, then with them; Gen-DINO, which is DINO without them, only with them."""
-    plain = [Arm(method, False) for method in options.methods if method != "gen-dino"]
-    return plain + [Arm(method, True) for method in options.methods if options.views is not None]
+    plain = [Variant(method, False) for method in options.methods if method != "gen-dino"]
+    return plain + [Variant(method, True) for method in options.methods if options.views is not None]
 
 
-def measure_learning(options: LearnsAblation) -> Iterator[str]:
+def run_sanity_check(options: SanityCheck) -> Iterator[str]:
     """Trains and measures one encoder after the other; OUT/results.jsonl holds what was measured.
 
     Yields:
-        The arm's name, once its result is there.
+        The variant's name, once its result is there.
 
     Raises:
         ValueError: a run failed, with the last line that it printed; or there is nothing to train.
     """
-    if not arms(options):
+    if not variants(options):
         raise ValueError("gen-dino learns from --views: give them, or other --methods")
     for seed in range(options.seeds):
-        for arm in arms(options):
-            folder = options.out / arm.folder / f"seed-{seed}"
-            train(options, arm, seed, folder)
-            measure(options, sslzoo.load_backbone(folder / "backbone"), folder, arm.name, seed)
-            yield arm.name
+        for variant in variants(options):
+            folder = options.out / variant.folder / f"seed-{seed}"
+            train(options, variant, seed, folder)
+            measure(options, sslzoo.load_backbone(folder / "backbone"), folder, variant.name, seed)
+            yield variant.name
         measure(options, untrained(folder, seed), folder, UNTRAINED, seed)
 
 
-def train(options: LearnsAblation, arm: Arm, seed: int, folder: Path) -> None:
+def train(options: SanityCheck, variant: Variant, seed: int, folder: Path) -> None:
     """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
-    command: list[object] = [f"small-{arm.method}", "--data", options.data, "--out", folder]
+    command: list[object] = [f"small-{variant.method}", "--data", options.data, "--out", folder]
     command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device]
-    if arm.with_views:
+    if variant.with_views:
         command += ["--views", options.views]
-        if arm.method == "gen-dino" and options.interpolated is not None:
+        if variant.method == "gen-dino" and options.interpolated is not None:
             command += ["--interpolated", options.interpolated]
-    programs.run(programs.PRETRAIN, command, who=f"{arm.name}, seed {seed}", log=folder / "pretrain.txt")
+    run_app.run(run_app.PRETRAIN, command, who=f"{variant.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def untrained(folder: Path, seed: int) -> nn.Module:
@@ -110,7 +110,7 @@ def untrained(folder: Path, seed: int) -> nn.Module:
     return sslzoo.create_backbone(**architecture)
 
 
-def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
+def measure(options: SanityCheck, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
     """Appends the kNN accuracy of one encoder, unless it is there."""
     path, made = options.out / "results.jsonl", sslzoo.backbone_hash(backbone)
     if measured_of(path, name, made, data_name(options.test), seed):
@@ -132,7 +132,7 @@ def measure(options: LearnsAblation, backbone: nn.Module, folder: Path, name: st
     append_results(path, [found])
 
 
-def read_accuracies(options: LearnsAblation) -> dict[str, dict[int, float]]:
+def read_accuracies(options: SanityCheck) -> dict[str, dict[int, float]]:
     """Accuracy by name and seed, from OUT/results.jsonl alone."""
     found: dict[str, dict[int, float]] = {}
     for result in read_results(options.out / "results.jsonl"):
@@ -142,13 +142,13 @@ def read_accuracies(options: LearnsAblation) -> dict[str, dict[int, float]]:
     return found
 
 
-def learning_rows(options: LearnsAblation) -> list[tuple[str, ...]]:
+def sanity_rows(options: SanityCheck) -> list[tuple[str, ...]]:
     """The untrained encoder, then a row a method: accuracies, and how far they are above it."""
     found = read_accuracies(options)
     rows: list[tuple[str, ...]] = [(UNTRAINED, format_cell(found[UNTRAINED]), "", "", "")]
     for method in options.methods:
         cells: list[str] = []
-        for name in (Arm(method, False).name, Arm(method, True).name):
+        for name in (Variant(method, False).name, Variant(method, True).name):
             by_seed = found.get(name, {})
             cells += [format_cell(by_seed), f"{gain(found, name):+.2f}" if by_seed else ""]
         rows.append((f"small-{method}", *cells))
@@ -160,7 +160,7 @@ def gain(found: dict[str, dict[int, float]], name: str) -> float:
     return mean(value - found[UNTRAINED][seed] for seed, value in found[name].items())
 
 
-def below_margin(options: LearnsAblation) -> list[str]:
+def below_margin(options: SanityCheck) -> list[str]:
     """Who did not get far enough above the untrained encoder."""
     found = read_accuracies(options)
-    return [arm.name for arm in arms(options) if gain(found, arm.name) < options.margin]
+    return [variant.name for variant in variants(options) if gain(found, variant.name) < options.margin]

@@ -1,6 +1,6 @@
 """Runs programs in processes forked from one that has already imported what they all import.
 
-python tests/warm_start.py
+python tests/fork_server.py
 
 Reads a line of JSON for each: argv, env, cwd, out, err (files) and timeout in seconds; writes its exit code as a line.
 A program of this repository starts so in a tenth of a second instead of six.

@@ -1,6 +1,5 @@
-"""The ablation that asks whether every method learns: its table, its margin, and the command as a user runs it."""
+"""The ablation that asks whether every method trains: its table, its margin, and the command as a user runs it."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ablations import sanity_check
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
 from ssl_eval import Result, append_result
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def learns():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks" / "ablations"))
-        yield importlib.import_module("learns")
-        sys.modules.pop("learns")
 
 
 def write(path: Path, accuracies: dict[str, tuple[float, ...]]) -> None:
@@ -39,8 +31,8 @@ def write(path: Path, accuracies: dict[str, tuple[float, ...]]) -> None:
             append_result(path, Result(**about, value=value, backbone=f"{name}-{seed}", seed=seed, recipe=name))
 
 
-def test_the_margin_is_from_the_encoder_that_a_run_started_from(learns, tmp_path):
-    options = learns.LearnsAblation(
+def test_the_margin_is_from_the_encoder_that_a_run_started_from(tmp_path):
+    options = sanity_check.SanityCheck(
         data=tmp_path,
         test=tmp_path / "d/test",
         views=tmp_path,
@@ -56,34 +48,36 @@ def test_the_margin_is_from_the_encoder_that_a_run_started_from(learns, tmp_path
         "small-gen-dino, views": (20.0, 60.0),
     }
     write(tmp_path / "results.jsonl", found)
-    rows = learns.learning_rows(options)
+    rows = sanity_check.sanity_rows(options)
     assert [row[0] for row in rows] == ["untrained", "small-byol", "small-gen-dino"]
     assert rows[1][2] == "+3.00" and rows[1][4] == "+2.50"
     assert rows[2][1:3] == ("", "") and rows[2][4] == "+5.00"
-    assert learns.below_margin(options) == ["small-byol, views"]
+    assert sanity_check.below_margin(options) == ["small-byol, views"]
 
 
-def test_every_small_recipe_has_its_arms(learns, tmp_path):
+def test_every_small_recipe_has_its_variants(tmp_path):
     small = {name for name in RECIPES if name.startswith("small-")}
-    assert small == {f"small-{method}" for method in learns.METHODS}
-    options = learns.LearnsAblation(data=tmp_path, test=tmp_path)
+    assert small == {f"small-{method}" for method in sanity_check.METHODS}
+    options = sanity_check.SanityCheck(data=tmp_path, test=tmp_path)
     with pytest.raises(ValueError, match="gen-dino learns from --views"):
-        next(learns.measure_learning(replace(options, methods=("gen-dino",))))
-    assert [arm.name for arm in learns.arms(options)] == [f"small-{method}" for method in learns.METHODS[:-1]]
-    with_views = learns.LearnsAblation(data=tmp_path, test=tmp_path, views=tmp_path)
-    assert len(learns.arms(with_views)) == 9 + 10
+        next(sanity_check.run_sanity_check(replace(options, methods=("gen-dino",))))
+    assert [variant.name for variant in sanity_check.variants(options)] == [
+        f"small-{method}" for method in sanity_check.METHODS[:-1]
+    ]
+    with_views = sanity_check.SanityCheck(data=tmp_path, test=tmp_path, views=tmp_path)
+    assert len(sanity_check.variants(with_views)) == 9 + 10
 
 
 @pytest.mark.slow
 def test_the_command_trains_measures_and_judges(tmp_path):
     write_scenes(tmp_path / "scenes", count=128, seed=0)
     images = tmp_path / "scenes" / "images"
-    command = [sys.executable, ROOT / "benchmarks" / "ablations", "learns", "--data", images, "--test", images]
-    command += ["--methods", "barlow-twins", "--epochs", 1, "--device", "cpu", "--out", tmp_path / "learns"]
+    command = [sys.executable, ROOT / "benchmarks" / "ablations", "sanity-check", "--data", images, "--test", images]
+    command += ["--methods", "barlow-twins", "--epochs", 1, "--device", "cpu", "--out", tmp_path / "sanity-check"]
 
     arguments = [str(part) for part in (*command, "--margin", 101)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 1 and "small-barlow-twins" in done.stdout
     assert done.stderr.strip().splitlines()[-1].startswith("error: less than 101 points above the untrained encoder")
-    results = (tmp_path / "learns" / "results.jsonl").read_text().splitlines()
+    results = (tmp_path / "sanity-check" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["recipe"] for line in results] == ["small-barlow-twins", "untrained"]

@@ -1,14 +1,9 @@
 """The grids name what exists, and a stopped grid goes on; the evaluation itself is played by a script."""
 
-import sys
-from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parent.parent.parent
 
 STAND_IN = """
 import json, sys
@@ -28,20 +23,13 @@ with Path(given["results"]).open("a") as file:
 
 
 @pytest.fixture(params=["linear", "semi_supervised"])
-def benchmark_of(request, monkeypatch, tmp_path) -> Iterator[ModuleType]:
+def benchmark_of(request, monkeypatch, tmp_path) -> ModuleType:
     """The program, its evaluation replaced."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS / request.param))
-    monkeypatch.delitem(sys.modules, "grids", raising=False)
-    spec = spec_from_file_location(f"{request.param}_main", BENCHMARKS / request.param / "__main__.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(f"benchmarks.{request.param}.__main__")
     (tmp_path / "evaluate.py").write_text(STAND_IN)
     monkeypatch.setattr(module, "EVALUATE", tmp_path / "evaluate.py")
     monkeypatch.setattr(module, "hash_of", lambda folder: "other" if folder == "other" else "b")
-    yield module
-    sys.modules.pop("grids", None)
+    return module
 
 
 def test_every_cell_has_a_protocol(benchmark_of):

@@ -1,6 +1,6 @@
 """What two processes do together: parts of a step, and the end of a training.
 
-torchrun --standalone --nproc_per_node=2 tests/two_processes.py FOLDER
+torchrun --standalone --nproc_per_node=2 tests/ddp_worker.py FOLDER
 
 Leaves FOLDER/parts.pt, the weights after two steps by number of parts, and FOLDER/RANK.json, what ended a training.
 """

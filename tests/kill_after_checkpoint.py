@@ -1,6 +1,6 @@
 """Run an app and kill it, as kill -9 does, right after its resume file was written for the Nth time.
 
-python tests/stop_after.py N APP ARGUMENTS...
+python tests/kill_after_checkpoint.py N APP ARGUMENTS...
 """
 
 import os
@@ -25,7 +25,6 @@ def main() -> None:
 
     sslzoo.save_resume = save_and_count
     sys.argv = sys.argv[2:]
-    sys.path.insert(0, sys.argv[0])
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on, and when it is told to stop."""
+"""Progress messages of a COCO training, and its end after a signal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.console import Console
 
 import sslzoo
 
-TOLD_EVERY = 20
-"""Steps between two lines."""
+PRINT_EVERY = 20
+"""Steps between two messages."""
 
 
-class Watch:
-    """Tells of steps and images, and ends a training whose state was just saved.
+class TransferProgress:
+    """Print steps and images, and end a training whose state has just been saved.
 
     Args:
-        steps: of the training.
+        steps: number of training steps.
         worker: this process.
-        stop: what signals reach it.
+        stop: receives the signals.
     """
 
     def __init__(self, steps: int, worker: sslzoo.DistContext, stop: sslzoo.StopSignal) -> None:
@@ -29,27 +29,27 @@ class Watch:
         self._shown = Console(stderr=True, quiet=not worker.is_main)
         self._begun, self._signal = time.perf_counter(), 0
 
-    def told_to_stop(self) -> bool:
-        """Whether any process was; all ask after the same step."""
+    def stop_requested(self) -> bool:
+        """Return whether any process received a signal; all processes must call this after the same step."""
         mine = torch.tensor(-self._stop.number, device=self._worker.device)
         self._signal = -int(sslzoo.all_reduce_min(mine))
         return self._signal > 0
 
     def step(self, done: int, losses: Mapping[str, float]) -> None:
-        """A step more.
+        """Report a finished step.
 
         Raises:
-            Stopped: on all processes, when one was told to.
+            Stopped: on all processes, if one of them received a signal.
         """
-        if done % TOLD_EVERY == 0 or done == self._steps:
+        if done % PRINT_EVERY == 0 or done == self._steps:
             parts = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
-            told = f"step {done}/{self._steps}: loss {sum(losses.values()):.3f} ({parts}), {self._minutes}"
-            self._shown.print(told, soft_wrap=True)
+            message = f"step {done}/{self._steps}: loss {sum(losses.values()):.3f} ({parts}), {self._minutes}"
+            self._shown.print(message, soft_wrap=True)
         if self._signal:
             self.leave(done)
 
     def leave(self, done: int) -> NoReturn:
-        """End on all processes after so many steps.
+        """End the training on all processes.
 
         Raises:
             Stopped: always.
@@ -58,8 +58,8 @@ class Watch:
         raise sslzoo.TrainingInterrupted(self._signal, done)
 
     def image(self, done: int, images: int) -> None:
-        """An image of this process's more."""
-        if done % (10 * TOLD_EVERY) == 0 or done == images:
+        """Report an evaluated image of this process."""
+        if done % (10 * PRINT_EVERY) == 0 or done == images:
             self._shown.print(f"image {done}/{images}, {self._minutes}")
 
     @property

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
-from timing import rates
+from benchmarks.throughput.timing import rates
 
 # On a GPU; on a CPU the kernel kills the process.
 OUT_OF_MEMORY = (torch.OutOfMemoryError, BrokenProcessPool)
 
 
-class Maker(Protocol):
+class Workload(Protocol):
     """What is held there."""
 
     def prepare(self, work: str, batch: int) -> Callable[[], object]:
@@ -36,10 +36,10 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to make a maker: what to call, and the options, of which ``device`` is one."""
+class WorkloadSpec:
+    """How to make a workload: what to call, and the options, of which ``device`` is one."""
 
-    kind: Callable[..., Maker]
+    kind: Callable[..., Workload]
     options: tuple[tuple[str, Any], ...]
 
     @property
@@ -48,22 +48,22 @@ class Recipe:
         return dict(self.options)["device"]
 
 
-class OwnProcess:
-    """Holds a maker, made on first use.
+class SubprocessTimer:
+    """Holds a workload, made on first use.
 
     Args:
         kind: makes it, from the options.
         options: plain values; ``device`` among them.
     """
 
-    def __init__(self, kind: Callable[..., Maker], options: Mapping[str, Any]) -> None:
-        self.recipe = Recipe(kind, tuple(options.items()))
+    def __init__(self, kind: Callable[..., Workload], options: Mapping[str, Any]) -> None:
+        self.spec = WorkloadSpec(kind, tuple(options.items()))
         self._start()
 
     def _start(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
-    def __enter__(self) -> OwnProcess:
+    def __enter__(self) -> SubprocessTimer:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -76,35 +76,35 @@ class OwnProcess:
 
     def call(self, work: str, batch: int) -> None:
         """Do it once."""
-        self.pool.submit(_call, self.recipe, work, batch).result()
+        self.pool.submit(_call, self.spec, work, batch).result()
 
     def measure(self, work: str, batch: int, *, rounds: int) -> Measured:
         """Time it there, the way to and fro left out, after one round that is not timed."""
-        return self.pool.submit(_measure, self.recipe, work, batch, rounds).result()
+        return self.pool.submit(_measure, self.spec, work, batch, rounds).result()
 
 
-def _call(recipe: Recipe, work: str, batch: int) -> None:
-    _prepared(recipe, work, batch)()
+def _call(spec: WorkloadSpec, work: str, batch: int) -> None:
+    _prepared(spec, work, batch)()
 
 
-def _measure(recipe: Recipe, work: str, batch: int, rounds: int) -> Measured:
-    call, before = _prepared(recipe, work, batch), _made(recipe)[1]
-    _forget_peak(recipe.device)
+def _measure(spec: WorkloadSpec, work: str, batch: int, rounds: int) -> Measured:
+    call, before = _prepared(spec, work, batch), _made(spec)[1]
+    _forget_peak(spec.device)
     rate = rates({work: call}, items=batch, rounds=rounds, warmup=1)[work]
-    return Measured(rate, (_peak(recipe.device) - before) / 1e9)
+    return Measured(rate, (_peak(spec.device) - before) / 1e9)
 
 
 @cache
-def _prepared(recipe: Recipe, work: str, batch: int) -> Callable[[], object]:
-    return _made(recipe)[0].prepare(work, batch)
+def _prepared(spec: WorkloadSpec, work: str, batch: int) -> Callable[[], object]:
+    return _made(spec)[0].prepare(work, batch)
 
 
 @cache
-def _made(recipe: Recipe) -> tuple[Maker, int]:
-    """The maker, and the bytes that the process held before it."""
-    _forget_peak(recipe.device)
-    before = _peak(recipe.device)
-    return recipe.kind(**dict(recipe.options)), before
+def _made(spec: WorkloadSpec) -> tuple[Workload, int]:
+    """The workload, and the bytes that the process held before it."""
+    _forget_peak(spec.device)
+    before = _peak(spec.device)
+    return spec.kind(**dict(spec.options)), before
 
 
 def _forget_peak(device: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import programs
+from benchmarks.ablations import run_app
+from benchmarks.ablations.grids import Grid, Row
 from genviews_core.files import atomic_write
-from grids import Grid, Row
 from ssl_eval import Cell, Table, data_name, read_results, unmeasured
 
 
@@ -142,7 +142,7 @@ def _train(options: PaperTable, row: Row, seed: int, folder: Path) -> None:
     for name, value in told.items():
         arguments += [f"--{name}", *(value if isinstance(value, tuple) else (value,))]
     who, log = f"{row.name}, seed {seed}", folder / "pretrain.txt"
-    programs.run(programs.PRETRAIN, arguments, who=who, log=log, processes=options.processes)
+    run_app.run(run_app.PRETRAIN, arguments, who=who, log=log, processes=options.processes)
 
 
 def _evaluate(options: PaperTable, cell: Cell, seed: int, folder: Path) -> None:
@@ -159,7 +159,7 @@ def _evaluate(options: PaperTable, cell: Cell, seed: int, folder: Path) -> None:
     arguments = [folder / "backbone", *(f"--{name}={value}" for name, value in told.items())]
     arguments += [*cell.variant.options, *options.labels(cell)]
     who, log = f"{cell.encoder}, {cell.protocol}", folder / f"{cell.variant.name}.txt"
-    programs.run(programs.EVALUATE, arguments, who=who, log=log, processes=options.processes)
+    run_app.run(run_app.EVALUATE, arguments, who=who, log=log, processes=options.processes)
 
 
 def _slug(name: str) -> str:

@@ -1,6 +1,6 @@
 """Encoders trained from scratch on one device, with the same number of steps, with and without views.
 
-On a GPU, which one small network does not saturate, the arms run concurrently, each in its own process.
+On a GPU, which one small network does not saturate, the variants run concurrently, each in its own process.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 import torch
 
-from cuda_graphs import tune
-from images import Split
-from pretraining import Pretraining, Recipe, accuracies
-from records import Recorder
+from benchmarks.gpu.cuda_graphs import tune
+from benchmarks.gpu.images import Split
+from benchmarks.gpu.pretraining import Pretraining, Recipe, accuracies
+from benchmarks.gpu.records import Recorder
 
 PROGRAM = Path(__file__).resolve().parent
 PLAIN = "hand-made"
-"""The arm without synthetic views."""
+"""The variant without synthetic views."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Variant:
     """One training run and its evaluation.
 
     Attributes:
@@ -44,7 +44,7 @@ class Arm:
 
 
 def save_data(work: Path, train: Split, test: Split, views: dict[str, torch.Tensor]) -> None:
-    """Save the decoded images and each kind of views for the arm processes."""
+    """Save the decoded images and each kind of views for the variant processes."""
     for name, split in (("train", train), ("test", test)):
         torch.save(
             {"images": split.images.cpu(), "labels": split.labels.cpu(), "classes": list(split.classes)}, work / name
@@ -61,12 +61,12 @@ def load_split(path: Path, device: str) -> Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Settings shared by all arms.
+    """Settings shared by all variants.
 
     Attributes:
         work: folder written by `save_data`.
         recipe: training recipe.
-        device: device of all arms.
+        device: device of all variants.
         record: receives the results.
         about: facts about the views, added to each result.
         deadline: a value of time.monotonic().
@@ -80,45 +80,51 @@ class Bench:
     deadline: float
 
 
-def run_arm(arm: Arm, bench: Bench) -> None:
-    """Train and evaluate one arm, and record the result.
+def run_variant(variant: Variant, bench: Bench) -> None:
+    """Train and evaluate one variant, and record the result.
 
     Raises:
         TimeoutError: the training passed the deadline.
     """
     train, test = (load_split(bench.work / name, bench.device) for name in ("train", "test"))
-    views = None if arm.name == PLAIN else torch.load(bench.work / f"views-{arm.name}", weights_only=True)
+    views = None if variant.name == PLAIN else torch.load(bench.work / f"views-{variant.name}", weights_only=True)
     views = None if views is None else views.to(bench.device)
-    training = Pretraining(train, bench.recipe, epochs=arm.epochs, seed=arm.seed, views=views)
+    training = Pretraining(train, bench.recipe, epochs=variant.epochs, seed=variant.seed, views=views)
     seconds = training.run(deadline=bench.deadline)
     found = accuracies(training.method.backbone, train, test, bench.recipe)
-    about = {"arm": arm.name, "seed": arm.seed, "epochs": arm.epochs, "images": len(train), **bench.about}
-    bench.record(f"arm {arm.name}", about=about, **found, seconds=seconds)
+    about = {
+        "variant": variant.name,
+        "seed": variant.seed,
+        "epochs": variant.epochs,
+        "images": len(train),
+        **bench.about,
+    }
+    bench.record(f"variant {variant.name}", about=about, **found, seconds=seconds)
 
 
-def run_arms(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
-    """Run the arms, concurrently on a GPU, and return those that finished in time."""
+def run_variants(variants: Sequence[Variant], bench: Bench) -> list[Variant]:
+    """Run the variants, concurrently on a GPU, and return those that finished in time."""
     if bench.device.startswith("cuda"):
-        return _run_concurrently(arms, bench)
+        return _run_concurrently(variants, bench)
     done = []
-    for arm in arms:
+    for variant in variants:
         try:
-            run_arm(arm, bench)
-            done.append(arm)
+            run_variant(variant, bench)
+            done.append(variant)
         except TimeoutError as error:
-            bench.record(f"arm {arm.name} given up", about={"seed": arm.seed}, reason=str(error))
+            bench.record(f"variant {variant.name} given up", about={"seed": variant.seed}, reason=str(error))
     return done
 
 
-def _run_concurrently(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
+def _run_concurrently(variants: Sequence[Variant], bench: Bench) -> list[Variant]:
     torch.save({"about": bench.about, "recipe": asdict(bench.recipe)}, bench.work / "options")
     running = {}
-    for arm in arms:
-        words = ["--name", arm.name, "--seed", arm.seed, "--epochs", arm.epochs, "--work", bench.work]
+    for variant in variants:
+        words = ["--name", variant.name, "--seed", variant.seed, "--epochs", variant.epochs, "--work", bench.work]
         words += ["--results", bench.record.path, "--seconds", max(1.0, bench.deadline - time.monotonic())]
-        command = [sys.executable, str(PROGRAM), "arm", *map(str, words), "--device", bench.device]
-        running[arm] = subprocess.Popen(command)
-    for arm, process in running.items():
+        command = [sys.executable, str(PROGRAM), "variant", *map(str, words), "--device", bench.device]
+        running[variant] = subprocess.Popen(command)
+    for variant, process in running.items():
         try:
             process.wait(timeout=max(0.1, bench.deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -126,13 +132,13 @@ def _run_concurrently(arms: Sequence[Arm], bench: Bench) -> list[Arm]:
             process.wait()
         if process.returncode:
             reason = f"exit code {process.returncode}"
-            bench.record(f"arm {arm.name} given up", about={"seed": arm.seed}, reason=reason)
-    return [arm for arm, process in running.items() if process.returncode == 0]
+            bench.record(f"variant {variant.name} given up", about={"seed": variant.seed}, reason=reason)
+    return [variant for variant, process in running.items() if process.returncode == 0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmProcess:
-    """Options of the subprocess that trains one arm."""
+class VariantProcess:
+    """Options of the subprocess that trains one variant."""
 
     name: str
     seed: int
@@ -143,8 +149,8 @@ class ArmProcess:
     device: str = "cuda"
 
 
-def main(options: ArmProcess) -> None:
-    """Train and evaluate the arm."""
+def main(options: VariantProcess) -> None:
+    """Train and evaluate the variant."""
     tune(options.device)
     kept = torch.load(options.work / "options", weights_only=True)
     bench = Bench(
@@ -155,4 +161,4 @@ def main(options: ArmProcess) -> None:
         about=kept["about"],
         deadline=time.monotonic() + options.seconds,
     )
-    run_arm(Arm(name=options.name, seed=options.seed, epochs=options.epochs), bench)
+    run_variant(Variant(name=options.name, seed=options.seed, epochs=options.epochs), bench)

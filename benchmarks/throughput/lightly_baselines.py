@@ -169,7 +169,7 @@ def _barlow_twins(encoder: nn.Module) -> nn.Module:
     return Pairs(encoder, BarlowTwinsProjectionHead(_width(encoder), 2048, 2048), BarlowTwinsLoss())
 
 
-THEIRS: dict[str, Callable[[nn.Module], nn.Module]] = {
+BASELINES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "SimCLR": _simclr,
     "MoCo v2": MoCoV2,
     "SimSiam": SimSiam,
