@@ -18,7 +18,7 @@ from genviews.pretraining.pair_weighting import Scoring
 from genviews.recipes import RECIPES, Recipe
 from pairdata import write_scenes
 from pairquality import fit_images, load_encoder
-from pairquality.scorers import Distillation, distill
+from pairquality.scorers import DistillConfig, distill
 
 SMALL = {"stem_stride": 1, "cifar_stem": True, "width": 4}
 OPTIONS = {
@@ -47,7 +47,7 @@ def encoder_files(folder: Path, images: Path) -> Scoring:
     encoder = load_encoder(str(backbone))
     pca = fit_images(images, encoder)
     pca.save(folder / "pca.safetensors")
-    tiny = Distillation(steps=2, pairs=8, side=16, subspace=8, widths=(8, 8), held_out=4)
+    tiny = DistillConfig(steps=2, pairs=8, side=16, subspace=8, widths=(8, 8), held_out=4)
     distill(images, folder / "scorer.safetensors", encoder, pca, tiny)
     return Scoring(pca=folder / "pca.safetensors", scorer=folder / "scorer.safetensors")
 
@@ -59,7 +59,7 @@ def main() -> None:
     write_scenes(folder / "scenes", count=40, seed=0)
     images = folder / "scenes" / "images"
     scoring = encoder_files(folder, images)
-    worker = sslzoo.init_distributed({}, "cpu")
+    worker = sslzoo.start_worker({}, "cpu")
     for name in OPTIONS:
         for quality in ("none", "exact", "self", "distilled"):
             made = recipe(name, quality=quality, gamma=5.0)

@@ -127,7 +127,7 @@ def views(request, root) -> Path:
         generator = OPEN[name](root, embeddings)
     out = root / f"views-{name}"
     assert generate_views(root / "images", out, generator, batch_size=4).written == COUNT
-    viewgen.fold_journals(out)
+    viewgen.merge_journals(out)
     assert viewgen.verify_views(out, check_bytes=True).clean
     return out
 
@@ -137,7 +137,7 @@ def mixed(root) -> Path:
     """Return a folder of interpolated views by the tiny E-LDM."""
     generator = open_eldm(root, embeddings := Embeddings.load(root / "embedded"))
     generate_views(root / "images", root / "mixed", generator, embeddings=embeddings, interpolate=Interpolation())
-    viewgen.fold_journals(root / "mixed")
+    viewgen.merge_journals(root / "mixed")
     return root / "mixed"
 
 
@@ -171,7 +171,7 @@ def test_a_retrieved_view_is_its_partner(root):
     """Its manifest row has the retrieved image as partner and no alpha; pairdata treats it as a regular view."""
     out, embeddings = root / "retrieved", Embeddings.load(root / "embedded")
     generate_views(root / "images", out, open_retrieval(root, embeddings))
-    for row in pq.read_table(viewgen.fold_journals(out)).to_pylist():
+    for row in pq.read_table(viewgen.merge_journals(out)).to_pylist():
         assert row["alpha"] is None and row["partner_key"] != row["key"]
         shown = viewgen.read_image(root / "images" / row["partner_key"], SIZE)
         assert torch.equal(viewgen.read_image(out / row["path"]), shown)

@@ -16,7 +16,7 @@ from benchmarks.cost_benefit import manifest_reader, similarity
 from pairdata import write_scenes
 from ssl_eval import Result, append_result, read_results
 from tests.in_process import run_program
-from viewgen import ImageEncoder, embed_images, fold_journals, generate_views
+from viewgen import ImageEncoder, embed_images, generate_views, merge_journals
 from viewgen.manifest import open_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def views(images, tmp_path):
     def make(share: float) -> Path:
         root = tmp_path / f"views-{share}"
         generate_views(images, root, Faded(share), views_per_image=2)
-        fold_journals(root)
+        merge_journals(root)
         return root
 
     return make
@@ -172,7 +172,7 @@ def test_generators_are_timed_by_the_words_of_viewgen_generate(images, tmp_path)
     root = tmp_path / "retrieved"
     generator = viewgen.load_generator("retrieval", pool=embedded.folder, pool_images=images, output_size=32)
     generate_views(images, root, generator)
-    fold_journals(root)
+    merge_journals(root)
     table = cost(images, root, "--generators", f"retrieved=retrieval {words}", "--timed", 5, "--device", "cpu")
     assert 0 < float(table["retrieved"]["ms"]) < 1000
 
@@ -213,7 +213,7 @@ def test_class_agreement_lies_between_other_images_and_the_images_themselves(ima
         generator = Faded(0.0)
         generator.condition = lambda images, change=change: change(images).float()
         generate_views(root, place, generator)
-        fold_journals(place)
+        merge_journals(place)
     file = tmp_path / "classifier.pt"
     write_classifier(file)
     printed = run("agreement", root, same, inverted, "--classifier", file, "--device", "cpu", "--out", tmp_path / "o")

@@ -17,9 +17,10 @@ from benchmarks.foreground.masks import find_pairs
 from genviews.evaluation.datasets import Centre, CentredImages, Reading
 from genviews.evaluation.tiles import Tiles
 from genviews.inspection.pictures import thumbnail
+from genviews_core.listing import iter_images
 from pairdata import FolderLoader, LabelledImages, index_images
 from pairdata.decode import decode_square
-from pairquality.images import iter_images, read_batches
+from pairquality.images import read_batches
 from pairquality.images import read_image as read_scored_image
 from ssl_eval.coco import open_instances
 from ssl_eval.coco.examples import read_example
@@ -182,7 +183,7 @@ def test_thin_image_is_center_cropped_in_little_memory(tmp_path, monkeypatch):
 def test_online_knn_reads_images_like_evaluation(tmp_path):
     """Includes large JPEGs, which training decodes at a half or a quarter of their size."""
     from ssl_eval import Preparation
-    from sslzoo import DistContext
+    from sslzoo import Worker
 
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     (tmp_path / "a").mkdir()
@@ -191,7 +192,7 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     (tmp_path / "a/2.png").write_bytes(READABLE["I16.png"])
     scaled = (0.0, 8000.0)
     ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
-    worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
+    worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
     prepared, reading = Preparation(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
     ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
     assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -62,7 +62,7 @@ def made(tmp_path_factory, save_untrained) -> Path:
         Image.fromarray(pixels).save(root / "images" / key)
     levels = viewgen.parse_strength("random:0,100,200,300,400", None)
     viewgen.generate_views(root / "images", root / "views", Shifted(), views_per_image=VIEWS, strength=levels)
-    viewgen.fold_journals(root / "views")
+    viewgen.merge_journals(root / "views")
     save_untrained(root / "backbone", 48)
     encoder = pairquality.load_encoder(str(root / "backbone"))
     pixels = torch.stack([viewgen.read_image(root / "images" / key, 48) for key in keys])

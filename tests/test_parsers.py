@@ -10,7 +10,7 @@ import pytest
 from genviews import generation, generator_training
 from tests.in_process import run_main, run_program
 from viewgen import cli
-from viewgen.generator import GENERATORS
+from viewgen.loading import GENERATORS
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("pairquality", "ssl_eval", "sslzoo", "viewgen")

@@ -25,7 +25,7 @@ from pairdata import Augment
 from ssl_eval.image_metrics import ImageMetrics, image_metrics
 from ssl_eval.metric_networks import load_inception, load_lpips
 from ssl_eval.view_cost import count_parameters
-from viewgen.hashing import file_hash
+from viewgen.fingerprint import file_hash
 from viewgen.manifest import open_manifest
 
 

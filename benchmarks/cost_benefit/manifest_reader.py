@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import viewgen
-from viewgen.images import key_path, read_image
+from genviews_core.images import read_image
+from viewgen.keys import key_path
 from viewgen.manifest import Manifest, view_path
 
 ROWS = 16_384  # of a manifest held at a time

@@ -18,7 +18,7 @@ from benchmarks.cost_benefit.encoders import open_encoder
 from benchmarks.cost_benefit.similarity import measure_similarity
 from genviews_core.device import resolve_device
 from genviews_core.progress import Progress
-from viewgen.hashing import keys_hash
+from viewgen.fingerprint import keys_hash
 from viewgen.manifest import open_manifest
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 import sslzoo
 import viewgen
+from genviews_core.images import read_image
 from ssl_eval.view_cost import Stopwatch
-from viewgen.generator import generator_class
-from viewgen.images import key_path, read_image
-from viewgen.options import options_type
+from viewgen.cli_options import options_dataclass
+from viewgen.keys import key_path
+from viewgen.loading import generator_class
 
 
 def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) -> dict[str, viewgen.Generator]:
@@ -38,14 +39,14 @@ def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) ->
         name, *options = shlex.split(words) or [""]
         if row not in rows:
             raise ValueError(f"--generators {text!r}: write ROW=GENERATOR --option value, ROW one of {', '.join(rows)}")
-        kind = options_type(generator_class(name), without={"device"})
+        kind = options_dataclass(generator_class(name), without={"device"})
         try:
             chosen = tyro.cli(kind, args=options, prog=name, console_outputs=False)
         except SystemExit as error:
             raise ValueError(f"--generators {text!r}: see viewgen generate --generator {name} --help") from error
         values: dict[str, Any] = {item.name: getattr(chosen, item.name) for item in fields(kind)}
         if isinstance(values.get("encoder"), str):  # of a backbone folder too
-            values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.resolve_backbone, device=device)
+            values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.open_backbone, device=device)
         found[row] = viewgen.load_generator(name, **values, device=device)
     return found
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from genviews_core.images import read_image
 from genviews_core.listing import iter_images
-from pairquality.images import read_image
 
 Pair = tuple[Path, Path]
 

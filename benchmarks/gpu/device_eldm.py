@@ -20,12 +20,12 @@ from torch.nn.functional import normalize
 from benchmarks.gpu.cuda_graphs import LossAndGradients
 from benchmarks.gpu.images import Split
 from viewgen.eldm.config import ELDMConfig
-from viewgen.eldm.draws import Draws
-from viewgen.eldm.learner import denoising_loss
+from viewgen.eldm.data import NoiseDraws
+from viewgen.eldm.diffusion_trainer import denoising_loss
 from viewgen.eldm.model import Denoiser, build_denoiser, build_scheduler
 from viewgen.eldm.presets import preset
-from viewgen.eldm.sample import make_sampler, sample
-from viewgen.eldm.weights import Weights
+from viewgen.eldm.sampling import make_sampler, sample
+from viewgen.eldm.training import OptimState
 
 COOLDOWN = 0.3  # fraction of the time over which the learning rate decays to 0
 
@@ -76,7 +76,7 @@ class DeviceELDM:
         fit(denoiser, self.embeddings)
         self.denoiser = denoiser.to(self.device).to(memory_format=torch.channels_last).train()
         self.noise_process: Any = build_scheduler(config)
-        self.weights = Weights(self.denoiser, config)
+        self.optim = OptimState(self.denoiser, config)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.steps, self.batch = 0, min(config.batch_size, len(train))
         capture = capture and self.device.type == "cuda"
@@ -112,12 +112,12 @@ class DeviceELDM:
         return self.config.learning_rate * warm * min(1.0, (1 - share) / COOLDOWN)
 
     def _update(self, rate: float) -> Tensor:
-        for group in self.weights.optimizer.param_groups:
+        for group in self.optim.optimizer.param_groups:
             group["lr"] = rate
         loss = self.step(*self._batch())
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.config.grad_clip)
-        self.weights.optimizer.step()
-        self.weights.average.update(self.denoiser, self.steps)
+        self.optim.optimizer.step()
+        self.optim.ema.update(self.denoiser, self.steps)
         self.steps += 1
         return loss
 
@@ -130,13 +130,13 @@ class DeviceELDM:
         clean = torch.where((uniform[0] < 0.5)[:, None, None, None], clean.flip(3), clean)
         keep = uniform[1] >= self.config.condition_dropout
         spread = (torch.arange(self.batch, device=self.device) / self.batch + torch.rand((), **draw)) % 1
-        if self.config.timestep_law == "logit_normal":
+        if self.config.timestep_sampling == "logit_normal":
             spread = torch.special.ndtri(spread.clamp(1e-6, 1 - 1e-6)).sigmoid()
         timestep = (spread * self.config.timesteps).long().clamp_max(self.config.timesteps - 1)
         return clean, self.embeddings[rows], keep, timestep, torch.randn(clean.shape, **draw)
 
     def _loss(self, clean: Tensor, embeddings: Tensor, keep: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
-        draws = Draws(flip=keep, keep=keep, timestep=timestep, noise=noise)  # flips are already applied
+        draws = NoiseDraws(flip=keep, keep=keep, timestep=timestep, noise=noise)  # flips are already applied
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False)
         with half:
             network = self.denoiser
@@ -144,13 +144,13 @@ class DeviceELDM:
 
     def state(self) -> dict[str, Tensor]:
         """Return the EMA weights and the embedding statistics."""
-        return {**self.denoiser.state_dict(), **self.weights.average.values, "steps": torch.tensor(self.steps)}
+        return {**self.denoiser.state_dict(), **self.optim.ema.values, "steps": torch.tensor(self.steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Load the result of `state`, in any precision."""
         self.steps = int(state.pop("steps"))
         self.denoiser.load_state_dict(state)
-        self.weights.average.load(dict(self.denoiser.named_parameters()))
+        self.optim.ema.load(dict(self.denoiser.named_parameters()))
 
     @torch.no_grad()
     def generate(
@@ -162,9 +162,9 @@ class DeviceELDM:
         side, made = self.config.resolution, []
         for some in embeddings.to(self.device).split(batch):
             noise = torch.randn(len(some), 3, side, side, generator=draw, device=self.device)
-            standardised = network.condition.standardise(some)
+            standardized = network.condition.standardize(some)
             scheduler = make_sampler(self.noise_process, "dpm")
-            values = sample(network, scheduler, standardised, noise, steps=steps, guidance=guidance, clip=True)
+            values = sample(network, scheduler, standardized, noise, steps=steps, guidance=guidance, clip=True)
             made.append(((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
         return torch.cat(made)
 
@@ -172,7 +172,7 @@ class DeviceELDM:
         network = build_denoiser(self.config, self.embeddings.shape[1], 3, self.config.resolution)
         network.load_state_dict(self.denoiser.state_dict())
         network = network.to(self.device)
-        self.weights.average.copy_to(network)
+        self.optim.ema.copy_to(network)
         if self.config.bf16:
             network.unet.to(torch.bfloat16)
             network.condition.token.to(torch.bfloat16)
@@ -181,7 +181,7 @@ class DeviceELDM:
 
 @torch.no_grad()
 def fit(denoiser: Denoiser, embeddings: Float[Tensor, "N D"]) -> None:
-    """Set mean and std of the normalized embeddings as `viewgen.eldm.learner.fit_condition` does."""
+    """Set mean and std of the normalized embeddings as `viewgen.eldm.diffusion_trainer.fit_condition` does."""
     vectors = normalize(embeddings.double(), dim=1)
     std = vectors.std(0, correction=0)
     denoiser.condition.mean.copy_(vectors.mean(0))

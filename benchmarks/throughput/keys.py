@@ -55,7 +55,7 @@ def measure_keys(count: int) -> list[Measured]:
         steps: dict[str, Callable[[], object]] = {
             "list": lambda: sum(1 for _ in viewgen.list_images(images)),
             "resume": lambda: viewgen.generate_views(images, views, Never()),
-            "index": lambda: viewgen.fold_journals(views),
+            "index": lambda: viewgen.merge_journals(views),
             "verify": lambda: viewgen.verify_views(views),
         }
         return [_measure(name, step) for name, step in steps.items()]

@@ -17,10 +17,9 @@ import sslzoo
 from benchmarks.throughput.timing import rates
 from genviews_core.backbones import last_map
 from pairdata import Augment, FolderLoader
-from pairquality import FeatureEncoder, ForegroundPCA, denormalise, fit_pca, load_encoder
-from pairquality.scorers import Distillation, ExactScorer, PairScorer, SelfScorer, load_distilled, rank_correlation
-from pairquality.scorers.distilled import About, DistilledScorer
-from pairquality.scorers.student import Student
+from pairquality import FeatureEncoder, ForegroundPCA, denormalize, fit_pca, load_encoder, rank_correlation
+from pairquality.scorers import DistillConfig, ExactScorer, OnlineScorer, PairScorer, load_distilled
+from pairquality.scorers.distilled import DistilledScorer, ScorerMetadata, ScorerNet
 from sslzoo.methods import SimSiam
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,10 +83,10 @@ def costs(options: QualityBenchmark) -> dict[str, float]:
     views = torch.randn(2, options.batch_size, 3, SIZE, SIZE, device=options.device)
     first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
     method = SimSiam(sslzoo.create_backbone("resnet50")).to(options.device).to(memory_format=torch.channels_last)  # pyright: ignore
-    tap = sslzoo.PairFeatureHook(method)
+    tap = sslzoo.PairTap(method)
     step = _step(method, first, second)
     step()
-    maps, itself = tap.pop(), SelfScorer()
+    maps, itself = tap.take(), OnlineScorer()
     tap.close()
     exact, distilled = _random_exact(options.device), _random_distilled(options.device)
 
@@ -129,12 +128,12 @@ def _random_exact(device: str) -> ExactScorer:
 
 def _random_distilled(device: str) -> DistilledScorer:
     """As `pairquality distill` makes them unless told otherwise."""
-    config = Distillation()
-    about = About(
+    config = DistillConfig()
+    about = ScorerMetadata(
         encoder="none",
         encoder_hash="",
         pca_hash="",
-        size=config.student_side(SIZE),
+        size=config.scorer_size(SIZE),
         mean=MEAN,
         std=STD,
         grid=GRID,
@@ -143,7 +142,7 @@ def _random_distilled(device: str) -> DistilledScorer:
         training={},
         rank_correlation={},
     )
-    student, direction = Student(config.subspace, GRID, config.widths, config.depths), torch.ones(config.subspace)
+    student, direction = ScorerNet(config.subspace, GRID, config.widths, config.depths), torch.ones(config.subspace)
     return DistilledScorer(student, direction, about, mean=MEAN, std=STD, autocast=torch.bfloat16).to(device)
 
 
@@ -177,7 +176,7 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
     assert options.backbone is not None
     network = sslzoo.load_backbone(options.backbone).to(options.device).eval()
     about = sslzoo.backbone_input(options.backbone)
-    tap, scorer, passes = sslzoo.FeatureHook(network, options.layer), SelfScorer(every=1), []
+    tap, scorer, passes = sslzoo.FeatureTap(network, options.layer), OnlineScorer(every=1), []
     shown = [(first, second) for kind, first, second in _views(options) if kind == ""]
     mean, std = (torch.tensor(about[name], device=options.device)[:, None, None] for name in ("mean", "std"))
     for _ in range(2):
@@ -185,8 +184,8 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
         for first, second in shown:
             with torch.no_grad():
                 for view in (first, second):
-                    network((denormalise(view, MEAN, STD) - mean) / std)
-            one, other = tap.pop()
+                    network((denormalize(view, MEAN, STD) - mean) / std)
+            one, other = tap.take()
             passes[-1].append(scorer(first, second, (one, other)).quality)
     return passes[-1]
 

@@ -26,14 +26,14 @@ from transformers import (
 )
 
 from viewgen.eldm.autoencoder import Autoencoder
-from viewgen.eldm.coder_learner import build_networks
+from viewgen.eldm.autoencoder_trainer import build_networks
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.model import build_denoiser, build_scheduler, save_model
 from viewgen.eldm.presets import autoencoder_preset, preset
 from viewgen.icgan.checkpoint import checkpoint_shapes
 from viewgen.icgan.model import ICGANConfig
 from viewgen.maskgit.tokenizer import TokenizerSizes
-from viewgen.maskgit.transformer import TransformerSizes
+from viewgen.maskgit.transformers import TransformerSizes
 
 Scale = Literal["real", "small", "tiny"]
 Shapes = dict[str, tuple[int, ...]]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from genviews_core.backbones import backbone_hash, create_backbone
 from pairquality import ForegroundPCA
 from pairquality.cli import FAILED, main, run
-from pairquality.scorers import student_training
+from pairquality.scorers import distillation_trainer
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(ready, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
+    monkeypatch.setattr(distillation_trainer, "SUBSPACE_OVER", 4)
     message = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), *(TINY if name == "distill" else ()))
     assert "the disk is full; free some space and run again" in message
     assert sorted(ready.rglob("*")) == before

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 
-from pairquality import FeatureEncoder, denormalise
+from pairquality import FeatureEncoder, denormalize
 from pairquality.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -49,7 +49,7 @@ def test_bytes_views_and_other_sizes():
     levels = (images() * 255).round().byte()
     torch.testing.assert_close(encoder()(levels), encoder()(levels / 255))
     views = (images() - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    torch.testing.assert_close(denormalise(views, IMAGENET_MEAN, IMAGENET_STD), images())
+    torch.testing.assert_close(denormalize(views, IMAGENET_MEAN, IMAGENET_STD), images())
     large = images(size=24)
     small = interpolate(large, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
     torch.testing.assert_close(encoder()(large), encoder()(small))

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from pairquality import FeatureEncoder, ForegroundPCA, fit_pca, foreground_maps, foreground_ratio
-from pairquality.sample import UniformSample
+from pairquality.token_statistics import UniformSample
 
 # PCA() of tools/clip_pca/extract_features_pca.py in xiaojieli0903/genview (38a6a78) on the tokens of `images()`,
 # and the threshold that its histogram functions choose for projections on this direction.
@@ -29,16 +29,16 @@ def images(sign: float = 1.0, count: int = 40) -> torch.Tensor:
 
 
 def test_official_direction_and_threshold():
-    found = fit_pca(images().split(13), 0.35, centred=False, threshold_rule="histogram")
+    found = fit_pca(images().split(13), 0.35, centered=False, threshold_rule="histogram")
     sign = torch.sign(found.direction @ torch.tensor(OFFICIAL_DIRECTION))
     torch.testing.assert_close(found.direction, sign * torch.tensor(OFFICIAL_DIRECTION), rtol=0, atol=1e-6)
     assert found.threshold == pytest.approx(OFFICIAL_THRESHOLD, abs=1e-5)
 
 
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
-def test_the_asked_share_of_all_tokens_is_foreground(centred, share):
-    found = fit_pca(images().split(7), share, centred=centred)
+def test_the_asked_share_of_all_tokens_is_foreground(centered, share):
+    found = fit_pca(images().split(7), share, centered=centered)
     assert float(foreground_ratio(found, images()).mean()) == pytest.approx(share, abs=1 / (40 * 49))
 
 
@@ -50,10 +50,10 @@ def test_equals_an_eigendecomposition_of_all_tokens_however_they_are_cut():
         assert abs(float(found.direction.double() @ directions[:, -1])) == pytest.approx(1, abs=1e-6)
         torch.testing.assert_close(found.mean.double(), tokens.mean(dim=0), rtol=0, atol=1e-6)
         assert found.threshold == pytest.approx(fit_pca([images()]).threshold, abs=1e-5)
-    centre = [row * 7 + column for row in range(1, 6) for column in range(1, 6)]
-    border = [place for place in range(49) if place not in centre]
+    center = [row * 7 + column for row in range(1, 6) for column in range(1, 6)]
+    border = [place for place in range(49) if place not in center]
     projected = (images().double() - tokens.mean(dim=0)) @ found.direction.double()
-    margin = (projected[:, centre].mean() - projected[:, border].mean()) / variances[-1].sqrt()
+    margin = (projected[:, center].mean() - projected[:, border].mean()) / variances[-1].sqrt()
     assert found.margin == pytest.approx(float(margin), abs=1e-5)
 
 
@@ -115,11 +115,11 @@ def test_the_sample_is_uniform():
 
 
 def test_a_saved_pca_comes_back(tmp_path):
-    found = fit_pca([images()], 0.3, centred=False)
+    found = fit_pca([images()], 0.3, centered=False)
     found.save(tmp_path / "pca.safetensors")
     again = ForegroundPCA.load(tmp_path / "pca.safetensors")
     assert torch.equal(foreground_maps(again, images()), foreground_maps(found, images()))
-    numbers = ("threshold", "margin", "centred", "share_foreground")
+    numbers = ("threshold", "margin", "centered", "share_foreground")
     assert [getattr(again, name) for name in numbers] == [getattr(found, name) for name in numbers]
     assert [path.name for path in tmp_path.iterdir()] == ["pca.safetensors"]
 
@@ -132,7 +132,7 @@ def test_mistakes_are_named(tmp_path):
         ([broken], "NaN"),
         ([torch.ones(4, 49, 3)], "the same"),
         (iter([images(), images()[:, :36]]), "one size"),
-        ([images()[:, :4]], "no centre"),
+        ([images()[:, :4]], "no center"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_pca(features)
@@ -184,7 +184,7 @@ def test_a_pca_belongs_to_its_encoder_and_a_changed_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"fitted on the encoder mine .* not on theirs"):
         ForegroundPCA.load(path, other)
     with pytest.raises(ValueError, match="does not say which encoder"):
-        fit_pca([images()]).require(encoder)
+        fit_pca([images()]).validate_encoder(encoder)
     with pytest.raises(ValueError, match="12 wide, but the PCA was fitted on 16"):
         found.project(images()[:, :, :12])
     data = path.read_bytes()

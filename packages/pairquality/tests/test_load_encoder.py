@@ -52,12 +52,12 @@ def clip_model(name: str) -> nn.Module:
     return model.eval()
 
 
-def normalised(images: torch.Tensor, mean, std) -> torch.Tensor:
+def normalized(images: torch.Tensor, mean, std) -> torch.Tensor:
     return (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 def clip_input(images: torch.Tensor) -> torch.Tensor:
-    return normalised(images, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    return normalized(images, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
 def photos(size: int) -> torch.Tensor:
@@ -110,11 +110,11 @@ def test_open_clip_folders_and_their_normalisation(towers, tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     model.visual.output_tokens = True
     with torch.no_grad():
-        expected = model.visual(normalised(photos(28), about["mean"], about["std"]))[1]
+        expected = model.visual(normalized(photos(28), about["mean"], about["std"]))[1]
     for name in (f"open_clip/tiny-vit:{tmp_path}", f"open_clip/local-dir:{tmp_path}"):
         torch.testing.assert_close(load_encoder(name)(photos(28)), expected, rtol=0, atol=1e-6)
     given = load_encoder(f"open_clip/tiny-vit:{tmp_path}", mean=(0.1, 0.1, 0.1))
-    assert given.normalisation == ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
+    assert given.normalization == ((0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
     large = load_encoder(f"open_clip/tiny-vit:{tmp_path}", size=42)
     assert large.grid == (6, 6) and large.network.positional_embedding.shape == (37, 32)
 
@@ -136,7 +136,7 @@ def test_timm_networks_of_every_layout(name, size, grid, width, tmp_path):
     encoder = load_encoder(f"timm/{name}:{tmp_path / 'a.safetensors'}", size=size)
     assert encoder.grid == grid and encoder(photos(size)).shape == (2, grid[0] * grid[1], width)
     with torch.no_grad():
-        images = normalised(photos(size), *encoder.normalisation)
+        images = normalized(photos(size), *encoder.normalization)
         maps = model.forward_intermediates(images, 1, norm=True, intermediates_only=True)[0]  # always channels first
     torch.testing.assert_close(encoder(photos(size)), maps.flatten(2).transpose(1, 2), rtol=0, atol=1e-6)
 
@@ -184,7 +184,7 @@ def test_backbones_give_their_last_map(build, architecture, last, grid, tmp_path
     seen = []
     getattr(network, last).register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
-        network(normalised(photos(32), (0.5,) * 3, (0.2,) * 3))
+        network(normalized(photos(32), (0.5,) * 3, (0.2,) * 3))
     torch.testing.assert_close(encoder(photos(32)), seen[0].flatten(2).transpose(1, 2), rtol=0, atol=1e-6)
     assert encoder.size == 32 and encoder.grid == grid
 
@@ -195,7 +195,7 @@ def test_a_vision_transformer_backbone_takes_its_own_size_alone(tmp_path):
     export_backbone(tmp_path / "b", network, {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "depth": 2})
     encoder = load_encoder(str(tmp_path / "b"))
     with torch.no_grad():
-        expected = network.forward_features(normalised(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
+        expected = network.forward_features(normalized(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
     torch.testing.assert_close(encoder(photos(32)), expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="only for images of 32 px"):
         load_encoder(str(tmp_path / "b"), size=64)
@@ -208,7 +208,7 @@ def test_transformers_of_sslzoo_are_timms_with_their_own_heads(name, heads, tmp_
     options = {"freeze_patch_embed": False} if name.startswith("moco") else {"drop_path_rate": 0.1}
     export_backbone(tmp_path / "b", network, {"name": name, "image_size": 32, "depth": 1, **options})
     with torch.no_grad():
-        expected = network.forward_features(normalised(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
+        expected = network.forward_features(normalized(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
     torch.testing.assert_close(load_encoder(str(tmp_path / "b"))(photos(32)), expected, rtol=0, atol=1e-6)
 
 
@@ -221,7 +221,7 @@ def test_the_narrow_resnet_is_a_resnet_of_one_block_per_stage(tmp_path):
     seen = []
     network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
-        network(normalised(photos(64), (0.5,) * 3, (0.2,) * 3))
+        network(normalized(photos(64), (0.5,) * 3, (0.2,) * 3))
     found = load_encoder(str(tmp_path / "b"), size=64)(photos(64))
     torch.testing.assert_close(found, seen[0].flatten(2).transpose(1, 2), rtol=0, atol=1e-6)
     network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.Identity()
@@ -237,7 +237,7 @@ def test_mistakes_with_names_and_files_are_named(towers, tmp_path, monkeypatch):
     (tmp_path / "text.safetensors").write_text("x")
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("resnet50", "Unknown encoder 'resnet50'"),
+        ("resnet50", "got 'resnet50'; give one"),
         ("open_clip/ViT-H-14", "names no weights: write open_clip/ViT-H-14:TAG"),
         ("open_clip/ViT-Z:laion", "open_clip has no model 'ViT-Z'"),
         ("open_clip/tiny-vit:nothing", "cannot get the weights of open_clip/tiny-vit:nothing"),
@@ -283,7 +283,7 @@ def test_broken_backbones_are_named(tmp_path):
         load_encoder(str(folder), size=0)
     about(recipe={})
     with pytest.warns(UserWarning, match="using image_size 32, mean"):
-        assert load_encoder(str(folder)).normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        assert load_encoder(str(folder)).normalization == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert isinstance(load_encoder(str(folder), size=32, mean=(0.5,) * 3, std=(0.5,) * 3), FeatureEncoder)
     (folder / "backbone.safetensors").unlink()
     with pytest.raises(ValueError, match=r"backbone\.safetensors is missing"):

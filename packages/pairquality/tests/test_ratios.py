@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from genviews_core.images import UnreadableImage, read_image
+from genviews_core.listing import iter_images
 from genviews_core.lock import lock_file
 from pairquality import FeatureEncoder, ForegroundPCA, foreground_ratio, write_ratios
-from pairquality.fit_folder import choose_keys, fit_images
-from pairquality.images import UnreadableImage, iter_images, read_image
-from pairquality.overlay import foreground_sheet
+from pairquality.fit import fit_images
+from pairquality.images import choose_keys
+from pairquality.visualize import foreground_sheet
 
 
 def encoder(seed: int = 0) -> FeatureEncoder:
@@ -158,7 +160,7 @@ def test_odd_images_are_read_and_broken_ones_named(tmp_path):
     ramp = np.linspace(0, 255, 16).astype(np.uint8)[None].repeat(8, axis=0)
     square = ramp[:, 4:12]
     for name, image in (
-        ("grey.png", Image.fromarray(ramp)),
+        ("gray.png", Image.fromarray(ramp)),
         ("deep.png", Image.fromarray(ramp.astype(np.uint16) * 257)),
         ("float.tiff", Image.fromarray(ramp.astype(np.float32) / 255)),
         ("palette.gif", Image.fromarray(ramp)),
@@ -170,7 +172,7 @@ def test_odd_images_are_read_and_broken_ones_named(tmp_path):
     turned = Image.fromarray(ramp.T.copy())
     turned.save(tmp_path / "turned.png", exif=_orientation(8))
     assert torch.equal(read_image(tmp_path / "turned.png", 8)[0], torch.from_numpy(np.rot90(ramp.T)[:, 4:12].copy()))
-    assert read_image(tmp_path / "grey.png", 5).shape == (3, 5, 5)
+    assert read_image(tmp_path / "gray.png", 5).shape == (3, 5, 5)
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])

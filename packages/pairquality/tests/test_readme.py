@@ -8,4 +8,4 @@ def test_the_example_runs(capsys):
     names: dict = {}
     exec(block, names)
     assert abs(names["weights"].mean() - 1) < 1e-5
-    assert "centre above border:" in capsys.readouterr().out
+    assert "center above border:" in capsys.readouterr().out

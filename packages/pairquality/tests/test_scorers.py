@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pairquality import FeatureEncoder, fit_pca, foreground_maps, pair_scores, pair_weights
-from pairquality.scorers import ExactScorer, SelfScorer, StreamingPCA, rank_correlation
+from pairquality import FeatureEncoder, fit_pca, foreground_maps, pair_scores, pair_weights, rank_correlation
+from pairquality.scorers import ExactScorer, OnlineScorer, StreamingPCA
 from pairquality.scorers.streaming_pca import ForegroundPCA
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -123,7 +123,7 @@ def test_padding_is_left_out_only_where_there_is_room():
     streaming = StreamingPCA()
     streaming.update(padded.flatten(1, 2))
     assert float(streaming.pca.mean.max()) < 20
-    with pytest.raises(ValueError, match="2 x 2 tokens has no centre"):
+    with pytest.raises(ValueError, match="2 x 2 tokens has no center"):
         StreamingPCA().update(normal(0, 4, 4, 5))
     with pytest.raises(ValueError, match="NaN"):
         StreamingPCA().update(torch.full((4, 16, 5), torch.nan))
@@ -134,7 +134,7 @@ def views(count: int = 8) -> torch.Tensor:
 
 
 def test_self_is_pair_scores_by_its_component():
-    scorer, maps = SelfScorer(every=2, tokens=10**6), (object_maps(0, 8), object_maps(1, 8))
+    scorer, maps = OnlineScorer(every=2, tokens=10**6), (object_maps(0, 8), object_maps(1, 8))
     found = scorer(views(), views(), tuple(each.requires_grad_() for each in maps))
     pca: ForegroundPCA = fit_pca([torch.cat(maps)])
     expected = pair_scores(*maps, foreground_maps(pca, maps[0]), foreground_maps(pca, maps[1]))
@@ -148,7 +148,7 @@ def test_self_is_pair_scores_by_its_component():
 
 
 def test_self_looks_at_a_part_of_every_few_steps():
-    scorer, seen = SelfScorer(every=3, tokens=2 * 36 * 4), []
+    scorer, seen = OnlineScorer(every=3, tokens=2 * 36 * 4), []
     update = scorer.streaming.update
     scorer.streaming.update = lambda tokens: (seen.append(tokens), update(tokens))
     maps = object_maps(0, 8), object_maps(1, 8)
@@ -163,16 +163,16 @@ def test_self_resumes_to_the_bit(tmp_path):
             scorer(views(), views(), (object_maps(2 * step, 8), object_maps(2 * step + 1, 8))).quality for step in steps
         ]
 
-    straight = run(SelfScorer(every=3), range(10))
-    first = SelfScorer(every=3)
+    straight = run(OnlineScorer(every=3), range(10))
+    first = OnlineScorer(every=3)
     run(first, range(5))
     torch.save(first.state_dict(), tmp_path / "state.pt")
-    second = SelfScorer(every=3)
+    second = OnlineScorer(every=3)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert all(map(torch.equal, run(second, range(5, 10)), straight[5:]))
-    unused = SelfScorer()
-    unused.load_state_dict(SelfScorer().state_dict())
-    assert all(map(torch.equal, run(unused, range(2)), run(SelfScorer(), range(2))))
+    unused = OnlineScorer()
+    unused.load_state_dict(OnlineScorer().state_dict())
+    assert all(map(torch.equal, run(unused, range(2)), run(OnlineScorer(), range(2))))
 
 
 def self_of_one_rank(rank: int, ranks: int, path: str) -> None:
@@ -181,7 +181,7 @@ def self_of_one_rank(rank: int, ranks: int, path: str) -> None:
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=ranks)
         group = dist.group.WORLD
-    scorer, found = SelfScorer(every=2, tokens=2 * 36 * 4, group=group), []
+    scorer, found = OnlineScorer(every=2, tokens=2 * 36 * 4, group=group), []
     for step in range(5):
         maps = tuple(object_maps(2 * step + side, 8).chunk(ranks)[rank] for side in (0, 1))
         quality = scorer(views(8 // ranks), views(8 // ranks), maps).quality

@@ -10,27 +10,26 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pairquality import FeatureEncoder, ForegroundPCA, fit_images, foreground_maps, pair_scores
-from pairquality.scorers import Distillation, ExactScorer, distill, load_distilled, rank_correlation, student_training
+from pairquality import FeatureEncoder, ForegroundPCA, fit_images, foreground_maps, pair_scores, rank_correlation
+from pairquality.scorers import DistillConfig, ExactScorer, distill, distillation_trainer, load_distilled
 from pairquality.scorers.crops import crops
-from pairquality.scorers.distilled import read_about
-from pairquality.scorers.lessons import Folder, generator_of, stored_side
-from pairquality.scorers.student import Student
-from pairquality.scorers.subspace import fit_subspace, pooled
+from pairquality.scorers.distillation_data import PairDataset, decode_size, seeded_generator
+from pairquality.scorers.distillation_trainer import fit_subspace, pooled
+from pairquality.scorers.distilled import ScorerNet, read_metadata
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-SMALL = Distillation(steps=4, pairs=8, side=16, subspace=4, widths=(8, 8), held_out=8)
+SMALL = DistillConfig(steps=4, pairs=8, side=16, subspace=4, widths=(8, 8), held_out=8)
 
 
 def encoder() -> FeatureEncoder:
-    """Means of patches, mixed at random: colours and their edges."""
+    """Means of patches, mixed at random: colors and their edges."""
     torch.manual_seed(0)
     return FeatureEncoder(nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 6, 3, 1, 1), nn.ReLU()), 16, name="small")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A bright square somewhere inside, on a dark ground; each image its own colours."""
+    """A bright square somewhere inside, on a dark ground; each image its own colors."""
     root, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for number in range(80):
         pixels = np.empty((20, 20, 3))
@@ -56,11 +55,11 @@ def small(images, pca, tmp_path_factory):
 
 
 def test_it_learns_to_rank_pairs(images, pca, tmp_path):
-    config = Distillation(steps=150, pairs=16, side=16, widths=(16, 32), held_out=8, lr=5e-3)
+    config = DistillConfig(steps=150, pairs=16, side=16, widths=(16, 32), held_out=8, lr=5e-3)
     distill(images, tmp_path / "scorer", encoder(), pca, config)
     files = sorted(images.iterdir())
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
-    views = [crops(pixels, generator_of("test", side), size=16) for side in (0, 1)]
+    views = [crops(pixels, seeded_generator("test", side), size=16) for side in (0, 1)]
     mean, std = (torch.tensor(triple)[:, None, None] for triple in (MEAN, STD))
     views = [(view - mean) / std for view in views]
     exact = ExactScorer(encoder(), pca, mean=MEAN, std=STD)(*views)
@@ -89,14 +88,14 @@ def test_interrupted_it_ends_the_same(images, pca, small, tmp_path):
 
 def test_what_is_finished_is_kept_for_its_own_training(images, pca, small):
     before = small.read_bytes()
-    assert distill(images, small, encoder(), pca, SMALL) == read_about(small)
+    assert distill(images, small, encoder(), pca, SMALL) == read_metadata(small)
     assert small.read_bytes() == before
     with pytest.raises(ValueError, match="another encoder, PCA or training"):
-        distill(images, small, encoder(), pca, Distillation(**{**vars(SMALL), "lr": 1.0}))
+        distill(images, small, encoder(), pca, DistillConfig(**{**vars(SMALL), "lr": 1.0}))
 
 
 def test_the_file_says_what_it_is_and_cannot_be_changed(small, pca, tmp_path):
-    about = read_about(small)
+    about = read_metadata(small)
     assert (about.encoder, about.encoder_hash, about.pca_hash) == ("small", encoder().hash, pca.hash)
     assert (
         about.grid == (4, 4)
@@ -104,13 +103,13 @@ def test_the_file_says_what_it_is_and_cannot_be_changed(small, pca, tmp_path):
         and set(about.rank_correlation) == {"quality", "foreground", "background"}
     )
     with pytest.raises(ValueError, match="No distilled scorer at"):
-        read_about(tmp_path / "nothing")
+        read_metadata(tmp_path / "nothing")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ValueError, match="does not hold a distilled scorer"):
-        read_about(tmp_path / "text")
+        read_metadata(tmp_path / "text")
     pca.save(tmp_path / "pca")
     with pytest.raises(ValueError, match="does not hold a distilled scorer"):
-        read_about(tmp_path / "pca")
+        read_metadata(tmp_path / "pca")
     from safetensors import safe_open
 
     with safe_open(small, framework="pt") as file:
@@ -119,7 +118,7 @@ def test_the_file_says_what_it_is_and_cannot_be_changed(small, pca, tmp_path):
     tensors["pca.direction"][0] += 1
     save_file(tensors, tmp_path / "changed", metadata)
     with pytest.raises(ValueError, match="was changed"):
-        read_about(tmp_path / "changed")
+        read_metadata(tmp_path / "changed")
 
 
 def test_too_few_images_and_another_encoders_pca_are_refused(pca, tmp_path):
@@ -152,7 +151,7 @@ def test_the_whole_space_keeps_every_score_and_a_part_the_most_of_the_vectors():
     nan = math.nan
     direction = torch.nn.functional.normalize(torch.ones(12), dim=0)
     pca = ForegroundPCA(
-        direction=direction, mean=torch.zeros(12), threshold=nan, margin=nan, centred=True, share_foreground=nan
+        direction=direction, mean=torch.zeros(12), threshold=nan, margin=nan, centered=True, share_foreground=nan
     )
     whole = fit_subspace(pca, tokens, 128)
     assert whole.basis.shape == (12, 12) and whole.kept == pytest.approx(1)
@@ -175,24 +174,24 @@ def test_the_whole_space_keeps_every_score_and_a_part_the_most_of_the_vectors():
 
 def test_crops_depend_on_the_generator_alone_and_cover_what_they_should():
     images = torch.arange(32 * 32).view(1, 1, 32, 32).expand(200, 3, 32, 32) // 8
-    one, same, other = (crops(images.byte(), generator_of(seed), size=16) for seed in (0, 0, 1))
+    one, same, other = (crops(images.byte(), seeded_generator(seed), size=16) for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.shape == (200, 3, 16, 16) and float(one.min()) >= 0 and float(one.max()) <= 1
     assert len(torch.unique(one.mean(dim=(1, 2, 3)))) > 190
     plain = torch.full((50, 3, 8, 8), 128, dtype=torch.uint8)
-    found = crops(plain, generator_of(2), size=8)
+    found = crops(plain, seeded_generator(2), size=8)
     torch.testing.assert_close(found, found.mean(dim=(1, 2, 3), keepdim=True).expand_as(found), atol=1e-5, rtol=0)
 
 
 def test_the_student_gives_the_grid_and_is_as_small_as_it_says():
     from torch.utils.flop_counter import FlopCounterMode
 
-    assert Student(8, (7, 7))(torch.zeros(2, 3, 112, 112)).shape == (2, 8, 7, 7)
-    assert Student(8, (16, 16), (8, 16), (1, 2))(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 16, 16)
+    assert ScorerNet(8, (7, 7))(torch.zeros(2, 3, 112, 112)).shape == (2, 8, 7, 7)
+    assert ScorerNet(8, (16, 16), (8, 16), (1, 2))(torch.zeros(2, 3, 32, 32)).shape == (2, 8, 16, 16)
     with pytest.raises(ValueError, match="1 depths for 2 widths"):
-        Student(8, (8, 8), (8, 16), (1,))
+        ScorerNet(8, (8, 8), (8, 16), (1,))
     with FlopCounterMode(display=False) as counter:
-        Student(128, (7, 7))(torch.zeros(1, 3, 112, 112))
+        ScorerNet(128, (7, 7))(torch.zeros(1, 3, 112, 112))
     assert counter.get_total_flops() / 2 == pytest.approx(0.48e9, rel=0.05)
 
 
@@ -200,7 +199,7 @@ def test_pairs_hold_the_views_that_are_there_and_the_images_again_where_none_is(
     keys = sorted(file.name for file in images.iterdir())[:4]
     Image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / f"{keys[1]}.0.png")
     (tmp_path / f"{keys[2]}.0.jpg").write_text("broken")
-    folder = Folder(root=images, views=tmp_path, keys=keys, side=20, workers=1)
+    folder = PairDataset(root=images, views=tmp_path, keys=keys, side=20, workers=1)
     [(real, other)] = folder.in_order(4)
     assert torch.equal(other[1], torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 20, 20))
     assert all(torch.equal(real[place], other[place]) for place in (0, 2, 3))
@@ -208,7 +207,7 @@ def test_pairs_hold_the_views_that_are_there_and_the_images_again_where_none_is(
 
 def test_every_epoch_has_each_image_once_and_any_step_can_be_entered_at(images):
     keys = sorted(file.name for file in images.iterdir())[:10]
-    folder = Folder(root=images, views=None, keys=keys, side=20, workers=1)
+    folder = PairDataset(root=images, views=None, keys=keys, side=20, workers=1)
     batches = [real for real, _ in islice(folder.shuffled(4, seed=0), 10)]
     first, second = (torch.cat(batches)[start : start + 10].flatten(1) for start in (0, 10))
     assert len(first.unique(dim=0)) == len(second.unique(dim=0)) == 10 and not torch.equal(first, second)
@@ -218,20 +217,20 @@ def test_every_epoch_has_each_image_once_and_any_step_can_be_entered_at(images):
 def test_what_cannot_be_read_is_left_out_and_a_whole_batch_of_it_is_told_in_training(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("broken")
-    folder = Folder(root=tmp_path, views=None, keys=["a.png", "b.png"], side=20, workers=1)
+    folder = PairDataset(root=tmp_path, views=None, keys=["a.png", "b.png"], side=20, workers=1)
     assert [len(real) for real, _ in folder.in_order(2)] == [len(real) for real, _ in folder.in_order(1)] == [1]
     with pytest.raises(ValueError, match="None of 1 images"):
         list(islice(folder.shuffled(1, seed=0), 2))
 
 
 def test_crops_are_cut_from_squares_as_training_stores_them():
-    assert (stored_side(224), stored_side(32)) == (288, 32)
-    assert [Distillation().student_side(size) for size in (224, 64, 32)] == [112, 64, 32]
+    assert (decode_size(224), decode_size(32)) == (288, 32)
+    assert [DistillConfig().scorer_size(size) for size in (224, 64, 32)] == [112, 64, 32]
 
 
 @pytest.mark.parametrize("damage", ["text", "other", "step"])
 def test_a_damaged_state_is_a_one_line_error(images, pca, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(student_training, "SUBSPACE_OVER", 4)
+    monkeypatch.setattr(distillation_trainer, "SUBSPACE_OVER", 4)
     out, state = tmp_path / "out", tmp_path / "out.state"
 
     def stop(done: int, total: int) -> None:

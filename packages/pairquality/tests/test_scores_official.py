@@ -32,18 +32,18 @@ def views() -> tuple[torch.Tensor, torch.Tensor]:
     return first, share * first + (1 - share) * other.flip(0)
 
 
-def pca(centred: bool = False, threshold: float = 0.0) -> ForegroundPCA:
+def pca(centered: bool = False, threshold: float = 0.0) -> ForegroundPCA:
     direction = torch.from_numpy(np.random.default_rng(3).standard_normal(16).astype(np.float32))
     return ForegroundPCA(
         direction=direction / direction.norm(), mean=torch.full((16,), 3.0), threshold=threshold, margin=1.0,
-        centred=centred, share_foreground=0.4,
+        centered=centered, share_foreground=0.4,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_official_scores_and_weights(centred):
+@pytest.mark.parametrize("centered", [False, True])
+def test_official_scores_and_weights(centered):
     first, second = views()
-    maps = foreground_maps(pca(centred), first), foreground_maps(pca(centred), second)
+    maps = foreground_maps(pca(centered), first), foreground_maps(pca(centered), second)
     scores = pair_scores(first, second, *maps)
     # Centring moves all projections of an image alike, which the minimum takes out again.
     close = {"rtol": 0, "atol": 1e-6}
@@ -120,6 +120,6 @@ def test_the_ratio_counts_tokens_above_the_threshold():
     first, _ = views()
     projections = (first.double() - 3.0) @ pca().direction.double()
     expected = [sum(float(p) > 0.5 for p in image) / 49 for image in projections]
-    assert foreground_ratio(pca(centred=True, threshold=0.5), first).tolist() == pytest.approx(expected)
+    assert foreground_ratio(pca(centered=True, threshold=0.5), first).tolist() == pytest.approx(expected)
     with pytest.raises(ValueError, match="15 wide"):
         foreground_ratio(pca(), first[:, :, 1:])

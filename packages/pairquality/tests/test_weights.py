@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairquality import pair_weights
@@ -12,6 +12,7 @@ from pairquality import pair_weights
 QUALITY = [0.3, -0.2, 0.9, 0.0, -1.4]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=20), st.floats(0, 10))
 def test_weights_are_a_softmax_with_mean_one_and_rise_with_quality(quality, gamma):
     q = torch.tensor(quality)

@@ -9,12 +9,10 @@ import torch.distributed as dist
 from conftest import TINY
 
 from viewgen import Embeddings, eldm, generate_views
-from viewgen.eldm.coder_learner import CoderLearner, build_networks
-from viewgen.eldm.data import TrainingImages, batch_parts
-from viewgen.eldm.learner import Learner
-from viewgen.eldm.loop import OnStep
-from viewgen.eldm.train import training_batches
-from viewgen.eldm.train_autoencoder import coder_batches, save_autoencoder
+from viewgen.eldm.autoencoder_trainer import AutoencoderTrainer, autoencoder_batches, build_networks, save_autoencoder
+from viewgen.eldm.data import TrainingImages, rank_slices
+from viewgen.eldm.diffusion_trainer import DiffusionTrainer, training_batches
+from viewgen.eldm.training import OnStep
 
 TINY_CODER = eldm.AutoencoderConfig(
     resolution=16,
@@ -69,7 +67,7 @@ def save_untrained_coder(folder: Path) -> None:
 
 
 def share_work(root: Path, rank: int, world: int) -> None:
-    """The first gradients of both learners, and three steps of every training, by all ranks together."""
+    """The first gradients of both trainers, and three steps of every training, by all ranks together."""
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=world)
     embeddings = Embeddings.load(root / "embedded")
@@ -89,13 +87,13 @@ def save_gradients(root: Path, embeddings: Embeddings, rank: int, world: int) ->
     """Of the denoiser, the autoencoder and its discriminator."""
     images = TrainingImages(root / "images", embeddings.keys, 16)
     config = replace(TINY, batch_size=8)
-    denoiser = Learner(config, embeddings, eldm.Autoencoder(None), "cpu", world)
-    parts = batch_parts(config, 14, 0, rank, world)
+    denoiser = DiffusionTrainer(config, embeddings, eldm.Autoencoder(None), "cpu", world)
+    parts = rank_slices(config, 14, 0, rank, world)
     denoiser.loss(next(training_batches(images, embeddings, config, denoiser.shape, parts, 1)))[0].backward()
     config = replace(TINY_CODER, batch_size=8, adversarial_start=0)
-    coder = CoderLearner(config, "cpu", world)
-    coder.loss(next(coder_batches(images, config, batch_parts(config, 14, 0, rank, world), 1)))[0].backward()
-    modules = (denoiser.weights.module, coder.weights.module)
+    coder = AutoencoderTrainer(config, "cpu", world)
+    coder.loss(next(autoencoder_batches(images, config, rank_slices(config, 14, 0, rank, world), 1)))[0].backward()
+    modules = (denoiser.optim.module, coder.optim.module)
     if rank == 0:
         gradients = [{name: value.grad for name, value in module.named_parameters()} for module in modules]
         torch.save(gradients, root / f"gradients-{world}.pt")

@@ -8,8 +8,8 @@ import pytest
 
 from viewgen import list_images
 from viewgen.cli import main, run
-from viewgen.generator import GENERATORS, generator_class
-from viewgen.options import options_type
+from viewgen.cli_options import options_dataclass
+from viewgen.loading import GENERATORS, generator_class
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_every_generator_shows_every_option_with_its_text(name, capsys):
         run(["generate", "images", "--out", "views", "--generator", name, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    options = options_type(generator_class(name), without={"device"})
+    options = options_dataclass(generator_class(name), without={"device"})
     for option, annotation in options.__annotations__.items():
         assert f"--{option.replace('_', '-')}" in shown
         assert annotation.__metadata__[0].help, f"{name}: the docstring says nothing of {option}"

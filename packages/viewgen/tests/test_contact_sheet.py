@@ -7,10 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from viewgen import fold_journals
-from viewgen.contact_sheet import contact_sheet
-from viewgen.contact_sheet.rows import choose_rows
+from viewgen import merge_journals
 from viewgen.manifest import Journal, Row
+from viewgen.sheet import choose_rows, contact_sheet
 
 TILE = 40
 
@@ -78,7 +77,7 @@ def pictures(sheet, column):
 def test_sources_stand_above_their_views(tmp_path, folded):
     keys = write(tmp_path, 5)
     if folded:
-        fold_journals(tmp_path / "views")
+        merge_journals(tmp_path / "views")
     sheet = draw(tmp_path, count=5)
     for column, key in enumerate(sorted(keys)):
         index = keys.index(key)
@@ -97,11 +96,11 @@ def test_more_than_eight_images_go_on_below(tmp_path):
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_the_choice_is_drawn_from_all_images_by_its_seed(tmp_path, monkeypatch, folded):
-    monkeypatch.setattr("viewgen.manifest.fold.GROUP_ROWS", 7)
+    monkeypatch.setattr("viewgen.manifest.merge.GROUP_ROWS", 7)
     keys = write(tmp_path, 30, views=3)
     views = tmp_path / "views"
     if folded:
-        fold_journals(views)
+        merge_journals(views)
     chosen = set()
     for seed in range(20):
         groups = choose_rows(views, 5, seed)
@@ -115,7 +114,7 @@ def test_the_choice_is_drawn_from_all_images_by_its_seed(tmp_path, monkeypatch, 
 
 def test_only_some_row_groups_of_the_manifest_are_read(tmp_path, monkeypatch):
     write(tmp_path, 30, views=1)
-    manifest = fold_journals(tmp_path / "views")
+    manifest = merge_journals(tmp_path / "views")
     table = pq.read_table(manifest)
     pq.write_table(table, manifest, row_group_size=2)
     read, true_read = [], pq.ParquetFile.read_row_group
@@ -177,7 +176,7 @@ def test_jpeg_is_written_too_and_mistakes_are_named(tmp_path):
     Journal(tmp_path / "views" / "journals" / "00000-of-00001.jsonl")
     with pytest.raises(ValueError, match="no view yet"):
         draw(tmp_path)
-    manifest = fold_journals(tmp_path / "views")
+    manifest = merge_journals(tmp_path / "views")
     with pytest.raises(ValueError, match="no view yet"):
         draw(tmp_path)
     manifest.unlink()
@@ -192,7 +191,7 @@ def test_jpeg_is_written_too_and_mistakes_are_named(tmp_path):
 @pytest.mark.parametrize("column", ["key", "path", "partner_key"])
 def test_a_manifest_that_lists_a_path_outside_is_rejected(tmp_path, column):
     write(tmp_path, 2)
-    manifest = fold_journals(tmp_path / "views")
+    manifest = merge_journals(tmp_path / "views")
     rows = [line | {column: "../x.png"} for line in pq.read_table(manifest).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(manifest)), manifest)
     with pytest.raises(ValueError, match=f"manifest.parquet: expected {column} to be a path inside its folder"):
@@ -201,7 +200,7 @@ def test_a_manifest_that_lists_a_path_outside_is_rejected(tmp_path, column):
 
 def test_the_error_names_a_damaged_manifest(tmp_path):
     write(tmp_path, 2)
-    manifest = fold_journals(tmp_path / "views")
+    manifest = merge_journals(tmp_path / "views")
     whole = manifest.read_bytes()
     for damaged in (b"", whole[:-9], whole[:4] + b"\0" * 500 + whole[504:]):
         manifest.write_bytes(damaged)

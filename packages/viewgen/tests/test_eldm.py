@@ -7,12 +7,11 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 
 from viewgen import eldm, generate_views, list_images, load_generator, read_image, view_seed
 from viewgen.eldm import ELDMGenerator, preset, train_eldm
-from viewgen.eldm.data import EpochOrder, TrainingImages, batch_parts, read_ahead
-from viewgen.eldm.draws import draw
-from viewgen.eldm.learner import denoising_loss
+from viewgen.eldm.data import EpochPermutation, TrainingImages, draw_noise, rank_slices, read_ahead
+from viewgen.eldm.diffusion_trainer import denoising_loss
 from viewgen.eldm.model import build_scheduler
-from viewgen.eldm.sample import clipped
-from viewgen.eldm.weights import learning_rate
+from viewgen.eldm.sampling import clipped
+from viewgen.eldm.training import learning_rate
 
 SEEDS = [view_seed(0, "k", k) for k in range(14)]
 
@@ -90,7 +89,7 @@ def test_training_lowers_the_loss_and_the_condition_is_used(images, embeddings, 
     condition = generator.denoiser.condition
     clean = torch.stack([read_image(images / key) for key in embeddings.keys]).float() / 127.5 - 1
     config = replace(tiny_config, seed=9, batch_size=14, steps=20, condition_dropout=0.0)
-    draws = [draw(part, config, (3, 16, 16)) for part in batch_parts(config, 14, 0)]
+    draws = [draw_noise(part, config, (3, 16, 16)) for part in rank_slices(config, 14, 0)]
 
     def loss(network, embedded):
         with torch.no_grad():
@@ -211,10 +210,10 @@ def test_streamed_images_train_the_same_model(images, embeddings):
 
 def test_draws_belong_to_step_and_place(tiny_config):
     config = replace(tiny_config, seed=1, batch_size=8, steps=400, condition_dropout=0.5)
-    halves = [list(batch_parts(config, 14, 0, rank, 2)) for rank in range(2)]
-    many = [draw(part, config, (3, 4, 4)) for part in batch_parts(config, 14, 0)]
+    halves = [list(rank_slices(config, 14, 0, rank, 2)) for rank in range(2)]
+    many = [draw_noise(part, config, (3, 4, 4)) for part in rank_slices(config, 14, 0)]
     for whole, *parts in zip(many[:5], *halves, strict=False):
-        drawn = [draw(part, config, (3, 4, 4)) for part in parts]
+        drawn = [draw_noise(part, config, (3, 4, 4)) for part in parts]
         for name in ("flip", "keep", "timestep", "noise"):
             assert torch.equal(getattr(whole, name), torch.cat([getattr(draws, name) for draws in drawn]))
     assert abs(torch.cat([d.keep for d in many]).float().mean() - 0.5) < 0.03
@@ -223,8 +222,8 @@ def test_draws_belong_to_step_and_place(tiny_config):
 
 
 def test_logit_normal_timesteps_are_spread_as_the_law_says(tiny_config):
-    config = replace(tiny_config, seed=1, batch_size=1000, timestep_law="logit_normal")
-    times = draw(next(batch_parts(config, 14, 0)), config, (1, 1, 1)).timestep.double()
+    config = replace(tiny_config, seed=1, batch_size=1000, timestep_sampling="logit_normal")
+    times = draw_noise(next(rank_slices(config, 14, 0)), config, (1, 1, 1)).timestep.double()
     for quantile, normal in ((0.1587, -1.0), (0.5, 0.0), (0.8413, 1.0)):
         expected = 1000 * torch.sigmoid(torch.tensor(normal)).item()
         assert times.quantile(quantile).item() == pytest.approx(expected, abs=5)
@@ -234,7 +233,7 @@ def test_the_three_predictions_have_one_loss_where_they_are_right():
     """A network that knows the answer has no loss; errors of v and of x weigh the same for noisy images."""
     clean = torch.rand(64, 3, 8, 8) * 2 - 1
     config = replace(preset("32"), batch_size=64, condition_dropout=0.0)
-    draws = draw(next(batch_parts(config, 64, 0)), config, (3, 8, 8))
+    draws = draw_noise(next(rank_slices(config, 64, 0)), config, (3, 8, 8))
     draws = replace(draws, timestep=draws.timestep.clamp_min(100))
     condition = eldm.Condition(4, 8)
     errors = {}
@@ -258,7 +257,7 @@ def test_the_three_predictions_have_one_loss_where_they_are_right():
 
 
 def test_every_pass_takes_every_image_once():
-    order = EpochOrder(11, seed=2)
+    order = EpochPermutation(11, seed=2)
     passes = [[order(epoch * 11 + place) for place in range(11)] for epoch in range(3)]
     assert all(sorted(taken) == list(range(11)) for taken in passes)
     assert passes[0] != passes[1] != passes[2]
@@ -274,14 +273,14 @@ def test_learning_rate_law(tiny_config):
 
 def test_a_loss_that_is_not_finite_names_the_last_good_state(images, embeddings, tiny_config, tmp_path, monkeypatch):
     config = replace(tiny_config, grad_clip=1e30, steps=50)
-    monkeypatch.setattr("viewgen.eldm.weights.learning_rate", lambda config, step: 1e30 if step == 3 else 1e-3)
-    with pytest.raises(FloatingPointError, match=r"at step 5; the last good state is .*training_state.pt"):
+    monkeypatch.setattr("viewgen.eldm.training.learning_rate", lambda config, step: 1e30 if step == 3 else 1e-3)
+    with pytest.raises(FloatingPointError, match=r"at step 5; the last checkpoint is .*training_state.pt"):
         train_eldm(images, embeddings, tmp_path, config, checkpoint_seconds=0.0)
     state = torch.load(tmp_path / "training_state.pt", weights_only=True)
     assert state["step"] == 3
     assert max(value.abs().max() for value in state["module"].values()) < 100
     assert not (tmp_path / "model_index.json").exists()
-    with pytest.raises(FloatingPointError, match="at step 5; no state was saved yet"):
+    with pytest.raises(FloatingPointError, match="at step 5; no checkpoint was saved yet"):
         train_eldm(images, embeddings, tmp_path / "never", config)
 
 

@@ -10,11 +10,15 @@ from torch.nn.functional import interpolate
 
 from viewgen import eldm, read_image
 from viewgen.eldm import autoencoder_preset, train_autoencoder
-from viewgen.eldm.coder_learner import CoderLearner, build_networks
-from viewgen.eldm.data import TrainingImages, batch_parts
-from viewgen.eldm.discriminator import PatchDiscriminator
-from viewgen.eldm.reconstruction import adaptive_weight, hinge_loss, normal_divergence, pyramid_error
-from viewgen.eldm.train_autoencoder import coder_batches
+from viewgen.eldm.autoencoder_losses import (
+    PatchDiscriminator,
+    adaptive_weight,
+    hinge_loss,
+    normal_divergence,
+    pyramid_error,
+)
+from viewgen.eldm.autoencoder_trainer import AutoencoderTrainer, autoencoder_batches, build_networks
+from viewgen.eldm.data import TrainingImages, rank_slices
 
 TINY = eldm.AutoencoderConfig(
     resolution=16,
@@ -35,7 +39,7 @@ CONTEST = replace(TINY, adversarial_weight=0.5)
 @pytest.fixture
 def batch(images, embeddings):
     source = TrainingImages(images, embeddings.keys, 16)
-    return next(coder_batches(source, TINY, batch_parts(TINY, 14, 0), 1))
+    return next(autoencoder_batches(source, TINY, rank_slices(TINY, 14, 0), 1))
 
 
 def gradients(module, loss):
@@ -90,7 +94,7 @@ def test_a_finished_one_is_kept_and_another_configuration_refused(images, tmp_pa
 
 
 def test_a_loss_that_is_not_finite_stops(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("viewgen.eldm.weights.learning_rate", lambda config, step: 1e30)
+    monkeypatch.setattr("viewgen.eldm.training.learning_rate", lambda config, step: 1e30)
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         train_autoencoder(images, tmp_path, replace(TINY, grad_clip=1e30))
     assert not (tmp_path / "config.json").exists()
@@ -98,7 +102,7 @@ def test_a_loss_that_is_not_finite_stops(images, tmp_path, monkeypatch):
 
 def test_one_sum_gives_each_network_the_gradient_of_its_own_loss(batch):
     """Beside the published way: two losses, the adaptive weight by hand, two separate passes."""
-    learner = CoderLearner(CONTEST, "cpu")
+    trainer = AutoencoderTrainer(CONTEST, "cpu")
     coder, discriminator = build_networks(CONTEST)
     pixels = batch.images.float() / 127.5 - 1
     latents = coder.encode(pixels).latent_dist
@@ -111,30 +115,30 @@ def test_one_sum_gives_each_network_the_gradient_of_its_own_loss(batch):
     expected = gradients(coder, error + divergence + 0.5 * lengths[0] / (lengths[1] + 1e-4) * adversarial)
     hinge = 0.5 * ((1 - discriminator(pixels)).clamp_min(0).mean() + (1 + discriminator(decoded)).clamp_min(0).mean())
     of_discriminator = gradients(discriminator, hinge)
-    learner.loss(batch)[0].backward()
-    for network, wanted in ((learner.coder, expected), (learner.discriminator, of_discriminator)):
+    trainer.loss(batch)[0].backward()
+    for network, wanted in ((trainer.vae, expected), (trainer.discriminator, of_discriminator)):
         assert len(wanted) == len(list(network.parameters()))
         for name, parameter in network.named_parameters():
             torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-3, atol=1e-6)
 
 
 def test_the_discriminator_begins_at_its_step(batch):
-    learner = CoderLearner(replace(CONTEST, adversarial_start=2), "cpu")
-    before, figures = learner.loss(replace(batch, step=1))
+    trainer = AutoencoderTrainer(replace(CONTEST, adversarial_start=2), "cpu")
+    before, figures = trainer.loss(replace(batch, step=1))
     assert "discriminator" not in figures
     before.backward()
-    assert all(parameter.grad is None for parameter in learner.discriminator.parameters())
-    assert learner.loss(replace(batch, step=2))[1]["discriminator"] > 0
-    assert [len(CoderLearner(config, "cpu").weights.parts) for config in (TINY, CONTEST)] == [1, 2]
+    assert all(parameter.grad is None for parameter in trainer.discriminator.parameters())
+    assert trainer.loss(replace(batch, step=2))[1]["discriminator"] > 0
+    assert [len(AutoencoderTrainer(config, "cpu").optim.parts) for config in (TINY, CONTEST)] == [1, 2]
 
 
 def test_the_discriminator_learns_to_tell(batch):
-    learner = CoderLearner(replace(CONTEST, learning_rate=1e-3, steps=40), "cpu")
+    trainer = AutoencoderTrainer(replace(CONTEST, learning_rate=1e-3, steps=40), "cpu")
     hinges = []
     for step in range(40):
-        loss, figures = learner.loss(replace(batch, step=step))
+        loss, figures = trainer.loss(replace(batch, step=step))
         hinges.append(figures["discriminator"].item())
-        learner.weights.update(loss, step)
+        trainer.optim.update(loss, step)
     assert hinges[0] == pytest.approx(1, abs=0.1)
     assert min(hinges[20:]) < 0.8
 

@@ -6,7 +6,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from viewgen import generate_views, list_images, load_generator, read_image, view_seed
 from viewgen.eldm import ELDMGenerator
-from viewgen.eldm.sample import clean_image, edit_timesteps, guided_prediction, initial_noise
+from viewgen.eldm.sampling import clean_image, edit_timesteps, guided_prediction, initial_noise
 
 SEEDS = [view_seed(0, "k", k) for k in range(14)]
 STEPS = 6
@@ -30,7 +30,7 @@ def test_views_equal_those_of_diffusers_solver_from_the_noised_image(generator, 
     scheduler.set_timesteps(timesteps=edit_timesteps(torch.tensor([strength]), STEPS, 1000)[:, 0].tolist())
     noise, source = initial_noise(SEEDS, (3, 16, 16)), pixels.float() / 127.5 - 1
     images = scheduler.add_noise(source, noise, scheduler.timesteps[:1].expand(14))
-    known = generator.denoiser.condition.standardise(generator.encoder(pixels))
+    known = generator.denoiser.condition.standardize(generator.encoder(pixels))
     reference = DPMSolverMultistepScheduler.from_config(scheduler.config, prediction_type="sample")
     reference.set_timesteps(timesteps=scheduler.timesteps.tolist())
     for timestep in reference.timesteps:

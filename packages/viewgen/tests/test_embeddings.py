@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from genviews_core.backbones import backbone_hash
+from genviews_core.files import WriteError
 from genviews_core.lock import lock_folder
 from viewgen import (
     ConditionEncoder,
     Embeddings,
     ImageEncoder,
-    UnwritableOutput,
     embed_images,
     generate_views,
     list_images,
@@ -176,10 +176,10 @@ def test_one_process_at_a_time_embeds_and_a_full_disk_is_a_one_line_error(images
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UnwritableOutput, match="the disk is full; free some space and run again"):
+        with pytest.raises(WriteError, match="the disk is full; free some space and run again"):
             embed_images(images, tmp_path / "out", encoder(), batch_size=2)
     assert not list((tmp_path / "out").glob("*.tmp")) and not (tmp_path / "out" / ".lock").exists()
     made = embed_images(images, tmp_path / "out", encoder(), batch_size=2)
     assert np.array_equal(made.vectors, embed_images(images, tmp_path / "other", encoder(), batch_size=2).vectors)
-    with pytest.raises(UnwritableOutput, match="cannot write /proc/x/y: the folder cannot be made there"):
+    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be made there"):
         embed_images(images, "/proc/x/y", encoder())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from viewgen import GeneratorSpec, RunSummary, fold_journals, generate_views, load_generator, read_image, verify_views
+from viewgen import GeneratorSpec, RunSummary, generate_views, load_generator, merge_journals, read_image, verify_views
 
 
 def content(views: Path) -> dict[str, bytes]:
@@ -36,13 +36,13 @@ def make(images, embeddings, spec):
 def alone(make, tmp_path_factory) -> Path:
     views = tmp_path_factory.mktemp("alone")
     assert make(views).written == 70
-    fold_journals(views)
+    merge_journals(views)
     return views
 
 
 def assert_the_same(views: Path, alone: Path) -> None:
     assert content(views) == content(alone)
-    assert fold_journals(views).read_bytes() == (alone / "manifest.parquet").read_bytes()
+    assert merge_journals(views).read_bytes() == (alone / "manifest.parquet").read_bytes()
     assert verify_views(views, check_bytes=True).clean
     assert {path.name for path in views.iterdir()} == {path.name for path in alone.iterdir()}
 
@@ -152,7 +152,7 @@ def ray_actors() -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"RayMaker" in (folder / "cmdline").read_bytes():
+            if b"RayWorker" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:  # it has just ended
             continue

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genviews_core.lock import lock_file
-from viewgen import fold_journals, verify_views
+from viewgen import merge_journals, verify_views
 from viewgen.manifest import Journal
 
 
@@ -49,10 +49,10 @@ def journals(tmp_path) -> tuple[Path, list[dict]]:
 @pytest.mark.parametrize(("run", "run_group", "group"), [(10**6, 10**6, 10**6), (37, 5, 70), (9, 2, 1)])
 def test_runs_and_ranges_change_nothing(journals, monkeypatch, run, run_group, group):
     root, expected = journals
-    monkeypatch.setattr("viewgen.manifest.fold.RUN_ROWS", run)
-    monkeypatch.setattr("viewgen.manifest.fold.RUN_GROUP_ROWS", run_group)
-    monkeypatch.setattr("viewgen.manifest.fold.GROUP_ROWS", group)
-    table = pq.read_table(fold_journals(root))
+    monkeypatch.setattr("viewgen.manifest.merge.RUN_ROWS", run)
+    monkeypatch.setattr("viewgen.manifest.merge.RUN_GROUP_ROWS", run_group)
+    monkeypatch.setattr("viewgen.manifest.merge.GROUP_ROWS", group)
+    table = pq.read_table(merge_journals(root))
     assert table.to_pylist() == [{name: line[name] for name in table.column_names} for line in expected]
     assert pq.ParquetFile(root / "manifest.parquet").num_row_groups == -(-300 // group)
     assert sorted(path.name for path in root.iterdir()) == ["journals", "manifest.parquet"]
@@ -61,7 +61,7 @@ def test_runs_and_ranges_change_nothing(journals, monkeypatch, run, run_group, g
 def test_a_line_longer_than_a_read_is_whole(journals, monkeypatch):
     root, expected = journals
     monkeypatch.setattr("viewgen.manifest.journal.READ_BYTES", 50)
-    assert pq.read_table(fold_journals(root)).column("path").to_pylist() == [line["path"] for line in expected]
+    assert pq.read_table(merge_journals(root)).column("path").to_pylist() == [line["path"] for line in expected]
 
 
 def test_verify_sees_all_of_many_rows(journals):
@@ -94,7 +94,7 @@ def test_a_broken_line_is_named_and_repaired(tmp_path, line, monkeypatch):
     for name in "acde":
         (tmp_path / f"{name}.png.0.png").touch()
     with pytest.raises(ValueError, match=r"0\.jsonl, line 5: expected .*; `viewgen verify .* --repair`"):
-        fold_journals(tmp_path)
+        merge_journals(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
     report = verify_views(tmp_path)
     assert report.views == 4 and not report.clean
@@ -123,7 +123,7 @@ def test_verify_neither_reads_nor_deletes_outside(tmp_path):
 
 
 def test_a_folder_without_views_is_told_so(tmp_path):
-    for call in (fold_journals, verify_views):
+    for call in (merge_journals, verify_views):
         with pytest.raises(ValueError, match="has no journals"):
             call(tmp_path)
 
@@ -138,4 +138,4 @@ def test_repairing_and_merging_fail_while_another_process_writes(journals):
         verify_views(root)  # verifying without repair needs no lock
     assert sorted((root / "journals").iterdir()) == paths and [path.read_bytes() for path in paths] == before
     with lock_file(root / "manifest.parquet"), pytest.raises(ValueError, match="parquet is being written by"):
-        fold_journals(root)
+        merge_journals(root)

@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from genviews_core.files import WriteError
 from viewgen import (
     AdaptiveStrength,
     ForegroundRatios,
     Generator,
     Interpolation,
-    UnwritableOutput,
-    fold_journals,
     generate_views,
     list_images,
+    merge_journals,
     noise_level,
     read_image,
     slerp,
@@ -57,7 +57,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 def undisturbed(images, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
     generate_views(images, root, Noisy(), views_per_image=3, batch_size=5)
-    fold_journals(root)
+    merge_journals(root)
     return root
 
 
@@ -93,7 +93,7 @@ def test_shards_make_the_same_files_and_the_same_manifest(images, undisturbed, t
     ]
     assert sum(summary.written for summary in summaries) == 42
     assert files_of(tmp_path) == files_of(undisturbed)
-    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+    assert merge_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
 
 
 def test_an_interrupted_run_goes_on(images, undisturbed, tmp_path):
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on(images, undisturbed, tmp_path):
     assert second.calls == 5
     assert done[-1] == (42, 42)
     assert files_of(tmp_path) == files_of(undisturbed)
-    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+    assert merge_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
 
 
 def test_rows_and_files_without_each_other_are_made_again(images, undisturbed, tmp_path):
@@ -123,7 +123,7 @@ def test_rows_and_files_without_each_other_are_made_again(images, undisturbed, t
     assert report.rows_without_file == [json.loads(lines[3])["path"]]
     assert generate_views(images, views, Noisy(), views_per_image=3, batch_size=5).written == 13
     assert verify_views(views, check_bytes=True).clean
-    assert fold_journals(views).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+    assert merge_journals(views).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
 
 
 def test_repair_removes_what_is_wrong_and_the_next_run_makes_it(images, undisturbed, tmp_path):
@@ -187,13 +187,13 @@ def test_images_of_many_sizes(images, write_images, tmp_path):
     sized = Noisy()
     sized.input_size = 20
     assert generate_views(tmp_path / "images", tmp_path / "views", sized).written == 5
-    assert {row["width"] for row in pq.read_table(fold_journals(tmp_path / "views")).to_pylist()} == {20}
+    assert {row["width"] for row in pq.read_table(merge_journals(tmp_path / "views")).to_pylist()} == {20}
 
 
 def test_jpg_and_strength_per_image(images, tmp_path):
     strength = {key: float(index) for index, key in enumerate(list_images(images))}
     generate_views(images, tmp_path, Noisy(), strength=strength, image_format="jpg")
-    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    rows = pq.read_table(merge_journals(tmp_path)).to_pylist()
     assert {row["key"]: row["strength"] for row in rows} == strength
     assert all(row["path"].endswith(".0.jpg") for row in rows)
     quiet = read_image(tmp_path / rows[0]["path"]).int() - read_image(images / rows[0]["key"]).int()
@@ -205,7 +205,7 @@ def test_jpg_and_strength_per_image(images, tmp_path):
 def test_interpolated_views(images, embeddings, tmp_path):
     law, generator = Interpolation(alpha=(0.2, 0.8), from_k=1), Noisy()
     generate_views(images, tmp_path, generator, embeddings=embeddings, interpolate=law, views_per_image=2)
-    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    rows = pq.read_table(merge_journals(tmp_path)).to_pylist()
     vectors = torch.from_numpy(embeddings.vectors.astype("float32"))
     for row, condition in zip(rows, generator.seen[0][: len(rows)], strict=True):  # the rest fills the batch up
         own = embeddings.keys.row(row["key"])
@@ -273,13 +273,13 @@ def test_a_full_disk_stops_the_run_with_one_line_and_nothing_is_lost(images, und
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(UnwritableOutput, match=r"the disk is full; free some space and run again"):
+    with pytest.raises(WriteError, match=r"the disk is full; free some space and run again"):
         generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
     monkeypatch.undo()
     assert len(files_of(tmp_path)) == 7
     generate_views(images, tmp_path, Noisy(), views_per_image=3, batch_size=5)
     assert files_of(tmp_path) == files_of(undisturbed)
-    assert fold_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+    assert merge_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
 
 
 def test_a_full_disk_before_the_first_view_is_a_one_line_error(images, tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_full_disk_before_the_first_view_is_a_one_line_error(images, tmp_path,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("viewgen.run.plan.np.save", full)
-    with pytest.raises(UnwritableOutput, match="the disk is full; free some space and run again"):
+    with pytest.raises(WriteError, match="the disk is full; free some space and run again"):
         generate_views(images, tmp_path, Noisy())
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
         "00000-of-00001.jsonl",
@@ -297,7 +297,7 @@ def test_a_full_disk_before_the_first_view_is_a_one_line_error(images, tmp_path,
 
 def test_an_output_that_cannot_be_written_is_told_in_one_line(images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnwritableOutput, match="a file stands where a folder is needed"):
+    with pytest.raises(WriteError, match="a file stands where a folder is needed"):
         generate_views(images, tmp_path / "file" / "views", Noisy())
 
 
@@ -335,7 +335,7 @@ def test_prepared_images_of_any_size(images, write_images, tmp_path):
     write_images(tmp_path / "images", 3, side=16)
     write_images(tmp_path / "images/more", 2, side=24)
     assert generate_views(tmp_path / "images", tmp_path / "views", Prepared(), workers=2).written == 5
-    assert {row["width"] for row in pq.read_table(fold_journals(tmp_path / "views")).to_pylist()} == {7}
+    assert {row["width"] for row in pq.read_table(merge_journals(tmp_path / "views")).to_pylist()} == {7}
 
 
 def test_keys_and_partners_of_generators_that_know_them(images, tmp_path):
@@ -347,7 +347,7 @@ def test_keys_and_partners_of_generators_that_know_them(images, tmp_path):
             return [f"partner-{int(length)}" for length in condition[:, 0]]
 
     generate_views(images, tmp_path, Keyed(), batch_size=4)
-    rows = pq.read_table(fold_journals(tmp_path)).to_pylist()
+    rows = pq.read_table(merge_journals(tmp_path)).to_pylist()
     assert [row["partner_key"] for row in rows] == [f"partner-{len(row['key'])}" for row in rows]
 
 
@@ -360,7 +360,7 @@ def test_names_that_no_manifest_can_hold_are_failures(images, tmp_path):
     summary = generate_views(tmp_path / "images", tmp_path / "views", Noisy())
     assert (summary.wanted, summary.failed) == (18, 1)
     assert "not UTF-8" in (tmp_path / "views/failures.jsonl").read_text()
-    keys = set(pq.read_table(fold_journals(tmp_path / "views")).column("key").to_pylist())
+    keys = set(pq.read_table(merge_journals(tmp_path / "views")).column("key").to_pylist())
     assert odd < keys
     assert verify_views(tmp_path / "views", check_bytes=True).clean
 
@@ -371,7 +371,7 @@ def test_laws_of_strength_reach_generator_and_manifest(images, tmp_path):
     ratios.write_text("key,foreground_ratio\n" + "".join(f"{key},{place / 20}\n" for place, key in enumerate(keys)))
     law = AdaptiveStrength(ratios=ForegroundRatios.read(ratios))
     generate_views(images, tmp_path / "views", Noisy(), strength=law, batch_size=5)
-    for place, row in enumerate(pq.read_table(fold_journals(tmp_path / "views")).to_pylist()):
+    for place, row in enumerate(pq.read_table(merge_journals(tmp_path / "views")).to_pylist()):
         assert row["foreground_ratio"] == place / 20
         assert row["strength"] == noise_level(place / 20)
     with pytest.raises(ValueError, match="strength was"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from viewgen import Interpolation, nearest_partners, neighbours, slerp, view_seed
+from viewgen import Interpolation, nearest_neighbors, nearest_partners, slerp, view_seed
 from viewgen.interpolate import draw_alpha, random_partner
 
 
@@ -71,7 +71,7 @@ def test_bad_alpha_is_refused(alpha):
 
 
 def test_nearest_partner_is_exact_across_chunks(monkeypatch):
-    monkeypatch.setattr(neighbours, "CHUNK_VALUES", 7 * 6)
+    monkeypatch.setattr(nearest_neighbors, "CHUNK_VALUES", 7 * 6)
     pool = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float16)
     unit = pool.astype(np.float64) / np.linalg.norm(pool.astype(np.float64), axis=1, keepdims=True)
     similarity = unit @ unit.T

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viewgen.keys import KeyFile
-from viewgen.path_set import PathSet
+from viewgen.keys import HashedPathSet, KeyFile
 from viewgen.run.plan import Plan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(st.sets(TEXT, max_size=30), TEXT)
 def test_a_key_file_is_the_sorted_list(tmp_path_factory, keys, other):
     listed = sorted(keys)
@@ -32,14 +32,16 @@ def test_a_key_file_refuses_disorder_and_places_beyond_its_end(tmp_path):
         file[2]
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT), st.lists(TEXT), st.lists(TEXT))
 def test_path_sets_are_sets(first, second, asked):
-    one, other = PathSet(first), PathSet(second)
+    one, other = HashedPathSet(first), HashedPathSet(second)
     asked = [*asked, *first[:2], *second[:2]]
     assert one.holds(asked).tolist() == [path in first for path in asked]
     assert (one & other).holds(asked).tolist() == [path in first and path in second for path in asked]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 17), st.integers(1, 4), st.integers(1, 9), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_shards_of_a_plan_part_what_is_missing(tmp_path_factory, images, views, batch, shards, random):
     keys = [f"{index:03d}.png" for index in range(images)]
@@ -50,7 +52,7 @@ def test_shards_of_a_plan_part_what_is_missing(tmp_path_factory, images, views, 
         plan = Plan.make(
             tmp_path_factory.mktemp("plan"),
             iter(keys),
-            PathSet(there),
+            HashedPathSet(there),
             views_per_image=views,
             batch_size=batch,
             seed=0,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from viewgen import fold_journals, verify_views
+from viewgen import merge_journals, verify_views
 
 JOBS = Path(__file__).with_name("jobs.py")
 
@@ -78,7 +78,7 @@ def test_killed_generation_ends_with_the_same_bytes(root, jobs):
     assert len(expected) == 42
     assert content(killed / "views", ".png") == expected
     assert verify_views(killed / "views", check_bytes=True).clean
-    assert fold_journals(killed / "views").read_bytes() == fold_journals(whole / "views").read_bytes()
+    assert merge_journals(killed / "views").read_bytes() == merge_journals(whole / "views").read_bytes()
     assert not list((killed / "views").rglob("*.tmp"))
 
 

@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("
 
 def test_examples_that_need_weights_or_a_gpu_match_the_signatures(monkeypatch):
     for module, name in (
-        *((viewgen, name) for name in ("generate_views", "fold_journals", "verify_views")),
+        *((viewgen, name) for name in ("generate_views", "merge_journals", "verify_views")),
         *((eldm, name) for name in ("train_autoencoder", "train_eldm")),
     ):
         monkeypatch.setattr(module, name, mock.create_autospec(getattr(module, name)))

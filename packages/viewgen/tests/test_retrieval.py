@@ -10,13 +10,13 @@ from viewgen import (
     Embeddings,
     ImageEncoder,
     embed_images,
-    fold_journals,
     generate_views,
-    neighbours,
+    merge_journals,
+    nearest_neighbors,
     read_image,
     view_seed,
 )
-from viewgen.neighbours import ExactSearch, IVFSearch
+from viewgen.nearest_neighbors import ExactSearch, IVFSearch
 from viewgen.retrieval import RetrievalGenerator
 
 needs_faiss = pytest.mark.skipif(
@@ -40,8 +40,8 @@ def slow_search(pool, queries, own, count):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(neighbours, "CHUNK_VALUES", 56)
-    monkeypatch.setattr(neighbours, "QUERY_BLOCK", 5)
+    monkeypatch.setattr(nearest_neighbors, "CHUNK_VALUES", 56)
+    monkeypatch.setattr(nearest_neighbors, "QUERY_BLOCK", 5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
@@ -201,7 +201,7 @@ def test_a_run_writes_the_neighbours_and_names_them(made, images, embeddings, tm
     generator = made(neighbours=2)
     for folder, batch in (("one", 3), ("two", 14)):
         generate_views(images, tmp_path / folder, generator, views_per_image=2, batch_size=batch)
-    first, second = (pq.read_table(fold_journals(tmp_path / folder)) for folder in ("one", "two"))
+    first, second = (pq.read_table(merge_journals(tmp_path / folder)) for folder in ("one", "two"))
     assert first == second
     assert first.column("alpha").null_count == len(first) == 28
     nearest = slow_search(embeddings.vectors, embeddings.vectors, list(range(14)), 2)

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from viewgen import UnreadableImage, list_images, read_image
-from viewgen.images import key_path
-from viewgen.key_list import read_key_list
+from viewgen.keys import key_path, read_key_list
 
 ODD_NAMES = ("a b.png", "ü/日本.png", "new\nline.png", 'quo"te\\.png', "%41.png", "-n.png", "~", "trailing .png")
 

@@ -1,30 +1,8 @@
-"""How good is a pair of views: foreground maps, scores and weights."""
+"""How good is a pair of views: foreground maps, scores and weights.
 
-from pairquality.encoder import FeatureEncoder, denormalise
-from pairquality.fit import fit_pca
-from pairquality.fit_folder import fit_images
-from pairquality.foreground import foreground_maps, foreground_ratio
-from pairquality.load import load_encoder
-from pairquality.overlay import foreground_sheet
-from pairquality.pca import FittedOn, ForegroundPCA
-from pairquality.ratios import RatiosSummary, write_ratios
-from pairquality.score import PairScores, pair_scores
-from pairquality.weights import pair_weights
+Names are imported when they are used, so that the command line and the configurations do not import torch.
+"""
 
-__all__ = [
-    "FeatureEncoder",
-    "FittedOn",
-    "ForegroundPCA",
-    "PairScores",
-    "RatiosSummary",
-    "denormalise",
-    "fit_images",
-    "fit_pca",
-    "foreground_maps",
-    "foreground_ratio",
-    "foreground_sheet",
-    "load_encoder",
-    "pair_scores",
-    "pair_weights",
-    "write_ratios",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,9 +25,9 @@ from genviews_core.device import resolve_device
 from genviews_core.files import check_writable
 from genviews_core.lock import lock_file
 from genviews_core.progress import progress_bar
-from pairquality.fit_folder import size_with_center
+from pairquality.fit import size_with_center
 from pairquality.scorers.distill_command import run_distill
-from pairquality.scorers.distillation import Distillation
+from pairquality.scorers.distillation import DistillConfig
 
 FAILED = 3  # exit code of a run that could not read some images
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,7 +42,7 @@ class Encoding:
     size: int | None = None
     """Side in pixels of the encoder's images; without it its own, or the PCA's."""
     mean: tuple[float, float, float] | None = None
-    """The encoder's normalisation, where its own is not known."""
+    """The encoder's normalization, where its own is not known."""
     std: tuple[float, float, float] | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the encoder computes in."""
@@ -68,8 +68,8 @@ class Fit(Encoding):
     skip_border: int = 0
     """Rings of outermost tokens excluded from the direction; 1 for convolutional networks with zero padding. Without
     --size, images are enlarged until some inner tokens remain."""
-    centred: bool = True
-    """Project x - mean; --no-centred projects x, as GenView's code."""
+    centered: bool = True
+    """Project x - mean; --no-centered projects x, as GenView's code."""
     threshold_rule: Literal["quantile", "histogram"] = "quantile"
     """histogram is that of GenView's code, with a share of 0.35."""
     sample_gb: float = 1.0
@@ -114,7 +114,7 @@ class Distill(WithPCA):
 
     out: Path
     """The .safetensors file to write."""
-    training: Annotated[Distillation, tyro.conf.arg(name="")] = field(default_factory=Distillation)
+    training: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
 
 
 @command
@@ -162,7 +162,7 @@ def _fit_locked(command: Fit) -> int:
             batch_size=command.batch_size,
             workers=command.workers,
             on_progress=update,
-            centred=command.centred,
+            centered=command.centered,
             skip_border=command.skip_border,
             threshold_rule=command.threshold_rule,
             sample_bytes=round(command.sample_gb * 2**30),
@@ -172,7 +172,7 @@ def _fit_locked(command: Fit) -> int:
     pca.save(command.out)
     assert pca.fitted_on is not None
     print(
-        f"{command.out}: {pca.fitted_on.images} images, threshold {pca.threshold:.4f}, centre above border by", end=" "
+        f"{command.out}: {pca.fitted_on.images} images, threshold {pca.threshold:.4f}, center above border by", end=" "
     )
     print(f"{pca.margin:.2f} standard deviations")
     return 0
@@ -231,7 +231,7 @@ def _load_pca(command: WithPCA) -> tuple[pairquality.ForegroundPCA, pairquality.
         raise ValueError(f"{command.pca} does not say which encoder it was fitted on: make it with `pairquality fit`.")
     size, mean, std = command.size or known.size, command.mean or known.mean, command.std or known.std
     encoder = _load(replace(command, mean=mean, std=std), command.encoder or known.encoder, size)
-    pca.require(encoder)
+    pca.validate_encoder(encoder)
     return pca, encoder
 
 

@@ -21,14 +21,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
 TakeMap = Callable[[nn.Module, Tensor], Any]
-"""(network, normalised images) -> a map Float[b d rows columns], or tokens Float[b l d] without prefix tokens."""
+"""(network, normalized images) -> a map Float[b d rows columns], or tokens Float[b l d] without prefix tokens."""
 
 
 class FeatureEncoder(nn.Module):
     """Images -> tokens by a frozen copy of a network.
 
     The network is held outside the registry of submodules. So it stays in evaluation mode whatever calls train(), has
-    no parameters for optimisers, averages and DDP to find, and no place in any state_dict; it does follow .to(device).
+    no parameters for optimizers, averages and DDP to find, and no place in any state_dict; it does follow .to(device).
 
     Args:
         module: the network; copied, so what happens to it later does not matter.
@@ -40,8 +40,8 @@ class FeatureEncoder(nn.Module):
         autocast: the type it computes in, such as torch.bfloat16; float32 if None, also where the caller autocasts.
 
     Attributes:
-        normalisation: mean and std.
-        hash: of the weights and the normalisation; what is fitted on one encoder is refused by another.
+        normalization: mean and std.
+        hash: of the weights and the normalization; what is fitted on one encoder is refused by another.
     """
 
     mean: Tensor
@@ -63,7 +63,7 @@ class FeatureEncoder(nn.Module):
         self._take_map: TakeMap = take_map or _call
         self.size, self.name, self.autocast = size, name, autocast
         mean, std = ((float(r), float(g), float(b)) for r, g, b in (mean, std))
-        self.normalisation = (mean, std)
+        self.normalization = (mean, std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.hash = blake2b(f"{backbone_hash(module)} {mean} {std}".encode(), digest_size=16).hexdigest()
@@ -88,7 +88,7 @@ class FeatureEncoder(nn.Module):
         """Tokens in float32, row by row.
 
         Args:
-            images: in [0, 1], or uint8; not normalised (see `denormalise`). Another size than the encoder's is resized
+            images: in [0, 1], or uint8; not normalized (see `denormalize`). Another size than the encoder's is resized
                 (bicubic, antialiased).
 
         Raises:
@@ -115,8 +115,8 @@ class FeatureEncoder(nn.Module):
         return super()._apply(fn, recurse)
 
 
-def denormalise(images: Float[Tensor, "b 3 h w"], mean: Triple, std: Triple) -> Float[Tensor, "b 3 h w"]:
-    """Images in [0, 1] from normalised ones, as a training loop has them: images * std + mean."""
+def denormalize(images: Float[Tensor, "b 3 h w"], mean: Triple, std: Triple) -> Float[Tensor, "b 3 h w"]:
+    """Images in [0, 1] from normalized ones, as a training loop has them: images * std + mean."""
     scale, shift = (images.new_tensor(triple).view(3, 1, 1) for triple in (std, mean))
     return images * scale + shift
 

@@ -1,14 +1,158 @@
 """Foreground maps and ratios from the first principal component of an encoder's tokens.
 
-Shapes: b images, l tokens, d token width.
+Shapes: b or n images, l tokens of an image, d token width.
 """
+
+import json
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pairquality.pca import ForegroundPCA
+from genviews_core.tensor_files import save_tensors
+from pairquality.encoder import FeatureEncoder, Triple
 from pairquality.score import EPSILON
+
+_FILE_NAMES = {"centered": "centred"}
+"""Attributes that have another name in files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedOn:
+    """Where the tokens came from.
+
+    Attributes:
+        encoder: the encoder's name.
+        encoder_hash: of its weights and normalization.
+        size: side in pixels of its images.
+        mean: its normalization.
+        std: the same.
+        data: the images, in words.
+        images: how many there were.
+    """
+
+    encoder: str
+    encoder_hash: str
+    size: int
+    mean: Triple
+    std: Triple
+    data: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForegroundPCA:
+    """A direction in token space, high on the foreground.
+
+    Attributes:
+        direction: unit vector v.
+        mean: of all tokens.
+        threshold: a token is foreground where its projection is greater.
+        margin: mean projection of the center less that of the border, in standard deviations of the projections.
+        centered: p = (x - mean) . v if true, p = x . v (GenView's code) if false.
+        share_foreground: of the tokens fitted on, asked for.
+        fitted_on: encoder and data; None where fit_pca was given tokens alone.
+    """
+
+    direction: Float[Tensor, " d"]
+    mean: Float[Tensor, " d"]
+    threshold: float
+    margin: float
+    centered: bool
+    share_foreground: float
+    fitted_on: FittedOn | None = None
+
+    def project(self, features: Float[Tensor, "n l d"]) -> Float[Tensor, "n l"]:
+        """Projections p of the tokens on the direction, in float32 also under autocast, on the features' device."""
+        if features.shape[2] != len(self.direction):
+            raise ValueError(f"Tokens are {features.shape[2]} wide, but the PCA was fitted on {len(self.direction)}.")
+        direction = self.direction.to(features.device)
+        with torch.autocast(features.device.type, enabled=False):
+            projections = features.float() @ direction
+            return projections - self.mean.to(features.device) @ direction if self.centered else projections
+
+    def validate_encoder(self, encoder: FeatureEncoder) -> None:
+        """Refuses an encoder that this was not fitted on; the size of the images may differ.
+
+        Raises:
+            ValueError: its weights or its normalization differ, or the encoder fitted on is not known.
+        """
+        if self.fitted_on is None:
+            raise ValueError("The PCA does not say which encoder it was fitted on: fit it with fit_pca(encoder=...).")
+        if self.fitted_on.encoder_hash != encoder.hash:
+            raise ValueError(
+                f"The PCA was fitted on the encoder {self.fitted_on.encoder} ({self.fitted_on.encoder_hash}), not on "
+                f"{encoder.name} ({encoder.hash}): fit one for this encoder."
+            )
+
+    @property
+    def hash(self) -> str:
+        """Of everything in it."""
+        return _hash(*self._content())
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file atomically.
+
+        Raises:
+            ValueError: the file cannot be written; an existing file is left unchanged.
+        """
+        tensors, text = self._content()
+        save_tensors(path, tensors, {"foreground_pca": text, "hash": _hash(tensors, text)})
+
+    def _content(self) -> tuple[dict[str, Tensor], str]:
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in ("direction", "mean")}
+        numbers = {_FILE_NAMES.get(f.name, f.name): getattr(self, f.name) for f in fields(self)[len(tensors) :]}
+        return tensors, json.dumps({**numbers, "fitted_on": self.fitted_on and asdict(self.fitted_on)})
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: FeatureEncoder | None = None) -> "ForegroundPCA":
+        """Reads what `save` wrote.
+
+        Args:
+            path: the file.
+            encoder: refuse a PCA of another one.
+
+        Raises:
+            ValueError: not such a file, changed since, or of another encoder.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"No foreground PCA at {path}: give the path that ForegroundPCA.save wrote.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                text, expected = ((file.metadata() or {})[name] for name in ("foreground_pca", "hash"))
+                tensors = {name: file.get_tensor(name) for name in ("direction", "mean")}
+        except KeyError as error:
+            raise ValueError(f"{path} does not hold a saved foreground PCA (it lacks {error}).") from None
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(f"{path} does not hold a saved foreground PCA ({error}).") from None
+        if _hash(tensors, text) != expected:
+            raise ValueError(f"{path} was changed after it was saved: fit the foreground PCA again.")
+        numbers = json.loads(text)
+        fitted_on = numbers.pop("fitted_on")
+        names = ("threshold", "margin", "centered", "share_foreground")
+        numbers = {name: numbers[_FILE_NAMES.get(name, name)] for name in names}
+        found = cls(**tensors, **numbers, fitted_on=fitted_on and _fitted_on(**fitted_on))
+        if encoder is not None:
+            found.validate_encoder(encoder)
+        return found
+
+
+def _fitted_on(mean: list[float], std: list[float], **others: Any) -> FittedOn:
+    """From JSON, which knows no tuples."""
+    return FittedOn(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]), **others)
+
+
+def _hash(tensors: dict[str, Tensor], text: str) -> str:
+    digest = blake2b(text.encode(), digest_size=16)
+    for name, tensor in tensors.items():
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """Read the images under a folder in prefetched batches; reading and listing are from genviews_core."""
 
+import heapq
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
@@ -11,11 +13,17 @@ from torch import Tensor
 
 from genviews_core.images import UnreadableImage, read_image
 from genviews_core.keys import name_fault
-from genviews_core.listing import iter_images
-
-__all__ = ["Read", "UnreadableImage", "iter_images", "read_batches", "read_image"]
 
 Read = tuple[str, Tensor | UnreadableImage]
+
+
+def choose_keys(keys: Iterator[str], count: int, seed: int) -> list[str]:
+    """A uniform choice, sorted: the keys with the smallest hashes; holds no more than these."""
+
+    def draw(key: str) -> bytes:
+        return blake2b(f"choose images/{seed}/{key}".encode(errors="surrogateescape"), digest_size=16).digest()
+
+    return sorted(heapq.nsmallest(count, keys, key=draw))
 
 
 def read_batches(

@@ -8,7 +8,7 @@ import open_clip
 from torch import Tensor, nn
 
 from genviews_core.backbones import first_line, from_hub, last_map
-from pairquality.recipe import Recipe
+from pairquality.encoder_loading import EncoderSpec
 
 PUBLISHED_SIZES = {"convnext_base_w": 224}
 """Where GenView (https://github.com/xiaojieli0903/genview) runs a model at another size than its own, 256."""
@@ -18,7 +18,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "*.safe
 SCHEMAS = ("local-dir", "hf-hub")
 
 
-def open_clip_recipe(name: str, size: int | None) -> Recipe:
+def open_clip_spec(name: str, size: int | None) -> EncoderSpec:
     """The image tower of "MODEL:TAG", "MODEL:PATH", "local-dir:FOLDER" or "hf-hub:OWNER/NAME".
 
     Raises:
@@ -36,7 +36,7 @@ def open_clip_recipe(name: str, size: int | None) -> Recipe:
     else:
         module, take_map = tower, tower_features
     own = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
-    return Recipe(module=module, size=own, mean=tuple(about["mean"]), std=tuple(about["std"]), take_map=take_map)
+    return EncoderSpec(module=module, size=own, mean=tuple(about["mean"]), std=tuple(about["std"]), take_map=take_map)
 
 
 def tower_features(tower: nn.Module, images: Tensor) -> Tensor:

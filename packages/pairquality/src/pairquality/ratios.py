@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from genviews_core.files import atomic_write, writing
+from genviews_core.listing import iter_images
 from genviews_core.lock import lock_file
 from pairquality.encoder import FeatureEncoder
-from pairquality.fit_folder import Progress
-from pairquality.foreground import foreground_ratio
-from pairquality.images import Read, iter_images, read_batches
-from pairquality.pca import ForegroundPCA
+from pairquality.fit import Progress
+from pairquality.foreground import ForegroundPCA, foreground_ratio
+from pairquality.images import Read, read_batches
 
 SCHEMA = pa.schema([("key", pa.string()), ("foreground_ratio", pa.float64())])
 ROWS = 1 << 14  # of a row group
@@ -73,7 +73,7 @@ def write_ratios(
         ValueError: the PCA belongs to another encoder, the file holds other ratios or cannot be written, another
             process is writing it, no image can be read, or features are NaN.
     """
-    pca.require(encoder)
+    pca.validate_encoder(encoder)
     out = Path(out)
     if out.suffix != ".parquet":
         raise ValueError(f"Ratios are written to a .parquet file, but out is {out}.")

@@ -1,12 +1,13 @@
-"""Scores of a pair of views: how alike their foregrounds and their backgrounds are.
+"""Scores of pairs of views, and the loss weights made from them.
 
-Shapes: b pairs, l tokens of a view, d token width.
+Shapes: b pairs (*b any shape of pairs), l tokens of a view, d token width.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+import torch.distributed as dist
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -64,3 +65,47 @@ def _pooled(
     with torch.autocast(features.device.type, enabled=False):
         pooled = shares @ features
     return pooled[:, 0], pooled[:, 1]
+
+
+@torch.no_grad()
+def pair_weights(
+    quality: Float[Tensor, "*b"],
+    gamma: float = 1.0,
+    *,
+    mask: Bool[Tensor, "*b"] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Float[Tensor, "*b"]:
+    """Weights with mean 1 that favour good pairs: w = B * softmax(gamma * q) (eq. 13 of https://arxiv.org/abs/2403.12003).
+
+    Computed in float32 and detached. GenView's code normalises over each process's batch (group None); with a group
+    the mean is 1 over the pairs of all its processes, as for one process with the joined batch.
+
+    Args:
+        quality: q of each pair.
+        gamma: sharpness; 0 gives every pair weight 1.
+        mask: pairs that count; the others get weight 0, and the mean is 1 over those that count (GenView++'s
+            normalization, exp(gamma * q) / mean of the nonzero ones). Where none counts, all weights are 0.
+        group: processes whose pairs are weighed together; all must call.
+    """
+    logits = gamma * quality.float()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    count = logits.new_tensor(logits.numel()) if mask is None else mask.sum().float()
+    peak = logits.max().clamp(min=torch.finfo(logits.dtype).min)
+    total = (logits - peak).exp().sum()
+    if group is not None:
+        parts = [torch.stack([peak, total, count]) for _ in range(group.size())]
+        dist.all_gather(parts, torch.stack([peak, total, count]), group=group)
+        peaks, totals, counts = torch.stack(parts).unbind(dim=1)
+        peak, count = peaks.max(), counts.sum()
+        total = (totals * (peaks - peak).exp()).sum()
+    return (logits - peak).exp() * (count / total.clamp(min=torch.finfo(total.dtype).tiny))
+
+
+def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float:
+    """Return Spearman's rank correlation of two lists of scores; 0 if one of them is constant."""
+    from scipy.stats import spearmanr
+
+    if first.unique().numel() < 2 or second.unique().numel() < 2:
+        return 0.0
+    return float(spearmanr(first.cpu().numpy(), second.cpu().numpy()).statistic)

@@ -1,4 +1,4 @@
-"""Resume files for bit-identical continuation of a training."""
+"""Resume files, from which training continues bit-exactly."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ KERNELS = ("fused", "foreach", "capturable")
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeState:
-    """Content of a resume file besides method and optimizer.
+    """Where training stopped.
 
     Attributes:
-        step: number of steps done.
-        extra: additional state of the caller.
+        step: how many steps were done.
+        extra: what the caller added.
     """
 
     step: int
@@ -40,8 +40,8 @@ def save_resume(
     """Write a resume file atomically: if the process is killed, the old or the new file is complete.
 
     Args:
-        path: the file; only one rank may write it.
-        step: number of steps done.
+        path: the file; on several ranks only one writes it.
+        step: how many steps are done.
         method: the bare method, not its DistributedDataParallel wrapper; call after after_step().
         optimizer: its optimizer.
         recipe: training settings, JSON-serializable.

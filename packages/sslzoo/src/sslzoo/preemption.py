@@ -1,4 +1,4 @@
-"""Defer the signals of schedulers and Ctrl-C until the end of a training step."""
+"""Being told to stop: the signals of schedulers and keyboards, kept until a step has ended."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Sent by `kill` and on preemption; by Ctrl-C; by SLURM before the time limit, if so configured."""
+"""What `kill` and preempted machines send, Ctrl-C, and what SLURM is often asked to send before the time is up."""
 
 
-class TrainingInterrupted(Exception):
-    """Raised if a signal ends a training early, after its state was saved.
+class Stopped(Exception):
+    """A training ended early, because it was told to; its state is saved.
 
     Attributes:
-        signal: the signal.
-        step: number of steps done.
+        signal: what told it.
+        step: how many steps were done.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -28,14 +28,14 @@ class TrainingInterrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal number, as in shells: 143 for SIGTERM."""
+        """128 plus the signal, as shells count: 143 for SIGTERM."""
         return 128 + self.signal
 
 
 class StopSignal:
-    """Within `with StopSignal() as stop`, a signal only sets `stop.number`; a second Ctrl-C raises KeyboardInterrupt.
+    """Inside `with StopSignal() as stop`, a signal does nothing but set `stop.number`; a second Ctrl-C interrupts.
 
-    Outside the main thread, where Python handles no signals, it is never set.
+    Outside the main thread, where Python has no signals, it never sets it.
     """
 
     def __init__(self) -> None:
@@ -58,10 +58,11 @@ class StopSignal:
             raise KeyboardInterrupt
         self.number = number
 
-    def block_signals(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items; processes started for the first item never receive the signals.
+    def shelter(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items; processes that are started for the first of them never receive the signals.
 
-        A scheduler signals every process of a job; data loading workers would die in the middle of a step.
+        A scheduler signals every process of a job. The ones that decode images would die of it, in the middle of the
+        step that is to be finished.
         """
         iterator = iter(items)
         old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

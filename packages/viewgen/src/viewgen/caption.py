@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from viewgen.pixels import finished_views
+from viewgen.generator import to_uint8
 from viewgen.pretrained import first_line, licence_of, load_part, local_folder, parts_hash
 
 CAPTION_BYTES = 256  # more than the 77 tokens that Stable Diffusion reads of a prompt, mostly
 CHAT_INSTRUCTION = "Describe this image in one sentence."
 CAPTIONER = "give captioner= the folder or the hub id of a transformers image captioner"
-PAINTER = "give model= the folder or the hub id of a diffusers text-to-image pipeline"
+TEXT_TO_IMAGE = "give model= the folder or the hub id of a diffusers text-to-image pipeline"
 
 
 class CaptionGenerator:
@@ -87,7 +87,7 @@ class CaptionGenerator:
         if "{caption}" not in template:
             raise ValueError(f"template must hold {{caption}} where the caption goes, but is {template!r}")
         eyes = local_folder(captioner, variant=None, nested=False, hint=CAPTIONER)
-        brush = local_folder(model, variant=variant, nested=True, hint=PAINTER)
+        brush = local_folder(model, variant=variant, nested=True, hint=TEXT_TO_IMAGE)
         self.captioner = Captioner(eyes, instruction=instruction, max_tokens=max_tokens, dtype=dtype, device=device)
         self.pipeline = load_pipeline(brush, dtype=dtype, variant=variant).to(device)
         self.caption_batch, self.template, self.negative_prompt = caption_batch, template, negative_prompt
@@ -148,7 +148,7 @@ class CaptionGenerator:
             output_type="pt",
             **options,
         )
-        return finished_views(painted.images, self.output_size)
+        return to_uint8(painted.images, self.output_size)
 
 
 def encode_captions(captions: Sequence[str]) -> UInt8[Tensor, "B N"]:
@@ -241,7 +241,7 @@ def load_pipeline(folder: Path, *, dtype: str, variant: str | None) -> Any:
     """
     index_file = folder / "model_index.json"
     if not index_file.is_file():
-        raise ValueError(f"{folder} has no model_index.json: {PAINTER}")
+        raise ValueError(f"{folder} has no model_index.json: {TEXT_TO_IMAGE}")
     libraries = {"diffusers": diffusers, "transformers": transformers}
     networks = {}
     for part, entry in json.loads(index_file.read_text()).items():
@@ -258,7 +258,7 @@ def load_pipeline(folder: Path, *, dtype: str, variant: str | None) -> Any:
             **networks,
         )
     except Exception as error:  # other pipelines and broken files raise many unrelated types
-        raise ValueError(f"cannot load {folder} ({first_line(error)}): {PAINTER}") from error
+        raise ValueError(f"cannot load {folder} ({first_line(error)}): {TEXT_TO_IMAGE}") from error
     if type(pipeline.scheduler).__name__ == "DPMSolverSDEScheduler":
         raise ValueError(f"{folder} asks for DPMSolverSDEScheduler, which draws one noise for a whole batch: change it")
     for part, component in pipeline.components.items():

@@ -25,12 +25,12 @@ import viewgen
 from genviews_core.command import command
 from genviews_core.device import resolve_device
 from genviews_core.progress import progress_bar
-from viewgen.condition_encoder import ConditionEncoder
-from viewgen.contact_sheet import contact_sheet
-from viewgen.failures import read_failures
-from viewgen.generator import GENERATORS, generator_class
-from viewgen.key_list import read_key_list
-from viewgen.options import options_type
+from viewgen.cli_options import options_dataclass
+from viewgen.encoder import ConditionEncoder
+from viewgen.keys import read_key_list
+from viewgen.loading import GENERATORS, generator_class
+from viewgen.manifest.journal import read_failures
+from viewgen.sheet import contact_sheet
 
 FAILED = 3  # exit code of a run that could not make some views
 UNCLEAN = 4  # exit code of a verification that found something
@@ -165,7 +165,7 @@ def _with_generator(kind: type, arguments: list[str]) -> type:
     spread = [part for argument in arguments for part in argument.split("=", 1)]
     name = spread[spread.index("--generator") + 1] if "--generator" in spread[:-1] else None
     if name in GENERATORS:
-        options = options_type(generator_class(name), without={"device"})
+        options = options_dataclass(generator_class(name), without={"device"})
         added = [
             ("generator", Annotated[Literal[name], GENERATOR]),
             ("options", Annotated[options, tyro.conf.arg(name="")]),
@@ -210,7 +210,7 @@ def _generate(command: Any) -> int:
         )
     print(f"{summary.written} views written, {summary.already} already there, {summary.failed} failed")
     if command.shard == (0, 1):
-        print(f"manifest: {viewgen.fold_journals(command.out)}")
+        print(f"manifest: {viewgen.merge_journals(command.out)}")
     return _told_failures(command.out, summary.failed)
 
 
@@ -260,7 +260,7 @@ def _told_failures(folder: Path, failed: int) -> int:
 
 
 def _index(command: Index) -> int:
-    print(viewgen.fold_journals(command.views))
+    print(viewgen.merge_journals(command.views))
     return 0
 
 

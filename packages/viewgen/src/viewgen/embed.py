@@ -18,12 +18,11 @@ import numpy as np
 import torch
 
 from genviews_core.files import write_json, writing
+from genviews_core.images import UnreadableImage
 from genviews_core.lock import lock_folder
-from viewgen.condition_encoder import ConditionEncoder
-from viewgen.encoder import ImageEncoder
-from viewgen.hashing import keys_hash
-from viewgen.images import UnreadableImage, key_path, list_images, read_image
-from viewgen.keys import KeyFile
+from viewgen.encoder import ConditionEncoder, ImageEncoder
+from viewgen.fingerprint import keys_hash
+from viewgen.keys import KeyFile, list_images, read_key
 
 Progress = Callable[[int, int], None]
 DATA_FILES = ("vectors.f16", "keys.jsonl", "failures.jsonl")
@@ -210,7 +209,7 @@ def _read_ahead(
 
     def read(key: str) -> torch.Tensor | UnreadableImage:
         try:
-            image = read_image(key_path(root, key), encoder.size)
+            image = read_key(root, key, encoder.size)
         except UnreadableImage as error:
             return error
         return encoder.prepare(image) if isinstance(encoder, ConditionEncoder) and encoder.prepare else image

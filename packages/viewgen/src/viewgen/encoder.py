@@ -1,4 +1,4 @@
-"""Any network that turns images into vectors, with what its inputs must look like.
+"""Encoders: networks that turn images into embeddings, behind one uint8 interface.
 
 Shapes: B images of a batch, H and W their height and width in pixels, D the embedding's length.
 """
@@ -19,6 +19,7 @@ from genviews_core.backbones import (
     load_timm,
     read_description,
 )
+from viewgen.generator import Generator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -86,7 +87,7 @@ def load_encoder(
         supervision: what its weights were trained with. By default "labels" for timm, which does not record it; for a
             backbone folder "labels" if the method in backbone.json is "labels", otherwise "none".
         device: where it runs.
-        other: loads other names, as ``sslzoo.resolve_backbone`` does official checkpoints; returns the network and the
+        other: loads other names, as ``sslzoo.open_backbone`` does official checkpoints; returns the network and the
             arguments ``size``, ``mean`` and ``std`` of ``ImageEncoder``. Such encoders count as self-supervised.
 
     Raises:
@@ -105,3 +106,33 @@ def load_encoder(
         raise ValueError(f"unknown encoder {name!r}: give timm/<model>, or a folder with backbone.json")
     images = images if size is None else {**images, "size": size}
     return ImageEncoder(module, name=name, supervision=supervision or known, device=device, **images)
+
+
+class ConditionEncoder:
+    """What ``embed_images`` takes, made of a generator; the embeddings are then that generator's conditions.
+
+    Args:
+        generator: its conditions must be one vector of real numbers per image.
+    """
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator: Any = generator
+        self.name = f"conditions of {getattr(generator, 'model_id', type(generator).__name__)}"
+        self.hash: str = getattr(generator, "encoder_hash", None) or generator.model_hash
+        self.supervision = generator.supervision
+        self.size: int | None = getattr(generator, "input_size", None)
+        self.prepare = getattr(generator, "prepare", None)
+
+    def __call__(self, images: Tensor) -> Float[Tensor, "B D"]:
+        """The conditions of images, or of what ``prepare`` made of them.
+
+        Raises:
+            ValueError: if they are not vectors of real numbers.
+        """
+        generator = self._generator
+        made = generator.condition(images) if self.prepare is None else generator.encode(images)
+        if made.ndim != 2 or not made.is_floating_point():
+            raise ValueError(f"the {self.name} are no vectors and cannot be kept: leave it to viewgen generate")
+        return made.to(torch.float32)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from viewgen.neighbours import ExactSearch
+from viewgen.nearest_neighbors import ExactSearch
 from viewgen.seeding import generator_for
 
 

@@ -1,14 +1,113 @@
-"""A sorted list of keys in a file: millions of them cost eight bytes each in memory."""
+"""Keys: the names by which images are known, lists of them in files, and sets of them in little memory.
+
+A key is an image's POSIX path relative to its data set's root. A million keys take eight bytes each in a ``KeyFile``
+and sixteen in a ``HashedPathSet``.
+"""
 
 import json
 import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from genviews_core.images import SUFFIXES, UnreadableImage, read_image
+from genviews_core.keys import leaves_folder, name_fault
+from genviews_core.listing import iter_images
+
+
+def list_images(root: str | os.PathLike[str]) -> list[str]:
+    """Return the sorted keys (POSIX paths relative to ``root``) of all images under it, as ``iter_images`` finds them.
+
+    Raises:
+        ValueError: if ``root`` is not a folder or has no image, or if a folder in it cannot be read.
+    """
+    keys = list(iter_images(root))
+    if not keys:
+        raise ValueError(f"no image ({', '.join(sorted(SUFFIXES))}) was found under {root}")
+    return keys
+
+
+def read_key(root: Path, key: str, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+    """Read the image ``key`` under ``root``; with ``size``, its central square at that many pixels.
+
+    Raises:
+        UnreadableImage: if it is no image, or as ``key_path`` does.
+    """
+    return read_image(key_path(root, key), size)
+
+
+def key_path(root: Path, key: str) -> Path:
+    """The file of ``key`` under ``root``.
+
+    Raises:
+        UnreadableImage: if the key is empty, absolute or climbs with ``..``, and so could leave ``root``; or if it is
+            not UTF-8, and so fits no manifest.
+    """
+    if leaves_folder(key) or not PurePosixPath(key).parts:
+        raise UnreadableImage(f"the key {key!r} is refused: a key is a path inside its folder, without '..'")
+    if fault := name_fault(key):
+        raise UnreadableImage(f"the key {key!r} is refused; {fault}")
+    return root / key
+
+
+def read_key_list(
+    path: str | os.PathLike[str], images_root: str | os.PathLike[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The keys that a file lists, and what is wrong with each line that is none.
+
+    One key per line; in a ``.jsonl`` file one JSON string per line, which can also hold a line break. "./a//b.png" is
+    read as "a/b.png". Empty lines are passed over. Whether the images are there is not looked up.
+
+    Args:
+        path: the list.
+        images_root: the folder that the keys are relative to.
+
+    Returns:
+        The keys, sorted, each once; and for every refused line (absolute, climbing with ``..``, not UTF-8, not JSON)
+        the line and the reason.
+
+    Raises:
+        ValueError: if the list cannot be read or names no image.
+    """
+    path, root = Path(path), Path(images_root)
+    keys, refused = set[str](), dict[str, str]()
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            for line in (line.removesuffix("\n").removesuffix("\r") for line in lines):
+                try:
+                    keys.update(_keys_of(line, as_json=path.suffix == ".jsonl", root=root))
+                except UnreadableImage as error:
+                    refused[line] = str(error)
+    except OSError as error:
+        raise ValueError(f"cannot read the list of images {path}: {error.strerror}") from error
+    if not keys and not refused:
+        raise ValueError(f"the list {path} names no image: write one key per line")
+    return sorted(keys), refused
+
+
+def _keys_of(line: str, *, as_json: bool, root: Path) -> list[str]:
+    """The key of a line, or none of an empty line."""
+    if not line:
+        return []
+    key = line
+    if as_json:
+        try:
+            key = json.loads(line)
+        except ValueError:
+            key = None
+        if not isinstance(key, str):
+            raise UnreadableImage("the line is refused: write one JSON string per line")
+    key_path(root, key)
+    return [str(PurePosixPath(key))]
+
 
 SCAN_BYTES = 1 << 24
 
@@ -70,3 +169,51 @@ def _line_ends(path: Path) -> np.ndarray:
             ends.append(np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 0x0A) + offset + 1)
             offset += len(block)
     return np.concatenate(ends)
+
+
+BLOCK = 100_000
+
+
+class HashedPathSet:
+    """A frozen set that keeps the 128-bit hashes of its paths, not the paths.
+
+    Two of a billion paths share a hash with a probability of about 1e-21.
+
+    Args:
+        paths: its members; repeats are welcome.
+    """
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        rest, blocks = iter(paths), [np.empty(0, dtype="S16")]
+        while block := list(islice(rest, BLOCK)):
+            blocks.append(_hashes(block))
+        self._hashes = np.sort(np.concatenate(blocks))
+
+    def holds(self, paths: Sequence[str]) -> np.ndarray:
+        """Which of the paths are members: bool array of the same length."""
+        if not len(self._hashes):
+            return np.zeros(len(paths), dtype=bool)
+        wanted = _hashes(paths)
+        places = np.searchsorted(self._hashes, wanted)
+        return self._hashes[np.minimum(places, len(self._hashes) - 1)] == wanted
+
+    def __and__(self, other: "HashedPathSet") -> "HashedPathSet":
+        both = HashedPathSet()
+        both._hashes = np.intersect1d(self._hashes, other._hashes)
+        return both
+
+    def __sub__(self, other: "HashedPathSet") -> "HashedPathSet":
+        rest = HashedPathSet()
+        rest._hashes = np.setdiff1d(self._hashes, other._hashes)
+        return rest
+
+    def __bool__(self) -> bool:
+        return len(self._hashes) > 0
+
+    def __contains__(self, path: str) -> bool:
+        return bool(self.holds([path])[0])
+
+
+def _hashes(paths: Sequence[str]) -> np.ndarray:
+    digests = (blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest() for path in paths)
+    return np.frombuffer(b"".join(digests), dtype="S16")

@@ -16,7 +16,7 @@ from diffusers.utils import is_accelerate_available
 from huggingface_hub import snapshot_download
 from transformers.utils import logging as transformers_logging
 
-from viewgen.hashing import files_hash
+from viewgen.fingerprint import files_hash
 
 DATA_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".safetensors")  # what decides what a model makes
 VARIANTS = ("*.fp16*", "*.bf16*", "*.non_ema*", "*ema_only*")  # other versions of the same weights

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from viewgen.embed import Embeddings
 from viewgen.encoder import ImageEncoder, load_encoder
+from viewgen.fingerprint import file_hash
 from viewgen.generator import Supervision
-from viewgen.hashing import file_hash
-from viewgen.images import key_path, read_image
-from viewgen.neighbours import ExactSearch, IVFSearch
+from viewgen.keys import read_key
+from viewgen.nearest_neighbors import ExactSearch, IVFSearch
 from viewgen.seeding import generator_for
 
 
@@ -114,7 +114,7 @@ class RetrievalGenerator:
         if strength is not None:
             raise ValueError("retrieval takes no strength: leave it None, and choose how many neighbours")
         keys = self.partner_keys(condition, seeds)
-        return torch.stack([read_image(key_path(self.images, key), self.output_size) for key in keys])
+        return torch.stack([read_key(self.images, key, self.output_size) for key in keys])
 
     def partner_keys(self, condition: Int[Tensor, "B K"], seeds: Sequence[int]) -> list[str]:
         """The key of the image that each view is.

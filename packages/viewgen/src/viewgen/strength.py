@@ -196,7 +196,7 @@ def _check_finite(levels: tuple[float, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class GivenStrength:
+class PerImageStrength:
     """Each image's own.
 
     Attributes:
@@ -221,8 +221,8 @@ class GivenStrength:
         return {"law": "given", "hash": blake2b(listed.encode(), digest_size=16).hexdigest()}
 
 
-def strength_law(strength: float | Mapping[str, float] | Strength | None) -> Strength | None:
+def as_strength(strength: float | Mapping[str, float] | Strength | None) -> Strength | None:
     """The law of a number for all images, or of a number for each."""
     if isinstance(strength, Mapping):
-        return GivenStrength(strength)
+        return PerImageStrength(strength)
     return ConstantStrength(float(strength)) if isinstance(strength, int | float) else strength

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from viewgen.maskgit import (
     DecodingNoise,
+    center_mask,
     decode,
     decode_with,
     draw_noise,
     load_transformer,
     masked_counts,
-    ring_kept,
 )
 
 # final tokens of parallel_decode.decode, google-research/maskgit@1db2359, with jax.random.categorical replaced by the
@@ -116,7 +116,7 @@ def test_decoding_equals_a_slow_reference(seed, steps, unknown, temperature):
 
 
 def test_masked_counts_of_gencl():
-    mask = ring_kept(16)[None]
+    mask = center_mask(16)[None]
     assert int(mask.sum()) == 196
     predictor = Recorder(torch.zeros(1, 256, 5))
     decode(predictor, torch.zeros(1, 257, dtype=torch.long), mask, seeds=[3])
@@ -125,7 +125,7 @@ def test_masked_counts_of_gencl():
 
 
 def test_later_starts_take_the_end_of_the_schedule():
-    mask = ring_kept(16)[None]
+    mask = center_mask(16)[None]
     predictor = Recorder(torch.zeros(1, 256, 5))
     decode(predictor, torch.zeros(1, 257, dtype=torch.long), mask, seeds=[3], start=2)
     assert [count for (count,) in predictor.seen] == [196, 181, 169, 155, 138, 119, 98, 75, 50, 25]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genviews_core.backbones import backbone_hash
 from viewgen.maskgit import load_mage, load_predictor, load_tokenizer, load_transformer, save
-from viewgen.maskgit.flax_file import read_flax
+from viewgen.maskgit.weights_file import read_flax
 
 ONE = msgpack.ExtType(1, msgpack.packb(((1,), "float32", b"1234")))
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from viewgen.encoder import ImageEncoder
 from viewgen.generator import Generator
-from viewgen.maskgit import MaskGITGenerator, MaskRule, composite, load_tokenizer, load_transformer, ring_kept, save
+from viewgen.maskgit import MaskGITGenerator, MaskRule, center_mask, composite, load_tokenizer, load_transformer, save
 
 # ImageNet_class_conditional_generator.composite_outputs, google-research/maskgit@1db2359, on the closed formula of
 # conftest.py: values [0, 8:80:9, 40, 1] of the result
@@ -72,12 +72,12 @@ def test_strength_is_each_views_masked_share(make, images):
     condition, shares = generator.condition(images), [0.25, 0.5625, 1.0]
     views = generator.generate(condition, seeds=[1, 2, 3], strength=torch.tensor(shares))
     for place, share in enumerate(shares):
-        alone = make(masked_share=share).generate(condition[place : place + 1], seeds=[place + 1])
+        alone = make(masked_fraction=share).generate(condition[place : place + 1], seeds=[place + 1])
         assert torch.equal(views[place : place + 1], alone)
 
 
 def test_masks_paint_what_they_say():
-    ring = ring_kept(16).view(16, 16)
+    ring = center_mask(16).view(16, 16)
     assert ring[1:15, 1:15].all()
     assert int(ring.sum()) == 196
     anywhere = [MaskRule(kind="square", grid=16, share=0.25).draw(seed).view(16, 16) for seed in range(40)]
@@ -116,7 +116,7 @@ def test_a_picture_is_a_mask(make, images, tmp_path):
 def test_composite_is_the_official_one(formula):
     source = torch.from_numpy(formula(3000, (1, 256, 256, 3), 0.5, 0.5)).permute(0, 3, 1, 2)
     painted = torch.from_numpy(formula(3001, (1, 256, 256, 3), 0.6, 0.5)).permute(0, 3, 1, 2)
-    mask = ring_kept(16).clone().view(16, 16)
+    mask = center_mask(16).clone().view(16, 16)
     mask[3:6, :9] = False
     result = composite(painted, source, mask.view(1, -1))
     assert np.abs(result[0, 1, 8:80:9, 40].numpy() - OFFICIAL_COMPOSITE).max() < 1e-4
@@ -238,8 +238,8 @@ def test_half_precision_paints_the_same_mask(make, images):
         ({"class_id": 5}, r"class_id must be in 0\.\.4, not 5"),
         ({"class_id": -1}, r"class_id must be in 0\.\.4, not -1"),
         ({"mask": "file"}, "mask_file belong together"),
-        ({"masked_share": 1.5}, "masked_share is a share"),
-        ({"masked_share": float("nan")}, "masked_share is a share"),
+        ({"masked_fraction": 1.5}, "masked_fraction is a share"),
+        ({"masked_fraction": float("nan")}, "masked_fraction is a share"),
         ({"group": 0}, "group is a number of images"),
         ({"start": 12}, "start must be in"),
         ({"steps": 0}, "start must be in"),

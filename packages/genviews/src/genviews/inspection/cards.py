@@ -13,7 +13,7 @@ import viewgen
 from genviews.inspection.manifest_stats import strength_unit
 from genviews.inspection.pictures import map_picture, thumbnail
 from genviews.inspection.scoring import Score
-from viewgen.images import key_path
+from viewgen.keys import key_path
 from viewgen.manifest import Row, view_path
 
 Pair = tuple[Row, Score | None]

@@ -120,7 +120,7 @@ def open_scorer(options: Inspect) -> Scorer | None:
     known = pca.fitted_on
     if known is None:
         raise ValueError(f"{options.pca} does not say which encoder it was fitted on: make it with `pairquality fit`")
-    device = sslzoo.init_distributed({}, options.device).device
+    device = sslzoo.start_worker({}, options.device).device
     encoder = pairquality.load_encoder(
         options.encoder or known.encoder,
         size=options.size or known.size,
@@ -128,7 +128,7 @@ def open_scorer(options: Inspect) -> Scorer | None:
         std=known.std,
         device=device,
     )
-    pca.require(encoder)
+    pca.validate_encoder(encoder)
     return Scorer(encoder=encoder, pca=pca, device=str(device), batch_size=options.batch_size, workers=options.workers)
 
 

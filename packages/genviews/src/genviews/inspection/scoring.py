@@ -17,7 +17,7 @@ from torch import Tensor
 
 import pairquality
 import viewgen
-from viewgen.images import key_path
+from viewgen.keys import key_path
 from viewgen.manifest import Row, view_path
 
 Progress = Callable[[int, int], None]

@@ -19,7 +19,7 @@ from torch import Tensor
 import sslzoo
 from genviews.recipes import Recipe
 from pairquality import ForegroundPCA, load_encoder, pair_weights
-from pairquality.scorers import DistilledScorer, ExactScorer, PairScorer, SelfScorer, load_distilled
+from pairquality.scorers import DistilledScorer, ExactScorer, OnlineScorer, PairScorer, load_distilled
 from sslzoo.methods import Method
 
 BINS = 10
@@ -37,7 +37,7 @@ class Scoring:
     """For distilled: what `pairquality distill` wrote."""
 
 
-def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.DistContext) -> PairWeigher | None:
+def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.Worker) -> PairWeigher | None:
     """What the recipe asks for; None for equal weights.
 
     Raises:
@@ -48,17 +48,17 @@ def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzo
     group = dist.group.WORLD if worker.world_size > 1 else None
     if recipe.quality == "self":
         try:
-            tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)
+            tap = sslzoo.PairTap(method, recipe.quality_layer)
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
-        scorer = SelfScorer(every=recipe.quality_every, group=group)
+        scorer = OnlineScorer(every=recipe.quality_every, group=group)
         return PairWeigher(scorer, recipe.gamma, record={}, tap=tap, group=group)
     opened = _open_exact if recipe.quality == "exact" else _open_distilled
     scorer, record = opened(recipe, scoring, worker)
     return PairWeigher(scorer, recipe.gamma, record=record, group=group)
 
 
-def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) -> tuple[ExactScorer, dict[str, str]]:
+def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[ExactScorer, dict[str, str]]:
     if scoring.pca is None:
         raise ValueError("--quality exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`")
     pca = ForegroundPCA.load(scoring.pca)
@@ -77,9 +77,7 @@ def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) ->
     return scorer, {"encoder": encoder.hash, "pca": pca.hash}
 
 
-def _open_distilled(
-    recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext
-) -> tuple[DistilledScorer, dict[str, str]]:
+def _open_distilled(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[DistilledScorer, dict[str, str]]:
     if scoring.scorer is None:
         raise ValueError("--quality distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
     options = {"autocast": _precision(recipe), "device": worker.device}
@@ -120,7 +118,7 @@ class PairWeigher:
         gamma: float,
         *,
         record: dict[str, str],
-        tap: sslzoo.PairFeatureHook | None = None,
+        tap: sslzoo.PairTap | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         assert scorer.needs_maps == (tap is not None)
@@ -132,7 +130,7 @@ class PairWeigher:
             self.tap.clear()
 
         def weigh() -> Tensor:
-            maps = None if self.tap is None else self.tap.pop()
+            maps = None if self.tap is None else self.tap.take()
             self.quality = self.scorer(views[0], views[1], maps).quality
             self.weights = pair_weights(self.quality, self.gamma, group=self.group)
             return self.weights

@@ -1,22 +1,8 @@
-"""Scoring the pairs of a training step: exactly, by the network in training, or by a small distilled network."""
+"""Scoring the pairs of a training step: exactly, by the network in training, or by a small distilled network.
 
-from pairquality.scorers.distillation import distill
-from pairquality.scorers.distilled import DistilledScorer, load_distilled
-from pairquality.scorers.exact import ExactScorer
-from pairquality.scorers.rank_correlation import rank_correlation
-from pairquality.scorers.recipe import Distillation
-from pairquality.scorers.scorer import PairScorer
-from pairquality.scorers.self_scorer import SelfScorer
-from pairquality.scorers.streaming_pca import StreamingPCA
+Names are imported when they are used, so that the command line and the configurations do not import torch.
+"""
 
-__all__ = [
-    "Distillation",
-    "DistilledScorer",
-    "ExactScorer",
-    "PairScorer",
-    "SelfScorer",
-    "StreamingPCA",
-    "distill",
-    "load_distilled",
-    "rank_correlation",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

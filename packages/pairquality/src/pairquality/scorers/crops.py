@@ -14,7 +14,7 @@ from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 MakeViews = Callable[[UInt8[Tensor, "b 3 S S"], torch.Generator], Float[Tensor, "b 3 s s"]]
 """Augmented views in [0, 1] of images, drawn from a generator on the CPU."""
 
-GREY = (0.299, 0.587, 0.114)
+GRAY = (0.299, 0.587, 0.114)
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -25,9 +25,9 @@ def crops(
     size: int,
     scale: tuple[float, float] = (0.2, 1.0),
 ) -> Float[Tensor, "b 3 {size} {size}"]:
-    """Random resized crop, flip, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), grey (p 0.2) and blur (p 0.5), in [0, 1].
+    """Random resized crop, flip, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), gray (p 0.2) and blur (p 0.5), in [0, 1].
 
-    The list of https://arxiv.org/abs/2403.12003. A colour jitter is one affine map of the colours, hue a rotation in
+    The list of https://arxiv.org/abs/2403.12003. A color jitter is one affine map of the colors, hue a rotation in
     YIQ, so that a batch is jittered at once; the crop is bilinear.
 
     Args:
@@ -69,22 +69,22 @@ def _jittered(views: Tensor, generator: torch.Generator) -> Tensor:
     brightness, contrast, saturation = (each.where(~plain, 1.0) for each in (brightness, contrast, saturation))
     saturation = saturation.where(torch.rand(count, generator=generator) >= 0.2, 0.0)
     matrix = _colours(brightness * contrast, saturation, angle.where(~plain, 0.0)).to(views.device)
-    grey = torch.einsum("c,bchw->b", views.new_tensor(GREY), views) / views[0, 0].numel()
-    shift = (brightness * (1 - contrast)).to(views.device) * grey
+    gray = torch.einsum("c,bchw->b", views.new_tensor(GRAY), views) / views[0, 0].numel()
+    shift = (brightness * (1 - contrast)).to(views.device) * gray
     return (torch.einsum("bcd,bdhw->bchw", matrix, views) + shift[:, None, None, None]).clamp(0, 1)
 
 
 def _colours(gain: Tensor, saturation: Tensor, angle: Tensor) -> Float[Tensor, "b 3 3"]:
-    """Gain times (turn of the hue, then a mix with grey)."""
+    """Gain times (turn of the hue, then a mix with gray)."""
     to_yiq = torch.tensor(YIQ)
     turn = torch.zeros(len(gain), 3, 3)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 2, 1], turn[:, 1, 2] = angle.sin(), -angle.sin()
     hue = to_yiq.inverse() @ turn @ to_yiq
-    grey = torch.tensor(GREY).expand(3, 3)
+    gray = torch.tensor(GRAY).expand(3, 3)
     share = saturation[:, None, None]
-    return gain[:, None, None] * (share * hue + (1 - share) * (grey @ hue))
+    return gain[:, None, None] * (share * hue + (1 - share) * (gray @ hue))
 
 
 def _blurred(views: Tensor, generator: torch.Generator) -> Tensor:

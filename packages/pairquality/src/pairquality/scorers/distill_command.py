@@ -6,9 +6,9 @@ import torch
 
 from genviews_core.progress import progress_bar
 from pairquality.encoder import FeatureEncoder
-from pairquality.pca import ForegroundPCA
+from pairquality.foreground import ForegroundPCA
+from pairquality.scorers.distill_config import DistillConfig
 from pairquality.scorers.distillation import distill
-from pairquality.scorers.recipe import Distillation
 
 
 def run_distill(
@@ -16,7 +16,7 @@ def run_distill(
     out: Path,
     encoder: FeatureEncoder,
     pca: ForegroundPCA,
-    config: Distillation,
+    config: DistillConfig,
     *,
     workers: int = 4,
     device: str | torch.device = "cpu",

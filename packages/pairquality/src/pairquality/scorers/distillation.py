@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from genviews_core.files import check_writable
+from genviews_core.listing import iter_images
 from genviews_core.lock import lock_file
 from pairquality.encoder import FeatureEncoder
-from pairquality.fit_folder import Progress, choose_keys
-from pairquality.images import iter_images
-from pairquality.pca import ForegroundPCA
+from pairquality.fit import Progress
+from pairquality.foreground import ForegroundPCA
+from pairquality.images import choose_keys
 from pairquality.scorers.crops import MakeViews, crops
-from pairquality.scorers.distilled import About, read_about, save_distilled
-from pairquality.scorers.lessons import Folder, Teacher, stored_side
-from pairquality.scorers.recipe import Distillation
-from pairquality.scorers.student_training import StudentTraining
+from pairquality.scorers.distill_config import DistillConfig
+from pairquality.scorers.distillation_data import PairDataset, Teacher, decode_size
+from pairquality.scorers.distillation_trainer import DistillationTrainer
+from pairquality.scorers.distilled import ScorerMetadata, read_metadata, save_distilled
 
 
 def distill(
@@ -26,14 +27,14 @@ def distill(
     out: str | Path,
     encoder: FeatureEncoder,
     pca: ForegroundPCA,
-    config: Distillation | None = None,
+    config: DistillConfig | None = None,
     *,
     make_views: MakeViews | None = None,
     workers: int = 4,
     checkpoint_seconds: float = 30.0,
     on_progress: Progress | None = None,
     device: str | torch.device = "cpu",
-) -> About:
+) -> ScorerMetadata:
     """Train a scorer and write it; the same call goes on after a kill, on a CPU to the same bits.
 
     The network reproduces the tokens of the encoder within the subspace of its foreground and background vectors. It
@@ -55,8 +56,8 @@ def distill(
         ValueError: there are too few images, the file belongs to another run, the PCA belongs to another encoder, or
             the file cannot be written or another process is writing it.
     """
-    pca.require(encoder)
-    root, out, config = Path(images_root), Path(out), config or Distillation()
+    pca.validate_encoder(encoder)
+    root, out, config = Path(images_root), Path(out), config or DistillConfig()
     trained, held_out = _split(root, config)
     training = {**_plain(config), "keys": _digest(trained), "data": str(images_root)}
     if out.exists():
@@ -66,18 +67,18 @@ def distill(
             return _finished(out, encoder, pca, training)
         check_writable(out)
         teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))
-        at = {"root": root, "views": config.views, "side": stored_side(encoder.size), "workers": workers}
-        folders = [Folder(keys=keys, **at) for keys in (trained, held_out)]
-        run = StudentTraining(folders[0], teacher, config, config.student_side(encoder.size))
+        at = {"root": root, "views": config.views, "side": decode_size(encoder.size), "workers": workers}
+        folders = [PairDataset(keys=keys, **at) for keys in (trained, held_out)]
+        run = DistillationTrainer(folders[0], teacher, config, config.scorer_size(encoder.size))
         state = out.with_name(out.name + ".state")
         run.train(state, {**training, "encoder": encoder.hash, "pca": pca.hash}, checkpoint_seconds, on_progress)
-        about = About(
+        about = ScorerMetadata(
             encoder=encoder.name,
             encoder_hash=encoder.hash,
             pca_hash=pca.hash,
             size=run.side,
-            mean=encoder.normalisation[0],
-            std=encoder.normalisation[1],
+            mean=encoder.normalization[0],
+            std=encoder.normalization[1],
             grid=encoder.grid,
             widths=config.widths,
             depths=config.depths,
@@ -89,13 +90,13 @@ def distill(
     return about
 
 
-def _plain(config: Distillation) -> dict[str, Any]:
+def _plain(config: DistillConfig) -> dict[str, Any]:
     """As JSON gives it back."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {**plain, "views": None if config.views is None else str(config.views)}
 
 
-def _split(root: Path, config: Distillation) -> tuple[list[str], list[str]]:
+def _split(root: Path, config: DistillConfig) -> tuple[list[str], list[str]]:
     chosen = choose_keys(iter_images(root), config.count + config.held_out, config.seed)
     held_out = choose_keys(iter(chosen), min(config.held_out, len(chosen) // 10), config.seed + 1)
     trained = sorted(set(chosen) - set(held_out))
@@ -108,8 +109,8 @@ def _digest(keys: list[str]) -> str:
     return blake2b("\n".join(keys).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
-def _finished(out: Path, encoder: FeatureEncoder, pca: ForegroundPCA, training: dict[str, Any]) -> About:
-    about = read_about(out)
+def _finished(out: Path, encoder: FeatureEncoder, pca: ForegroundPCA, training: dict[str, Any]) -> ScorerMetadata:
+    about = read_metadata(out)
     same = all(about.training.get(name) == value for name, value in training.items() if name != "data")
     if (about.encoder_hash, about.pca_hash) != (encoder.hash, pca.hash) or not same:
         raise ValueError(

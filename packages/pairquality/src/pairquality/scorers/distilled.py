@@ -1,10 +1,10 @@
-"""Scores by a small network that reproduces a frozen encoder's, and its file.
+"""A small network that reproduces a frozen encoder's scores, and its file.
 
-Shapes: b pairs, h x w pixels of a view, s the side of the network's images.
+Shapes: b pairs (or images), h x w pixels of a view, s the size of the network's images, k channels of its map.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,34 +13,107 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, relu
 
 from genviews_core.tensor_files import save_tensors
-from pairquality.encoder import FeatureEncoder, Triple, denormalise
-from pairquality.pca import ForegroundPCA
+from pairquality.encoder import FeatureEncoder, Triple, denormalize
+from pairquality.foreground import ForegroundPCA
 from pairquality.score import PairScores
 from pairquality.scorers.scorer import Maps, Stateless, score_tokens
-from pairquality.scorers.student import Student
+
+WIDTHS = (32, 96, 192, 384)
+
+
+class ScorerNet(nn.Module):
+    """Images to a small map, to which every stage adds what it sees.
+
+    Each stage halves the resolution, then come its residual blocks. With the default widths and depths 0.48 billion
+    multiply-adds at 112 px, a twenty-fifth of those of ResNet-50's training step on a view of 224 px.
+
+    Args:
+        out: k.
+        grid: rows and columns of the map.
+        widths: channels of each stage.
+        depths: residual blocks of each stage; one in each but the first if left out.
+    """
+
+    def __init__(
+        self, out: int, grid: tuple[int, int], widths: Sequence[int] = WIDTHS, depths: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        depths = depths or (0, *(1 for _ in widths[1:]))
+        if len(depths) != len(widths):
+            raise ValueError(f"{len(depths)} depths for {len(widths)} widths: give one for each stage.")
+        stages: list[nn.Module] = []
+        for wide_in, width, depth in zip((3, *widths), widths, depths, strict=False):
+            halved = _Normed(wide_in, width, 2, kernel=4 if not stages else 3)
+            stages.append(nn.Sequential(halved, *(_Block(width) for _ in range(depth))))
+        self.stages = nn.ModuleList(stages)
+        self.heads = nn.ModuleList(nn.Conv2d(width, out, 1) for width in widths)
+
+    def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b k rows columns"]:
+        """The map."""
+        maps, total = images, None
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            maps = stage(maps)
+            found = _resized(head, maps, self.grid)
+            total = found if total is None else total + found
+        assert total is not None
+        return total
+
+
+def _resized(head: nn.Module, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The head's map on the grid; the head itself looks at the smaller of the two."""
+    if maps.shape[-1] < grid[1]:
+        return interpolate(head(maps), grid, mode="bilinear")
+    return head(adaptive_avg_pool2d(maps, grid))
+
+
+class _Normed(nn.Module):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, wide_in: int, wide_out: int, stride: int = 1, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(wide_in, wide_out, kernel, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(wide_out)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return relu(self.norm(self.conv(maps)), inplace=True)
+
+
+class _Block(nn.Module):
+    """Two convolutions around a shortcut; it begins as the shortcut alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _Normed(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return relu(maps + self.norm(self.second(self.first(maps))))
+
 
 METADATA = ("distilled_scorer", "hash")
 DIRECTION = "pca.direction"
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class ScorerMetadata:
     """What a distilled scorer is.
 
     Attributes:
         encoder: name of the frozen encoder.
-        encoder_hash: of its weights and normalisation.
+        encoder_hash: of its weights and normalization.
         pca_hash: of the foreground PCA.
         size: side in pixels of the small network's images.
-        mean: their normalisation.
+        mean: their normalization.
         std: the same.
         grid: rows and columns of its map.
         widths: channels of its stages.
-        depths: their residual blocks, as Student takes them.
+        depths: their residual blocks, as ScorerNet takes them.
         training: how it was trained, and on what.
         rank_correlation: Spearman's, with the encoder's scores of held-out pairs: quality, foreground, background.
     """
@@ -74,9 +147,9 @@ class DistilledScorer(Stateless):
 
     def __init__(
         self,
-        student: Student,
+        student: ScorerNet,
         direction: Float[Tensor, " k"],
-        about: About,
+        about: ScorerMetadata,
         *,
         mean: Triple,
         std: Triple,
@@ -93,7 +166,7 @@ class DistilledScorer(Stateless):
     ) -> PairScores:
         """See PairScorer; `maps` are of no use here."""
         views = scaled_down(torch.cat([first, second]).float(), self.about.size)
-        return score_tokens(self.pca, *self.network(denormalise(views, self.mean, self.std)).chunk(2))
+        return score_tokens(self.pca, *self.network(denormalize(views, self.mean, self.std)).chunk(2))
 
     def to(self, device: str | torch.device) -> "DistilledScorer":
         """Moves there."""
@@ -113,10 +186,12 @@ def direction_pca(direction: Float[Tensor, " k"]) -> ForegroundPCA:
     """A PCA of which maps need the direction alone."""
     nan = float("nan")
     mean = torch.zeros_like(direction)
-    return ForegroundPCA(direction=direction, mean=mean, threshold=nan, margin=nan, centred=False, share_foreground=nan)
+    return ForegroundPCA(
+        direction=direction, mean=mean, threshold=nan, margin=nan, centered=False, share_foreground=nan
+    )
 
 
-def save_distilled(path: Path, student: Student, direction: Float[Tensor, " k"], about: About) -> None:
+def save_distilled(path: Path, student: ScorerNet, direction: Float[Tensor, " k"], about: ScorerMetadata) -> None:
     """Write a safetensors file atomically.
 
     Raises:
@@ -150,12 +225,12 @@ def load_distilled(
     """
     tensors, about = _read(Path(path))
     direction = tensors.pop(DIRECTION)
-    student = Student(len(direction), about.grid, about.widths, about.depths)
+    student = ScorerNet(len(direction), about.grid, about.widths, about.depths)
     student.load_state_dict(tensors)
     return DistilledScorer(student, direction, about, mean=mean, std=std, autocast=autocast).to(device)
 
 
-def read_about(path: str | Path) -> About:
+def read_metadata(path: str | Path) -> ScorerMetadata:
     """What the scorer of a file is.
 
     Raises:
@@ -164,7 +239,7 @@ def read_about(path: str | Path) -> About:
     return _read(Path(path))[1]
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], About]:
+def _read(path: Path) -> tuple[dict[str, Tensor], ScorerMetadata]:
     if not path.is_file():
         raise ValueError(f"No distilled scorer at {path}: give the path that `pairquality distill` wrote.")
     try:
@@ -177,7 +252,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], About]:
         raise ValueError(f"{path} was changed after it was saved: distil the scorer again.")
     found = json.loads(text)
     tuples = {name: tuple(found[name]) for name in ("mean", "std", "grid", "widths", "depths")}
-    return tensors, About(**{**found, **tuples})
+    return tensors, ScorerMetadata(**{**found, **tuples})
 
 
 def _hash(tensors: Mapping[str, Tensor], text: str) -> str:

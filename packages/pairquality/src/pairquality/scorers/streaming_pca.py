@@ -12,8 +12,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pairquality.fit import SMALL_MARGIN
-from pairquality.moments import token_rings
-from pairquality.pca import ForegroundPCA
+from pairquality.foreground import ForegroundPCA
+from pairquality.token_statistics import token_rings
 
 
 class StreamingPCA:
@@ -21,8 +21,8 @@ class StreamingPCA:
 
     The k-th update has rate max(1 - decay, 1 / k): a plain mean at first, later a memory of 1 / (1 - decay) updates.
     The component comes from a full decomposition once, afterwards from a few power iterations that start where it was,
-    which can never turn it round. It points from border to centre, as in `fit_pca`, and is turned again only where the
-    border rises above the centre by 0.1 standard deviations: early in training the rule may have had little to go by.
+    which can never turn it round. It points from border to center, as in `fit_pca`, and is turned again only where the
+    border rises above the center by 0.1 standard deviations: early in training the rule may have had little to go by.
 
     Args:
         decay: what an update leaves of the statistics.
@@ -53,13 +53,13 @@ class StreamingPCA:
         """Take some images' tokens into account.
 
         Raises:
-            ValueError: the map has no centre inside its border, or it holds NaN.
+            ValueError: the map has no center inside its border, or it holds NaN.
         """
-        centre, border = self._rings(tokens)
+        center, border = self._rings(tokens)
         if not self.updates:
             self._moments = _nothing(tokens)
         self.updates += 1
-        self._absorb(tokens.double(), centre | border)
+        self._absorb(tokens.double(), center | border)
         moments = self._moments
         if not moments["covariance"].isfinite().all():
             raise ValueError("The feature maps hold NaN or infinite values: try a lower learning rate.")
@@ -69,7 +69,7 @@ class StreamingPCA:
         else:
             for _ in range(self.iterations):
                 direction = torch.nn.functional.normalize(moments["covariance"] @ direction, dim=0)
-        margin = self._margin(direction, centre, border)
+        margin = self._margin(direction, center, border)
         if margin < (0 if self.updates == 1 else -SMALL_MARGIN):
             direction, margin = -direction, -margin
         moments["direction"] = direction
@@ -87,14 +87,14 @@ class StreamingPCA:
             self._publish(state["margin"])
 
     def _rings(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Which places of the grid are centre, and which border."""
+        """Which places of the grid are center, and which border."""
         rings = token_rings(tokens.shape[1], None)
         skip = self.skip_border
         if skip is None:
             skip = int(int(rings.max()) >= 3)
         if not (rings > skip).any():
             side = math.isqrt(len(rings))
-            raise ValueError(f"A map of {side} x {side} tokens has no centre inside its border: take an earlier layer.")
+            raise ValueError(f"A map of {side} x {side} tokens has no center inside its border: take an earlier layer.")
         return (rings > skip).to(tokens.device), (rings == skip).to(tokens.device)
 
     def _absorb(self, tokens: Float64[Tensor, "n l d"], used: Tensor) -> None:
@@ -119,17 +119,17 @@ class StreamingPCA:
             parts = [part.view_as(old) for part, old in zip(flat.split(sizes), parts, strict=True)]
         return parts[0], parts[1], parts[2], parts[3]
 
-    def _margin(self, direction: Tensor, centre: Tensor, border: Tensor) -> float:
-        """How far the centre lies above the border, in standard deviations along the direction."""
+    def _margin(self, direction: Tensor, center: Tensor, border: Tensor) -> float:
+        """How far the center lies above the border, in standard deviations along the direction."""
         places = self._moments["places"]
-        difference = places[centre].mean(dim=0) - places[border].mean(dim=0)
+        difference = places[center].mean(dim=0) - places[border].mean(dim=0)
         variance = direction @ self._moments["covariance"] @ direction
         return float(difference @ direction / variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt())
 
     def _publish(self, margin: float) -> None:
         direction, mean = (self._moments[name].float() for name in ("direction", "mean"))
         self.pca = ForegroundPCA(
-            direction=direction, mean=mean, threshold=math.nan, margin=margin, centred=True, share_foreground=math.nan
+            direction=direction, mean=mean, threshold=math.nan, margin=margin, centered=True, share_foreground=math.nan
         )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genviews_core.backbones import backbone_hash
 
-FROM_FILES: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+LOCAL_SAFETENSORS: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 
 
@@ -46,7 +46,7 @@ class Autoencoder:
         name = json.loads(config.read_text())["_class_name"] if config.is_file() else "no config.json"
         if name not in AUTOENCODERS:
             raise ValueError(f"{folder} holds {name}: give the folder of a diffusers {' or '.join(AUTOENCODERS)}")
-        module = AUTOENCODERS[name].from_pretrained(folder, **FROM_FILES)
+        module = AUTOENCODERS[name].from_pretrained(folder, **LOCAL_SAFETENSORS)
         module.register_to_config(_name_or_path="")  # a copy of it should not say where it came from
         return cls(module, bf16=bf16)
 

@@ -65,13 +65,14 @@ class ELDMConfig(TrainingConfig):
         head_dim: channels of one attention head.
         cross_dim: length of the condition token.
         norm_groups: groups of the group normalisation.
-        in_time: also add a projection of the embedding to the time embedding, so that every residual block sees it.
+        add_to_time_embedding: also add a projection of the embedding to the time embedding, so that every residual
+            block sees it.
         prediction: what the network predicts: the noise, the velocity, or the clean image itself.
         beta_schedule: diffusers' name of the noise schedule.
         beta_start: first beta; "squaredcos_cap_v2" has no use for it.
         beta_end: last beta; "squaredcos_cap_v2" has no use for it.
         timesteps: length of the noise process.
-        timestep_law: how training draws from it: "uniform", or "logit_normal" to favour its middle.
+        timestep_sampling: how training draws from it: "uniform", or "logit_normal" to favour its middle.
         condition_dropout: probability that an image is learned without its condition.
     """
 
@@ -83,13 +84,13 @@ class ELDMConfig(TrainingConfig):
     head_dim: int = 32
     cross_dim: int = 512
     norm_groups: int = 32
-    in_time: bool = False
+    add_to_time_embedding: bool = False
     prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
     beta_start: float = 0.0015
     beta_end: float = 0.0195
     timesteps: int = 1000
-    timestep_law: Literal["uniform", "logit_normal"] = "uniform"
+    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"
     condition_dropout: float = 0.1
 
     def __post_init__(self) -> None:

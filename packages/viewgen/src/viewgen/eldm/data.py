@@ -1,6 +1,7 @@
-"""Training batches whose every draw depends on (seed, step, place in the batch) alone.
+"""Training batches whose random numbers depend only on (seed, step, index in the batch).
 
-Shapes: B images of this process's part of a batch, R the resolution in pixels, C, h, w the channels and sides of noise.
+Shapes: B images of this process's slice of a batch, R the resolution in pixels, C, h, w (or H, W) the channels and
+sides of the noise.
 """
 
 from collections import deque
@@ -11,26 +12,26 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from viewgen.eldm.config import TrainingConfig
-from viewgen.images import key_path, read_image
+from viewgen.eldm.config import ELDMConfig, TrainingConfig
+from viewgen.keys import read_key
 from viewgen.seeding import generator_for
 
 MEMORY_BYTES = 2 << 30  # a set that is smaller when decoded is kept in memory
 
 
-class EpochOrder:
-    """The images in the order of training: a new permutation for each pass over them."""
+class EpochPermutation:
+    """The order in which images are trained on: a new permutation every epoch."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
-    def __call__(self, place: int) -> int:
-        """The image at this place of the endless sequence of passes."""
-        epoch, offset = divmod(place, self.count)
+    def __call__(self, position: int) -> int:
+        """Return the row of the image at ``position`` in the sequence of all epochs."""
+        epoch, offset = divmod(position, self.count)
         if epoch != self._epoch:
             self._epoch, self._order = (
                 epoch,
@@ -40,46 +41,47 @@ class EpochOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One process's part of one step's batch.
+class RankSlice:
+    """One process's slice of one batch.
 
     Attributes:
-        step: the step.
-        places: in the whole batch.
-        rows: the image at each place.
+        step: training step.
+        indices: positions in the whole batch.
+        rows: row of the image at each position.
     """
 
     step: int
-    places: range
+    indices: range
     rows: list[int]
 
 
-def batch_parts(config: TrainingConfig, count: int, start: int, rank: int = 0, world: int = 1) -> Iterator[Part]:
-    """The parts of process ``rank`` of ``world``, from step ``start`` on, of batches from ``count`` images."""
-    order, share = EpochOrder(count, config.seed), config.batch_size // world
-    places = range(rank * share, (rank + 1) * share)
+def rank_slices(config: TrainingConfig, count: int, start: int, rank: int = 0, world: int = 1) -> Iterator[RankSlice]:
+    """Yield the slices of process ``rank`` of ``world``, from step ``start`` on, of batches from ``count`` images."""
+    order, size = EpochPermutation(count, config.seed), config.batch_size // world
+    indices = range(rank * size, (rank + 1) * size)
     for step in range(start, config.steps):
-        yield Part(step=step, places=places, rows=[order(step * config.batch_size + place) for place in places])
+        rows = [order(step * config.batch_size + index) for index in indices]
+        yield RankSlice(step=step, indices=indices, rows=rows)
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where the images of a training come from: their files, or what an autoencoder made of them."""
+    """Images by row: decoded files, or cached latents."""
 
     def read(self, row: int, mirrored: bool) -> Tensor:
-        """One image."""
+        """Return one image."""
         ...
 
 
 class TrainingImages:
-    """Decoded images by row: from memory for a small set, otherwise read again each time.
+    """Decoded images by row; a small set is kept in memory, a large one is decoded each time.
 
     Args:
-        root: their folder.
-        keys: which of them.
+        root: folder of the images.
+        keys: keys of the images.
         resolution: R.
-        workers: threads that read a set that is kept.
-        memory_bytes: the most a set may take to be kept.
+        workers: threads that read a small set into memory.
+        memory_bytes: size up to which a set is kept in memory.
     """
 
     def __init__(
@@ -92,21 +94,21 @@ class TrainingImages:
                 self._kept = torch.stack(list(pool.map(self._decode, range(len(keys)))))
 
     def read(self, row: int, mirrored: bool) -> UInt8[Tensor, "3 R R"]:
-        """One image."""
+        """Return one image."""
         image = self._decode(row) if self._kept is None else self._kept[row]
         return image.flip(2) if mirrored else image
 
     def _decode(self, row: int) -> UInt8[Tensor, "3 R R"]:
-        return read_image(key_path(self.root, self.keys[row]), self.resolution)
+        return read_key(self.root, self.keys[row], self.resolution)
 
 
 def read_ahead(
-    source: Source, wanted: Iterator[tuple[list[int], list[bool]]], *, workers: int = 4, ahead: int = 2
+    source: Source, requests: Iterator[tuple[list[int], list[bool]]], *, workers: int = 4, ahead: int = 2
 ) -> Iterator[Tensor]:
-    """The stacked images of each batch of (rows, which are mirrored), in order, read some batches ahead."""
+    """Yield the stacked images of each batch of (rows, whether each is mirrored), reading some batches ahead."""
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[list[Future]] = deque()
-        for rows, mirrored in wanted:
+        for rows, mirrored in requests:
             pending.append([pool.submit(source.read, *pair) for pair in zip(rows, mirrored, strict=True)])
             if len(pending) > ahead:
                 yield torch.stack([future.result() for future in pending.popleft()])
@@ -114,10 +116,52 @@ def read_ahead(
             yield torch.stack([future.result() for future in pending.popleft()])
 
 
-def draw_images(
-    part: Part, seed: int, shape: tuple[int, int, int]
+def draw_uniform_and_normal(
+    piece: RankSlice, seed: int, shape: tuple[int, int, int]
 ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B C h w"]]:
-    """Uniform numbers and standard normal noise for the places of a part, whichever process asks."""
-    generators = [generator_for(seed, "sample", part.step, place) for place in part.places]
+    """Return two uniform numbers and standard normal noise per image, independent of the number of processes."""
+    generators = [generator_for(seed, "sample", piece.step, index) for index in piece.indices]
     uniform = torch.stack([torch.rand(2, generator=generator) for generator in generators])
     return uniform, torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseDraws:
+    """The random numbers of a batch.
+
+    Attributes:
+        flip: whether each image is mirrored.
+        keep: whether each image keeps its condition.
+        timestep: timestep of the noise process.
+        noise: standard normal noise.
+    """
+
+    flip: Bool[Tensor, " B"]
+    keep: Bool[Tensor, " B"]
+    timestep: Int[Tensor, " B"]
+    noise: Float[Tensor, "B C H W"]
+
+
+def draw_noise(piece: RankSlice, config: ELDMConfig, shape: tuple[int, int, int]) -> NoiseDraws:
+    """Draw the random numbers of one process's slice of a batch, independent of the number of processes.
+
+    The timesteps of a batch are evenly spread from a common random offset, which lowers the variance of the loss
+    (https://arxiv.org/abs/2107.00630, appendix I). Logit-normal sampling applies the logistic function to a standard
+    normal (https://arxiv.org/abs/2403.03206, section 3.1).
+
+    Args:
+        piece: step and indices.
+        config: training configuration.
+        shape: (C, H, W) of the noise.
+    """
+    offset = torch.rand((), generator=generator_for(config.seed, "timestep", piece.step), dtype=torch.float64)
+    spread = (offset + torch.tensor(list(piece.indices), dtype=torch.float64) / config.batch_size) % 1
+    if config.timestep_sampling == "logit_normal":
+        spread = torch.special.ndtri(spread).sigmoid()
+    uniform, noise = draw_uniform_and_normal(piece, config.seed, shape)
+    return NoiseDraws(
+        flip=(uniform[:, 0] < 0.5) & config.flip,
+        keep=uniform[:, 1] >= config.condition_dropout,
+        timestep=(spread * config.timesteps).long().clamp_max(config.timesteps - 1),
+        noise=noise,
+    )

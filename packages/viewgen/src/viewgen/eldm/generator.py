@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from viewgen.eldm.model import folder_hash, load_model
-from viewgen.eldm.sample import Sampler, edit, initial_noise, make_sampler, sample
+from viewgen.eldm.sampling import Sampler, edit, initial_noise, make_sampler, sample
 from viewgen.encoder import ImageEncoder, load_encoder
 
 DEFAULT_STRENGTH = 0.6
@@ -128,7 +128,7 @@ class ELDMGenerator:
             raise ValueError(f"this E-LDM takes {parts}, got conditions of length {condition.shape[1]}")
         embeddings, sources = condition.to(self.device).split([dim, pixels], dim=1)
         noise = initial_noise(seeds, self.latent_shape).to(self.device)
-        standardized = self.denoiser.condition.standardise(embeddings)
+        standardized = self.denoiser.condition.standardize(embeddings)
         options = {"steps": self.steps, "guidance": self.guidance, "clip": self.autoencoder.module is None}
         if self.from_image:
             strength = self._validate_strength(strength, len(seeds))

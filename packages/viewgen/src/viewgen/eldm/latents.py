@@ -23,7 +23,7 @@ from torch import Tensor
 from genviews_core.files import atomic_write, make_folder, write_json
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.data import TrainingImages, read_ahead
-from viewgen.hashing import keys_hash
+from viewgen.fingerprint import keys_hash
 
 SHARD_ROWS = 4096  # of 4 x 32 x 32 and mirrored: 64 MiB
 BATCH = 32  # fixed, so that a shard's bytes do not depend on who made it

@@ -19,16 +19,16 @@ from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
 from genviews_core.files import write_json, writing
 from genviews_core.tensor_files import save_tensors
-from viewgen.eldm.autoencoder import FROM_FILES, Autoencoder
+from viewgen.eldm.autoencoder import LOCAL_SAFETENSORS, Autoencoder
 from viewgen.eldm.config import ELDMConfig
-from viewgen.hashing import files_hash
+from viewgen.fingerprint import files_hash
 
 
 class Condition(nn.Module):
-    """An embedding, standardised, becomes the single cross-attention token.
+    """An embedding, standardized, becomes the single cross-attention token.
 
     ``token = Linear((e / |e| - mean) / std)``, with the mean and standard deviation of the training set's normalised
-    embeddings per dimension. No condition is the zero vector in place of the standardised embedding.
+    embeddings per dimension. No condition is the zero vector in place of the standardized embedding.
     """
 
     mean: Tensor
@@ -40,32 +40,32 @@ class Condition(nn.Module):
         self.register_buffer("std", torch.ones(dim))
         self.token = nn.Linear(dim, cross_dim)
 
-    def standardise(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def standardize(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """Raw embeddings of the encoder to what ``forward`` takes."""
         return (normalize(embeddings.float(), dim=1) - self.mean.float()) / self.std.float()
 
-    def forward(self, standardised: Float[Tensor, "B D"]) -> Float[Tensor, "B 1 E"]:
+    def forward(self, standardized: Float[Tensor, "B D"]) -> Float[Tensor, "B 1 E"]:
         """The token of each image."""
-        return self.token(standardised.to(self.token.weight.dtype)).unsqueeze(1)
+        return self.token(standardized.to(self.token.weight.dtype)).unsqueeze(1)
 
 
 class Denoiser(nn.Module):
-    """UNet and condition together: noisy images, timesteps and standardised embeddings to the prediction."""
+    """UNet and condition together: noisy images, timesteps and standardized embeddings to the prediction."""
 
     def __init__(self, unet: UNet2DConditionModel, condition: Condition, patch: int) -> None:
         super().__init__()
         self.unet: Any = unet
         self.condition, self.patch = condition, patch
-        self.in_time = unet.config["class_embed_type"] is not None
+        self.add_to_time_embedding = unet.config["class_embed_type"] is not None
 
     def forward(
-        self, noisy: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], standardised: Float[Tensor, "B D"]
+        self, noisy: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], standardized: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B C H W"]:
         """The predicted noise or velocity, float32."""
         dtype = self.condition.token.weight.dtype
         folded = pixel_unshuffle(noisy.to(dtype), self.patch).contiguous(memory_format=torch.channels_last)
-        labels = standardised.to(dtype) if self.in_time else None
-        tokens = self.condition(standardised)
+        labels = standardized.to(dtype) if self.add_to_time_embedding else None
+        tokens = self.condition(standardized)
         predicted = self.unet(folded, timesteps, tokens, class_labels=labels).sample
         return pixel_shuffle(predicted.float(), self.patch)
 
@@ -96,8 +96,8 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
             attention_head_dim=heads,  # diffusers' name for the number of heads
             cross_attention_dim=config.cross_dim,
             norm_num_groups=config.norm_groups,
-            class_embed_type="simple_projection" if config.in_time else None,
-            projection_class_embeddings_input_dim=dim if config.in_time else None,
+            class_embed_type="simple_projection" if config.add_to_time_embedding else None,
+            projection_class_embeddings_input_dim=dim if config.add_to_time_embedding else None,
         )
         return Denoiser(unet, Condition(dim, config.cross_dim), config.patch)
 
@@ -189,7 +189,7 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
         )
     index = json.loads((folder / "model_index.json").read_text())
     encoder = json.loads((folder / "condition" / "config.json").read_text())
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **FROM_FILES)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **LOCAL_SAFETENSORS)
     condition = Condition(encoder["dim"], unet.config["cross_attention_dim"])
     condition.load_state_dict(load_file(folder / "condition" / "model.safetensors"))
     condition.token.to(dtype=dtype)

@@ -53,10 +53,10 @@ def _laptop_32() -> ELDMConfig:
         layers_per_block=1,
         cross_dim=128,
         norm_groups=16,
-        in_time=True,
+        add_to_time_embedding=True,
         prediction="sample",
         beta_schedule="squaredcos_cap_v2",
-        timestep_law="logit_normal",
+        timestep_sampling="logit_normal",
         steps=1000,
         batch_size=32,
         learning_rate=1e-3,
@@ -75,7 +75,7 @@ def _gpu_32() -> ELDMConfig:
         attention=(False, True, True, False),
         head_dim=64,
         cross_dim=256,
-        in_time=True,
+        add_to_time_embedding=True,
         prediction="v_prediction",
         beta_schedule="squaredcos_cap_v2",
         steps=100_000,
@@ -89,7 +89,7 @@ def _gpu_32() -> ELDMConfig:
 
 def _latent_64() -> ELDMConfig:
     return replace(
-        _laptop_32(), resolution=64, latents=True, patch=2, prediction="v_prediction", timestep_law="uniform"
+        _laptop_32(), resolution=64, latents=True, patch=2, prediction="v_prediction", timestep_sampling="uniform"
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, normalize
 from torch.special import ndtr, ndtri
 
 from genviews_core.backbones import backbone_hash
-from viewgen.hashing import file_hash
+from viewgen.fingerprint import file_hash
 from viewgen.icgan.checkpoint import find_weights, load_icgan
 from viewgen.icgan.features import FeatureExtractor
 from viewgen.seeding import generator_for

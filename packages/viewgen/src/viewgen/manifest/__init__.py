@@ -1,9 +1,8 @@
 """The manifest of a run: one row per view in journals, merged into one Parquet file and verified against the files."""
 
-from viewgen.manifest.fold import fold_journals
 from viewgen.manifest.journal import Journal
-from viewgen.manifest.schema import SCHEMA, Row
-from viewgen.manifest.table import Manifest, open_manifest, view_path
+from viewgen.manifest.merge import merge_journals
+from viewgen.manifest.table import SCHEMA, Manifest, Row, open_manifest, view_path
 from viewgen.manifest.verify import VerifyReport, verify_views
 
 __all__ = [
@@ -12,7 +11,7 @@ __all__ = [
     "Manifest",
     "Row",
     "VerifyReport",
-    "fold_journals",
+    "merge_journals",
     "open_manifest",
     "verify_views",
     "view_path",

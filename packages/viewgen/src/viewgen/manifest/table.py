@@ -1,17 +1,117 @@
-"""Read the manifest of a folder of views in parts, and validate it as untrusted input."""
+"""The columns of a manifest, the parsing of rows, and reading ``manifest.parquet`` as untrusted input."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
 import pyarrow.parquet as pq
 
-from genviews_core.keys import path_inside
-from viewgen.images import UnreadableImage
-from viewgen.manifest.rows import path_outside
-from viewgen.manifest.schema import SCHEMA
+from genviews_core.images import UnreadableImage
+from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, path_inside
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("generator", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_hash", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("strength", pa.float64()),
+        pa.field("foreground_ratio", pa.float64()),
+        pa.field("partner_key", pa.string()),
+        pa.field("alpha", pa.float64()),
+        pa.field("supervision", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+PATHS = ("key", "path", "partner_key")  # columns that name files, each inside its folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One view. ``seed`` is the view's own; ``path`` is relative to the views' root; see ``SCHEMA`` for the types."""
+
+    key: str
+    k: int
+    path: str
+    generator: str
+    model: str
+    model_hash: str
+    seed: int
+    strength: float | None
+    foreground_ratio: float | None
+    partner_key: str | None
+    alpha: float | None
+    supervision: str
+    licence: str
+    width: int
+    height: int
+    sha256: str
+
+
+NOT_A_ROW = "expected the JSON object of a view"
+
+
+def parse_rows(lines: bytes, columns: Sequence[str]) -> pa.Table | None:
+    """Return the rows of complete lines, or None if a line is invalid."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    try:
+        table = pyarrow.json.read_json(BytesIO(lines), pyarrow.json.ReadOptions(block_size=len(lines)), options)
+        table = table.cast(schema)
+    except pa.ArrowException:
+        return None
+    if any(table[field.name].null_count for field in schema if not field.nullable):
+        return None
+    return None if path_outside(table) else table
+
+
+def path_outside(table: pa.Table) -> tuple[str, str] | None:
+    """Return column and value of a path in the table that could leave its folder, or None."""
+    pattern = pc.MatchSubstringOptions(OUTSIDE_PATTERN)
+    for name in [name for name in PATHS if name in table.column_names]:
+        mask = pc.call_function("match_substring_regex", [table[name]], pattern)
+        if outside := table[name].filter(mask)[:1].to_pylist():
+            return name, outside[0]
+    return None
+
+
+def parse_row(line: bytes) -> dict[str, Any] | str:
+    """Return the row of one line, or the reason why the line is invalid."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return NOT_A_ROW
+    if not isinstance(row, dict):
+        return NOT_A_ROW
+    for field in SCHEMA:
+        value = row.get(field.name)
+        if not (field.nullable if value is None else _fits(value, field.type)):
+            return f"expected {field.name} of type {field.type}, got {json.dumps(value)[:60]}"
+    outside = [name for name in PATHS if row.get(name) is not None and leaves_folder(row[name])]
+    if outside:
+        return f"expected {outside[0]} to be a path inside its folder, got {row[outside[0]]!r}"
+    return {name: row.get(name) for name in SCHEMA.names}
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    if pa.types.is_string(kind):
+        return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if pa.types.is_floating(kind):
+        return type(value) in (int, float)
+    return type(value) is int and -(2 ** (kind.bit_width - 1)) <= value < 2 ** (kind.bit_width - 1)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from genviews_core.files import writing
 from genviews_core.keys import path_inside
 from genviews_core.lock import lock_file
-from viewgen.manifest.fold import fold_journals, sorted_rows
+from viewgen.keys import BLOCK, HashedPathSet
 from viewgen.manifest.journal import journal_lines, journal_paths, recorded_paths
-from viewgen.manifest.rows import parse_row
-from viewgen.path_set import BLOCK, PathSet
+from viewgen.manifest.merge import merge_journals, sorted_rows
+from viewgen.manifest.table import parse_row
 
 VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
 
@@ -67,7 +67,7 @@ def verify_views(
 
 
 def _verify(root: Path, repair: bool, check_bytes: bool) -> VerifyReport:
-    files = PathSet(view_files(root))
+    files = HashedPathSet(view_files(root))
     views, without_file, damaged, broken = 0, [], [], list[str]()
     for table in sorted_rows(root, broken):
         paths = table.column("path").to_pylist()
@@ -80,7 +80,7 @@ def _verify(root: Path, repair: bool, check_bytes: bool) -> VerifyReport:
     report = VerifyReport(
         views=views,
         rows_without_file=sorted(without_file),
-        files_without_row=_named(files - PathSet(recorded_paths(root, [])), root),
+        files_without_row=_named(files - HashedPathSet(recorded_paths(root, [])), root),
         damaged=sorted(damaged),
         broken_lines=broken,
     )
@@ -99,7 +99,7 @@ def view_files(views_root: Path) -> Iterator[str]:
                 yield name if prefix == "." else f"{prefix}/{name}"
 
 
-def _named(some: PathSet, root: Path) -> list[str]:
+def _named(some: HashedPathSet, root: Path) -> list[str]:
     """The sorted paths of some of the files, of which a set keeps the hashes only."""
     walk, found = view_files(root), []
     while some and (block := list(islice(walk, BLOCK))):
@@ -110,7 +110,7 @@ def _named(some: PathSet, root: Path) -> list[str]:
 def _repair(root: Path, report: VerifyReport) -> None:
     for path in (*report.files_without_row, *report.damaged):
         (root / path).unlink()
-    gone = PathSet([*report.rows_without_file, *report.damaged])
+    gone = HashedPathSet([*report.rows_without_file, *report.damaged])
     for journal in journal_paths(root):
         kept = journal.with_suffix(".tmp")
         lines = journal_lines(journal)
@@ -120,7 +120,7 @@ def _repair(root: Path, report: VerifyReport) -> None:
                 dropped = gone.holds([row["path"] for _, row in rows])
                 file.writelines(line for (line, _), drop in zip(rows, dropped, strict=True) if not drop)
         kept.replace(journal)
-    fold_journals(root)
+    merge_journals(root)
 
 
 def _sha256(root: Path, path: str) -> str | None:

@@ -10,11 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from viewgen.maskgit.flax_names import tokenizer_from_flax, transformer_from_flax
-from viewgen.maskgit.mage import HEADS, MageSizes, MageTransformer
-from viewgen.maskgit.taming_names import tokenizer_from_taming
+from viewgen.maskgit.key_mapping import tokenizer_from_flax, tokenizer_from_taming, transformer_from_flax
 from viewgen.maskgit.tokenizer import Tokenizer, TokenizerSizes
-from viewgen.maskgit.transformer import Transformer, TransformerSizes
+from viewgen.maskgit.transformers import HEADS, MageSizes, MageTransformer, Transformer, TransformerSizes
 from viewgen.maskgit.weights_file import State, read_weights, write_weights
 
 PathLike = str | os.PathLike[str]

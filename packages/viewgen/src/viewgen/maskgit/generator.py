@@ -16,10 +16,10 @@ from torch import Tensor
 from genviews_core.backbones import backbone_hash
 from viewgen.generator import Supervision
 from viewgen.maskgit.checkpoint import load_predictor, load_tokenizer
-from viewgen.maskgit.composite import composite as compose
 from viewgen.maskgit.decoding import CHOICE_TEMPERATURE, STEPS, decode
-from viewgen.maskgit.labels import DRAWN_LATER, LabelSource, choose_labels
-from viewgen.maskgit.masks import GENCL_SHARE, MaskKind, MaskRule, mask_from_file
+from viewgen.maskgit.labels import SAMPLED_PER_VIEW, LabelSource, choose_labels
+from viewgen.maskgit.masks import GENCL_FRACTION, MaskKind, MaskRule, mask_from_file
+from viewgen.maskgit.masks import composite as compose
 from viewgen.seeding import generator_for
 
 PathLike = str | os.PathLike[str]
@@ -48,7 +48,7 @@ class MaskGITGenerator:
         mask: what is painted: "ring" all but a ring along the border (GenCL), "square" a square at a random place,
             "random" cells anywhere, "reverse_crop" the surroundings of the shrunk image, "file" mask_file.
         mask_file: a picture, white where it is to be painted; only with mask="file".
-        masked_share: share of the cells that is painted, when no strength is given; 196/256 is GenCL's. Squares take
+        masked_fraction: share of the cells that is painted, when no strength is given; 196/256 is GenCL's. Squares take
             the nearest whole side.
         steps: of the decoding schedule; GenCL and the official demo take 12.
         start: the first step taken; the official editing demo starts at 2 of 12, GenCL does not say.
@@ -78,7 +78,7 @@ class MaskGITGenerator:
         classifier: str | None = None,
         mask: MaskKind = "ring",
         mask_file: PathLike | None = None,
-        masked_share: float = GENCL_SHARE,
+        masked_fraction: float = GENCL_FRACTION,
         steps: int = STEPS,
         start: int = 0,
         choice_temperature: float = CHOICE_TEMPERATURE,
@@ -118,7 +118,7 @@ class MaskGITGenerator:
             device=self.device,
         )
         picture = None if mask_file is None else mask_from_file(mask_file, self.grid)
-        self.masks = MaskRule(kind=mask, grid=self.grid, share=masked_share, picture=picture)
+        self.masks = MaskRule(kind=mask, grid=self.grid, share=masked_fraction, picture=picture)
         if self.masks.takes_strength:
             self.strength_unit = "fraction masked"
         self.steps, self.start, self.choice_temperature = steps, start, choice_temperature
@@ -235,7 +235,7 @@ class MaskGITGenerator:
         whole = condition.cpu().long()
         label, codes = whole[:, 0], whole[:, 1 : 1 + cells]
         fits = (
-            (label >= DRAWN_LATER)
+            (label >= SAMPLED_PER_VIEW)
             & (label < self.transformer.classes)
             & ((codes >= 0) & (codes < self.transformer.codes)).all(1)
         )
@@ -247,7 +247,7 @@ class MaskGITGenerator:
         """The labels, those to be drawn from the views' seeds now drawn."""
         classes = self.transformer.classes
         drawn = [torch.randint(classes, (1,), generator=generator_for(seed, "label")) for seed in seeds]
-        return torch.where(labels == DRAWN_LATER, torch.stack(drawn), labels)
+        return torch.where(labels == SAMPLED_PER_VIEW, torch.stack(drawn), labels)
 
     def _drawn_masks(self, seeds: Sequence[int], strength: Float[Tensor, " B"] | None) -> Bool[Tensor, "B L"]:
         if strength is None:

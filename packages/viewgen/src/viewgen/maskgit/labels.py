@@ -16,11 +16,11 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from viewgen.encoder import ImageEncoder
-from viewgen.maskgit.mage import FAKE_CLASS
+from viewgen.maskgit.transformers import FAKE_CLASS
 
 PathLike = str | os.PathLike[str]
 LabelSource = Literal["given", "predicted", "fixed", "random", "none"]
-DRAWN_LATER = -1  # in place of a class: drawn from the view's seed
+SAMPLED_PER_VIEW = -1  # in place of a class: drawn from the view's seed
 
 
 @runtime_checkable
@@ -74,14 +74,14 @@ def choose_labels(
     if classifier is not None:
         return PredictedLabels(classifier, classes, device)
     if class_id is None:
-        return ConstantLabel(FAKE_CLASS if label_free else DRAWN_LATER)
+        return ConstantLabel(FAKE_CLASS if label_free else SAMPLED_PER_VIEW)
     if not 0 <= class_id < classes:
         raise ValueError(f"class_id must be in 0..{classes - 1}, not {class_id}")
     return ConstantLabel(class_id)
 
 
 class ConstantLabel:
-    """The same class for all images, or ``DRAWN_LATER``.
+    """The same class for all images, or ``SAMPLED_PER_VIEW``.
 
     Args:
         class_id: the class.
@@ -89,7 +89,7 @@ class ConstantLabel:
 
     def __init__(self, class_id: int) -> None:
         self.class_id = class_id
-        self.settings: dict[str, Any] = {} if class_id == DRAWN_LATER else {"class_id": class_id}
+        self.settings: dict[str, Any] = {} if class_id == SAMPLED_PER_VIEW else {"class_id": class_id}
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"], keys: Sequence[str] | None) -> Int[Tensor, " B"]:
         """The constant, B times."""

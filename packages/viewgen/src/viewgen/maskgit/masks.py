@@ -1,23 +1,24 @@
-"""Which cells of the grid are painted, and reverse crop.
+"""Masks over the code grid, and what goes with them: the canvas of reverse crop, and compositing along a blurred mask.
 
-Shapes: B images of a batch, L the cells of the square grid, row after row, H, W the sides in pixels.
+Shapes: B images of a batch, L the cells of the square grid, row after row, H, W (S if square) sides in pixels.
 """
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from viewgen.images import read_image
+from genviews_core.images import read_image
 from viewgen.seeding import generator_for
 
-GENCL_SHARE = 196 / 256  # GenCL paints all but the outermost of 16 x 16 cells
+GENCL_FRACTION = 196 / 256  # GenCL paints all but the outermost of 16 x 16 cells
 
 MaskKind = Literal["ring", "square", "random", "reverse_crop", "file"]
 
@@ -36,12 +37,12 @@ class MaskRule:
 
     kind: MaskKind
     grid: int
-    share: float = GENCL_SHARE
+    share: float = GENCL_FRACTION
     picture: Bool[Tensor, " L"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise ValueError(f"masked_share is a share of the cells in [0, 1], not {self.share}")
+            raise ValueError(f"masked_fraction is a share of the cells in [0, 1], not {self.share}")
         if (self.picture is None) == (self.kind == "file"):
             raise ValueError('mask="file" and mask_file belong together: give both or neither')
 
@@ -54,7 +55,7 @@ class MaskRule:
     def settings(self) -> dict[str, Any]:
         """What the manifest says of it; a picture as hexadecimal digits."""
         if self.picture is None:
-            return {"mask": self.kind, "masked_share": self.share}
+            return {"mask": self.kind, "masked_fraction": self.share}
         bits = "".join(str(int(cell)) for cell in self.picture.tolist())
         return {"mask": self.kind, "masked_cells": f"{int(bits, 2):x}"}
 
@@ -64,10 +65,10 @@ class MaskRule:
         if self.picture is not None:
             return self.picture
         if self.kind == "square":
-            return square_somewhere(self.grid, share, generator_for(seed, "mask"))
+            return random_square_mask(self.grid, share, generator_for(seed, "mask"))
         if self.kind == "random":
             return random_cells(self.grid, share, generator_for(seed, "mask"))
-        return outside(self.grid, share) if self.kind == "reverse_crop" else ring_kept(self.grid, share)
+        return outside(self.grid, share) if self.kind == "reverse_crop" else center_mask(self.grid, share)
 
     def canvas(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """What the codes are taken from: the images, or smaller on a larger canvas for reverse crop."""
@@ -86,7 +87,7 @@ def square(grid: int, top: int, left: int, side: int) -> Bool[Tensor, " L"]:
     return mask.flatten()
 
 
-def ring_kept(grid: int, share: float = GENCL_SHARE) -> Bool[Tensor, " L"]:
+def center_mask(grid: int, share: float = GENCL_FRACTION) -> Bool[Tensor, " L"]:
     """The central square is painted, the ring around it stays: GenCL's mask.
 
     Args:
@@ -97,7 +98,7 @@ def ring_kept(grid: int, share: float = GENCL_SHARE) -> Bool[Tensor, " L"]:
     return square(grid, (grid - side) // 2, (grid - side) // 2, side)
 
 
-def square_somewhere(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
+def random_square_mask(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
     """A square at a random place is painted."""
     side = side_of(grid, share)
     top, left = torch.randint(grid - side + 1, (2,), generator=generator).tolist()
@@ -118,7 +119,7 @@ def outside(grid: int, share: float) -> Bool[Tensor, " L"]:
         grid: cells along a side.
         share: of the cells that is painted; what remains becomes the nearest square.
     """
-    return ~ring_kept(grid, 1 - share)
+    return ~center_mask(grid, 1 - share)
 
 
 def shrink(images: Float[Tensor, "B 3 H W"], grid: int, share: float) -> Float[Tensor, "B 3 H W"]:
@@ -146,3 +147,21 @@ def mask_from_file(path: str | os.PathLike[str], grid: int) -> Bool[Tensor, " L"
     if not mask.any():
         raise ValueError(f"the mask {path} paints nothing: make white what is to be painted")
     return mask
+
+
+def composite(
+    painted: Float[Tensor, "B 3 S S"], source: Float[Tensor, "B 3 S S"], masks: Bool[Tensor, "B L"]
+) -> Float[Tensor, "B 3 S S"]:
+    """``m painted + (1 - m) source`` with ``m`` each image's mask, enlarged and blurred."""
+    soft = torch.stack([blurred(mask.numpy().tobytes(), painted.shape[-1]) for mask in masks.cpu()])
+    soft = soft[:, None].to(painted.device)
+    return painted * soft + (1 - soft) * source
+
+
+@lru_cache(maxsize=64)
+def blurred(mask: bytes, size: int) -> Float[Tensor, "S S"]:
+    """A grid of one byte per cell, bicubically enlarged; Gaussian blur of radius ``size // 16 - 1`` as in the demo."""
+    grid = int(len(mask) ** 0.5)
+    cells = Image.fromarray(np.frombuffer(mask, np.uint8).reshape(grid, grid) * np.uint8(255))
+    large = cells.resize((size, size)).filter(ImageFilter.GaussianBlur(max(0, size // 16 - 1)))
+    return torch.from_numpy(np.asarray(large, dtype=np.float32) / 255)

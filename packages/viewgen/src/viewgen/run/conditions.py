@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genviews_core.images import UnreadableImage
 from viewgen.embed import Embeddings
 from viewgen.generator import Generator
-from viewgen.images import UnreadableImage, key_path, read_image
 from viewgen.interpolate import Interpolation, draw_alpha, nearest_partners, random_partner, slerp
+from viewgen.keys import read_key
 from viewgen.run.plan import WantedView
 
 
@@ -66,7 +67,7 @@ class FromImages:
 
     def _read_one(self, key: str) -> Tensor | str:
         try:
-            image = read_image(key_path(self._root, key), self._size)
+            image = read_key(self._root, key, self._size)
         except UnreadableImage as error:
             return str(error)
         return self._generator.prepare(image) if self._prepares else image

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genviews_core.files import writing
+from genviews_core.listing import iter_images
 from viewgen.embed import Embeddings
-from viewgen.failures import Failures
-from viewgen.generator import Generator, GeneratorSpec
-from viewgen.images import iter_images, key_path
+from viewgen.generator import Generator
 from viewgen.interpolate import Interpolation
-from viewgen.manifest.journal import Journal, recorded_paths
+from viewgen.keys import HashedPathSet, key_path
+from viewgen.loading import GeneratorSpec
+from viewgen.manifest.journal import Failures, Journal, recorded_paths
 from viewgen.manifest.verify import view_files
-from viewgen.path_set import PathSet
 from viewgen.run.local_engine import run_here, run_processes
-from viewgen.run.maker import ChunkResult, Job
 from viewgen.run.plan import Plan
-from viewgen.strength import Strength, strength_law
+from viewgen.run.worker import ChunkResult, Job
+from viewgen.strength import Strength, as_strength
 
 Progress = Callable[[int, int], None]
 
@@ -90,7 +90,7 @@ def generate_views(
 
     Raises:
         ValueError: if the folder holds views of other settings, if an argument does not fit, if the generator does
-            not know the embeddings' encoder, or if the disk is full (``viewgen.UnwritableOutput``).
+            not know the embeddings' encoder, or if the disk is full (``genviews_core.files.WriteError``).
     """
     images, views = Path(images_root).resolve(), Path(views_root).resolve()
     _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
@@ -111,7 +111,7 @@ def generate_views(
             plan = Plan.make(
                 folder,
                 iter_images(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
-                PathSet(recorded_paths(views)) & PathSet(view_files(views)),
+                HashedPathSet(recorded_paths(views)) & HashedPathSet(view_files(views)),
                 views_per_image=views_per_image,
                 batch_size=batch_size,
                 seed=seed,
@@ -125,7 +125,7 @@ def generate_views(
             generator=generator,
             embeddings=None if embeddings is None else embeddings.folder.resolve(),
             interpolate=interpolate,
-            strength=strength_law(strength),
+            strength=as_strength(strength),
             image_format=image_format,
             seed=seed,
             shard=name,
@@ -133,7 +133,7 @@ def generate_views(
         )
         if engine == "ray" and len(plan.chunks):
             try:
-                from viewgen.ray_engine import run_ray  # an extra
+                from viewgen.run.ray_engine import run_ray  # an extra
             except ModuleNotFoundError as error:
                 raise ValueError("engine ray needs Ray: pip install 'ray[data]', or use engine local") from error
 

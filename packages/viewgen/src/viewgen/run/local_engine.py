@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from viewgen.generator import GeneratorSpec
+from viewgen.loading import GeneratorSpec
 from viewgen.manifest.journal import Journal
-from viewgen.run.maker import ChunkResult, Job, Maker
 from viewgen.run.plan import Plan
+from viewgen.run.worker import ChunkResult, ChunkWorker, Job
 
 IN_FLIGHT = 2  # chunks of one device at a time: one computes while another is read or written
 
@@ -28,7 +28,7 @@ def run_here(job: Job, plan: Plan, journal: Journal) -> Iterator[ChunkResult]:
     """All chunks in this process. A generator that is yet to be loaded computes on one thread of a CPU, or on a GPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     single = device == "cpu" and isinstance(job.generator, GeneratorSpec)
-    with one_thread() if single else contextlib.nullcontext(), Maker(job, journal, device) as maker:
+    with one_thread() if single else contextlib.nullcontext(), ChunkWorker(job, journal, device) as maker:
         if not job.threads:
             yield from map(maker.make, plan.chunks.tolist())
             return
@@ -129,7 +129,7 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
         torch.set_num_threads(1)
     answering = threading.Lock()
 
-    def answer(number: int, maker: Maker) -> None:
+    def answer(number: int, maker: ChunkWorker) -> None:
         try:
             result: Any = maker.make(number)
         except ValueError as error:
@@ -140,7 +140,7 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
     try:
         with (
             Journal(job.views / "journals" / f"{journal}.jsonl") as opened,
-            Maker(job, opened, device) as maker,
+            ChunkWorker(job, opened, device) as maker,
             ThreadPoolExecutor(IN_FLIGHT) as pool,
         ):
             while True:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genviews_core.files import make_folder, write_json
-from viewgen.keys import KeyFile
-from viewgen.path_set import PathSet
+from viewgen.keys import HashedPathSet, KeyFile
 from viewgen.seeding import view_seed
 
 HASHED = 100_000  # paths looked up at a time
@@ -63,7 +62,7 @@ class Plan:
         cls,
         folder: Path,
         keys: Iterable[str],
-        whole: PathSet,
+        whole: HashedPathSet,
         *,
         views_per_image: int,
         batch_size: int,

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from viewgen.encoder import ImageEncoder
-from viewgen.pixels import finished_views
+from viewgen.generator import to_uint8
 from viewgen.pretrained import licence_of, local_folder, parts_hash
 from viewgen.strength import NOISE_LEVELS
 from viewgen.unclip.checkpoint import PARTS, WHERE, Checkpoint, SchedulerName, load_checkpoint, make_scheduler
@@ -113,7 +113,7 @@ class UnCLIPGenerator:
 
     @torch.no_grad()
     def encode(self, prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """The second half of ``condition``: standardised and embedded."""
+        """The second half of ``condition``: standardized and embedded."""
         pixels = self._extracted(list(prepared), do_resize=False, do_center_crop=False)
         return self.encoder.module(pixels.to(self.device)).cpu()
 
@@ -125,7 +125,7 @@ class UnCLIPGenerator:
         self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
         """One view per embedding; arguments and errors as for ``pixels``."""
-        return finished_views(self.pixels(condition, seeds=seeds, strength=strength), self.output_size)
+        return to_uint8(self.pixels(condition, seeds=seeds, strength=strength), self.output_size)
 
     @torch.no_grad()
     def pixels(
@@ -171,7 +171,7 @@ class UnCLIPGenerator:
     def _noised(
         self, embeddings: Float[Tensor, "B D"], levels: Int[Tensor, " B"], draws: list[torch.Generator]
     ) -> Float[Tensor, "B L"]:
-        """The embeddings, noised where CLIP's statistics are standardised, and the codes of their noise levels."""
+        """The embeddings, noised where CLIP's statistics are standardized, and the codes of their noise levels."""
         length = embeddings.shape[1]
         noise = torch.stack([torch.randn(length, generator=draw) for draw in draws])
         noised = self.noising.add_noise(self.normalizer.scale(embeddings), noise, levels)

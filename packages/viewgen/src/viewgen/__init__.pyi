@@ -1,0 +1,52 @@
+from . import caption, eldm, icgan, maskgit, retrieval, unclip
+from .embed import Embeddings, embed_images
+from .encoder import ConditionEncoder, ImageEncoder, load_encoder
+from .generator import Generator
+from .interpolate import Interpolation, nearest_partners, slerp
+from .keys import UnreadableImage, iter_images, list_images, read_image, read_key_list
+from .loading import GeneratorSpec, load_generator
+from .manifest import VerifyReport, merge_journals, verify_views
+from .ratios import ForegroundRatios
+from .run import RunSummary, generate_views
+from .seeding import view_seed
+from .sheet import contact_sheet
+from .strength import AdaptiveStrength, ConstantStrength, RandomStrength, Strength, noise_level, parse_strength
+
+__all__ = [
+    "AdaptiveStrength",
+    "ConditionEncoder",
+    "ConstantStrength",
+    "Embeddings",
+    "ForegroundRatios",
+    "Generator",
+    "GeneratorSpec",
+    "ImageEncoder",
+    "Interpolation",
+    "RandomStrength",
+    "RunSummary",
+    "Strength",
+    "UnreadableImage",
+    "VerifyReport",
+    "caption",
+    "contact_sheet",
+    "eldm",
+    "embed_images",
+    "generate_views",
+    "icgan",
+    "iter_images",
+    "list_images",
+    "load_encoder",
+    "load_generator",
+    "maskgit",
+    "merge_journals",
+    "nearest_partners",
+    "noise_level",
+    "parse_strength",
+    "read_image",
+    "read_key_list",
+    "retrieval",
+    "slerp",
+    "unclip",
+    "verify_views",
+    "view_seed",
+]

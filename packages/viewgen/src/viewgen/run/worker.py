@@ -1,0 +1,255 @@
+"""One worker of a run: it reads sources and writes complete views with their rows, chunk by chunk.
+
+Shapes: H and W are an image's height and width in pixels.
+"""
+
+import contextlib
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from genviews_core.files import atomic_write, writing
+from viewgen.embed import Embeddings
+from viewgen.fingerprint import ensure_same_config
+from viewgen.generator import Generator
+from viewgen.interpolate import Interpolation
+from viewgen.keys import key_path
+from viewgen.loading import GeneratorSpec
+from viewgen.manifest.journal import Failures, Journal
+from viewgen.manifest.table import Row
+from viewgen.run.conditions import Conditions, ConditionSource, FromEmbeddings, FromImages, Partner
+from viewgen.run.plan import Plan, WantedView
+from viewgen.strength import Strength
+
+SAVE_OPTIONS = {"png": {"format": "PNG"}, "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0}}
+
+
+class EncodedView(NamedTuple):
+    """A file's bytes, the image's sides in pixels, and the bytes' SHA-256."""
+
+    data: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def encode_view(image: UInt8[Tensor, "3 H W"], image_format: str) -> EncodedView:
+    """The file of one view, "png" or "jpg"."""
+    array = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, **SAVE_OPTIONS[image_format])
+    data = buffer.getvalue()
+    return EncodedView(data, array.shape[1], array.shape[0], sha256(data).hexdigest())
+
+
+TOO_LONG = "the name of its views would be too long for the file system: rename the image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker must know.
+
+    Attributes:
+        images: the images' folder.
+        views: the views' folder.
+        plan: the plan's folder.
+        generator: itself, or how to load it.
+        embeddings: folder of cached conditions.
+        interpolate: between them.
+        strength: of every view; None leaves it to the generator.
+        image_format: "png" or "jpg".
+        seed: of the run.
+        shard: the name of the shard; journals begin with it.
+        threads: that read and write images; 0 does both in the thread that computes.
+    """
+
+    images: Path
+    views: Path
+    plan: Path
+    generator: Generator | GeneratorSpec
+    embeddings: Path | None
+    interpolate: Interpolation | None
+    strength: Strength | None
+    image_format: str
+    seed: int
+    shard: str
+    threads: int
+
+
+class ChunkResult(NamedTuple):
+    """What became of the lacking views of a chunk."""
+
+    number: int
+    written: int
+    failed: int
+
+
+class ChunkWorker:
+    """Makes chunks of a job on one device. Several threads may call ``make``: one computes while others read and write.
+
+    Args:
+        job: what to make.
+        journal: this worker's own.
+        device: where a generator that is yet to be loaded works.
+
+    Raises:
+        ValueError: if the folder holds views of other settings, or the generator does not know the embeddings' encoder.
+    """
+
+    def __init__(self, job: Job, journal: Journal, device: str) -> None:
+        self.job, self._journal = job, journal
+        self.plan = Plan(job.plan)
+        given = job.generator
+        self.generator: Any = given.load(device) if isinstance(given, GeneratorSpec) else given
+        embeddings = None if job.embeddings is None else Embeddings.load(job.embeddings)
+        ensure_same_config(
+            job.views / "settings.json", _settings(job, self.generator, embeddings), holds="views of other settings"
+        )
+        self._source = _source(job, self.generator, self.plan, embeddings)
+        self._failures = Failures(job.views / "failures.jsonl")
+        self._pool = ThreadPoolExecutor(job.threads) if job.threads else None
+        self._map = self._pool.map if self._pool else map
+        self._longest = [os.pathconf(job.views, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX")]
+        self._computing, self._recording = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> "ChunkWorker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def make(self, number: int) -> ChunkResult:
+        """Make what the chunk lacks and can be made; nothing is computed if that is nothing.
+
+        Raises:
+            WriteError: if a view cannot be written.
+        """
+        chunk = self.plan.chunk(number)
+        sources = self._source.read(chunk.views, self._map)
+        errors = {key: source for key, source in sources.items() if isinstance(source, str)}
+        errors |= {view.key: TOO_LONG for view in chunk.views if self._is_too_long(view)}
+        kept = [place for place in chunk.missing if chunk.views[place].key not in errors]
+        if kept:
+            with self._computing, _fitting(self.plan.batch_size):
+                images, conditions, strengths = self._compute(chunk.views, sources, errors)
+            rows = self._write([(chunk.views[place], images[place]) for place in kept])
+        with self._recording, writing(self.job.views):
+            for key, error in errors.items():
+                self._failures.add(key, error)
+            if kept:
+                about = [_about(place, conditions, strengths) for place in kept]
+                views = [chunk.views[place] for place in kept]
+                self._journal.append([self._row(*row) for row in zip(views, rows, about, strict=True)])
+        return ChunkResult(number, len(kept), len(chunk.missing) - len(kept))
+
+    def _is_too_long(self, view: WantedView) -> bool:
+        """Return whether the name or path of the image's last view exceeds the limits of the file system."""
+        path = os.fsencode(self.job.views / f"{view.key}.{self.plan.views_per_image - 1}.{self.job.image_format}")
+        return max(map(len, path.split(b"/"))) > self._longest[0] or len(path) >= self._longest[1]
+
+    def _compute(self, views: list[WantedView], sources: Mapping[str, Any], errors: Mapping[str, str]) -> tuple:
+        """Views for all places of the batch, with what they were made from.
+
+        Places without a source, and those behind the last view, repeat a good one: the batch has always one size.
+        """
+        spare = next(place for place, view in enumerate(views) if view.key not in errors)
+        places = [spare if view.key in errors else place for place, view in enumerate(views)]
+        places += [spare] * (self.plan.batch_size - len(places))
+        conditions = self._source.conditions(views, sources)
+        values, seeds = conditions.values[places], [views[place].seed for place in places]
+        law = self.job.strength
+        strengths = None if law is None else [law.of(views[place].key, views[place].seed) for place in places]
+        given = None if strengths is None else torch.tensor([strength for strength, _ in strengths])
+        images = self.generator.generate(values, seeds=seeds, strength=given)
+        if hasattr(self.generator, "partner_keys"):
+            keys = self.generator.partner_keys(values, seeds)
+            conditions = Conditions(values, {place: Partner(key, None) for place, key in enumerate(keys)})
+        return images, conditions, strengths
+
+    def _write(self, made: Sequence[tuple[WantedView, Tensor]]) -> list[EncodedView]:
+        with writing(self.job.views):
+            return list(self._map(self._write_one, made))
+
+    def _write_one(self, made: tuple[WantedView, Tensor]) -> EncodedView:
+        view, image = made
+        encoded = encode_view(image, self.job.image_format)
+        path = key_path(self.job.views, view.path)
+        temporary = self.job.views / "journals" / f"{self._journal.name}.{os.getpid()}.{threading.get_ident()}.tmp"
+        atomic_write(path, encoded.data, sync=False, temporary=temporary)
+        return encoded
+
+    def _row(self, view: WantedView, encoded: EncodedView, about: dict[str, Any]) -> Row:
+        return Row(
+            key=view.key,
+            k=view.k,
+            path=view.path,
+            generator=getattr(self.generator, "name", type(self.generator).__name__),
+            model=getattr(self.generator, "model_id", ""),
+            model_hash=self.generator.model_hash,
+            seed=view.seed,
+            supervision=self.generator.supervision,
+            licence=self.generator.licence,
+            width=encoded.width,
+            height=encoded.height,
+            sha256=encoded.sha256,
+            **about,
+        )
+
+
+@contextlib.contextmanager
+def _fitting(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"the device has no room for {batch_size} views at a time: lower batch_size") from error
+
+
+def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None) -> ConditionSource:
+    if embeddings is None:
+        most = -(-(plan.batch_size - 1) // plan.views_per_image) + 1  # images that a chunk can have views of
+        return FromImages(generator, job.images, most)
+    accepted = getattr(generator, "encoder_hash", None) or generator.model_hash
+    if hasattr(generator, "encoder_hash") and embeddings.encoder_hash != accepted:
+        raise ValueError(
+            f"the generator knows embeddings of the encoder with hash {accepted}, but these are of "
+            f"{embeddings.encoder_name} (hash {embeddings.encoder_hash})"
+        )
+    return FromEmbeddings(embeddings, job.interpolate)
+
+
+def _settings(job: Job, generator: Any, embeddings: Embeddings | None) -> dict[str, Any]:
+    """All that decides how a view looks."""
+    return {
+        "generator": getattr(generator, "name", type(generator).__name__),
+        "model_hash": generator.model_hash,
+        "generator_settings": getattr(generator, "settings", {}),
+        "seed": job.seed,
+        "strength": None if job.strength is None else job.strength.description(),
+        "image_format": job.image_format,
+        "encoder_hash": None if embeddings is None else embeddings.encoder_hash,
+        "interpolate": None if job.interpolate is None else asdict(job.interpolate),
+    }
+
+
+def _about(place: int, conditions: Conditions, strengths: list[tuple[float, float | None]] | None) -> dict[str, Any]:
+    """The columns of a view's row that differ from view to view."""
+    strength, ratio = (None, None) if strengths is None else strengths[place]
+    partner = conditions.partners.get(place)
+    return {
+        "strength": strength,
+        "foreground_ratio": ratio,
+        "partner_key": None if partner is None else partner.key,
+        "alpha": None if partner is None else partner.alpha,
+    }
