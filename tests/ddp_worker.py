@@ -34,12 +34,12 @@ RECIPE = dataclasses.replace(
 )
 
 
-def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str, torch.Tensor]:
+def steps_in_parts(folder: Path, worker: sslzoo.DistContext, parts: int) -> dict[str, torch.Tensor]:
     """The weights after two steps in float64."""
     data, execution = Data(images=folder / "scenes" / "images"), Execution(accumulate=parts)
     loader = open_loader(RECIPE, data, worker)
     state = job.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
-    model = sslzoo.distribute(state.method.double())
+    model = sslzoo.wrap_ddp(state.method.double())
     for batch in loader.epoch(0):
         draws = job.step_generator(0, state.step, worker.rank)
         job.training_step(model, batch, RECIPE, state, steps_per_epoch=len(loader), generator=draws, parts=parts)
@@ -47,7 +47,7 @@ def steps_in_parts(folder: Path, worker: sslzoo.Worker, parts: int) -> dict[str,
     return {name: tensor for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
 
 
-def ended_by(folder: Path, worker: sslzoo.Worker) -> str:
+def ended_by(folder: Path, worker: sslzoo.DistContext) -> str:
     """The loss of the second process is no number in step 7, which is not a step of agreement."""
     recipe = dataclasses.replace(RECIPE, epochs=10)
     whole = job.training_step
@@ -70,14 +70,14 @@ def main() -> None:
     """Both."""
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    worker = sslzoo.start_worker(os.environ, "cpu")
-    if worker.leads:
+    worker = sslzoo.init_distributed(os.environ, "cpu")
+    if worker.is_main:
         write_scenes(folder / "scenes", count=40, seed=0)
-    sslzoo.wait_for_all()
+    sslzoo.barrier()
     single = step.make_views
     step.make_views = lambda *given: [view.double() for view in single(*given)]
     weights = {parts: steps_in_parts(folder, worker, parts) for parts in (1, 2, 4)}
-    if worker.leads:
+    if worker.is_main:
         torch.save(weights, folder / "parts.pt")
     step.make_views = single
     (folder / f"{worker.rank}.json").write_text(json.dumps(ended_by(folder, worker)))

@@ -59,7 +59,7 @@ def main() -> None:
     write_scenes(folder / "scenes", count=40, seed=0)
     images = folder / "scenes" / "images"
     scoring = encoder_files(folder, images)
-    worker = sslzoo.start_worker({}, "cpu")
+    worker = sslzoo.init_distributed({}, "cpu")
     for name in OPTIONS:
         for quality in ("none", "exact", "self", "distilled"):
             made = recipe(name, quality=quality, gamma=5.0)

@@ -36,8 +36,8 @@ def loss_and_gradient(method: torch.nn.Module, own: list[torch.Tensor]) -> dict[
 def main() -> None:
     """Run the part of this rank."""
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    worker = sslzoo.start_worker(os.environ)
-    method = sslzoo.distribute(sslzoo.synchronise_batch_norm(simclr(worker.device)))
+    worker = sslzoo.init_distributed(os.environ)
+    method = sslzoo.wrap_ddp(sslzoo.convert_sync_batchnorm(simclr(worker.device)))
     share = IMAGES // worker.world_size
     own = slice(worker.rank * share, (worker.rank + 1) * share)
     found = loss_and_gradient(method, [view[own] for view in views(worker.device)])

@@ -123,7 +123,7 @@ def test_a_signal_ends_a_training_after_a_whole_step(module, options, tmp_path, 
 
         return train(*arguments, on_step=step, **named)
 
-    with monkeypatch.context() as patched, pytest.raises(sslzoo.Stopped, match="SIGTERM after step 2"):
+    with monkeypatch.context() as patched, pytest.raises(sslzoo.TrainingInterrupted, match="SIGTERM after step 2"):
         patched.setattr(module, "train_mask_rcnn", signalled)
         module.run(options(iterations=3, workers=1))
     (kept,) = (tmp_path / "resume").iterdir()

@@ -183,7 +183,7 @@ def test_thin_image_is_center_cropped_in_little_memory(tmp_path, monkeypatch):
 def test_online_knn_reads_images_like_evaluation(tmp_path):
     """Includes large JPEGs, which training decodes at a half or a quarter of their size."""
     from ssl_eval import Preparation
-    from sslzoo import Worker
+    from sslzoo import DistContext
 
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     (tmp_path / "a").mkdir()
@@ -192,7 +192,7 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     (tmp_path / "a/2.png").write_bytes(READABLE["I16.png"])
     scaled = (0.0, 8000.0)
     ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
-    worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
+    worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
     prepared, reading = Preparation(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
     ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
     assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -122,3 +122,20 @@ def test_no_message_suggests_installing_our_packages_from_an_index():
             assert not any(name in ours or name.startswith("genviews-") for name in named), (
                 f"{path}: pip install {found}"
             )
+
+
+@pytest.mark.parametrize("package", sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml")))
+def test_packages_share_version_license_and_python(package):
+    """One version, that of the workspace; a wheel carries the license, its types, and the Python versions tested."""
+    import tomllib
+
+    folder = ROOT / "packages" / package
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    workspace = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["project"]["dynamic"] == ["version"]
+    source = project["tool"]["hatch"]["version"]
+    found = re.search(source["pattern"], (folder / source["path"]).read_text(), flags=re.MULTILINE)
+    assert found and found["version"] == workspace["version"]
+    assert project["project"]["requires-python"] == workspace["requires-python"]
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert [*folder.glob("src/*/py.typed")]

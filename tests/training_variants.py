@@ -26,12 +26,12 @@ from genviews.pretraining.watch import CollapseAlarm, Watch
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
 
-WORKER = sslzoo.start_worker({}, "cpu")
+WORKER = sslzoo.init_distributed({}, "cpu")
 DINO = dataclasses.replace(
     RECIPES["cifar10-dino"](),
     backbone="resnet10",
     backbone_options={"cifar_stem": True, "stem_stride": 2, "width": 4},
-    method_options={"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8, "frozen_share": 0.0},
+    method_options={"out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8, "freeze_fraction": 0.0},
     epochs=2,
     batch_size=16,
     warmup_epochs=0.0,
@@ -73,7 +73,7 @@ def train(
                 checkpoint_seconds=seconds,
                 log_every=1,
             )
-        except (sslzoo.Stopped, FloatingPointError, ValueError) as error:
+        except (sslzoo.TrainingInterrupted, FloatingPointError, ValueError) as error:
             print(f"{type(error).__name__}: {error}")
     return said.getvalue()
 

@@ -30,7 +30,7 @@ def features(backbone: nn.Module, trained: Path, roots: tuple[Path, ...], device
         roots: folders of images, one folder a class.
         device: as apps/pretrain takes it.
     """
-    expected, where = sslzoo.backbone_input(trained), sslzoo.start_worker({}, device).device
+    expected, where = sslzoo.backbone_input(trained), sslzoo.init_distributed({}, device).device
     return [
         extract_features(backbone.to(where), LabelledImages(root, **expected, device=str(where)), device=where)
         for root in roots

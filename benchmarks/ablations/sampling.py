@@ -49,7 +49,7 @@ def measure_sampling(options: SamplingAblation) -> Iterator[tuple[str, ...]]:
     """One row per guidance, sampler and number of steps; the reference's row comes first and has no distance."""
     options = replace(options, device=str(resolve_device(options.device)))
     embeddings = viewgen.Embeddings.load(options.embeddings or options.model / "embeddings")
-    encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=options.device)
+    encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=options.device)
     if encoder.hash != embeddings.encoder_hash:
         raise ValueError(f"{options.encoder} is not the encoder of these embeddings: give {embeddings.encoder_name}")
     rows = np.linspace(0, len(embeddings) - 1, min(options.images, len(embeddings)), dtype=np.int64).tolist()

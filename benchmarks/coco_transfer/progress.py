@@ -24,15 +24,15 @@ class TransferProgress:
         stop: receives the signals.
     """
 
-    def __init__(self, steps: int, worker: sslzoo.Worker, stop: sslzoo.StopSignal) -> None:
+    def __init__(self, steps: int, worker: sslzoo.DistContext, stop: sslzoo.StopSignal) -> None:
         self._steps, self._worker, self._stop = steps, worker, stop
-        self._shown = Console(stderr=True, quiet=not worker.leads)
+        self._shown = Console(stderr=True, quiet=not worker.is_main)
         self._begun, self._signal = time.perf_counter(), 0
 
     def stop_requested(self) -> bool:
         """Return whether any process received a signal; all processes must call this after the same step."""
         mine = torch.tensor(-self._stop.number, device=self._worker.device)
-        self._signal = -int(sslzoo.least_of_all(mine))
+        self._signal = -int(sslzoo.all_reduce_min(mine))
         return self._signal > 0
 
     def step(self, done: int, losses: Mapping[str, float]) -> None:
@@ -54,8 +54,8 @@ class TransferProgress:
         Raises:
             Stopped: always.
         """
-        sslzoo.wait_for_all()
-        raise sslzoo.Stopped(self._signal, done)
+        sslzoo.barrier()
+        raise sslzoo.TrainingInterrupted(self._signal, done)
 
     def image(self, done: int, images: int) -> None:
         """Report an evaluated image of this process."""

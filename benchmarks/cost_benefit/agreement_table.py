@@ -122,7 +122,7 @@ def open_classify(options: Agreement, classes: Sequence[str]) -> tuple[int, str,
     path = Path(options.classifier)
     if not path.is_file():
         raise ValueError(f"expected a classifier's file, got {path}; give a file, or an encoder with --labelled FOLDER")
-    network, about = sslzoo.open_classifier(path)
+    network, about = sslzoo.load_classifier(path)
     if network.head.out_features != len(classes):
         raise ValueError(
             f"expected a classifier of the {len(classes)} classes of {options.images}, got one of "

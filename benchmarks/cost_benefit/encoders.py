@@ -16,4 +16,4 @@ def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
         from benchmarks.cost_benefit.clip import open_clip_encoder
 
         return open_clip_encoder(name.removeprefix("open_clip/"), device)
-    return viewgen.load_encoder(name, other=sslzoo.open_backbone, device=device)
+    return viewgen.load_encoder(name, other=sslzoo.resolve_backbone, device=device)

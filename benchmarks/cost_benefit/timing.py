@@ -46,7 +46,7 @@ def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) ->
             raise ValueError(f"--generators {text!r}: see viewgen generate --generator {name} --help") from error
         values: dict[str, Any] = {item.name: getattr(chosen, item.name) for item in fields(kind)}
         if isinstance(values.get("encoder"), str):  # of a backbone folder too
-            values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.open_backbone, device=device)
+            values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.resolve_backbone, device=device)
         found[row] = viewgen.load_generator(name, **values, device=device)
     return found
 

@@ -5,7 +5,7 @@ import torch
 
 import sslzoo
 from genviews_core.backbones import last_map
-from genviews_core.backbones.cifar_resnet import CifarResNet
+from genviews_core.backbones.resnets import CifarResNet
 from pairquality import FeatureEncoder, load_encoder
 
 
@@ -16,7 +16,7 @@ def open_encoder(name: str, size: int, *, seed: int, device: str) -> FeatureEnco
         ValueError: unknown name, or weights that do not fit.
     """
     if name.startswith("cifar:"):
-        network, images = sslzoo.open_backbone(name.removeprefix("cifar:"))
+        network, images = sslzoo.resolve_backbone(name.removeprefix("cifar:"))
         if not isinstance(network, CifarResNet):
             raise ValueError(f"{name} holds another network than a ResNet of CIFAR-10")
         return FeatureEncoder(network, size, images["mean"], images["std"], name, take_map=last_map).to(device)

@@ -24,7 +24,7 @@ Classify = Callable[[Tensor], Tensor]
 
 def load_classifier(path: Path, device: str) -> Classify:
     """Return a function that maps UInt8[N, 3, S, S] images to classes, from a classifier checkpoint."""
-    network, about = sslzoo.open_classifier(path)
+    network, about = sslzoo.load_classifier(path)
     network = network.to(device)
     mean, std = (torch.tensor(about[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
 

@@ -37,7 +37,7 @@ class Linear(GridRun):
 
 def hash_of(folder: str) -> str:
     """Of the weights in an encoder's folder."""
-    return sslzoo.backbone_hash(sslzoo.open_backbone(folder)[0])
+    return sslzoo.backbone_hash(sslzoo.resolve_backbone(folder)[0])
 
 
 def run(options: Linear) -> ssl_eval.Table:

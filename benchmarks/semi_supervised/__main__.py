@@ -47,7 +47,7 @@ class SemiSupervised(GridRun):
 
 def hash_of(folder: str) -> str:
     """Of the weights in an encoder's folder."""
-    return sslzoo.backbone_hash(sslzoo.open_backbone(folder)[0])
+    return sslzoo.backbone_hash(sslzoo.resolve_backbone(folder)[0])
 
 
 def run(options: SemiSupervised) -> ssl_eval.Table:

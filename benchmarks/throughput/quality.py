@@ -83,10 +83,10 @@ def costs(options: QualityBenchmark) -> dict[str, float]:
     views = torch.randn(2, options.batch_size, 3, SIZE, SIZE, device=options.device)
     first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
     method = SimSiam(sslzoo.create_backbone("resnet50")).to(options.device).to(memory_format=torch.channels_last)  # pyright: ignore
-    tap = sslzoo.PairTap(method)
+    tap = sslzoo.PairFeatureHook(method)
     step = _step(method, first, second)
     step()
-    maps, itself = tap.take(), OnlineScorer()
+    maps, itself = tap.pop(), OnlineScorer()
     tap.close()
     exact, distilled = _random_exact(options.device), _random_distilled(options.device)
 
@@ -176,7 +176,7 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
     assert options.backbone is not None
     network = sslzoo.load_backbone(options.backbone).to(options.device).eval()
     about = sslzoo.backbone_input(options.backbone)
-    tap, scorer, passes = sslzoo.FeatureTap(network, options.layer), OnlineScorer(every=1), []
+    tap, scorer, passes = sslzoo.FeatureHook(network, options.layer), OnlineScorer(every=1), []
     shown = [(first, second) for kind, first, second in _views(options) if kind == ""]
     mean, std = (torch.tensor(about[name], device=options.device)[:, None, None] for name in ("mean", "std"))
     for _ in range(2):
@@ -185,7 +185,7 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
             with torch.no_grad():
                 for view in (first, second):
                     network((denormalize(view, MEAN, STD) - mean) / std)
-            one, other = tap.take()
+            one, other = tap.pop()
             passes[-1].append(scorer(first, second, (one, other)).quality)
     return passes[-1]
 

@@ -36,8 +36,8 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def worker(rank: int = 0, size: int = 1) -> sslzoo.Worker:
-    return sslzoo.Worker(rank=rank, world_size=size, device=torch.device("cpu"))
+def worker(rank: int = 0, size: int = 1) -> sslzoo.DistContext:
+    return sslzoo.DistContext(rank=rank, world_size=size, device=torch.device("cpu"))
 
 
 def training(folder: Path, rank: int = 0, size: int = 1, **changes) -> TrainingImages:

@@ -72,7 +72,7 @@ def test_panda(study, tmp_path, capsys):
     line = found["accuracy"]
     assert (line["task"], line["data"]) == ("slides", "tiles")
     assert line["protocol"] == "attention ilse epochs=10 runs=2 held-out=0.2 split=0"
-    network, _ = sslzoo.open_backbone(study / "backbone")
+    network, _ = sslzoo.resolve_backbone(study / "backbone")
     assert line["backbone"] == backbone_hash(network)
     assert "standard deviation over 2 runs: accuracy" in capsys.readouterr().out
     kept = study / "kept" / line["backbone"][:12] / "tiles"

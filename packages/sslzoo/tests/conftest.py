@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from sslzoo import apply_schedule, create_backbone
 from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg
 
-SMALL_DINO = {"out_dim": 24, "hidden_dim": 16, "bottleneck_dim": 8, "frozen_share": 0.4}
-SMALL_QUEUE = {"queue_size": 16, "queue_start": 0.2, "frozen_share": 0.2}
+SMALL_DINO = {"out_dim": 24, "hidden_dim": 16, "bottleneck_dim": 8, "freeze_fraction": 0.4}
+SMALL_QUEUE = {"queue_size": 16, "queue_start": 0.2, "freeze_fraction": 0.2}
 
 
 class Seeded:

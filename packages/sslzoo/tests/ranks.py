@@ -13,9 +13,9 @@ from torch import distributed, nn
 
 jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
 
-from sslzoo import PairTap, create_backbone, distribute, gather, synchronise_batch_norm  # noqa: E402
+from sslzoo import PairFeatureHook, convert_sync_batchnorm, create_backbone, gather, wrap_ddp  # noqa: E402
 from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg  # noqa: E402
-from sslzoo.methods.shuffle import permutation, shuffled_apply  # noqa: E402
+from sslzoo.methods.moco_v2 import permutation, shuffle_bn_forward  # noqa: E402
 
 BATCH = 12
 DINO_OPTIONS = {"out_dim": 16, "hidden_dim": 16, "bottleneck_dim": 8}
@@ -41,8 +41,8 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 def train(name: str, share, ranks: int) -> dict:
     torch.manual_seed(0)
     bare = METHODS[name](create_backbone("resnet10", cifar_stem=True, width=4)).double()
-    method = synchronise_batch_norm(bare)
-    wrapped = distribute(method) if ranks > 1 else method
+    method = convert_sync_batchnorm(bare)
+    wrapped = wrap_ddp(method) if ranks > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
     steps = []
     for step in range(2):
@@ -83,9 +83,9 @@ def key_maps(share) -> torch.Tensor:
     """Return the key maps of this rank's second views; the key network runs on shuffled rows of all ranks."""
     torch.manual_seed(0)
     method = METHODS["moco_v2"](create_backbone("resnet10", cifar_stem=True, width=4)).double()
-    tap = PairTap(method)
+    tap = PairFeatureHook(method)
     method([share(draw(i, 3, 12, 12)) for i in range(2)])
-    return tap.take()[1]
+    return tap.pop()[1]
 
 
 def work(rank: int, ranks: int, folder: Path) -> None:
@@ -98,7 +98,7 @@ def work(rank: int, ranks: int, folder: Path) -> None:
 
     found = {name: train(name, share, ranks) for name in METHODS}
     found["gather"] = gathered_gradient(share)
-    found["shuffled"] = shuffled_apply(nn.Flatten(), share(draw(1, 3, 4, 4)), permutation(BATCH, 0, 1))
+    found["shuffled"] = shuffle_bn_forward(nn.Flatten(), share(draw(1, 3, 4, 4)), permutation(BATCH, 0, 1))
     found["key maps"] = key_maps(share)
     torch.save(found, folder / f"{ranks}.{rank}.pt")
     if ranks > 1:

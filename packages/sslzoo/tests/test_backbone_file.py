@@ -6,7 +6,7 @@ import timm
 import torch
 import torchvision
 
-from sslzoo import backbone_hash, create_backbone, load_backbone, open_backbone, save_backbone
+from sslzoo import backbone_hash, create_backbone, load_backbone, resolve_backbone, save_backbone
 
 SMALL = {"name": "resnet10", "cifar_stem": True, "width": 4}
 
@@ -113,7 +113,7 @@ def test_a_backbone_opens_from_a_folder_and_from_timm(tmp_path, monkeypatch, see
     images = {"image_size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     saved = create_backbone(**SMALL).eval()
     save_backbone(tmp_path / "b", saved, architecture=SMALL, method="DINO", recipe=images, epoch=1, data="x")
-    opened, about = open_backbone(tmp_path / "b")
+    opened, about = resolve_backbone(tmp_path / "b")
     assert about == {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     assert backbone_hash(opened) == backbone_hash(saved)
 
@@ -123,7 +123,7 @@ def test_a_backbone_opens_from_a_folder_and_from_timm(tmp_path, monkeypatch, see
     create = timm.create_model
     overlay = {"file": str(tmp_path / "fetched.pth")}  # instead of timm's server
     monkeypatch.setattr(timm, "create_model", lambda *args, **kw: create(*args, **kw, pretrained_cfg_overlay=overlay))
-    opened, about = open_backbone(f"timm/{name}")
+    opened, about = resolve_backbone(f"timm/{name}")
     assert about == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     views = seeded.normal(1, 2, 3, 64, 64)
     assert torch.equal(opened(views), theirs.forward_head(theirs.forward_features(views), pre_logits=True))
@@ -131,7 +131,7 @@ def test_a_backbone_opens_from_a_folder_and_from_timm(tmp_path, monkeypatch, see
 
 
 def test_what_is_no_backbone_is_said(tmp_path):
-    with pytest.raises(ValueError, match="is no backbone folder, no checkpoint file, and does not begin with timm/"):
-        open_backbone(tmp_path / "none")
+    with pytest.raises(ValueError, match="expected a backbone folder, a checkpoint file or timm/<name>, got"):
+        resolve_backbone(tmp_path / "none")
     with pytest.raises(ValueError, match=r"timm has no weights called resnet5; timm\.list_pretrained"):
-        open_backbone("timm/resnet5")
+        resolve_backbone("timm/resnet5")

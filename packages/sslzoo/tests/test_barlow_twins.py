@@ -18,7 +18,7 @@ def small(dtype, seeded):
 def test_three_training_steps_are_the_official_ones(seeded, first_steps):
     # BarlowTwins there with this backbone, LARS(weight_decay=0.01), rates of its warm-up, one process
     method = small(torch.float64, seeded)
-    optimizer = build_optimizer("lars", method, lr=0.0, weight_decay=0.01, bias_rate=0.0048 / 0.2)
+    optimizer = build_optimizer("lars", method, lr=0.0, weight_decay=0.01, bias_lr_factor=0.0048 / 0.2)
     losses, gradients, backbone, projector = first_steps(method, optimizer, [0.1, 0.12, 0.14])
     assert losses == pytest.approx([18.497599487222676, 26.02094759009685, 11.715602110863129], abs=1e-8)
     assert gradients == pytest.approx([611.0185996219251, 593.4013932860722, 423.5288778865519], rel=1e-8)
@@ -70,11 +70,11 @@ def test_half_precision_is_computed_in_float32(seeded):
 
 def test_mistakes_are_one_line(seeded, build):
     method = build("barlow_twins")
-    with pytest.raises(ValueError, match=r"^Barlow Twins compares .* give it two or more over all ranks, not 1\.$"):
+    with pytest.raises(ValueError, match=r"^expected at least 2 images over all ranks for Barlow Twins, got 1; .*$"):
         method(seeded.views(2, 16, 0, batch=1))
-    with pytest.raises(ValueError, match=r"^Barlow Twins compares"):
+    with pytest.raises(ValueError, match=r"^expected at least 2 images over all ranks for Barlow Twins"):
         barlow_twins(torch.ones(1, 4), torch.ones(1, 4))
-    with pytest.raises(ValueError, match=r"^Barlow Twins takes two views of each image, not 1; .*$"):
+    with pytest.raises(ValueError, match=r"^expected 2 views of each image for Barlow Twins, got 1; .*$"):
         method(seeded.views(1, 16, 0))
 
 

@@ -3,14 +3,14 @@ import timm
 import torch
 from torch import nn
 
-from sslzoo import SynchronisedBatchNorm, synchronise_batch_norm
+from sslzoo import CPUSyncBatchNorm, convert_sync_batchnorm
 from sslzoo.batch_norm import SplitBatchNorm, split_batch_norm
 from sslzoo.methods import MoCoV2
 
 
 def test_one_process_is_exactly_torchs_batch_norm(seeded):
     theirs = nn.BatchNorm2d(3)
-    ours = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3)))
+    ours = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)))
     images = seeded.normal(0, 4, 3, 5, 5)
     assert torch.equal(theirs(images), ours(images))
     assert torch.equal(theirs.running_var, ours[0].running_var)
@@ -21,17 +21,17 @@ def test_parameters_names_and_modes_stay(build):
     method = build("simsiam")
     names, parameters = list(method.state_dict()), [id(p) for p in method.parameters()]
     method.encoder.backbone.eval()
-    synchronise_batch_norm(method)
+    convert_sync_batchnorm(method)
     assert list(method.state_dict()) == names
     assert [id(p) for p in method.parameters()] == parameters
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert len(norms) > 5 and all(isinstance(m, SynchronisedBatchNorm) for m in norms)
+    assert len(norms) > 5 and all(isinstance(m, CPUSyncBatchNorm) for m in norms)
     assert not method.encoder.backbone.bn1.training and method.predictor[1].training
 
 
 def test_a_norm_with_an_activation_inside_is_refused():
-    with pytest.raises(ValueError, match="BatchNormAct2d cannot be synchronised on a CPU"):
-        synchronise_batch_norm(timm.create_model("mobilenetv3_small_050"))
+    with pytest.raises(ValueError, match="synchronization on a CPU, got BatchNormAct2d"):
+        convert_sync_batchnorm(timm.create_model("mobilenetv3_small_050"))
 
 
 @pytest.mark.parametrize("make", [nn.BatchNorm2d, timm.layers.BatchNormAct2d])
@@ -67,7 +67,7 @@ def test_moco_v2_keeps_batch_norm_per_rank_and_parameter_names(build):
     plain = build("moco_v2")
     method = MoCoV2(build("simsiam").backbone, projection_dim=8, queue_size=20, momentum=0.9, splits=2)
     assert list(method.state_dict()) == list(plain.state_dict())
-    assert synchronise_batch_norm(method) is method
+    assert convert_sync_batchnorm(method) is method
     norms = [part for part in method.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     assert norms and all(type(norm) is SplitBatchNorm for norm in norms)
     with pytest.raises(ValueError, match="expected splits of 1 or more, got 0"):

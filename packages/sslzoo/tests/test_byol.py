@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from sslzoo import apply_schedule, build_optimizer
+from sslzoo.ema import ema_update
 from sslzoo.methods import BYOL
 from sslzoo.methods.byol import squared_distance
-from sslzoo.momentum import follow
 
 
 def norm(tensors) -> float:
@@ -60,7 +60,7 @@ TOLERANCE = {torch.float64: (1e-8, 1e-8), torch.float32: (1e-5, 1e-3)}
 def test_three_steps_are_those_of_the_official_code(dtype, seeded):
     method = BYOL(OneConvolution(), projection_dim=16, hidden_dim=32, momentum=0.9).to(dtype)
     seeded.fill(method, dtype)
-    follow(method.target, method.online, momentum=0.0)
+    ema_update(method.target, method.online, momentum=0.0)
     optimizer = build_optimizer("lars", method, lr=0.6, weight_decay=1e-6)
     networks, found = (method.online, method.predictor, method.target), []
     for step in range(3):

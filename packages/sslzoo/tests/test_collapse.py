@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sslzoo import all_finite, effective_rank, first_not_finite
+from sslzoo import all_finite, effective_rank, first_nonfinite
 from sslzoo.flops import peak_flops_by_name
 
 
@@ -36,10 +36,10 @@ def test_the_rank_of_features_all_alike_is_one(features):
 def test_one_value_that_is_no_number_is_found_and_named(value, build):
     method = build("dino")
     assert all_finite(method.state_dict()[name] for name in dict(method.named_parameters()))
-    assert first_not_finite(method) is None
+    assert first_nonfinite(method) is None
     method.student.backbone.layer2[0].conv1.weight.data[1, 0, 2, 2] = value
     assert not all_finite(method.parameters())
-    assert first_not_finite(method) == "student.backbone.layer2.0.conv1.weight"
+    assert first_nonfinite(method) == "student.backbone.layer2.0.conv1.weight"
 
 
 def test_devices_are_known_by_their_own_names():

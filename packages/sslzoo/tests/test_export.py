@@ -9,8 +9,8 @@ import torch
 import torchvision
 
 from sslzoo import create_backbone, detectron2_settings, to_detectron2, to_timm, to_torchvision
-from sslzoo.export import timm_network, torchvision_network
-from sslzoo.export.resnet_lines import timm_lines, torchvision_lines
+from sslzoo.export import timm_code, torchvision_code
+from sslzoo.export.torchvision_timm import timm_resnet_code, torchvision_resnet_code
 
 VIT = {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 2}
 MOCO_VIT = {"name": "moco_vit_small", "image_size": 32, "patch_size": 8, "depth": 2}
@@ -56,7 +56,7 @@ def distance(first, second, images) -> float:
     ids=lambda architecture: "-".join(map(str, list(architecture.values())[:2])),
 )
 def test_the_other_library_gives_the_same_features(architecture, form, backbone, seeded, tmp_path):
-    convert, network = {"torchvision": (to_torchvision, torchvision_network), "timm": (to_timm, timm_network)}[form]
+    convert, network = {"torchvision": (to_torchvision, torchvision_code), "timm": (to_timm, timm_code)}[form]
     ours = backbone(**architecture)
     convert(ours, tmp_path / "weights.pth")
     names = {"torch": torch, "torchvision": torchvision, "timm": timm}
@@ -65,7 +65,7 @@ def test_the_other_library_gives_the_same_features(architecture, form, backbone,
     assert distance(ours, names["network"], seeded.normal(3, 2, 3, 32, 32)) < 1e-5
 
 
-@pytest.mark.parametrize("lines", [torchvision_lines, timm_lines])
+@pytest.mark.parametrize("lines", [torchvision_resnet_code, timm_resnet_code])
 def test_widened_resnets_build_in_other_libraries(lines):
     """Compares only names and shapes, because running a widened network takes seconds."""
     architecture = {"name": "widened_resnet", "depth": 50, "widen": 2}
@@ -87,14 +87,26 @@ def test_files_are_safetensors_where_they_are_called_so(backbone, tmp_path):
     ("convert", "architecture", "message"),
     [
         (to_torchvision, {"name": "resnet20"}, r"torchvision has no resnet20"),
-        (to_torchvision, {"name": "timm/mobilenetv3_small_050"}, r"MobileNetV3 has no form in torchvision"),
-        (to_torchvision, {"name": "timm/resnetaa50"}, r"its tensors fit resnet50, its features do not"),
-        (to_torchvision, {**VIT, "class_token": False, "global_pool": "avg"}, r"has no place"),
+        (
+            to_torchvision,
+            {"name": "timm/mobilenetv3_small_050"},
+            r"names and shapes for torchvision, got .*MobileNetV3",
+        ),
+        (to_torchvision, {"name": "timm/resnetaa50"}, r"whose tensors fit resnet50 but whose features differ"),
+        (
+            to_torchvision,
+            {**VIT, "class_token": False, "global_pool": "avg"},
+            r"expected a plain vision transformer for torchvision",
+        ),
         (to_timm, {"name": "resnet20"}, r"timm has no resnet20"),
-        (to_detectron2, {"name": "resnet18", "cifar_stem": True}, r"no CIFAR stem, which this resnet18 has"),
-        (to_detectron2, {"name": "resnet10"}, r"18, 34, 50, 101 or 152 layers; resnet10 is none"),
-        (to_detectron2, VIT, r"VisionTransformer has no form in detectron2"),
-        (to_detectron2, {"name": "resnet18", "norm_layer": torch.nn.Identity}, r"has no form in detectron2"),
+        (
+            to_detectron2,
+            {"name": "resnet18", "cifar_stem": True},
+            r"without CIFAR stem for detectron2, got resnet18 with one",
+        ),
+        (to_detectron2, {"name": "resnet10"}, r"18, 34, 50, 101 or 152 layers for detectron2, got resnet10"),
+        (to_detectron2, VIT, r"for detectron2, got .*VisionTransformer"),
+        (to_detectron2, {"name": "resnet18", "norm_layer": torch.nn.Identity}, r"names and shapes for detectron2"),
     ],
 )
 def test_what_cannot_be_expressed_is_one_clear_line(convert, architecture, message):

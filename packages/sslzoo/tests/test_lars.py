@@ -12,7 +12,7 @@ def test_clipping_agrees_with_solo_learn(seeded):
     # exclude_bias_n_norm=True), three steps; the first matrix is clipped at each, the second never
     matrix, small = nn.Parameter(seeded.normal(1, 4, 3)), nn.Parameter(0.01 * seeded.normal(3, 2, 2))
     vector = nn.Parameter(seeded.normal(2, 4))
-    optimizer = LARS([matrix, small, vector], lr=0.03, trust=0.02, clip=True)
+    optimizer = LARS([matrix, small, vector], lr=0.03, trust_coefficient=0.02, clip=True)
     for step in range(3):
         matrix.grad, small.grad = 0.3 * seeded.normal(10 + step, 4, 3), seeded.normal(30 + step, 2, 2)
         vector.grad = seeded.normal(20 + step, 4)
@@ -36,7 +36,7 @@ def test_clipping_agrees_with_solo_learn(seeded):
 def test_biases_have_their_share_of_the_rate():
     matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     matrix.grad, vector.grad = torch.ones(2, 2), torch.ones(2)
-    LARS([matrix, vector], lr=0.5, trust=0.1, bias_rate=0.02).step()
+    LARS([matrix, vector], lr=0.5, trust_coefficient=0.1, bias_lr_factor=0.02).step()
     torch.testing.assert_close(matrix.detach(), torch.full((2, 2), 1 - 0.5 * 0.1))
     torch.testing.assert_close(vector.detach(), torch.full((2,), 1 - 0.5 * 0.02))
 
@@ -45,7 +45,7 @@ def test_the_velocity_keeps_the_rate_of_its_own_step():
     moved = {}
     for inside in (False, True):
         vector = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-        optimizer = LARS([vector], lr=1.0, momentum=0.5, rate_in_velocity=inside)
+        optimizer = LARS([vector], lr=1.0, momentum=0.5, lr_in_momentum=inside)
         for rate in (1.0, 0.1):
             optimizer.param_groups[0]["lr"], vector.grad = rate, torch.ones_like(vector)
             optimizer.step()

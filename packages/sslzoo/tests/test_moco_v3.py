@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from genviews_core.backbones.moco_vit import create_moco_vit, sincos_positions
 from sslzoo import apply_schedule, build_optimizer, create_backbone, load_backbone, save_backbone
+from sslzoo.ema import ema_update
 from sslzoo.methods import MoCoV3
-from sslzoo.momentum import follow
 
 SMALL_VIT = {"image_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4}
 
@@ -74,7 +74,7 @@ def built(kind: str, optimizer: str, dtype: torch.dtype, seeded):
     if kind == "vit":
         fill_patch_embed(method.backbone, dtype, seeded)
     seeded.fill(method, dtype)
-    follow(method.key, method.query, momentum=0.0)
+    ema_update(method.key, method.query, momentum=0.0)
     rate = {("resnet", "lars"): 0.6, ("vit", "lars"): 0.1, ("vit", "adamw"): 1e-3}[kind, optimizer]
     if optimizer == "lars":
         return method, build_optimizer("lars", method, lr=rate, weight_decay=1e-6), rate

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sslzoo import apply_schedule, build_optimizer, clip_gradients, create_backbone, schedules
+from sslzoo import apply_schedule, build_optimizer, clip_grad_per_param, create_backbone, schedules
+from sslzoo.ema import ema_update
 from sslzoo.heads import DINOHead
 from sslzoo.methods import DINO, MoCoV2, SimSiam
-from sslzoo.momentum import follow
 
 
 def norm(tensors) -> float:
@@ -48,7 +48,7 @@ def test_moco_v2(seeded):
     backbone = create_backbone("resnet18")
     method = MoCoV2(backbone, projection_dim=16, queue_size=32, momentum=0.9).double()
     seeded.fill(method.query)
-    follow(method.key, method.query, momentum=0.0)
+    ema_update(method.key, method.query, momentum=0.0)
     method.queue.keys.copy_(functional.normalize(seeded.normal(99, 32, 16, dtype=torch.float64), dim=1))
     optimizer = build_optimizer("sgd", method, lr=0.03, weight_decay=1e-4)
     losses = []
@@ -71,17 +71,17 @@ def test_moco_v2(seeded):
     assert method.queue.keys[:4, 0].tolist() == pytest.approx(
         [-0.2222896206067177, -0.24417198981153546, -0.2878824306519064, -0.17077143699203445], abs=1e-8
     )
-    assert method.queue.place.item() == 8
+    assert method.queue.ptr.item() == 8
 
 
 def test_dino(seeded):
     """Multi-crop, teacher temperature warm-up, frozen last layer, clipping, decay and momentum schedules at once."""
     method = DINO(
         create_backbone("resnet18"), out_dim=24, hidden_dim=32, bottleneck_dim=16, teacher_temperature_start=0.04,
-        teacher_temperature=0.07, teacher_warmup_share=1 / 3, momentum=0.9, frozen_share=1 / 3,
+        teacher_temperature=0.07, teacher_warmup_fraction=1 / 3, momentum=0.9, freeze_fraction=1 / 3,
     ).double()  # fmt: skip
     seeded.fill(method.student)
-    follow(method.teacher, method.student, momentum=0.0)
+    ema_update(method.teacher, method.student, momentum=0.0)
     optimizer = build_optimizer("adamw", method, lr=0.0, weight_decay=0.04)
     prototypes = method.student.head.prototypes.direction.clone()
     losses = []
@@ -94,7 +94,7 @@ def test_dino(seeded):
         loss.backward()
         if step == 0:
             assert gradient_norm(method) == pytest.approx(11.479361809548928, rel=1e-8)
-        clip_gradients(method, 0.02)
+        clip_grad_per_param(method, 0.02)
         if step == 0:
             assert gradient_norm(method) == pytest.approx(0.11813709334247122, rel=1e-8)
         optimizer.step()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sslzoo import LARS, apply_schedule, build_optimizer, clip_gradients, parameter_groups, schedules
+from sslzoo import LARS, apply_schedule, build_optimizer, clip_grad_per_param, parameter_groups, schedules
 
 
 def test_lars_agrees_with_the_official_update(seeded):
@@ -72,11 +72,11 @@ def test_dinos_last_layer_rests_for_its_share_of_the_training(name, build, call)
         optimizer.step()
         method.after_step((step + 1) / 4)
         moved.append(not torch.equal(before, method.student.head.prototypes.direction))
-    assert moved == [False, False, True, True]  # frozen_share 0.4
+    assert moved == [False, False, True, True]  # freeze_fraction 0.4
 
 
 def test_unknown_optimizer():
-    with pytest.raises(ValueError, match="choose sgd, adamw or lars"):
+    with pytest.raises(ValueError, match="expected optimizer sgd, adamw or lars"):
         build_optimizer("adam", nn_method(), lr=0.1, weight_decay=0.0)
 
 
@@ -92,7 +92,7 @@ def nn_method():
 def test_clipping_is_per_parameter():
     first, second = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
     first.grad, second.grad = torch.full((4,), 5.0), torch.full((4,), 0.1)
-    clip_gradients(nn.ParameterList([first, second]), 3.0)
+    clip_grad_per_param(nn.ParameterList([first, second]), 3.0)
     assert first.grad.norm().item() == pytest.approx(3.0, abs=1e-5)
     assert torch.equal(second.grad, torch.full((4,), 0.1))
 
@@ -109,7 +109,7 @@ def test_a_warm_up_that_ends_below_the_peak_agrees_with_the_official_schedule():
     falling = [0.5, 0.4665398445951636, 0.375125, 0.25025, 0.125375, 0.033960155404836434]
     expected = [step / 20 for step in range(10)] + falling
     found = [
-        schedules.warmup_cosine(step, 16, peak=0.5, final=5e-4, warmup_steps=10, warmup_holds_peak=False)
+        schedules.warmup_cosine(step, 16, peak=0.5, final=5e-4, warmup_steps=10, warmup_includes_peak=False)
         for step in range(16)
     ]
     assert found == pytest.approx(expected, abs=1e-12)

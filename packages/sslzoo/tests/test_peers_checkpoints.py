@@ -1,4 +1,4 @@
-"""Checkpoints in the layouts of lightly, solo-learn, LightlyTrain, DINOv2 and torch's wrappers, of a known network.
+"""Checkpoints in the formats of lightly, solo-learn, LightlyTrain, DINOv2 and torch's wrappers, of a known network.
 
 The names were read from lightly-ai/lightly@e8d317f, vturrisi/solo-learn@9187ea3, lightly-ai/lightly-train@8f5a75c and
 facebookresearch/dinov2@b8931f7.
@@ -11,9 +11,9 @@ import timm
 import torch
 from torch import nn
 
-from sslzoo import create_backbone, load_backbone, open_official
+from sslzoo import create_backbone, load_backbone, load_official_checkpoint
 from sslzoo.cli import main
-from sslzoo.official.rename import CHILDREN, from_dinov2
+from sslzoo.official.key_mapping import CHILDREN, from_dinov2
 
 HEAD = {"0.weight": torch.zeros(8, 512), "0.bias": torch.zeros(8)}
 
@@ -107,7 +107,7 @@ FILES = {
 def test_features_match_the_checkpoint(name, network, tmp_path):
     layout, content = FILES[name]
     torch.save(content(network.state_dict()), tmp_path / "a.ckpt")
-    backbone, about = open_official(tmp_path / "a.ckpt")
+    backbone, about = load_official_checkpoint(tmp_path / "a.ckpt")
     assert about["recipe"]["source"]["layout"] == layout
     assert torch.equal(features(backbone), features(network))
 
@@ -116,7 +116,7 @@ def test_solo_learn_cifar_stem_has_padding_two(tmp_path):
     network = create_backbone("resnet18", cifar_stem=True).eval()
     network.conv1.padding = (2, 2)
     torch.save(lightning(under("backbone.", network.state_dict()) | under("classifier.", HEAD)), tmp_path / "a.ckpt")
-    backbone, about = open_official(tmp_path / "a.ckpt")
+    backbone, about = load_official_checkpoint(tmp_path / "a.ckpt")
     assert torch.equal(features(backbone, 32), features(network, 32))
     assert about["architecture"] == {"name": "resnet18", "cifar_stem": True, "stem_padding": 2}
     assert about["recipe"]["image_size"] == 32
@@ -126,9 +126,9 @@ def test_unknown_prefix_is_suggested_and_accepted(network, tmp_path, monkeypatch
     tensors = under("net.trunk.", network.state_dict()) | under("net.extra.", HEAD)
     torch.save(lightning(tensors), tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"begin with net\.trunk\.; choose one with --prefix net\.trunk\."):
-        open_official(tmp_path / "a.ckpt")
+        load_official_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"no tensor whose name begins with other\."):
-        open_official(tmp_path / "a.ckpt", prefix="other")
+        load_official_checkpoint(tmp_path / "a.ckpt", prefix="other")
     options = ["--prefix", "net.trunk", "--mean", "0.5", "0.5", "0.5", "--image-size", "64"]
     monkeypatch.setattr(
         sys, "argv", ["sslzoo", "import", str(tmp_path / "a.ckpt"), "--out", str(tmp_path / "b"), *options]
@@ -143,29 +143,33 @@ def test_nonfinite_tensors_are_rejected_unless_allowed(value, network, tmp_path,
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     tensors["layer2.0.bn1.weight"][3] = value
     torch.save(tensors, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"NaN or infinity \(found in: layer2\.0\.bn1\.weight\); .*--allow-nonfinite"):
-        open_official(tmp_path / "a.pth")
-    backbone, _ = open_official(tmp_path / "a.pth", allow_nonfinite=True)
+    with pytest.raises(ValueError, match=r"NaN or infinity \(in: layer2\.0\.bn1\.weight\); .*--allow-nonfinite"):
+        load_official_checkpoint(tmp_path / "a.pth")
+    backbone, _ = load_official_checkpoint(tmp_path / "a.pth", allow_nonfinite=True)
     assert not backbone.state_dict()["layer2.0.bn1.weight"].isfinite().all()
     torch.save(
         network.state_dict() | {"fc.weight": torch.full((2, 512), value), "fc.bias": torch.zeros(2)}, tmp_path / "b.pth"
     )
-    open_official(tmp_path / "b.pth")  # an ignored head may hold NaN
+    load_official_checkpoint(tmp_path / "b.pth")  # an ignored head may hold NaN
 
 
 def test_bare_vision_transformer_uses_timm_mean_and_std(tmp_path):
     network = create_backbone("timm/vit_tiny_patch16_224", image_size=32)
     torch.save(network.state_dict(), tmp_path / "a.pth")
-    recipe = open_official(tmp_path / "a.pth")[1]["recipe"]
+    recipe = load_official_checkpoint(tmp_path / "a.pth")[1]["recipe"]
     assert (recipe["image_size"], recipe["mean"], recipe["std"]) == (32, [0.5] * 3, [0.5] * 3)
-    assert open_official(tmp_path / "a.pth", layout="dino-backbone")[1]["recipe"]["mean"] == [0.485, 0.456, 0.406]
+    assert load_official_checkpoint(tmp_path / "a.pth", format="dino-backbone")[1]["recipe"]["mean"] == [
+        0.485,
+        0.456,
+        0.406,
+    ]
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050"])
 def test_named_timm_network_drops_only_its_classifier(name, tmp_path):
     network = timm.create_model(name, num_classes=5).eval()
     torch.save(network.state_dict(), tmp_path / "a.pth")
-    backbone, _ = open_official(tmp_path / "a.pth", f"timm/{name}")
+    backbone, _ = load_official_checkpoint(tmp_path / "a.pth", f"timm/{name}")
     with torch.no_grad():
         images = torch.randn(1, 3, 64, 64)
         assert torch.equal(backbone(images), network.forward_head(network.forward_features(images), pre_logits=True))
@@ -183,7 +187,7 @@ def test_dinov2_checkpoints_match_timm(registers, tmp_path):
         theirs["cls_token"] = theirs["cls_token"] - 0.5
     chunked = {n.replace("blocks.", "blocks.1.") if n.startswith("blocks.") else n: t for n, t in theirs.items()}
     torch.save(chunked, tmp_path / "dinov2.pth")
-    backbone, about = open_official(tmp_path / "dinov2.pth")
+    backbone, about = load_official_checkpoint(tmp_path / "dinov2.pth")
     assert about["method"] == "DINOv2" and about["architecture"]["image_size"] == 28
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(backbone.state_dict()[name], tensor, rtol=0, atol=1e-6)
@@ -198,4 +202,4 @@ def test_lightly_train_checkpoints_suggest_the_export(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightly_train", module)
     torch.save({"state_dict": {}, "lightly_train": {"models": module.Model()}}, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"give its export: exported_models/exported_last\.pt"):
-        open_official(tmp_path / "last.ckpt")
+        load_official_checkpoint(tmp_path / "last.ckpt")

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from sslzoo import Stopped, StopSignal
+from sslzoo import StopSignal, TrainingInterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -26,7 +26,7 @@ def test_a_second_interrupt_does_not_wait():
 
 
 def test_exit_codes_are_those_of_shells():
-    stopped = Stopped(signal.SIGTERM, 12)
+    stopped = TrainingInterrupted(signal.SIGTERM, 12)
     assert stopped.exit_code == 143
     assert str(stopped) == "stopped by SIGTERM after step 12; the same command goes on from there"
 
@@ -47,7 +47,7 @@ def starting(pipe):
 def test_processes_of_a_loader_do_not_see_the_signals():
     here, there = multiprocessing.Pipe()
     with StopSignal() as stop:
-        assert list(stop.shelter(starting(there))) == ["first", "second"]
+        assert list(stop.block_signals(starting(there))) == ["first", "second"]
         assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1} <= set(here.recv())
         assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert list(stop.shelter([])) == []
+        assert list(stop.block_signals([])) == []

@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from sslzoo import RunLog, log_steps, read_log, start_worker
+from sslzoo import MetricWriter, init_distributed, log_steps, read_log
 
 
 def test_a_resumed_log_holds_every_step_once(tmp_path):
-    log = RunLog(tmp_path)
+    log = MetricWriter(tmp_path)
     for step in range(1, 6):
         log.write(step, loss=float(step))
     log.close()
     with log.path.open("a") as file:
         file.write('{"step": 6, "lo')  # a kill tore the last line
-    log = RunLog(tmp_path, resume_step=3)
+    log = MetricWriter(tmp_path, resume_step=3)
     log.write(4, loss=40.0)
     log.close()
     assert [(row["step"], row["loss"]) for row in read_log(log.path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
@@ -24,7 +24,7 @@ def test_a_resumed_log_holds_every_step_once(tmp_path):
 def test_every_scalar_becomes_a_tensorboard_curve(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = RunLog(tmp_path)
+    log = MetricWriter(tmp_path)
     log.write(1, loss=0.5, lr=0.1)
     log.write(2, loss=0.25, lr=0.2)
     log.close()
@@ -34,12 +34,12 @@ def test_every_scalar_becomes_a_tensorboard_curve(tmp_path):
 
 
 def test_speeds_are_apart_and_rewind_too(tmp_path):
-    log = RunLog(tmp_path)
+    log = MetricWriter(tmp_path)
     for step in (1, 2, 3):
         log.write(step, loss=1.0)
         log.write_speed(step, images_per_second=10.0 * step)
     log.close()
-    log = RunLog(tmp_path, resume_step=1)
+    log = MetricWriter(tmp_path, resume_step=1)
     log.write_speed(2, images_per_second=5.0)
     log.close()
     assert read_log(log.path) == [{"step": 1, "loss": 1.0}]
@@ -56,7 +56,7 @@ def test_other_curves_get_every_scalar(tmp_path):
         def close(self):
             points.append("closed")
 
-    log = RunLog(tmp_path, others=[Points()])
+    log = MetricWriter(tmp_path, sinks=[Points()])
     log.write(1, loss=0.5)
     log.write_speed(1, images_per_second=3.0)
     log.close()
@@ -73,8 +73,8 @@ def test_a_step_callback_rewinds_at_its_first_step_and_passes_on(tmp_path):
 
 
 def test_a_job_of_one_needs_no_process_group():
-    worker = start_worker({}, "cpu")
-    assert worker.leads and worker.world_size == 1
+    worker = init_distributed({}, "cpu")
+    assert worker.is_main and worker.world_size == 1
     assert worker.device == torch.device("cpu")
     assert not torch.distributed.is_initialized()
 
@@ -82,6 +82,6 @@ def test_a_job_of_one_needs_no_process_group():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_said_in_one_line():
     with pytest.raises(ValueError, match="torch sees no CUDA GPU; give --device cpu"):
-        start_worker({}, "cuda")
+        init_distributed({}, "cuda")
     with pytest.raises(ValueError, match="expected a device auto, cpu, cuda, cuda:N or mps"):
-        start_worker({}, "tpu")
+        init_distributed({}, "tpu")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sslzoo import FeatureTap, PairTap, build_optimizer, create_backbone
+from sslzoo import FeatureHook, PairFeatureHook, build_optimizer, create_backbone
 from sslzoo.losses import nt_xent
 from sslzoo.methods import SimCLR
 
@@ -27,7 +27,7 @@ def small(dtype, seeded):
 def test_three_training_steps_are_the_official_ones(seeded, first_steps):
     # resnet_v1_generator([1, 1, 1, 1]), projection_head, add_contrastive_loss, LARSOptimizer there, all in float64
     method = small(torch.float64, seeded)
-    optimizer = build_optimizer("lars", method, lr=0.0, weight_decay=0.01, rate_in_velocity=True)
+    optimizer = build_optimizer("lars", method, lr=0.0, weight_decay=0.01, lr_in_momentum=True)
     losses, gradients, backbone, projector = first_steps(method, optimizer, [0.05, 0.06, 0.07])
     assert losses == pytest.approx([5.395919616125173, 6.461751682817022, 5.848668609089774], abs=1e-8)
     assert gradients == pytest.approx([56.46333499725994, 59.37251879459918, 52.40516629674604], rel=1e-8)
@@ -77,23 +77,23 @@ def test_both_views_are_one_batch_for_batch_norm(seeded, build):
 
 def test_weights_can_come_from_the_maps_of_each_view(seeded, build):
     method, views, seen = build("simclr").eval(), seeded.views(2, 16, 0), []
-    tap = PairTap(method)
+    tap = PairFeatureHook(method)
 
     def weights():
-        seen.extend(tap.take())
+        seen.extend(tap.pop())
         return torch.zeros(8)
 
     assert method(views, weights)["loss"] == 0
-    single = FeatureTap(method.backbone)
+    single = FeatureHook(method.backbone)
     for view, found in zip(views, seen, strict=True):
         method.backbone(view)
-        torch.testing.assert_close(found, single.take()[0])
+        torch.testing.assert_close(found, single.pop()[0])
 
 
 def test_mistakes_are_one_line(seeded, build):
-    with pytest.raises(ValueError, match=r"^NT-Xent compares .* give it two or more over all ranks, not 1\.$"):
+    with pytest.raises(ValueError, match=r"^expected at least 2 images over all ranks for NT-Xent, got 1; .*$"):
         build("simclr")(seeded.views(2, 16, 0, batch=1))
-    with pytest.raises(ValueError, match=r"^SimCLR takes two views of each image, not 3; .*$"):
+    with pytest.raises(ValueError, match=r"^expected 2 views of each image for SimCLR, got 3; .*$"):
         build("simclr")(seeded.views(3, 16, 0))
 
 

@@ -57,9 +57,9 @@ NEWEST = [-0.12179962510230954, -0.228169916140048, 0.17743475928851093]
 def test_steps_are_those_of_the_official_code(run, seeded):
     queue_size, dtype = run
     method = SwAV(create_backbone("resnet10", cifar_stem=True, width=8), prototypes=12, projection_dim=16,
-                  hidden_dim=32, queue_size=queue_size, queue_start=0.0, frozen_share=0.2).to(dtype)  # fmt: skip
+                  hidden_dim=32, queue_size=queue_size, queue_start=0.0, freeze_fraction=0.2).to(dtype)  # fmt: skip
     seeded.fill(method, dtype)
-    method.normalise_prototypes()
+    method.normalize_prototypes()
     optimizer = build_optimizer("sgd", method, lr=0.2, weight_decay=1e-4)
     found, steps = [], len(STEPS[run])
     for step in range(steps):
@@ -166,7 +166,7 @@ def test_weights_are_asked_for_when_the_global_views_alone_have_been_seen(build,
 
 
 def test_views_that_are_assigned_must_be_there(build, seeded):
-    with pytest.raises(ValueError, match=r"those it assigns, \(0, 1\); got 1"):
+    with pytest.raises(ValueError, match=r"those with assignments, \(0, 1\), for SwAV, got 1"):
         build("swav")(seeded.views(1, 16, 0))
 
 

@@ -59,11 +59,11 @@ def test_half_precision_is_computed_in_float32(seeded):
 
 def test_mistakes_are_one_line(seeded, build):
     method = build("vicreg")
-    with pytest.raises(ValueError, match=r"^VICReg compares .* give it two or more over all ranks, not 1\.$"):
+    with pytest.raises(ValueError, match=r"^expected at least 2 images over all ranks for VICReg, got 1; .*$"):
         method(seeded.views(2, 16, 0, batch=1))
-    with pytest.raises(ValueError, match=r"^VICReg compares"):
+    with pytest.raises(ValueError, match=r"^expected at least 2 images over all ranks for VICReg"):
         vicreg(torch.ones(1, 4), torch.ones(1, 4))
-    with pytest.raises(ValueError, match=r"^VICReg takes two views of each image, not 3; .*$"):
+    with pytest.raises(ValueError, match=r"^expected 2 views of each image for VICReg, got 3; .*$"):
         method(seeded.views(3, 16, 0))
 
 

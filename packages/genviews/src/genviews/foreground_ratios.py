@@ -7,10 +7,16 @@ from pathlib import Path
 import pairquality
 import sslzoo
 from genviews_core.files import make_folder
+from genviews_core.progress import Progress
 
 
 def measure_foreground(
-    images: Path, out: Path, encoder_name: str | None, workers: int, worker: sslzoo.Worker, progress: sslzoo.Progress
+    images: Path,
+    out: Path,
+    encoder_name: str | None,
+    workers: int,
+    worker: sslzoo.DistContext,
+    progress: Progress,
 ) -> None:
     """OUT/foreground.safetensors, the foreground direction of these images, and OUT/ratios.parquet; kept if there.
 

@@ -23,6 +23,7 @@ import viewgen
 from genviews.foreground_ratios import measure_foreground
 from genviews_core.command import command
 from genviews_core.files import make_folder
+from genviews_core.progress import Progress
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
@@ -66,22 +67,22 @@ class Generate:
     device: str = "auto"
 
 
-def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
+def generate(options: Generate, worker: sslzoo.DistContext) -> viewgen.RunSummary:
     """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
-    if worker.leads:
+    if worker.is_main:
         make_folder(options.out)
     generator = open_generator(options, str(worker.device))
-    with sslzoo.Progress(shown=worker.leads) as progress:
-        if worker.leads and options.encoder is not None and not options.from_image:
-            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device))
+    with Progress(shown=worker.is_main) as progress:
+        if worker.is_main and options.encoder is not None and not options.from_image:
+            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(worker.device))
             update = progress.add_task("embeddings")
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
             )
         adaptive = options.strength is not None and options.strength.startswith("adaptive")
-        if worker.leads and adaptive:
+        if worker.is_main and adaptive:
             measure_foreground(options.images, options.out, options.foreground, options.workers, worker, progress)
-        sslzoo.wait_for_all()
+        sslzoo.barrier()
         ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
         law = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
         summary = viewgen.generate_views(
@@ -101,8 +102,8 @@ def generate(options: Generate, worker: sslzoo.Worker) -> viewgen.RunSummary:
             workers=options.workers,
             on_progress=progress.add_task("views"),
         )
-        sslzoo.wait_for_all()
-        if worker.leads:
+        sslzoo.barrier()
+        if worker.is_main:
             progress.console.print(f"manifest: {viewgen.merge_journals(options.out)}")
     return summary
 
@@ -117,7 +118,7 @@ def open_generator(options: Generate, device: str) -> Any:
     if options.from_image:
         if options.generator != "eldm" or options.encoder is None or options.interpolate:
             raise ValueError("--from-image goes with --generator eldm and --encoder, and not with --interpolate")
-        encoder = viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=device)
+        encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=device)
         edits = {"from_image": True, "encoder": encoder}
     chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
     return viewgen.load_generator(
@@ -148,7 +149,7 @@ def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line, failed images in exit code 3."""
     options = tyro.cli(Generate, description=__doc__)
     try:
-        summary = generate(options, sslzoo.start_worker(os.environ, options.device))
+        summary = generate(options, sslzoo.init_distributed(os.environ, options.device))
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

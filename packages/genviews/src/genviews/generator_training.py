@@ -5,7 +5,7 @@
     uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
     uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
 
-Stopped at any moment, the same command goes on.
+TrainingInterrupted at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import sslzoo
 import viewgen
 from genviews_core.command import command
 from genviews_core.lock import lock_folder
+from genviews_core.progress import Progress
 from viewgen import eldm
 
 
@@ -58,20 +59,20 @@ class TrainGenerator:
     device: str = "auto"
 
 
-def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
+def train_generator(options: TrainGenerator, worker: sslzoo.DistContext) -> None:
     """Wire encoder, embeddings and trainings, with bars and logs."""
     given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
     config = dataclasses.replace(eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None})
-    with sslzoo.Progress(shown=worker.leads) as progress:
-        if worker.leads:
+    with Progress(shown=worker.is_main) as progress:
+        if worker.is_main:
             viewgen.embed_images(
                 options.images,
                 options.out / "embeddings",
-                viewgen.load_encoder(options.encoder, other=sslzoo.open_backbone, device=str(worker.device)),
+                viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(worker.device)),
                 workers=options.workers,
                 on_progress=progress.add_task("embeddings"),
             )
-        sslzoo.wait_for_all()
+        sslzoo.barrier()
         embeddings = viewgen.Embeddings.load(options.out / "embeddings")
         autoencoder = open_autoencoder(options, embeddings.keys, worker, progress) if config.latents else None
         model = eldm.train_eldm(
@@ -91,7 +92,7 @@ def train_generator(options: TrainGenerator, worker: sslzoo.Worker) -> None:
 
 
 def open_autoencoder(
-    options: TrainGenerator, keys: Sequence[str], worker: sslzoo.Worker, progress: sslzoo.Progress
+    options: TrainGenerator, keys: Sequence[str], worker: sslzoo.DistContext, progress: Progress
 ) -> Path:
     """The folder given, or of an autoencoder trained on the images."""
     if options.autoencoder != "train":
@@ -127,9 +128,9 @@ def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
     return max(1, round(whole * options.steps / eldm.preset(options.preset).steps))
 
 
-def logged(folder: Path, stage: str, worker: sslzoo.Worker, progress: sslzoo.Progress) -> eldm.OnStep | None:
+def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progress) -> eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
-    return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.leads else None
+    return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.is_main else None
 
 
 @command
@@ -137,8 +138,8 @@ def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     options = tyro.cli(TrainGenerator, description=__doc__)
     try:
-        worker = sslzoo.start_worker(os.environ, options.device)
-        with lock_folder(options.out) if worker.leads else nullcontext():
+        worker = sslzoo.init_distributed(os.environ, options.device)
+        with lock_folder(options.out) if worker.is_main else nullcontext():
             train_generator(options, worker)
     except (ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

@@ -1,29 +1,28 @@
 """Batch norm with statistics over all ranks, or over parts of the batch.
 
-torch's SyncBatchNorm does not support CPUs; SynchronisedBatchNorm does, with gloo.
+torch's SyncBatchNorm does not support CPUs; CPUSyncBatchNorm does, with gloo.
 
 Shapes: B samples, C channels, any further dimensions.
 """
 
 from typing import TypeVar
 
-import timm.layers
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslzoo.gather import mean_over_ranks, world_size
-from sslzoo.losses.reduction import precise
+from sslzoo.distributed import mean_over_ranks, world_size
+from sslzoo.losses.reduction import upcast
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def synchronise_batch_norm(module: Module) -> Module:
-    """Replace every batch norm of a module by one whose statistics span all ranks.
+def convert_sync_batchnorm(module: Module) -> Module:
+    """Replace every batch norm of a module by one with statistics over all ranks.
 
-    Uses torch's SyncBatchNorm on CUDA, otherwise SynchronisedBatchNorm. Parameters, buffers and their names are kept.
+    Uses torch's SyncBatchNorm on CUDA, otherwise CPUSyncBatchNorm. Parameters, buffers and their names are kept.
     Call it on the final device, before DistributedDataParallel. A method that needs separate statistics on every rank
     (`batch_norm_per_rank`, MoCo v2) is returned unchanged.
 
@@ -33,22 +32,25 @@ def synchronise_batch_norm(module: Module) -> Module:
     if getattr(module, "batch_norm_per_rank", False):
         return module
     if any(tensor.is_cuda for tensor in module.parameters()):
+        import timm.layers
+
         return timm.layers.convert_sync_batchnorm(module)  # pyright: ignore[reportReturnType]
     if isinstance(module, _BatchNorm):
-        return _synchronised(module)  # pyright: ignore[reportReturnType]
+        return _synchronized(module)  # pyright: ignore[reportReturnType]
     for name, child in module.named_children():
-        setattr(module, name, synchronise_batch_norm(child))
+        setattr(module, name, convert_sync_batchnorm(child))
     return module
 
 
-def _synchronised(norm: _BatchNorm) -> nn.Module:
-    if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SynchronisedBatchNorm):
+def _synchronized(norm: _BatchNorm) -> nn.Module:
+    if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, CPUSyncBatchNorm):
         raise ValueError(
-            f"{type(norm).__name__} cannot be synchronised on a CPU; choose a backbone with nn.BatchNorm2d."
+            f"expected nn.BatchNorm1d, 2d or 3d for synchronization on a CPU, got {type(norm).__name__}; "
+            "choose another backbone"
         )
-    other = SynchronisedBatchNorm(
-        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-    ).train(norm.training)
+    other = CPUSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats).train(
+        norm.training
+    )
     other._parameters = norm._parameters
     other._buffers = norm._buffers
     return other
@@ -97,8 +99,10 @@ class SplitBatchNorm(_BatchNorm):
         outputs, means, variances = [], [], []
         for rows in input.tensor_split(parts):
             mean, variance = self._running()
-            rate = 0.0 if mean is None else self._rate()
-            outputs.append(functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, rate, self.eps))
+            momentum = 0.0 if mean is None else self._momentum()
+            outputs.append(
+                functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, momentum, self.eps)
+            )
             means.append(mean)
             variances.append(variance)
         if self.running_mean is not None:
@@ -111,7 +115,7 @@ class SplitBatchNorm(_BatchNorm):
             return None, None
         return self.running_mean.clone(), self.running_var.clone()
 
-    def _rate(self) -> float:
+    def _momentum(self) -> float:
         assert self.num_batches_tracked is not None
         return 1 / (float(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
 
@@ -140,14 +144,14 @@ def average_running_statistics(module: nn.Module) -> None:
             buffer.copy_(mean)
 
 
-class SynchronisedBatchNorm(_BatchNorm):
-    """nn.BatchNorm whose training statistics are those of the batches of all ranks together."""
+class CPUSyncBatchNorm(_BatchNorm):
+    """nn.BatchNorm with training statistics over the batches of all ranks, for CPUs."""
 
     def forward(self, input: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
-        """Normalised over everything but the channels; in one process, or in evaluation, exactly as nn.BatchNorm."""
+        """Normalize over all dimensions but the channels; with one rank or in evaluation mode, same as nn.BatchNorm."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)  # pyright: ignore
+        output, mean, variance, count = _Normalize.apply(input, self.weight, self.bias, self.eps)  # pyright: ignore
         if self.running_mean is not None:
             self._track(mean, variance * (count / (count - 1)))
         return output
@@ -164,15 +168,15 @@ class SynchronisedBatchNorm(_BatchNorm):
         assert input.dim() >= 2
 
 
-class _Normalise(torch.autograd.Function):
-    """y = (x - mean) / sqrt(var + eps) * w + b; statistics and gradients over all ranks, in float32 at least."""
+class _Normalize(torch.autograd.Function):
+    """y = (x - mean) / sqrt(var + eps) * w + b; statistics and gradients over all ranks, in float32 or higher."""
 
     @staticmethod
     def forward(ctx, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
-        x = precise(input)
+        x = upcast(input)
         axes = [0, *range(2, x.dim())]
         variance, mean = torch.var_mean(x, dim=axes, correction=0)
-        mean, variance, count = _joined(mean, variance, x.numel() // x.shape[1])
+        mean, variance, count = _combine(mean, variance, x.numel() // x.shape[1])
         scale = torch.rsqrt(variance + eps)
         ctx.save_for_backward(input, weight, mean, scale, count)
         factor = scale if weight is None else scale * weight
@@ -184,7 +188,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor):
         input, weight, mean, scale, count = ctx.saved_tensors
-        x, gradient = precise(input), precise(gradients[0])
+        x, gradient = upcast(input), upcast(gradients[0])
         axes = [0, *range(2, x.dim())]
         normal = (x - _channels(mean, x)) * _channels(scale, x)
         own = torch.stack([gradient.sum(axes), (gradient * normal).sum(axes)])
@@ -196,12 +200,12 @@ class _Normalise(torch.autograd.Function):
         return of_input.to(input.dtype), None if weight is None else own[1], None if weight is None else own[0], None
 
 
-def _joined(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and count over all ranks, from each one's; ranks may hold different numbers of samples."""
+def _combine(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine mean, variance and count of all ranks, which may hold different numbers of samples."""
     own = torch.cat([mean, variance, mean.new_tensor([count])])
-    parts = [torch.empty_like(own) for _ in range(world_size())]
-    distributed.all_gather(parts, own)
-    stacked = torch.stack(parts)
+    gathered = [torch.empty_like(own) for _ in range(world_size())]
+    distributed.all_gather(gathered, own)
+    stacked = torch.stack(gathered)
     channels = len(mean)
     means, variances, counts = stacked[:, :channels], stacked[:, channels:-1], stacked[:, -1:]
     total = counts.sum()

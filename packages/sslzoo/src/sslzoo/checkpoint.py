@@ -1,4 +1,4 @@
-"""Resume files, from which training continues bit-exactly."""
+"""Resume files for bit-identical continuation of a training."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ KERNELS = ("fused", "foreach", "capturable")
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeState:
-    """Where training stopped.
+    """Content of a resume file besides method and optimizer.
 
     Attributes:
-        step: how many steps were done.
-        extra: what the caller added.
+        step: number of steps done.
+        extra: additional state of the caller.
     """
 
     step: int
@@ -40,8 +40,8 @@ def save_resume(
     """Write a resume file atomically: if the process is killed, the old or the new file is complete.
 
     Args:
-        path: the file; on several ranks only one writes it.
-        step: how many steps are done.
+        path: the file; only one rank may write it.
+        step: number of steps done.
         method: the bare method, not its DistributedDataParallel wrapper; call after after_step().
         optimizer: its optimizer.
         recipe: training settings, JSON-serializable.

@@ -2,22 +2,22 @@
 
 sslzoo import CHECKPOINT --out BACKBONE
 
-sslzoo export BACKBONE --form detectron2 --out weights.pkl
+sslzoo export BACKBONE --format detectron2 --out weights.pkl
 """
+
+from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from torch import nn
 
 from genviews_core.command import command
-from sslzoo.backbone_file import save_backbone
-from sslzoo.backbone_source import open_backbone
-from sslzoo.export import detectron2_settings, timm_network, to_detectron2, to_timm, to_torchvision, torchvision_network
-from sslzoo.official import open_official
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class Import:
     """Folder for backbone.safetensors and backbone.json."""
     architecture: str | None = None
     """Name for create_backbone; default: inferred from names and shapes."""
-    layout: str | None = None
-    """Layout of files with only a network: dino-backbone, vicreg-backbone, barlow-twins-backbone, simclr-converter."""
+    format: str | None = None
+    """Format of files with only a network: dino-backbone, vicreg-backbone, barlow-twins-backbone, simclr-converter."""
     prefix: str | None = None
-    """For unknown layouts: prefix of the names of the backbone's tensors; all other tensors are ignored."""
+    """For unknown formats: prefix of the names of the backbone's tensors; all other tensors are ignored."""
     image_size: int | None = None
     """Input size in pixels; default: that of the training. Positions of vision transformers are interpolated."""
     mean: tuple[float, float, float] | None = None
-    """Normalization mean of its images; default: that of the layout, or timm's for a bare timm network."""
+    """Normalization mean of its images; default: that of the format, or timm's for a bare timm network."""
     std: tuple[float, float, float] | None = None
     """Normalization standard deviation, likewise."""
     allow_nonfinite: bool = False
@@ -50,15 +50,18 @@ class Export:
 
     backbone: Annotated[str, tyro.conf.Positional]
     """A backbone folder, an official checkpoint, or timm/<name>."""
-    form: Literal["torchvision", "timm", "detectron2"]
+    format: Literal["torchvision", "timm", "detectron2"]
     out: Path
-    """The file: .pth or .safetensors; .pkl for detectron2."""
+    """Output file: .pth or .safetensors; .pkl for detectron2."""
 
 
 def import_checkpoint(options: Import) -> str:
     """Write the backbone folder, and return a line that describes it."""
-    names = ("layout", "prefix", "image_size", "mean", "std", "allow_nonfinite")
-    backbone, about = open_official(
+    from sslzoo.backbones import save_backbone
+    from sslzoo.official import load_official_checkpoint
+
+    names = ("format", "prefix", "image_size", "mean", "std", "allow_nonfinite")
+    backbone, about = load_official_checkpoint(
         options.checkpoint, options.architecture, **{name: getattr(options, name) for name in names}
     )
     save_backbone(options.out, backbone, **about)
@@ -73,19 +76,22 @@ def import_checkpoint(options: Import) -> str:
 
 def export_backbone(options: Export) -> str:
     """Write the file, and return the code that loads it."""
-    backbone, images = open_backbone(options.backbone)
-    if options.form == "detectron2":
+    from sslzoo.backbones import resolve_backbone
+    from sslzoo.export import timm_code, to_detectron2, to_timm, to_torchvision, torchvision_code
+
+    backbone, images = resolve_backbone(options.backbone)
+    if options.format == "detectron2":
         to_detectron2(backbone, options.out)
         return _detectron2_lines(backbone, images, options.out)
-    convert, network = {"torchvision": (to_torchvision, torchvision_network), "timm": (to_timm, timm_network)}[
-        options.form
-    ]
+    convert, code = {"torchvision": (to_torchvision, torchvision_code), "timm": (to_timm, timm_code)}[options.format]
     convert(backbone, options.out)
     read = "safetensors.torch.load_file" if options.out.suffix == ".safetensors" else "torch.load"
-    return f'{network(backbone)}\nnetwork.load_state_dict({read}("{options.out}"))'
+    return f'{code(backbone)}\nnetwork.load_state_dict({read}("{options.out}"))'
 
 
 def _detectron2_lines(backbone: nn.Module, images: dict[str, Any], out: Path) -> str:
+    from sslzoo.export import detectron2_settings
+
     settings = {
         "MODEL.WEIGHTS": out,
         **detectron2_settings(backbone),
@@ -101,7 +107,7 @@ def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     commands = Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]
     try:
-        options = tyro.cli(commands, prog="sslzoo", description="Backbones in and out.")  # pyright: ignore
+        options = tyro.cli(commands, prog="sslzoo", description="Import and export backbones.")  # pyright: ignore
         print(import_checkpoint(options) if isinstance(options, Import) else export_backbone(options))
     except ValueError as error:
         sys.exit(f"error: {error}")

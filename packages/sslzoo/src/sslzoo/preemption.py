@@ -1,4 +1,4 @@
-"""Being told to stop: the signals of schedulers and keyboards, kept until a step has ended."""
+"""Defer the signals of schedulers and Ctrl-C until the end of a training step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What `kill` and preempted machines send, Ctrl-C, and what SLURM is often asked to send before the time is up."""
+"""Sent by `kill` and on preemption; by Ctrl-C; by SLURM before the time limit, if so configured."""
 
 
-class Stopped(Exception):
-    """A training ended early, because it was told to; its state is saved.
+class TrainingInterrupted(Exception):
+    """Raised if a signal ends a training early, after its state was saved.
 
     Attributes:
-        signal: what told it.
-        step: how many steps were done.
+        signal: the signal.
+        step: number of steps done.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -28,14 +28,14 @@ class Stopped(Exception):
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal, as shells count: 143 for SIGTERM."""
+        """128 plus the signal number, as in shells: 143 for SIGTERM."""
         return 128 + self.signal
 
 
 class StopSignal:
-    """Inside `with StopSignal() as stop`, a signal does nothing but set `stop.number`; a second Ctrl-C interrupts.
+    """Within `with StopSignal() as stop`, a signal only sets `stop.number`; a second Ctrl-C raises KeyboardInterrupt.
 
-    Outside the main thread, where Python has no signals, it never sets it.
+    Outside the main thread, where Python handles no signals, it is never set.
     """
 
     def __init__(self) -> None:
@@ -58,11 +58,10 @@ class StopSignal:
             raise KeyboardInterrupt
         self.number = number
 
-    def shelter(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items; processes that are started for the first of them never receive the signals.
+    def block_signals(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items; processes started for the first item never receive the signals.
 
-        A scheduler signals every process of a job. The ones that decode images would die of it, in the middle of the
-        step that is to be finished.
+        A scheduler signals every process of a job; data loading workers would die in the middle of a step.
         """
         iterator = iter(items)
         old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

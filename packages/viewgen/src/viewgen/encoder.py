@@ -87,7 +87,7 @@ def load_encoder(
         supervision: what its weights were trained with. By default "labels" for timm, which does not record it; for a
             backbone folder "labels" if the method in backbone.json is "labels", otherwise "none".
         device: where it runs.
-        other: loads other names, as ``sslzoo.open_backbone`` does official checkpoints; returns the network and the
+        other: loads other names, as ``sslzoo.resolve_backbone`` does official checkpoints; returns the network and the
             arguments ``size``, ``mean`` and ``std`` of ``ImageEncoder``. Such encoders count as self-supervised.
 
     Raises:

@@ -17,14 +17,14 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
     weights can be loaded there.
 
     Args:
-        name: a torchvision ResNet ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (NarrowResNet),
-            "resnet20" to "resnet110" (CifarResNet), "widened_resnet" (WidenedResNet), "moco_vit_small" or
+        name: a torchvision ResNet ("resnet18", "resnet50", "resnext50_32x4d", ...), "resnet10" (SmallResNet),
+            "resnet20" to "resnet110" (CifarResNet), "widened_resnet" (WideChannelResNet), "moco_vit_small" or
             "moco_vit_base" (MoCo v3), "dino_vit_tiny", "dino_vit_small" or "dino_vit_base" (DINO, for images of any
             size), or "timm/<any name>".
         cifar_stem: for ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
         image_size: pixels; for timm networks with a fixed input size (vision transformers). The others take any size.
         options: passed on to the constructor: torchvision's (`zero_init_residual=True`, `weights="DEFAULT"`),
-            `stem_padding=2` for the CIFAR stem of solo-learn, NarrowResNet's (`width=32`), create_moco_vit's
+            `stem_padding=2` for the CIFAR stem of solo-learn, SmallResNet's (`width=32`), create_moco_vit's
             (`freeze_patch_embed=False`), or timm's (`drop_path_rate=0.1`, also for DINO; `dynamic_img_size=True`,
             `pretrained=True`).
 
@@ -55,17 +55,17 @@ def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Mod
 
         return create_dino_vit(name, image_size=image_size, **options)
     if name in CIFAR_RESNETS:
-        from genviews_core.backbones.cifar_resnet import CifarResNet
+        from genviews_core.backbones.resnets import CifarResNet
 
         return CifarResNet(CIFAR_RESNETS[name], **options)
     if name == WIDENED:
-        from genviews_core.backbones.widened_resnet import WidenedResNet
+        from genviews_core.backbones.resnets import WideChannelResNet
 
-        return WidenedResNet(**options)
+        return WideChannelResNet(**options)
     if name == "resnet10":
-        from genviews_core.backbones.narrow_resnet import NarrowResNet
+        from genviews_core.backbones.resnets import SmallResNet
 
-        return NarrowResNet(**options)
+        return SmallResNet(**options)
     if name in TORCHVISION_RESNETS:
         return _torchvision_resnet(name, **options)
     raise _unknown(name)

@@ -20,3 +20,6 @@ DINO_VITS = {
     "dino_vit_base": ("vit_base_patch16_224", 768, 12),
 }
 """Name: timm model, width and number of heads (facebookresearch/dino@7c446df vision_transformer.py)."""
+WIDE_CHANNEL_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+"""Depth of a widened ResNet: bottlenecks per stage (facebookresearch/vicreg@4e12602 resnet.py,
+Separius/SimCLRv2-Pytorch@f4c2f41 resnet.py)."""

@@ -33,7 +33,8 @@ from genviews.recipes.augmentations import Operation, without
 from genviews.recipes.listing import show_recipes
 from genviews_core.command import command
 from genviews_core.lock import lock_folder
-from sslzoo import Progress, Stopped, Worker, start_worker
+from genviews_core.progress import Progress
+from sslzoo import DistContext, TrainingInterrupted, init_distributed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,10 @@ class Pretrain:
     checkpoint_seconds: float = 600.0
 
 
-def run_recipe(pretrain: Pretrain, worker: Worker) -> None:
+def run_recipe(pretrain: Pretrain, worker: DistContext) -> None:
     """Train with a progress bar, and say where the backbone is."""
     recipe = replace(pretrain.recipe, augmentation=without(pretrain.recipe.augmentation, pretrain.without))
-    with Progress(shown=worker.leads) as progress:
+    with Progress(shown=worker.is_main) as progress:
         backbone = train_encoder(
             recipe,
             pretrain.data,
@@ -128,8 +129,8 @@ def main() -> None:
         return show_recipes(RECIPES)
     try:
         chosen = read_arguments(sys.argv[1:])
-        worker = start_worker(os.environ, chosen.device)
-        with lock_folder(chosen.out) if worker.leads else nullcontext():
+        worker = init_distributed(os.environ, chosen.device)
+        with lock_folder(chosen.out) if worker.is_main else nullcontext():
             if isinstance(chosen, Pretrain):
                 run_recipe(chosen, worker)
             elif isinstance(chosen, Loop):
@@ -140,7 +141,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except FloatingPointError as error:
         _leave(f"error: {error}", 1)
-    except Stopped as stopped:
+    except TrainingInterrupted as stopped:
         _leave(str(stopped), stopped.exit_code)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")

@@ -86,7 +86,7 @@ class Evaluate:
 
 def evaluate(options: Evaluate) -> None:
     """Measure, append the results, show the table."""
-    worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
+    worker = sslzoo.init_distributed(os.environ, options.device, timeout=PATIENCE)
     ssl_eval.check_results(options.results)
     for name in ("size", "resize", "k"):
         if (given := getattr(options, name)) is not None and given < 1:
@@ -95,7 +95,7 @@ def evaluate(options: Evaluate) -> None:
         raise ValueError(f"--learning-rates {odd[0]:g}: give finite numbers above 0")
     variant = _variant(options)
     protocol = None if variant is None else variant.protocol
-    backbone, expected = sslzoo.open_backbone(options.backbone)
+    backbone, expected = sslzoo.resolve_backbone(options.backbone)
     train, test = _open(options.train), _open(options.test)
     if odd := sorted(set(train.classes) ^ set(test.classes)):
         lacking = options.test if odd[0] in train.classes else options.train
@@ -105,7 +105,7 @@ def evaluate(options: Evaluate) -> None:
         if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
             raise ValueError(f"{options.list} names no image of the class {train.classes[missing[0]]}")
     preparation = Preparation() if protocol is None else protocol.preparation
-    shown = Console(stderr=True, quiet=not worker.leads)
+    shown = Console(stderr=True, quiet=not worker.is_main)
     job = Job(
         backbone=backbone.to(worker.device),
         train=train,
@@ -128,10 +128,10 @@ def evaluate(options: Evaluate) -> None:
     results = _results(options, variant, job)
     left_out = count_left_out(job.on_unreadable, job.group)
     results = [replace(result, left_out=left_out) for result in results]
-    if worker.leads:
+    if worker.is_main:
         ssl_eval.append_results(options.results, results)
-    sslzoo.wait_for_all()
-    if worker.leads:
+    sslzoo.barrier()
+    if worker.is_main:
         _show(options.results)
         Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
 

@@ -51,7 +51,7 @@ class Opened:
 
     network: nn.Module
     images: Mapping[str, Any]
-    worker: sslzoo.Worker
+    worker: sslzoo.DistContext
     on_unreadable: OnUnreadable = refuse
     since: float = field(default_factory=time.perf_counter)
 
@@ -96,9 +96,9 @@ def open_on_device(options: OneBackbone) -> Opened:
     Raises:
         ValueError: it cannot be opened, or results cannot be kept.
     """
-    worker = sslzoo.start_worker(os.environ, options.device, patience=PATIENCE)
+    worker = sslzoo.init_distributed(os.environ, options.device, timeout=PATIENCE)
     ssl_eval.check_results(options.results)
-    network, images = sslzoo.open_backbone(options.backbone)
+    network, images = sslzoo.resolve_backbone(options.backbone)
     on_unreadable = refuse if options.strict else LeftOut(log_left_out)
     return Opened(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
@@ -108,7 +108,7 @@ def keep_results(
 ) -> None:
     """Append a line for each metric and print a table on the main process; must be called on every process."""
     left_out = count_left_out(opened.on_unreadable, opened.group)
-    if not opened.worker.leads:
+    if not opened.worker.is_main:
         return
     seconds = time.perf_counter() - opened.since
     same = {

@@ -23,7 +23,7 @@ from pairdata.decode import UnreadableImage, decode_square
 from pairdata.sampling import Sampling
 from ssl_eval import Preparation
 from ssl_eval.left_out import OnUnreadable, refuse
-from sslzoo import Worker
+from sslzoo import DistContext
 
 Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
 
@@ -56,7 +56,7 @@ class TrainingImages:
         *,
         batch_size: int,
         seed: int,
-        worker: Worker,
+        worker: DistContext,
     ):
         if batch_size % worker.world_size:
             raise ValueError(f"batch size {batch_size} does not divide over {worker.world_size} processes")
@@ -113,7 +113,7 @@ class CentredImages:
         reading: Reading,
         *,
         batch_size: int,
-        worker: Worker,
+        worker: DistContext,
         on_unreadable: OnUnreadable = refuse,
     ):
         centre = Centre(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)

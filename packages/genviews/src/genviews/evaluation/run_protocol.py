@@ -18,7 +18,7 @@ from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Variant
 from ssl_eval.left_out import OnUnreadable, refuse
 from ssl_eval.linear import LinearResult, stratified_holdout
-from sslzoo import Worker
+from sslzoo import DistContext
 
 EXTRACTION = 256
 """Images a batch where nothing is trained."""
@@ -50,7 +50,7 @@ class Job:
     test: ImageIndex
     preparation: Preparation
     reading: Reading
-    worker: Worker
+    worker: DistContext
     seed: int
     learning_rates: tuple[float, ...] = ()
     k: int | None = None
@@ -188,7 +188,7 @@ def _told(found: LinearResult, job: Job) -> Found:
 def _finetune(protocol: FineTuneProtocol, job: Job, variant: Variant) -> Found:
     backbone = job.backbone
     if job.worker.world_size > 1:
-        backbone = sslzoo.synchronise_batch_norm(backbone)
+        backbone = sslzoo.convert_sync_batchnorm(backbone)
     train, test = job.augmented(job.train, protocol.batch_size), job.centred(job.test)
     found = ssl_eval.finetune(backbone, train, test, protocol=protocol, resume=_resume(job, variant), **job.common())
     return [("semi-supervised", "", "top1", found.top1), ("semi-supervised", "", "top5", found.top5)]

@@ -83,10 +83,10 @@ def evaluate(options: Segmentation) -> None:
         data=f"{options.data.resolve().name}/{options.test_split}",
         percent={"mIoU": mean_iou(counts), "pixel_accuracy": pixel_accuracy(counts)},
     )
-    if worker.leads:
+    if worker.is_main:
         ious = " ".join(f"{100 * value:.1f}" for value in class_ious(counts).tolist())
         Console().print(f"IoU of the classes: {ious}", highlight=False)
-    sslzoo.wait_for_all()
+    sslzoo.barrier()
 
 
 def _measure(
@@ -101,7 +101,7 @@ def _measure(
     worker, normalisation = opened.worker, (opened.images["mean"], opened.images["std"])
     place = {"rank": worker.rank, "world_size": worker.world_size, "workers": options.workers}
     crops = TrainingCrops(train, protocol, normalisation, seed=options.seed, **place)
-    shown = Console(stderr=True, quiet=not worker.leads)
+    shown = Console(stderr=True, quiet=not worker.is_main)
     resume = None
     if options.resume is not None:
         named = f"{sslzoo.backbone_hash(maps.backbone)[:12]} segmentation {train.digest()}"

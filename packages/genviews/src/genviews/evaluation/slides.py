@@ -114,14 +114,14 @@ def evaluate(options: Slides) -> None:
         kept=options.embeddings / backbone[:12] / options.data.resolve().name,
         backbone=backbone,
         device=worker.device,
-        shown=Console(stderr=True, quiet=not worker.leads),
+        shown=Console(stderr=True, quiet=not worker.is_main),
     )
     _embed(job, opened, group)
     with failing_together(group):
         mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
     found = {run: scores for part in gather_over(group, mine) for run, scores in part.items()}
     _tell(job, opened, [found[run] for run in range(options.runs)])
-    sslzoo.wait_for_all()
+    sslzoo.barrier()
 
 
 def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:
@@ -179,7 +179,7 @@ def _tell(job: Job, opened: Opened, runs: list[ClassScores]) -> None:
         data=job.options.data.resolve().name,
         percent={name: mean(each) for name, each in values.items()},
     )
-    if opened.worker.leads and len(runs) > 1:
+    if opened.worker.is_main and len(runs) > 1:
         spread = ", ".join(f"{name} {stdev(each):.2f}" for name, each in values.items())
         Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
 

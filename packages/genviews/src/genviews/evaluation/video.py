@@ -53,7 +53,7 @@ def follow(options: Video) -> None:
     propagation = Propagation(frames=options.frames, radius=options.radius, neighbours=options.neighbours)
     remarks = remarks_on(videos)
     opened = open_on_device(options)
-    for remark in remarks if opened.worker.leads else ():
+    for remark in remarks if opened.worker.is_main else ():
         Console(stderr=True).print(remark, highlight=False, markup=False)
     followed = evaluate_davis(
         opened.network,

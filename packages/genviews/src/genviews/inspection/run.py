@@ -120,7 +120,7 @@ def open_scorer(options: Inspect) -> Scorer | None:
     known = pca.fitted_on
     if known is None:
         raise ValueError(f"{options.pca} does not say which encoder it was fitted on: make it with `pairquality fit`")
-    device = sslzoo.start_worker({}, options.device).device
+    device = sslzoo.init_distributed({}, options.device).device
     encoder = pairquality.load_encoder(
         options.encoder or known.encoder,
         size=options.size or known.size,

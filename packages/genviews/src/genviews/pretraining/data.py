@@ -70,7 +70,7 @@ def check_values(recipe: Recipe, data: Data) -> None:
         raise ValueError(f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}; give 0 4095")
 
 
-def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
+def open_loader(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FolderLoader:
     """The images and views of this process; both loaders yield the same batches in the same order.
 
     Raises:
@@ -83,7 +83,7 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoad
 
 
 def open_fitting(
-    recipe: Recipe, data: Data, worker: sslzoo.Worker, *, parts: int, log: Callable[[str], None]
+    recipe: Recipe, data: Data, worker: sslzoo.DistContext, *, parts: int, log: Callable[[str], None]
 ) -> tuple[Recipe, FolderLoader]:
     """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
@@ -107,7 +107,7 @@ def open_fitting(
                 f"{error.count} in {data.images}; use fewer processes or a lower --accumulate"
             ) from None
         smaller = replace(recipe, batch_size=error.count // unit * unit)
-        if worker.leads:
+        if worker.is_main:
             log(
                 f"{error.count} images do not fill a batch of {recipe.batch_size}: the batch is {smaller.batch_size}, "
                 f"the learning rate {smaller.lr:.3g} (--lr-scaling {recipe.lr_scaling})"
@@ -115,7 +115,7 @@ def open_fitting(
         return smaller, open_loader(smaller, data, worker)
 
 
-def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLoader:
+def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FolderLoader:
     if data.real_only:
         raise ValueError("--real-only is for records: leave out --views and --interpolated")
     return FolderLoader(
@@ -129,7 +129,7 @@ def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FolderLo
     )
 
 
-def _open_records(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FFCVLoader:
+def _open_records(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FFCVLoader:
     if data.views or data.interpolated:
         raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
     if data.value_range:
@@ -144,7 +144,7 @@ def _open_records(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> FFCVLoad
     )
 
 
-def _shared(recipe: Recipe, data: Data, worker: sslzoo.Worker) -> dict[str, Any]:
+def _shared(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> dict[str, Any]:
     """What both loaders are told."""
     return {
         "batch_size": recipe.batch_size // worker.world_size,

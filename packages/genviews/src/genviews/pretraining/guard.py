@@ -9,7 +9,7 @@ from torch import Tensor
 
 import sslzoo
 from genviews.pretraining.state import Training
-from sslzoo import StopSignal, Worker
+from sslzoo import DistContext, StopSignal
 
 AGREE_EVERY = 5
 """Steps from one agreement of all processes to the next; it costs one small reduction and a look at the device."""
@@ -25,7 +25,7 @@ class Guard:
         stop: what signals reach it.
     """
 
-    def __init__(self, worker: Worker, stop: StopSignal) -> None:
+    def __init__(self, worker: DistContext, stop: StopSignal) -> None:
         self._stop, self._alone = stop, worker.world_size == 1
         self._first_bad = torch.full((), math.inf, device=worker.device)
 
@@ -53,7 +53,7 @@ class Guard:
         if not (now or training.step % AGREE_EVERY == 0 or (self._alone and self._stop.number)):
             return 0
         number = torch.tensor(-float(self._stop.number), device=self._first_bad.device)
-        first_bad, signal = sslzoo.least_of_all(torch.stack([self._first_bad, number])).tolist()
+        first_bad, signal = sslzoo.all_reduce_min(torch.stack([self._first_bad, number])).tolist()
         if math.isinf(first_bad) and (now or signal) and not training.finite:
             first_bad = training.step
         if math.isfinite(first_bad):
@@ -64,7 +64,7 @@ class Guard:
 
 
 def _diagnosis(training: Training, step: int) -> str:
-    name = sslzoo.first_not_finite(training.method)
+    name = sslzoo.first_nonfinite(training.method)
     place = f"; by step {training.step} it is in {name}" if name else " in the loss alone"
     return f"NaN or infinity at step {step}{place}; {_way_out(training)}"
 

@@ -23,7 +23,7 @@ from genviews.pretraining.watch import Watch
 from genviews.recipes import METHODS, Recipe
 from genviews_core.files import write_json
 from pairdata import FolderLoader
-from sslzoo import StopSignal, Worker
+from sslzoo import DistContext, StopSignal
 from sslzoo.methods import Method
 
 
@@ -31,7 +31,7 @@ def train_encoder(
     recipe: Recipe,
     data: Data,
     out: Path,
-    worker: Worker,
+    worker: DistContext,
     *,
     execution: Execution | None = None,
     scoring: Scoring | None = None,
@@ -57,14 +57,14 @@ def train_encoder(
     check_values(recipe, data)
     log = on_message or _discard
     execution.require_parts(recipe, worker.world_size)
-    recipe = fit_backbone(recipe, log if worker.leads else _discard)
+    recipe = fit_backbone(recipe, log if worker.is_main else _discard)
     recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, log=log)
     training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
     total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))
-    if worker.leads:
+    if worker.is_main:
         log(opening(recipe, training, loader, worker, total))
     if training.step < total:
-        model = sslzoo.distribute(training.method) if worker.world_size > 1 else training.method
+        model = sslzoo.wrap_ddp(training.method) if worker.world_size > 1 else training.method
         report = Report(recipe, execution, training, out, worker, total, on_step)
         with StopSignal() as stop, report:
             keeper = Keeper(
@@ -79,7 +79,7 @@ def train_encoder(
             )
             while training.step < total:
                 epoch, start = divmod(training.step, len(loader))
-                for batch in stop.shelter(loader.epoch(epoch, start=start)):
+                for batch in stop.block_signals(loader.epoch(epoch, start=start)):
                     metrics = training_step(
                         model,
                         batch,
@@ -91,9 +91,9 @@ def train_encoder(
                         counting=report.speed.counting(),
                     )
                     keeper.after_step(metrics)
-        if worker.leads:
+        if worker.is_main:
             _note_gaps(loader, out)
-    if worker.leads:
+    if worker.is_main:
         _export(recipe, training.method, data, out)
     return out / "backbone"
 
@@ -103,7 +103,7 @@ def open_training(
     data: Data,
     loader: FolderLoader,
     out: Path,
-    worker: Worker,
+    worker: DistContext,
     execution: Execution,
     scoring: Scoring,
 ) -> Training:
@@ -133,12 +133,12 @@ def open_training(
     return training
 
 
-def build_method(recipe: Recipe, worker: Worker) -> Method:
+def build_method(recipe: Recipe, worker: DistContext) -> Method:
     """The method on this process's device, the same weights on every process."""
     torch.manual_seed(recipe.seed)
     method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return sslzoo.synchronise_batch_norm(method) if worker.world_size > 1 else method
+    return sslzoo.convert_sync_batchnorm(method) if worker.world_size > 1 else method
 
 
 def _discard(message: str) -> None:

@@ -11,7 +11,7 @@ import sslzoo
 from genviews.pretraining.guard import Guard
 from genviews.pretraining.report import Report
 from genviews.pretraining.state import Training
-from sslzoo import Stopped, Worker
+from sslzoo import DistContext, TrainingInterrupted
 
 
 class Keeper:
@@ -33,7 +33,7 @@ class Keeper:
         training: Training,
         guard: Guard,
         report: Report,
-        worker: Worker,
+        worker: DistContext,
         *,
         total: int,
         log_every: int,
@@ -66,10 +66,10 @@ class Keeper:
         if last or number or time.monotonic() - self._saved > self._checkpoint_seconds:
             self._save()
         if number:
-            sslzoo.wait_for_all()
-            raise Stopped(number, training.step)
+            sslzoo.barrier()
+            raise TrainingInterrupted(number, training.step)
 
     def _save(self) -> None:
-        if self._worker.leads and self._guard.may_save(self._training):
+        if self._worker.is_main and self._guard.may_save(self._training):
             self._training.save()
         self._saved = time.monotonic()

@@ -16,7 +16,7 @@ from genviews.pretraining.data import Data
 from genviews.pretraining.execution import Execution
 from genviews.recipes import Recipe
 from pairdata import LabelledImages, is_records
-from sslzoo import StopSignal, Worker
+from sslzoo import DistContext, StopSignal
 from sslzoo.methods import Method
 
 NEIGHBOURS = 20
@@ -24,7 +24,7 @@ NEIGHBOURS = 20
 
 
 def open_knn(
-    recipe: Recipe, data: Data, execution: Execution, worker: Worker, steps_per_epoch: int
+    recipe: Recipe, data: Data, execution: Execution, worker: DistContext, steps_per_epoch: int
 ) -> OnlineKNN | None:
     """What --test asks for; None without it.
 
@@ -67,7 +67,7 @@ class OnlineKNN:
     recipe: Recipe
     folders: tuple[Path, Path]
     data: Data
-    worker: Worker
+    worker: DistContext
     every: int
     total: int
 
@@ -84,16 +84,16 @@ class OnlineKNN:
         group = dist.group.WORLD if worker.world_size > 1 else None
         amp = torch.bfloat16 if device.type == "cuda" else None
         train, test = (
-            ssl_eval.extract_features(backbone, stop.shelter(images), device=device, amp=amp, group=group)
+            ssl_eval.extract_features(backbone, stop.block_signals(images), device=device, amp=amp, group=group)
             for images in (_labelled(folder, self.recipe, self.data, worker) for folder in self.folders)
         )
-        if not worker.leads:
+        if not worker.is_main:
             return {}
         k = min(NEIGHBOURS, len(train))
         return {"knn": ssl_eval.knn_accuracy(train, test, k=k, device=device)[k]}
 
 
-def _labelled(root: Path, recipe: Recipe, data: Data, worker: Worker) -> LabelledImages:
+def _labelled(root: Path, recipe: Recipe, data: Data, worker: DistContext) -> LabelledImages:
     """This process's share of a folder, as apps/evaluate reads it."""
     size, augment = recipe.image_size, recipe.augmentation.first
     return LabelledImages(

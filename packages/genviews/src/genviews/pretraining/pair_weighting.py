@@ -37,7 +37,7 @@ class Scoring:
     """For distilled: what `pairquality distill` wrote."""
 
 
-def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.Worker) -> PairWeigher | None:
+def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.DistContext) -> PairWeigher | None:
     """What the recipe asks for; None for equal weights.
 
     Raises:
@@ -48,7 +48,7 @@ def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzo
     group = dist.group.WORLD if worker.world_size > 1 else None
     if recipe.quality == "self":
         try:
-            tap = sslzoo.PairTap(method, recipe.quality_layer)
+            tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
         scorer = OnlineScorer(every=recipe.quality_every, group=group)
@@ -58,7 +58,7 @@ def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzo
     return PairWeigher(scorer, recipe.gamma, record=record, group=group)
 
 
-def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[ExactScorer, dict[str, str]]:
+def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) -> tuple[ExactScorer, dict[str, str]]:
     if scoring.pca is None:
         raise ValueError("--quality exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`")
     pca = ForegroundPCA.load(scoring.pca)
@@ -77,7 +77,9 @@ def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tupl
     return scorer, {"encoder": encoder.hash, "pca": pca.hash}
 
 
-def _open_distilled(recipe: Recipe, scoring: Scoring, worker: sslzoo.Worker) -> tuple[DistilledScorer, dict[str, str]]:
+def _open_distilled(
+    recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext
+) -> tuple[DistilledScorer, dict[str, str]]:
     if scoring.scorer is None:
         raise ValueError("--quality distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
     options = {"autocast": _precision(recipe), "device": worker.device}
@@ -118,7 +120,7 @@ class PairWeigher:
         gamma: float,
         *,
         record: dict[str, str],
-        tap: sslzoo.PairTap | None = None,
+        tap: sslzoo.PairFeatureHook | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         assert scorer.needs_maps == (tap is not None)
@@ -130,7 +132,7 @@ class PairWeigher:
             self.tap.clear()
 
         def weigh() -> Tensor:
-            maps = None if self.tap is None else self.tap.take()
+            maps = None if self.tap is None else self.tap.pop()
             self.quality = self.scorer(views[0], views[1], maps).quality
             self.weights = pair_weights(self.quality, self.gamma, group=self.group)
             return self.weights

@@ -16,12 +16,12 @@ from genviews.pretraining.wandb_curves import WandbCurves
 from genviews.pretraining.watch import CollapseAlarm
 from genviews.recipes import Recipe
 from pairdata import FolderLoader
-from sslzoo import Worker
+from sslzoo import DistContext
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
-def opening(recipe: Recipe, training: Training, loader: FolderLoader, worker: Worker, total: int) -> str:
+def opening(recipe: Recipe, training: Training, loader: FolderLoader, worker: DistContext, total: int) -> str:
     """Return two lines on data, network, device and steps, logged before training."""
     device = torch.cuda.get_device_name(worker.device) if worker.device.type == "cuda" else f"{worker.device}"
     place = device if worker.world_size == 1 else f"{worker.world_size} processes, each on {device}"
@@ -57,7 +57,7 @@ class Report:
         execution: Execution,
         training: Training,
         out: Path,
-        worker: Worker,
+        worker: DistContext,
         total: int,
         on_step: OnStep | None,
     ) -> None:
@@ -65,9 +65,9 @@ class Report:
         self.speed.restart(training.step)
         self._alarm = CollapseAlarm()
         self._training, self._total, self._on_step, self._log = training, total, on_step, None
-        if worker.leads:
+        if worker.is_main:
             others = [WandbCurves(execution.wandb, out, training.record)] if execution.wandb else []
-            self._log = sslzoo.RunLog(out, resume_step=training.step, others=others)
+            self._log = sslzoo.MetricWriter(out, resume_step=training.step, sinks=others)
             note = execution.note(recipe, training.method)
             if note:
                 print(note)

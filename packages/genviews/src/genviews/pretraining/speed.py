@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.flop_counter import FlopCounterMode
 
 import sslzoo
-from sslzoo import Worker
+from sslzoo import DistContext
 
 
 class Speedometer:
@@ -24,7 +24,7 @@ class Speedometer:
         peak_tflops: of one device; None takes what is known of it, and says nothing of MFU where that is nothing.
     """
 
-    def __init__(self, worker: Worker, images: int, peak_tflops: float | None) -> None:
+    def __init__(self, worker: DistContext, images: int, peak_tflops: float | None) -> None:
         self._images = images
         self._peak = peak_tflops * 1e12 if peak_tflops else sslzoo.peak_flops(worker.device)
         self._counter: FlopCounterMode | None = None

@@ -52,7 +52,7 @@ class Training:
             for name, part in self._others().items():
                 if resumed.extra.get(name):
                     self._load(name, part, resumed.extra[name])
-        least, most = sslzoo.least_of_all(torch.tensor([self.step, -self.step], device=self.watch.device)).tolist()
+        least, most = sslzoo.all_reduce_min(torch.tensor([self.step, -self.step], device=self.watch.device)).tolist()
         if least != -most:
             raise ValueError(
                 f"{self.path} is at step {least} for one process and {-most} for another: share the folder"

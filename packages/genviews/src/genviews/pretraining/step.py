@@ -83,7 +83,7 @@ def _set_rates(training: Training, recipe: Recipe, steps_per_epoch: int) -> floa
         peak=recipe.lr,
         final=recipe.lowest_lr,
         warmup_steps=warmup,
-        warmup_holds_peak=recipe.warmup_holds_peak,
+        warmup_includes_peak=recipe.warmup_holds_peak,
     )
     decay = None
     if recipe.final_weight_decay is not None:
@@ -117,7 +117,7 @@ def _update(training: Training, recipe: Recipe) -> bool:
     method, scaler, optimizer = training.method, training.scaler, training.optimizer
     scaler.unscale_(optimizer)
     if recipe.clip_norm is not None:
-        sslzoo.clip_gradients(method, recipe.clip_norm)
+        sslzoo.clip_grad_per_param(method, recipe.clip_norm)
     if recipe.clip_total_norm is not None:
         torch.nn.utils.clip_grad_norm_(method.parameters(), recipe.clip_total_norm)
     scale = scaler.get_scale()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import sslzoo
 from genviews.pretraining.probe import OnlineProbe
-from sslzoo import Worker
+from sslzoo import DistContext
 from sslzoo.methods import Method
 
 ROWS = 2048
@@ -59,8 +59,8 @@ class Watch:
 
     features: Tensor
 
-    def __init__(self, method: Method, worker: Worker, classes: int) -> None:
-        self.device, self._leads = worker.device, worker.leads
+    def __init__(self, method: Method, worker: DistContext, classes: int) -> None:
+        self.device, self._is_main = worker.device, worker.is_main
         self._tap = GlobalFeatures(method.backbone)
         self.probe = None
         if classes > 1:
@@ -82,8 +82,8 @@ class Watch:
     def summary(self) -> dict[str, float]:
         """Of the last step, and of the classifier since the last summary. All processes must call it."""
         told = {"probe": self.probe.accuracy()} if self.probe else {}
-        if self._leads:  # of its own features: in a collapse all processes' are alike
-            told["feature_spread"] = float(sslzoo.spread(self.features))
+        if self._is_main:  # of its own features: in a collapse all processes' are alike
+            told["feature_spread"] = float(sslzoo.embedding_std(self.features))
             told["effective_rank"] = float(sslzoo.effective_rank(self.features[:ROWS]))
         return told
 

@@ -17,49 +17,50 @@ from genviews.quickstart import plots as pictures
 from genviews.quickstart.options import Loop
 from genviews.recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
 from genviews_core.files import atomic_write
+from genviews_core.progress import Progress
 from pairdata import LabelledImages, write_scenes
-from sslzoo import Progress, Worker, wait_for_all
+from sslzoo import DistContext, barrier
 from viewgen import eldm
 
 RECIPE_OF = {"vanilla": "small-dino", "generative": "small-gen-dino"}
 SCENES_TRAIN, SCENES_TEST = 3000, 1000
 
 
-def run_loop(loop: Loop, worker: Worker) -> None:
+def run_loop(loop: Loop, worker: DistContext) -> None:
     """Every stage in turn; one that is done is not done again."""
     started = time.monotonic()
-    with Progress(shown=worker.leads) as progress:
+    with Progress(shown=worker.is_main) as progress:
         images, test = _images(loop, worker, progress)
         plain = Data(images=images)
         vanilla = [_encoder("vanilla", seed, plain, loop, worker, progress) for seed in range(loop.seeds)]
         views, mixed = _paint(images, vanilla[0], loop, worker, progress)
         richer = Data(images=images, views=views, interpolated=mixed)
         generative = [_encoder("generative", seed, richer, loop, worker, progress) for seed in range(loop.seeds)]
-        if worker.leads:
+        if worker.is_main:
             if test:
                 _evaluate({"vanilla": vanilla, "generative": generative}, images, test, loop, worker, progress)
             pictures.draw_pairs(images, views, mixed, loop.out / "pairs.png")
             pictures.draw_curves(loop.out, loop.out / "curves.png")
             _report(loop, progress, time.monotonic() - started)
-    wait_for_all()
+    barrier()
 
 
-def _images(loop: Loop, worker: Worker, progress: Progress) -> tuple[Path, Path | None]:
+def _images(loop: Loop, worker: DistContext, progress: Progress) -> tuple[Path, Path | None]:
     """The user's folders, or the scenes."""
     if loop.data is not None:
         return loop.data, loop.test
     train, test = loop.out / "scenes" / "train", loop.out / "scenes" / "test"
-    if worker.leads:
+    if worker.is_main:
         update = progress.add_task("scenes")
         write_scenes(train, count=SCENES_TRAIN, seed=0)
         update(SCENES_TRAIN, SCENES_TRAIN + SCENES_TEST)
         write_scenes(test, count=SCENES_TEST, seed=1)
         update(SCENES_TRAIN + SCENES_TEST, SCENES_TRAIN + SCENES_TEST)
-    wait_for_all()
+    barrier()
     return train / "images", test / "images"
 
 
-def _encoder(arm: str, seed: int, data: Data, loop: Loop, worker: Worker, progress: Progress) -> Path:
+def _encoder(arm: str, seed: int, data: Data, loop: Loop, worker: DistContext, progress: Progress) -> Path:
     """One encoder of one row of the table."""
     recipe = dataclasses.replace(RECIPES[RECIPE_OF[arm]](), epochs=loop.epochs, seed=seed)
     if loop.batch_size is not None:
@@ -75,21 +76,21 @@ def _encoder(arm: str, seed: int, data: Data, loop: Loop, worker: Worker, progre
         on_message=progress.message,
         checkpoint_seconds=loop.checkpoint_seconds,
     )
-    wait_for_all()
+    barrier()
     return backbone
 
 
-def _paint(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: Progress) -> tuple[Path, Path]:
+def _paint(images: Path, backbone: Path, loop: Loop, worker: DistContext, progress: Progress) -> tuple[Path, Path]:
     """Embeddings, the diffusion model trained on them, then one generative and one interpolated view an image."""
     embeddings = _embed(images, backbone, loop, worker, progress)
     config = eldm.preset(loop.generator)
     if loop.generator_steps is not None:
         config = dataclasses.replace(config, steps=loop.generator_steps)
     folder = loop.out / "generator"
-    update = sslzoo.log_steps(folder, progress.add_task("diffusion model")) if worker.leads else None
+    update = sslzoo.log_steps(folder, progress.add_task("diffusion model")) if worker.is_main else None
     device, seconds = str(worker.device), loop.checkpoint_seconds
     eldm.train_eldm(images, embeddings, folder, config, on_step=update, device=device, checkpoint_seconds=seconds)
-    wait_for_all()
+    barrier()
 
     generator = eldm.ELDMGenerator(folder, steps=loop.sampling_steps, device=device, dtype=torch.bfloat16)
     shard = (worker.rank, worker.world_size)
@@ -104,25 +105,25 @@ def _paint(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: P
             shard=shard,
             on_progress=update,
         )
-        wait_for_all()
-        if worker.leads:
+        barrier()
+        if worker.is_main:
             viewgen.merge_journals(loop.out / name)
-        wait_for_all()
+        barrier()
     return loop.out / "views", loop.out / "interpolated"
 
 
-def _embed(images: Path, backbone: Path, loop: Loop, worker: Worker, progress: Progress) -> viewgen.Embeddings:
+def _embed(images: Path, backbone: Path, loop: Loop, worker: DistContext, progress: Progress) -> viewgen.Embeddings:
     folder = loop.out / "embeddings"
-    if worker.leads:
-        network, expected = sslzoo.open_backbone(backbone)
+    if worker.is_main:
+        network, expected = sslzoo.resolve_backbone(backbone)
         encoder = viewgen.ImageEncoder(network, name="vanilla", device=str(worker.device), **expected)
         viewgen.embed_images(images, folder, encoder, on_progress=progress.add_task("embeddings"))
-    wait_for_all()
+    barrier()
     return viewgen.Embeddings.load(folder)
 
 
 def _evaluate(
-    arms: dict[str, list[Path]], images: Path, test: Path, loop: Loop, worker: Worker, progress: Progress
+    arms: dict[str, list[Path]], images: Path, test: Path, loop: Loop, worker: DistContext, progress: Progress
 ) -> None:
     """kNN and linear probe of every encoder, and of one that has learned nothing."""
     path = loop.out / "results.jsonl"

@@ -25,7 +25,7 @@ from genviews.recipes.recipe import Recipe
 
 SHARED: dict[str, Any] = {"dataset": "CIFAR-10", "backbone_options": {"cifar_stem": True}}
 ON_CIFAR100 = {"mean": CIFAR100_MEAN, "std": CIFAR100_STD}
-SOLO_LARS = {"trust": 0.02, "clip": True}
+SOLO_LARS = {"trust_coefficient": 0.02, "clip": True}
 """clip_lr and eta of solo-learn's configurations."""
 
 
@@ -108,7 +108,7 @@ def cifar10_simclr() -> Recipe:
         expected="linear about 91 (SimCLR)",
         epochs=1000,
         optimizer="lars",
-        optimizer_options={"rate_in_velocity": True},
+        optimizer_options={"lr_in_momentum": True},
         base_lr=1.0,
         weight_decay=1e-4,
         warmup_epochs=10,
@@ -185,7 +185,7 @@ def cifar10_swav() -> Recipe:
         **SHARED,
         name="cifar10-swav",
         method="swav",
-        method_options={"prototypes": 512, "hidden_dim": 512, "frozen_share": 0.0},
+        method_options={"prototypes": 512, "hidden_dim": 512, "freeze_fraction": 0.0},
         augmentation=pair(cifar_augment(crop_scale=(0.14, 1.0), blur_p=0.0)),
         expected="kNN 84.2 (lightly)",
         optimizer="adamw",

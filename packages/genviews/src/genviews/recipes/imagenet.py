@@ -122,7 +122,7 @@ def imagenet_simclr() -> Recipe:
         epochs=100,
         batch_size=4096,
         optimizer="lars",
-        optimizer_options={"rate_in_velocity": True},
+        optimizer_options={"lr_in_momentum": True},
         base_lr=4.8,
         lr_batch=4096,
         lr_scaling="sqrt",
@@ -137,7 +137,7 @@ def imagenet_barlow_twins() -> Recipe:
 
     LARS 0.2 per 256, biases and norms 0.0048 per 256, both down to a thousandth, weight decay 1e-6, 10 warm-up epochs:
     facebookresearch/barlowtwins@8e8d284 main.py, which divides the gradient by the number of processes where the rate
-    of matrices hides it: its run on 16 GPUs is `bias_rate` 0.0015 here.
+    of matrices hides it: its run on 16 GPUs is `bias_lr_factor` 0.0015 here.
     """
     return Recipe(
         **RESNET,
@@ -148,7 +148,7 @@ def imagenet_barlow_twins() -> Recipe:
         epochs=1000,
         batch_size=2048,
         optimizer="lars",
-        optimizer_options={"bias_rate": 0.024},
+        optimizer_options={"bias_lr_factor": 0.024},
         base_lr=0.2,
         final_lr_ratio=1e-3,
         weight_decay=1e-6,

@@ -71,7 +71,7 @@ def imagenet_swav() -> Recipe:
         **SHARED,
         name="imagenet-swav",
         method="swav",
-        method_options={"queue_size": 3840, "queue_start": 15 / 200, "frozen_share": 1 / 200},
+        method_options={"queue_size": 3840, "queue_start": 15 / 200, "freeze_fraction": 1 / 200},
         augmentation=pair(full, **multi_crop(full, count=6, scale=(0.05, 0.14))),
         expected="linear 70.5, with views 71.7 (GenView)",
         epochs=200,

@@ -57,7 +57,7 @@ def small_dino() -> Recipe:
         "bottleneck_dim": 128,
         "head_batch_norm": True,
         "momentum": 0.95,
-        "frozen_share": 0.05,
+        "freeze_fraction": 0.05,
     }
     return _small("dino", dino_cifar_views(), options, clip_norm=3.0)
 
@@ -98,7 +98,7 @@ def small_byol() -> Recipe:
 
 def small_swav() -> Recipe:
     """SwAV for a laptop: two global crops and two local ones of 16 px."""
-    options = {"prototypes": 100, "hidden_dim": 256, "projection_dim": 128, "frozen_share": 0.05}
+    options = {"prototypes": 100, "hidden_dim": 256, "projection_dim": 128, "freeze_fraction": 0.05}
     full = cifar_augment(crop_scale=(0.3, 1.0), blur_p=0.0)
     views = pair(full, **multi_crop(full, count=2, scale=(0.1, 0.3), size=16))
     return _small("swav", views, options)

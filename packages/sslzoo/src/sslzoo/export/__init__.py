@@ -1,7 +1,6 @@
-"""Backbones in the forms of torchvision, timm and detectron2."""
+"""Export backbones to torchvision, timm and detectron2."""
 
-from sslzoo.export.detectron2_form import detectron2_settings, to_detectron2
-from sslzoo.export.timm_form import timm_network, to_timm
-from sslzoo.export.torchvision_form import to_torchvision, torchvision_network
+from sslzoo.export.detectron2 import detectron2_settings, to_detectron2
+from sslzoo.export.torchvision_timm import timm_code, to_timm, to_torchvision, torchvision_code
 
-__all__ = ["detectron2_settings", "timm_network", "to_detectron2", "to_timm", "to_torchvision", "torchvision_network"]
+__all__ = ["detectron2_settings", "timm_code", "to_detectron2", "to_timm", "to_torchvision", "torchvision_code"]

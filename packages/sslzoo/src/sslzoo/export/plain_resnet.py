@@ -1,13 +1,15 @@
-"""Identification of plain ResNets from any library."""
+"""Identify plain ResNets from any library, by names, shapes and features."""
 
+import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genviews_core.backbones import Architecture, create_backbone
-from sslzoo.architectures import find_architecture
-from sslzoo.export.same_features import same_features, tensors_of
+from sslzoo.backbones import infer_architecture
+
+TOLERANCE = 1e-4
 
 
 def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
@@ -21,11 +23,11 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
     kind = f"{type(backbone).__module__}.{type(backbone).__name__}"
     architecture: Architecture
     try:
-        architecture, faults = find_architecture(tensors_of(backbone))
+        architecture, faults = infer_architecture(tensors_of(backbone))
     except ValueError:
         architecture, faults = {"name": ""}, "other names"
     if faults or architecture["name"].startswith("timm/"):
-        raise ValueError(f"{kind} has no form in {library}: it is no ResNet with torchvision's names and shapes.")
+        raise ValueError(f"expected a ResNet with torchvision's names and shapes for {library}, got {kind}")
     if architecture.get("cifar_stem"):  # shapes do not show stride and padding
         stem: Any = backbone.conv1
         options = (
@@ -37,6 +39,31 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
     twin.load_state_dict(tensors_of(backbone), assign=True)
     if not same_features(backbone, twin):
         raise ValueError(
-            f"{kind} has no form in {library}: its tensors fit {architecture['name']}, its features do not."
+            f"expected a plain ResNet for {library}, got {kind}, whose tensors fit {architecture['name']} but whose "
+            "features differ"
         )
     return architecture
+
+
+def same_features(first: nn.Module, second: nn.Module, size: int = 64) -> bool:
+    """Return whether the features of two random images differ by at most 1e-4 of the largest.
+
+    Args:
+        first: network that maps images to one vector each.
+        second: the other network.
+        size: image size in pixels.
+    """
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (_features(network, images) for network in (first, second))
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= TOLERANCE * ours.abs().max())
+
+
+@torch.no_grad()
+def _features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the features from a copy on the CPU in evaluation mode."""
+    return copy.deepcopy(network).cpu().float().eval()(images)
+
+
+def tensors_of(backbone: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict, detached and on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Losses: tensors in, scalar out; every one takes per-sample weights."""
+"""Losses: tensors in, scalar out; all take per-sample weights."""
 
 from sslzoo.losses.barlow_twins import barlow_twins
 from sslzoo.losses.dino import dino

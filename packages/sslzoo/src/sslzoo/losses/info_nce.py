@@ -1,4 +1,4 @@
-"""InfoNCE: tell the positive from the negatives.
+"""InfoNCE: classify the positive among the negatives.
 
 Shapes: B samples, N negatives, D dimensions.
 """
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sslzoo.losses.reduction import precise, weighted_mean
+from sslzoo.losses.reduction import upcast, weighted_mean
 
 
 def info_nce(
@@ -21,17 +21,17 @@ def info_nce(
 ) -> Float[Tensor, ""]:
     """-log exp(q.p/T) / (exp(q.p/T) + sum_n exp(q.n/T)), https://arxiv.org/abs/1911.05722 eq. 1.
 
-    Computed in float32 at least, also under autocast.
+    Computed in float32 or higher, also under autocast.
 
     Args:
-        query: L2-normalised.
-        positive: L2-normalised; row i belongs to query i.
-        negatives: L2-normalised, shared by all queries. None: the positives of the other samples.
+        query: L2-normalized.
+        positive: L2-normalized; row i belongs to query i.
+        negatives: L2-normalized, shared by all queries; None: the positives of the other samples.
         temperature: T.
-        weights: one per sample, multiplies its term.
+        weights: per-sample factors of the terms.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, positive = precise(query), precise(positive)
+        query, positive = upcast(query), upcast(positive)
         if negatives is None:
             logits = query @ positive.T
             labels = torch.arange(len(query), device=query.device)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sslzoo.losses.reduction import precise, weighted_mean
+from sslzoo.losses.reduction import upcast, weighted_mean
 
 
 def negative_cosine(
@@ -15,8 +15,8 @@ def negative_cosine(
     target: Float[Tensor, "B D"],
     weights: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """-(p/|p|).(z/|z|), https://arxiv.org/abs/2011.10566 eq. 1; in float32 at least, also under autocast.
+    """-(p/|p|).(z/|z|), https://arxiv.org/abs/2011.10566 eq. 1, in float32 or higher, also under autocast.
 
-    Stopping the gradient of the target is the caller's part.
+    The caller detaches the target.
     """
-    return weighted_mean(-functional.cosine_similarity(precise(prediction), precise(target), dim=1), weights)
+    return weighted_mean(-functional.cosine_similarity(upcast(prediction), upcast(target), dim=1), weights)

@@ -1,4 +1,4 @@
-"""NT-Xent: among the views of many images, tell the other view of one's own.
+"""NT-Xent: classify the other view of the same image among the views of all images.
 
 Shapes: B images, N views of other images, D dimensions.
 """
@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sslzoo.losses.batch_statistics import require_two
-from sslzoo.losses.reduction import precise, weighted_mean
+from sslzoo.losses.reduction import require_two_images, upcast, weighted_mean
 
 
 def nt_xent(
@@ -23,22 +22,22 @@ def nt_xent(
     """l(1, 2) + l(2, 1) with l(i, j) = -log exp(z_i.z_j/T) / sum_{k != i} exp(z_i.z_k/T), k over all 2B + N views.
 
     https://arxiv.org/abs/2002.05709 eq. 1. A mean over images, as add_contrastive_loss of google-research/simclr
-    objective.py; the paper's mean over 2B views is half of it. Computed in float32 at least, also under autocast.
+    objective.py; the paper's mean over 2B views is half of it. Computed in float32 or higher, also under autocast.
 
     Args:
-        first: L2-normalised.
-        second: L2-normalised; row i is the other view of image i.
+        first: L2-normalized.
+        second: L2-normalized; row i is the other view of image i.
         temperature: T.
-        others: L2-normalised, negatives for all (the views of other ranks); None: there are none.
-        weights: one per image, multiplies the terms of both its views.
+        others: L2-normalized, additional negatives (the views of other ranks).
+        weights: per-image factors of the terms of both views.
 
     Raises:
-        ValueError: one image and no others, so that there is no negative.
+        ValueError: there are no negatives.
     """
     images = len(first)
-    require_two(images + (0 if others is None else len(others)), "NT-Xent")
+    require_two_images(images + (0 if others is None else len(others)), "NT-Xent")
     with torch.autocast(first.device.type, enabled=False):
-        views = precise(torch.cat([first, second]))
+        views = upcast(torch.cat([first, second]))
         candidates = views if others is None else torch.cat([views, others.to(views.dtype)])
         itself = torch.eye(len(views), len(candidates), dtype=torch.bool, device=views.device)
         logits = (views @ candidates.T / temperature).masked_fill(itself, float("-inf"))

@@ -1,4 +1,4 @@
-"""Methods: `method(views, weights)` gives a dict with "loss"; `method.after_step(progress)`; `method.backbone`."""
+"""Methods: `method(views, weights)` returns a dict with "loss"; `method.after_step(progress)`; `method.backbone`."""
 
 from sslzoo.methods.barlow_twins import BarlowTwins
 from sslzoo.methods.byol import BYOL

@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sslzoo.gather import gather, world_size
+from sslzoo.distributed import gather, world_size
 from sslzoo.heads import Encoder, mlp
 from sslzoo.losses import barlow_twins
-from sslzoo.losses.batch_statistics import require_two
-from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
+from sslzoo.losses.reduction import require_two_images, upcast
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
+from sslzoo.statistics import embedding_std
 
 
 class BarlowTwins(Method):
-    """Two views, one network; their cross-correlation over the batch of all ranks becomes the identity.
+    """Two views, one network; their cross-correlation over the batch of all ranks is driven to the identity.
 
     Defaults: facebookresearch/barlowtwins@8e8d284 main.py. There the backbone starts with `zero_init_residual=True`,
-    and biases and norms learn at 0.0048/0.2 of the other parameters' rate: LARS with `bias_rate=0.024`.
+    and biases and norms have 0.0048/0.2 times the learning rate of other parameters: LARS with `bias_lr_factor=0.024`.
 
-    Its gradients are those of the joined batch. main.py's are smaller by the number of ranks: it sums the correlation
-    over ranks without gradient, and DistributedDataParallel then takes the mean.
+    Its gradients are those of the joined batch. Those of main.py are smaller by a factor of the number of ranks: it
+    sums the correlation over ranks without gradient, and DistributedDataParallel then takes the mean.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         projector: widths of the layers after the features; the last has no batch norm of its own.
         off_diagonal: lambda.
     """
@@ -45,11 +45,11 @@ class BarlowTwins(Method):
         return self.encoder.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """The loss over the batch of all ranks, and `std`: 1 for a healthy spread, 0 for collapse."""
+        """Return the loss over the batch of all ranks, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         images = two_views(views, "Barlow Twins")
-        require_two(len(images[0]) * world_size(), "Barlow Twins")
-        first, second = (gather(precise(self.encoder(view))) for view in images)
-        weights = resolved(weights)
+        require_two_images(len(images[0]) * world_size(), "Barlow Twins")
+        first, second = (gather(upcast(self.encoder(view))) for view in images)
+        weights = resolve_weights(weights)
         weights = None if weights is None else gather(weights)
         loss = barlow_twins(first, second, off_diagonal=self.off_diagonal, weights=weights)
-        return {"loss": loss, "std": spread(first)}
+        return {"loss": loss, "std": embedding_std(first)}

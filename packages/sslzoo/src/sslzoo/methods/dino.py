@@ -11,36 +11,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sslzoo import losses
-from sslzoo.gather import mean_over_ranks
+from sslzoo.distributed import mean_over_ranks
+from sslzoo.ema import ema_copy, ema_update
 from sslzoo.heads import DINOHead, Encoder
-from sslzoo.losses.dino import assignment
-from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method, Weights, resolved
-from sslzoo.momentum import follow, momentum_copy
+from sslzoo.losses.dino import teacher_probs
+from sslzoo.losses.reduction import upcast
+from sslzoo.methods.method import Method, Weights, resolve_weights
 from sslzoo.schedules import cosine, linear_then_constant
 
 
 class DINO(Method):
-    """views[:2] are global and seen by the teacher; the student sees all, the local ones at any size.
+    """views[:2] are global and seen by the teacher; the student sees all views, local ones at any size.
 
-    Defaults: facebookresearch/dino@7c446df main_dino.py (get_args_parser, DINOLoss). What is there counted in epochs
-    is here a share of the training. The last layer is frozen by sslzoo.build_optimizer, which drops its gradient.
+    Defaults: facebookresearch/dino@7c446df main_dino.py (get_args_parser, DINOLoss). Epochs there are fractions of the
+    training here. sslzoo.build_optimizer freezes the last layer by dropping its gradient.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         out_dim: K.
         hidden_dim: width of the head's hidden layers.
         bottleneck_dim: width before the prototypes.
-        head_layers: linear layers before the prototypes.
-        head_batch_norm: batch norm in the head.
-        norm_last_layer: keep the prototypes at norm 1; steadier, officially off for ViT-S.
+        head_layers: number of linear layers before the prototypes.
+        head_batch_norm: whether the head has batch norm.
+        norm_last_layer: keep the prototypes at norm 1; more stable, officially off for ViT-S.
         student_temperature: T_s.
         teacher_temperature: T_t after its warm-up.
         teacher_temperature_start: T_t at the start.
-        teacher_warmup_share: share of the training over which T_t rises.
-        momentum: of the teacher at the start; rises to 1 along a cosine.
-        center_momentum: of the center.
-        frozen_share: share of the training for which the last layer stays as it is (one epoch of 100).
+        teacher_warmup_fraction: fraction of the training over which T_t rises.
+        momentum: momentum of the teacher at the start; rises to 1 along a cosine.
+        center_momentum: momentum of the center.
+        freeze_fraction: fraction of the training at whose start the last layer is frozen (one epoch of 100).
     """
 
     center: Tensor
@@ -58,10 +58,10 @@ class DINO(Method):
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         teacher_temperature_start: float = 0.04,
-        teacher_warmup_share: float = 0.0,
+        teacher_warmup_fraction: float = 0.0,
         momentum: float = 0.996,
         center_momentum: float = 0.9,
-        frozen_share: float = 0.01,
+        freeze_fraction: float = 0.01,
     ):
         super().__init__()
         head = DINOHead(
@@ -74,52 +74,52 @@ class DINO(Method):
             norm_last_layer=norm_last_layer,
         )
         self.student = Encoder(backbone, head)
-        self.teacher = momentum_copy(self.student)
+        self.teacher = ema_copy(self.student)
         self.register_buffer("center", torch.zeros(out_dim))
         self.student_temperature = student_temperature
-        self.teacher_temperatures = (teacher_temperature_start, teacher_temperature, teacher_warmup_share)
+        self.teacher_temperatures = (teacher_temperature_start, teacher_temperature, teacher_warmup_fraction)
         self.momentum = momentum
         self.center_momentum = center_momentum
-        self.frozen_share = frozen_share
+        self.freeze_fraction = freeze_fraction
         self.new_centers: list[Tensor] = []
 
     @property
     def backbone(self) -> nn.Module:
-        """The teacher's, as the official evaluation takes it (eval_knn.py, checkpoint_key "teacher")."""
+        """The backbone of the teacher, which the official code evaluates (eval_knn.py, checkpoint_key "teacher")."""
         return self.teacher.backbone
 
     @property
     def teacher_temperature(self) -> float:
-        """T_t of the coming step."""
+        """T_t of the next step."""
         return linear_then_constant(self.progress, *self.teacher_temperatures)
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """Cross-entropy over all pairs of different views; `entropy` and `information` of the teacher, in nats."""
-        teacher = self._teach(views)
-        return self._distil(views, teacher, resolved(weights))
+        """Return the cross-entropy over pairs of different views, and `entropy` and `information` (nats)."""
+        teacher = self._teacher_logits(views)
+        return self._distill(views, teacher, resolve_weights(weights))
 
     def after_step(self, progress: float) -> None:
-        """The teacher follows, with the momentum of the step just taken; the center moves."""
-        follow(self.teacher, self.student, cosine(self.progress, self.momentum, 1.0))
-        if self.new_centers:  # one for each part of a batch that went through in parts
+        """Update the teacher, with the momentum of the step just done, and the center."""
+        ema_update(self.teacher, self.student, cosine(self.progress, self.momentum, 1.0))
+        if self.new_centers:  # one per gradient accumulation step
             self.center.lerp_(mean_over_ranks(torch.stack(self.new_centers).mean(0)), 1 - self.center_momentum)
         self.new_centers.clear()
         super().after_step(progress)
 
     def frozen_parameters(self) -> Iterable[nn.Parameter]:
-        """The prototypes, in the first part of the training."""
-        return self.student.head.prototypes.parameters() if self.progress < self.frozen_share else ()  # pyright: ignore
+        """Return the prototypes during the first `freeze_fraction` of the training."""
+        return self.student.head.prototypes.parameters() if self.progress < self.freeze_fraction else ()  # pyright: ignore
 
     @torch.no_grad()
-    def _teach(self, views: Sequence[Tensor]) -> Float[Tensor, "T B K"]:
+    def _teacher_logits(self, views: Sequence[Tensor]) -> Float[Tensor, "T B K"]:
         if len(views) < 2:
-            raise ValueError(f"DINO takes two global views and any number of local ones, not {len(views)} view.")
+            raise ValueError(f"expected at least 2 views for DINO, the first 2 global, got {len(views)}")
         teacher = encode_views(self.teacher, views[:2])
         if self.training:
-            self.new_centers.append(precise(teacher).mean(dim=(0, 1)))
+            self.new_centers.append(upcast(teacher).mean(dim=(0, 1)))
         return teacher
 
-    def _distil(self, views: Sequence[Tensor], teacher: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+    def _distill(self, views: Sequence[Tensor], teacher: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
         loss = losses.dino(
             encode_views(self.student, views),
             teacher,
@@ -128,14 +128,14 @@ class DINO(Method):
             center=self.center,
             weights=weights,
         )
-        return {"loss": loss, **assignment_statistics(assignment(teacher, self.center, self.teacher_temperature))}
+        return {"loss": loss, **assignment_statistics(teacher_probs(teacher, self.center, self.teacher_temperature))}
 
 
 def encode_views(encoder: Encoder, views: Sequence[Float[Tensor, "B 3 _ _"]]) -> Float[Tensor, "V B K"]:
-    """The encoder's output for each view.
+    """Return the output of the encoder for each view.
 
-    Neighbouring views of one size go through the backbone together, and all through the head together, so that batch
-    norm sees what it sees in MultiCropWrapper of facebookresearch/dino utils.py.
+    Consecutive views of one size go through the backbone together, and all through the head together, so that batch
+    norm statistics are those of MultiCropWrapper of facebookresearch/dino utils.py.
     """
     features = [encoder.backbone(torch.cat(list(group))) for _, group in groupby(views, key=lambda view: view.shape)]
     return encoder.head(torch.cat(features)).unflatten(0, (len(views), -1))
@@ -143,10 +143,10 @@ def encode_views(encoder: Encoder, views: Sequence[Float[Tensor, "B 3 _ _"]]) ->
 
 @torch.no_grad()
 def assignment_statistics(probability: Float[Tensor, "T B K"]) -> dict[str, Tensor]:
-    """How the teacher uses its prototypes.
+    """Return `entropy` and `information` of assignments to prototypes.
 
-    `entropy`: mean over samples, log K when it says nothing. `information`: entropy of the mean assignment minus mean
-    entropy; 0 in both kinds of collapse (all samples alike, or all uniform).
+    `entropy`: mean over samples; log K if uniform. `information`: entropy of the mean assignment minus mean entropy; 0
+    in both kinds of collapse (all samples equal, or all uniform).
     """
     entropy = torch.special.entr(probability).sum(-1).mean()
     return {"entropy": entropy, "information": torch.special.entr(probability.mean(dim=(0, 1))).sum() - entropy}

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from sslzoo import losses
 from sslzoo.methods.dino import DINO
-from sslzoo.methods.method import Weights, resolved
+from sslzoo.methods.method import Weights, resolve_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolated:
-    """Interpolated views and what they lie between.
+    """Interpolated views, their second sources and weights.
 
     Attributes:
         view: augmented view of the interpolated image.
         partner: augmented view of the second source; the first source is the sample's own image.
-        alpha: share of the first source, in [0, 1].
-        exists: False where a sample has no interpolated image; its other entries are then of no account.
+        alpha: weight of the first source, in [0, 1].
+        exists: False for samples without an interpolated image; their other entries are ignored.
     """
 
     view: Float[Tensor, "B 3 H W"]
@@ -35,12 +35,12 @@ class Interpolated:
 class GenDINO(DINO):
     """DINO plus `disentanglement_weight` times the disentanglement loss.
 
-    The generative view comes as one of `views[:2]`. Gen-SIS does not publish the weight; 1 is our choice, unmeasured.
+    The generative view is one of `views[:2]`. Gen-SIS does not publish the weight; 1 is our choice, not measured.
 
     Args:
-        backbone: with `.num_features`.
-        disentanglement_weight: factor of the additional term.
-        options: DINO's.
+        backbone: network with `.num_features`.
+        disentanglement_weight: weight of the additional term.
+        options: options of DINO.
     """
 
     def __init__(self, backbone: nn.Module, *, disentanglement_weight: float = 1.0, **options):
@@ -53,10 +53,10 @@ class GenDINO(DINO):
         weights: Weights = None,
         interpolated: Interpolated | None = None,
     ) -> dict[str, Tensor]:
-        """DINO's output; with interpolated views the loss has the additional term, logged as `disentanglement`."""
-        teacher = self._teach(views)
-        weights = resolved(weights)
-        output = self._distil(views, teacher, weights)
+        """Return the output of DINO; with interpolated views, the loss includes the term `disentanglement`."""
+        teacher = self._teacher_logits(views)
+        weights = resolve_weights(weights)
+        output = self._distill(views, teacher, weights)
         if interpolated is None:
             return output
         term = self._disentangle(interpolated, teacher[0], weights)

@@ -1,25 +1,23 @@
-"""What every method is."""
+"""The interface of all methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 Weights = Float[Tensor, "B"] | Callable[[], Tensor] | None
-"""One weight per sample; or what gives them, called once, when the networks have seen the views; or ones."""
+"""Per-sample weights, or a function that returns them, called once after the networks have seen the views; or None."""
 
 
 class Method(nn.Module, ABC):
-    """Views in, loss out; trained by any loop, alone or in DistributedDataParallel.
+    """A self-supervised method: views in, loss out; for any training loop, with or without DistributedDataParallel.
 
-    A step is: forward, backward, optimizer.step(), after_step(). All that a resumed run needs is in state_dict().
+    A step is: forward, backward, optimizer.step(), after_step(). state_dict() holds everything needed to resume.
     """
 
     batch_norm_per_rank = False
-    """Whether batch norm must not be synchronized; `synchronise_batch_norm` then returns the method unchanged."""
+    """Whether batch norm must not be synchronized; `convert_sync_batchnorm` then returns the method unchanged."""
 
     def __init__(self):
         super().__init__()
@@ -28,11 +26,11 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def backbone(self) -> nn.Module:
-        """The network that is exported."""
+        """The network to export."""
 
     @property
     def pair_backbones(self) -> tuple[nn.Module, nn.Module]:
-        """The networks whose maps of the first and of the second view can be compared."""
+        """The networks whose feature maps of the first and the second view are comparable."""
         return self.backbone, self.backbone
 
     def in_order(self, rows: Tensor) -> Tensor:
@@ -41,22 +39,22 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """The loss under "loss", beside it detached scalars for the log."""
+        """Return the loss as "loss", and detached scalars for logging."""
 
     def after_step(self, progress: float) -> None:
-        """Whatever changes between steps, once the optimizer has stepped.
+        """Update momentum networks, queues and the like, after the optimizer's step.
 
         Args:
-            progress: share of the training done, this step included, in (0, 1].
+            progress: fraction of the training that is done, including this step, in (0, 1].
         """
         self.progress = progress
 
-    def fixed_rate_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters whose learning rate is not scheduled."""
+    def constant_lr_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters whose learning rate is not scheduled."""
         return ()
 
     def frozen_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters that the coming optimizer step must leave alone."""
+        """Return the parameters that the next optimizer step must not change."""
         return ()
 
     def get_extra_state(self) -> dict[str, float]:
@@ -68,23 +66,13 @@ class Method(nn.Module, ABC):
         self.progress = state["progress"]
 
 
-def resolved(weights: Weights) -> Float[Tensor, "B"] | None:
-    """The weights themselves."""
+def resolve_weights(weights: Weights) -> Float[Tensor, "B"] | None:
+    """Return the weights, calling the function that computes them if there is one."""
     return weights() if callable(weights) else weights
 
 
 def two_views(views: Sequence[Tensor], method: str) -> tuple[Tensor, Tensor]:
-    """The two views, or one clear line."""
+    """Return the two views; raise ValueError for another number."""
     if len(views) != 2:
-        raise ValueError(f"{method} takes two views of each image, not {len(views)}; DINO takes more.")
+        raise ValueError(f"expected 2 views of each image for {method}, got {len(views)}; DINO and SwAV take more")
     return views[0], views[1]
-
-
-@torch.no_grad()
-def spread(embeddings: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Standard deviation of L2-normalised embeddings times sqrt(D): 1 on a whole sphere, 0 when all collapsed.
-
-    https://arxiv.org/abs/2011.10566 section 4.1.
-    """
-    points = functional.normalize(embeddings.float(), dim=1)
-    return points.std(dim=0, correction=0).mean() * points.shape[1] ** 0.5

@@ -1,24 +1,25 @@
 """MoCo v2: https://arxiv.org/abs/2003.04297.
 
-Shapes: B samples, D projection dimensions, H x W pixels.
+Shapes: W ranks, B samples per rank, D projection dimensions, H x W pixels.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sslzoo.batch_norm import average_running_statistics, split_batch_norm
-from sslzoo.gather import gather, world_size
+from sslzoo.distributed import gather, rank, world_size
+from sslzoo.ema import ema_copy, ema_update
 from sslzoo.heads import Encoder, moco_head
 from sslzoo.losses import info_nce
-from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
-from sslzoo.methods.shuffle import permutation, shuffled_apply, unshuffle
-from sslzoo.momentum import follow, momentum_copy
+from sslzoo.losses.reduction import upcast
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
 from sslzoo.queue import Queue
+from sslzoo.statistics import embedding_std
 
 
 class MoCoV2(Method):
@@ -36,15 +37,15 @@ class MoCoV2(Method):
     Args:
         backbone: network with `.num_features`; its batch norms are replaced if `splits` > 1.
         projection_dim: D.
-        hidden_dim: of the head; None: as wide as the features.
-        queue_size: how many past keys.
-        momentum: of the key encoder.
+        hidden_dim: hidden width of the head; None: number of features.
+        queue_size: number of past keys.
+        momentum: momentum of the key encoder.
         temperature: T.
-        symmetric: each view is query and key once; the loss is the mean of both.
+        symmetric: use each view as query and as key; the loss is the mean of both.
         splits: number of parts of the global batch with separate batch norm statistics, for runs with fewer ranks (8
             simulates the 8 GPUs of the official runs); 1: one part per rank.
         shuffle: whether keys are shuffled over ranks and splits.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Raises:
         ValueError: `splits` is less than 1.
@@ -73,7 +74,7 @@ class MoCoV2(Method):
         if splits > 1:
             backbone = split_batch_norm(backbone, splits)
         self.query = Encoder(backbone, moco_head(features, hidden_dim or features, projection_dim))
-        self.key = momentum_copy(self.query)
+        self.key = ema_copy(self.query)
         self.queue = Queue(queue_size, projection_dim)
         self.momentum = momentum
         self.temperature = temperature
@@ -87,7 +88,7 @@ class MoCoV2(Method):
 
     @property
     def backbone(self) -> nn.Module:
-        """The query encoder's, as the official main_lincls.py takes it."""
+        """The backbone of the query encoder, which the official main_lincls.py evaluates."""
         return self.query.backbone
 
     @property
@@ -100,19 +101,26 @@ class MoCoV2(Method):
         return rows if self.symmetric or self._order is None else unshuffle(rows, self._order)
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """InfoNCE; `std`: 1 for a healthy spread, 0 for collapse; `similarity`: mean cosine with the positive."""
+        """Return InfoNCE and metrics.
+
+        `std` (embedding_std: near 1 if healthy, 0 if collapsed); `similarity`: mean cosine with the positive.
+        """
         first, second = two_views(views, "MoCo v2")
         pairs = [(first, second), (second, first)] if self.symmetric else [(first, second)]
         queries, keys = [], []
         for query_view, key_view in pairs:
-            queries.append(functional.normalize(precise(self.query(query_view)), dim=1))
+            queries.append(functional.normalize(upcast(self.query(query_view)), dim=1))
             keys.append(self._keys(key_view))
-        weights = resolved(weights)
+        weights = resolve_weights(weights)
         losses = [self._loss(query, key, weights) for query, key in zip(queries, keys, strict=True)]
         if self.training:
             self.new_keys += keys
         similarity = (queries[0].detach() * keys[0]).sum(1).mean()
-        return {"loss": sum(losses[1:], losses[0]) / len(losses), "std": spread(queries[0]), "similarity": similarity}
+        return {
+            "loss": sum(losses[1:], losses[0]) / len(losses),
+            "std": embedding_std(queries[0]),
+            "similarity": similarity,
+        }
 
     def after_step(self, progress: float) -> None:
         """Update the key encoder and enqueue the keys of all ranks of this step.
@@ -120,7 +128,7 @@ class MoCoV2(Method):
         Running statistics are averaged over ranks, as SplitBatchNorm averages them over splits.
         """
         super().after_step(progress)
-        follow(self.key, self.query, self.momentum)
+        ema_update(self.key, self.query, self.momentum)
         average_running_statistics(self)
         for keys in self.new_keys:
             self.queue.enqueue(gather(keys))
@@ -133,10 +141,10 @@ class MoCoV2(Method):
     def _keys(self, view: Tensor) -> Tensor:
         self._order = None
         if not (self.shuffle and self.training and max(world_size(), self.splits) > 1):
-            return functional.normalize(precise(self.key(view)), dim=1)
+            return functional.normalize(upcast(self.key(view)), dim=1)
         self.shuffles += 1
         self._order = permutation(len(view) * world_size(), self.seed, self.shuffles).to(view.device)
-        return functional.normalize(precise(shuffled_apply(self.key, view, self._order)), dim=1)
+        return functional.normalize(upcast(shuffle_bn_forward(self.key, view, self._order)), dim=1)
 
     def get_extra_state(self) -> dict[str, float]:
         """Part of state_dict()."""
@@ -146,3 +154,31 @@ class MoCoV2(Method):
         """Part of load_state_dict()."""
         super().set_extra_state(state)
         self.shuffles = int(state["shuffles"])
+
+
+def permutation(count: int, seed: int, step: int) -> Int[Tensor, "count"]:
+    """Return a random permutation that depends only on the arguments, the same on every rank and after a resume."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return torch.randperm(count, generator=generator)
+
+
+@torch.no_grad()
+def shuffle_bn_forward(network: nn.Module, images: Float[Tensor, "B 3 H W"], order: Int[Tensor, "WB"]) -> Tensor:
+    """Return network(images), computed on rows shuffled over all ranks and restored to their order.
+
+    https://arxiv.org/abs/1911.05722 section 3.3, shuffling BN.
+
+    Args:
+        network: the network to apply.
+        images: images of this rank.
+        order: a permutation of the rows of all ranks, the same on every rank.
+    """
+    mine = order.chunk(world_size())[rank()]
+    return unshuffle(network(gather(images)[mine]), order)
+
+
+@torch.no_grad()
+def unshuffle(rows: Shaped[Tensor, "B *rest"], order: Int[Tensor, "WB"]) -> Shaped[Tensor, "B *rest"]:
+    """Gather the outputs of all ranks for rows shuffled by `order`, and return those of this rank's own rows."""
+    return gather(rows)[order.argsort().chunk(world_size())[rank()]]

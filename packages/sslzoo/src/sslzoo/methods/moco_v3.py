@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslzoo.gather import gather, rank
+from sslzoo.distributed import gather, rank
+from sslzoo.ema import ema_copy, ema_update
 from sslzoo.heads import Encoder, mlp
-from sslzoo.losses.reduction import precise, weighted_mean
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
-from sslzoo.momentum import follow, momentum_copy
+from sslzoo.losses.reduction import upcast, weighted_mean
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
 from sslzoo.schedules import cosine
+from sslzoo.statistics import embedding_std
 
 
 class MoCoV3(Method):
@@ -26,14 +27,14 @@ class MoCoV3(Method):
     `predictor_norm=True`, `temperature=0.2`.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         projection_dim: D.
-        hidden_dim: of projector and predictor.
+        hidden_dim: hidden width of projector and predictor.
         projector_layers: linear layers of the projector; the predictor has two.
-        predictor_norm: a batch norm without scale and shift after the predictor; the projector always has one.
+        predictor_norm: whether a batch norm without scale and shift follows the predictor, as it follows the projector.
         temperature: T.
-        momentum: of the key encoder at the start.
-        final_momentum: where a cosine takes it; equal to `momentum`, it stays.
+        momentum: momentum of the key encoder at the start.
+        final_momentum: momentum at the end of a cosine schedule.
     """
 
     def __init__(
@@ -58,38 +59,39 @@ class MoCoV3(Method):
             last_bias=False,
             last_norm="plain" if predictor_norm else "none",
         )
-        self.key = momentum_copy(self.query)
+        self.key = ema_copy(self.query)
         self.temperature = temperature
         self.momenta = (momentum, final_momentum)
 
     @property
     def backbone(self) -> nn.Module:
-        """The query encoder's, as the official main_lincls.py takes it."""
+        """The backbone of the query encoder, which the official main_lincls.py evaluates."""
         return self.query.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """Both directions' losses summed.
+        """Return the sum of both directions.
 
-        `std`: 1 for a healthy spread of the queries, 0 for collapse; `similarity`: mean cosine of query and key.
+        Also `std` (embedding_std: near 1 if healthy, 0 if collapsed) of the queries, and
+        `similarity`: mean cosine of query and key.
         """
         first, second = two_views(views, "MoCo v3")
         queries = [_unit(self.predictor(self.query(view))) for view in (first, second)]
         with torch.no_grad():
             keys = [_unit(self.key(view)) for view in (second, first)]
-        weights = resolved(weights)
+        weights = resolve_weights(weights)
         losses = [self._contrast(query, key, weights) for query, key in zip(queries, keys, strict=True)]
         similarity = (queries[0].detach() * keys[0]).sum(1).mean()
-        return {"loss": losses[0] + losses[1], "std": spread(queries[0].detach()), "similarity": similarity}
+        return {"loss": losses[0] + losses[1], "std": embedding_std(queries[0].detach()), "similarity": similarity}
 
     def after_step(self, progress: float) -> None:
-        """The key encoder follows, with the momentum of the coming step, at whose start the official code does it."""
+        """Update the key encoder, with the momentum of the next step, at whose start the official code updates it."""
         super().after_step(progress)
-        follow(self.key, self.query, cosine(progress, *self.momenta))
+        ema_update(self.key, self.query, cosine(progress, *self.momenta))
 
     def _contrast(
         self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], weights: Float[Tensor, "B"] | None
     ) -> Float[Tensor, ""]:
-        """2T times InfoNCE, whose negatives are the other samples' keys on all ranks: builder.py contrastive_loss."""
+        """Return 2T times InfoNCE with the keys of all ranks as negatives: builder.py contrastive_loss."""
         with torch.autocast(query.device.type, enabled=False):
             logits = query @ gather(key).T / self.temperature
             labels = torch.arange(len(query), device=query.device) + len(query) * rank()
@@ -98,4 +100,4 @@ class MoCoV3(Method):
 
 
 def _unit(vectors: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    return functional.normalize(precise(vectors), dim=1)
+    return functional.normalize(upcast(vectors), dim=1)

@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslzoo.gather import gather, rank, world_size
+from sslzoo.distributed import gather, rank, world_size
 from sslzoo.heads import Encoder, mlp
 from sslzoo.losses import nt_xent
-from sslzoo.losses.reduction import precise
+from sslzoo.losses.reduction import upcast
 from sslzoo.methods.dino import encode_views
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
+from sslzoo.statistics import embedding_std
 
 
 class SimCLR(Method):
@@ -26,10 +27,10 @@ class SimCLR(Method):
     as one batch. For CIFAR-10 the README has temperature 0.5.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         projection_dim: D.
-        projector_layers: 3 as in the code; 2 in the first paper.
-        hidden_dim: width of the projector's hidden layers; None: as wide as the features.
+        projector_layers: number of linear layers: 3 in the code, 2 in the first paper.
+        hidden_dim: hidden width of the projector; None: number of features.
         temperature: T.
     """
 
@@ -54,23 +55,26 @@ class SimCLR(Method):
         return self.encoder.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """NT-Xent; `std`: 1 for a healthy spread, 0 for collapse; `similarity`: mean cosine of an image's two views."""
+        """Return NT-Xent and metrics.
+
+        `std` (embedding_std: near 1 if healthy, 0 if collapsed); `similarity`: mean cosine of the views.
+        """
         projections = encode_views(self.encoder, two_views(views, "SimCLR"))
-        first, second = functional.normalize(precise(projections), dim=-1)
+        first, second = functional.normalize(upcast(projections), dim=-1)
         loss = nt_xent(
             first,
             second,
             temperature=self.temperature,
-            others=of_other_ranks(torch.cat([first, second])),
-            weights=resolved(weights),
+            others=rows_of_other_ranks(torch.cat([first, second])),
+            weights=resolve_weights(weights),
         )
-        return {"loss": loss, "std": spread(first), "similarity": (first * second).detach().sum(1).mean()}
+        return {"loss": loss, "std": embedding_std(first), "similarity": (first * second).detach().sum(1).mean()}
 
 
 def projection_head(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers without bias, each with a batch norm, whose last has a scale but no shift; ReLU between.
+    """Build linear layers without bias, each with a batch norm, the last of which has no shift; ReLU in between.
 
-    projection_head and linear_layer of google-research/simclr model_util.py, where weights start from a normal of 0.01.
+    projection_head and linear_layer of google-research/simclr model_util.py, which initializes weights from N(0, 0.01).
     """
     head = mlp(widths, bias=False, last_bias=False, last_norm="affine")
     head[-1].bias.requires_grad_(False)  # it stays zero  # pyright: ignore
@@ -80,8 +84,8 @@ def projection_head(widths: Sequence[int]) -> nn.Sequential:
     return head
 
 
-def of_other_ranks(rows: Float[Tensor, "M D"]) -> Float[Tensor, "N D"] | None:
-    """The rows that the other ranks have, with their gradient; None where there is one rank."""
+def rows_of_other_ranks(rows: Float[Tensor, "M D"]) -> Float[Tensor, "N D"] | None:
+    """Return the rows of the other ranks, with gradient; None with one rank."""
     if world_size() == 1:
         return None
     parts = list(gather(rows).chunk(world_size()))

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from sslzoo.heads import Encoder, mlp
 from sslzoo.losses import negative_cosine
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
+from sslzoo.statistics import embedding_std
 
 
 class SimSiam(Method):
-    """Two views, one network; each view's prediction is drawn to the other's projection, which takes no gradient.
+    """Two views, one network; the prediction of each view matches the detached projection of the other.
 
     Defaults: facebookresearch/simsiam@a7bc177 main_simsiam.py and simsiam/builder.py. There the backbone starts with
     `zero_init_residual=True`. The predictor's learning rate stays fixed (`--fix-pred-lr`).
 
     Args:
-        backbone: with `.num_features`.
-        projection_dim: output of the projector.
+        backbone: network with `.num_features`.
+        projection_dim: output width of the projector.
         prediction_dim: hidden width of the predictor.
-        projector_layers: 3 as published for ImageNet; the paper's CIFAR-10 experiment has 2.
+        projector_layers: number of linear layers: 3 for ImageNet; 2 in the paper's CIFAR-10 experiment.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class SimSiam(Method):
         return self.encoder.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """(D(p1, sg(z2)) + D(p2, sg(z1))) / 2, and `std`: 1 for a healthy spread, 0 for collapse."""
+        """Return (D(p1, sg(z2)) + D(p2, sg(z1))) / 2, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         first, second = (self.encoder(view) for view in two_views(views, "SimSiam"))
-        weights = resolved(weights)
+        weights = resolve_weights(weights)
         loss = negative_cosine(self.predictor(first), second.detach(), weights)
         loss = (loss + negative_cosine(self.predictor(second), first.detach(), weights)) / 2
-        return {"loss": loss, "std": spread(first)}
+        return {"loss": loss, "std": embedding_std(first)}
 
-    def fixed_rate_parameters(self) -> Iterable[nn.Parameter]:
-        """The predictor's."""
+    def constant_lr_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters of the predictor."""
         return self.predictor.parameters()

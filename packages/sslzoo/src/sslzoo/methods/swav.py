@@ -12,33 +12,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslzoo import losses
-from sslzoo.gather import gather, rank, world_size
+from sslzoo.distributed import gather, rank, world_size
 from sslzoo.heads import Encoder, mlp
-from sslzoo.losses.reduction import precise
+from sslzoo.losses.reduction import upcast
 from sslzoo.methods.dino import assignment_statistics
-from sslzoo.methods.method import Method, Weights, resolved, spread
+from sslzoo.methods.method import Method, Weights, resolve_weights
 from sslzoo.queue import Queue
+from sslzoo.statistics import embedding_std
 
 
 class SwAV(Method):
-    """Views of any sizes, the global ones first; each predicts the clusters of the assigned ones.
+    """Views of any sizes, global ones first; each predicts the cluster assignments of the assigned views.
 
-    Defaults: facebookresearch/swav@06b1b7c main_swav.py (parser) and src/resnet50.py. What is there counted in epochs
-    or iterations is here a share of the training. The prototypes are frozen by sslzoo.build_optimizer, which drops
-    their gradient.
+    Defaults: facebookresearch/swav@06b1b7c main_swav.py (parser) and src/resnet50.py. Epochs and iterations there are
+    fractions of the training here. sslzoo.build_optimizer freezes the prototypes by dropping their gradient.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         prototypes: K.
         projection_dim: D.
-        hidden_dim: of the projector.
+        hidden_dim: hidden width of the projector.
         temperature: T.
-        epsilon: of Sinkhorn-Knopp.
-        iterations: of Sinkhorn-Knopp.
-        assigned: which views have their cluster computed.
-        queue_size: N, over all ranks: past samples that share the clusters with a small batch; 0 for none.
-        queue_start: share of the training after which the queue fills (15 epochs of 100); used once full.
-        frozen_share: share of the training for which the prototypes stay as they are (one epoch of 100).
+        epsilon: weight of the entropy in Sinkhorn-Knopp.
+        iterations: iterations of Sinkhorn-Knopp.
+        assigned: indices of the views whose cluster assignment is predicted.
+        queue_size: N, over all ranks: past samples that are clustered with the batch; 0: no queue.
+        queue_start: fraction of the training after which the queue is filled (15 epochs of 100); used once full.
+        freeze_fraction: fraction of the training at whose start the prototypes are frozen (one epoch of 100).
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SwAV(Method):
         assigned: Sequence[int] = (0, 1),
         queue_size: int = 0,
         queue_start: float = 0.15,
-        frozen_share: float = 0.01,
+        freeze_fraction: float = 0.01,
     ):
         super().__init__()
         features: int = backbone.num_features  # pyright: ignore[reportAssignmentType]
@@ -67,10 +67,10 @@ class SwAV(Method):
         self.assigned = tuple(assigned)
         self.queue_size = queue_size
         self.queue_start = queue_start
-        self.frozen_share = frozen_share
+        self.freeze_fraction = freeze_fraction
         self.queued = 0
         self.new_embeddings: list[Tensor] = []
-        self.normalise_prototypes()
+        self.normalize_prototypes()
 
     @property
     def backbone(self) -> nn.Module:
@@ -78,10 +78,10 @@ class SwAV(Method):
         return self.encoder.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """The swapped prediction's cross-entropy.
+        """Return the cross-entropy of the swapped prediction.
 
-        `std`: 1 for a healthy spread of the embeddings, 0 for collapse; `entropy` and `information` of the assigned
-        views' predictions, in nats.
+        Also `std` (embedding_std: near 1 if healthy, 0 if collapsed), and `entropy` and `information` of the
+        predictions for the assigned views, in nats.
         """
         embeddings, weights = self._encode(views, weights)
         assigned = embeddings[list(self.assigned)].detach()
@@ -98,12 +98,12 @@ class SwAV(Method):
             weights=weights,
         )
         predicted = torch.softmax(scores[list(self.assigned)].detach() / self.temperature, dim=-1)
-        return {"loss": loss, "std": spread(assigned[0]), **assignment_statistics(predicted)}
+        return {"loss": loss, "std": embedding_std(assigned[0]), **assignment_statistics(predicted)}
 
     def after_step(self, progress: float) -> None:
-        """The prototypes return to length 1; this step's embeddings, of all ranks, enter the queue."""
+        """Normalize the prototypes, and enqueue the embeddings of all ranks of this step."""
         super().after_step(progress)
-        self.normalise_prototypes()
+        self.normalize_prototypes()
         for embeddings in self.new_embeddings:
             for queue, view in zip(self.queues, embeddings, strict=True):
                 queue.enqueue(gather(view))  # pyright: ignore[reportCallIssue]
@@ -111,30 +111,32 @@ class SwAV(Method):
         self.new_embeddings.clear()
 
     def frozen_parameters(self) -> Iterable[nn.Parameter]:
-        """The prototypes, in the first part of the training."""
-        return self.prototypes.parameters() if self.progress < self.frozen_share else ()
+        """Return the prototypes during the first `freeze_fraction` of the training."""
+        return self.prototypes.parameters() if self.progress < self.freeze_fraction else ()
 
     @torch.no_grad()
-    def normalise_prototypes(self) -> None:
-        """Each to length 1; for whoever changes them by hand, after_step does it else."""
+    def normalize_prototypes(self) -> None:
+        """Normalize each prototype; needed only after changing them by hand, otherwise after_step does it."""
         self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight, dim=1))
 
     def _encode(
         self, views: Sequence[Tensor], weights: Weights
     ) -> tuple[Float[Tensor, "V B D"], Float[Tensor, "B"] | None]:
-        """Unit embeddings, and the weights, asked for when the backbone has seen the global views alone.
+        """Return normalized embeddings, and the weights, computed when the backbone has seen only the global views.
 
-        Neighbouring views of one size go through the backbone together, and all through the head together, so that
-        batch norm sees what it sees in src/resnet50.py.
+        Consecutive views of one size go through the backbone together, and all through the head together, so that
+        batch norm statistics are those of src/resnet50.py.
         """
         if len(views) < 2 or len(views) <= max(self.assigned):
-            raise ValueError(f"SwAV takes two views at least and those it assigns, {self.assigned}; got {len(views)}.")
+            raise ValueError(
+                f"expected at least 2 views and those with assignments, {self.assigned}, for SwAV, got {len(views)}"
+            )
         first, *rest = [torch.cat(list(group)) for _, group in groupby(views, key=lambda view: view.shape)]
         features = [self.encoder.backbone(first)]
-        weights = resolved(weights)
+        weights = resolve_weights(weights)
         features += [self.encoder.backbone(group) for group in rest]
         embeddings = self.encoder.head(torch.cat(features)).unflatten(0, (len(views), -1))
-        return functional.normalize(precise(embeddings), dim=-1), weights
+        return functional.normalize(upcast(embeddings), dim=-1), weights
 
     def _scores(self, embeddings: Float[Tensor, "*views D"]) -> Float[Tensor, "*views K"]:
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -142,7 +144,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _queued_scores(self) -> Float[Tensor, "A N K"] | None:
-        """Of this rank's part of the queue, once it is full."""
+        """Return the scores of this rank's part of the queue once it is full."""
         if not self.queues or self.queued < self.queue_size:
             return None
         return self._scores(torch.stack([queue.keys[rank() :: world_size()] for queue in self.queues]))  # pyright: ignore

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sslzoo.gather import gather, world_size
+from sslzoo.distributed import gather, world_size
 from sslzoo.heads import Encoder, mlp
 from sslzoo.losses import vicreg
-from sslzoo.losses.batch_statistics import require_two
-from sslzoo.losses.reduction import precise
-from sslzoo.methods.method import Method, Weights, resolved, spread, two_views
+from sslzoo.losses.reduction import require_two_images, upcast
+from sslzoo.methods.method import Method, Weights, resolve_weights, two_views
+from sslzoo.statistics import embedding_std
 
 
 class VICReg(Method):
-    """Two views, one network; the embeddings agree, vary, and are not correlated, over the batch of all ranks.
+    """Two views, one network; invariance, variance and covariance are computed over the batch of all ranks.
 
     Defaults: facebookresearch/vicreg@4e12602 main_vicreg.py (get_arguments, Projector). There the backbone starts with
     `zero_init_residual=True`.
 
     Args:
-        backbone: with `.num_features`.
+        backbone: network with `.num_features`.
         expander: widths of the layers after the features; the last has neither batch norm nor bias.
         invariance: factor of the invariance term.
         variance: factor of the variance term.
@@ -50,10 +50,10 @@ class VICReg(Method):
         return self.encoder.backbone
 
     def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
-        """VICReg's loss over the batch of all ranks, and `std`: 1 for a healthy spread, 0 for collapse."""
+        """Return the loss over the batch of all ranks, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         images = two_views(views, "VICReg")
-        require_two(len(images[0]) * world_size(), "VICReg")
-        first, second = (gather(precise(self.encoder(view))) for view in images)
-        weights = resolved(weights)
+        require_two_images(len(images[0]) * world_size(), "VICReg")
+        first, second = (gather(upcast(self.encoder(view))) for view in images)
+        weights = resolve_weights(weights)
         weights = None if weights is None else gather(weights)
-        return {"loss": vicreg(first, second, weights=weights, **self.factors), "std": spread(first)}
+        return {"loss": vicreg(first, second, weights=weights, **self.factors), "std": embedding_std(first)}

@@ -1,8 +1,13 @@
-"""The checkpoints of the official repositories, opened without running anything in them."""
+"""Load checkpoints of official repositories, without executing code in them."""
 
-from sslzoo.official.classifier import Classifier, open_classifier
-from sslzoo.official.layout import Layout
-from sslzoo.official.layouts import LAYOUTS, NAMED
-from sslzoo.official.opening import open_official
+from sslzoo.official.formats import FORMATS, NAMED_FORMATS, CheckpointFormat
+from sslzoo.official.load import Classifier, load_classifier, load_official_checkpoint
 
-__all__ = ["LAYOUTS", "NAMED", "Classifier", "Layout", "open_classifier", "open_official"]
+__all__ = [
+    "FORMATS",
+    "NAMED_FORMATS",
+    "CheckpointFormat",
+    "Classifier",
+    "load_classifier",
+    "load_official_checkpoint",
+]

@@ -1,22 +1,108 @@
-"""How the official repositories save their networks."""
+"""Checkpoint formats: how official repositories name the tensors in their files."""
 
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sslzoo.official.layout import Layout
-from sslzoo.official.rename import (
-    by_order,
+from torch import Tensor
+
+from genviews_core.backbones import describe
+from sslzoo.official.key_mapping import (
+    Tensors,
+    add_counters,
     from_dinov2,
     from_lightly,
     from_sequential,
     from_simclr_v2,
-    only_counted,
-    with_counters,
+    name_by_order,
+    require_counters,
 )
 
-UNCHANGED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""SimCLR's networks see pixels between 0 and 1: tonylins/simclr-converter README.md."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+UNNORMALIZED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""SimCLR's networks take pixels between 0 and 1: tonylins/simclr-converter README.md."""
 
-_MOCO = Layout(
+CONTAINERS = ("state_dict", "model", "model_state_dict", "network", "net")
+"""Keys under which training scripts save the state dict of a network."""
+WRAPPERS = ("module.", "_forward_module.")
+"""Name prefixes added by DistributedDataParallel and Lightning strategies, possibly repeated."""
+
+
+def unwrap(content: Any) -> Tensors | None:
+    """Strip the prefixes of wrappers and torch.compile from a state dict; return None for other content."""
+    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        return None
+    tensors = {str(name).replace("_orig_mod.", ""): tensor for name, tensor in content.items()}
+    while wrapper := next((each for each in WRAPPERS if all(name.startswith(each) for name in tensors)), None):
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFormat:
+    """The names of the tensors in the files of one repository.
+
+    Attributes:
+        name: name of the format.
+        method: method that trained the network; None if the file does not show it.
+        source: repository, commit and file that define the format.
+        licence: licence of that repository.
+        container: key of the state dict in the file; None: the file is the state dict. A format with `evidence` is also
+            recognized without a container or under another common key.
+        backbone: prefix of the names of the backbone's tensors.
+        dropped: prefixes of the names of ignored tensors: heads, the other branch, queues.
+        evidence: name prefixes that all must occur, and that no other format of the same container has.
+        rename: maps the names after the `backbone` prefix to torchvision's or timm's.
+        mean: normalization mean of the images.
+        std: normalization standard deviation of the images.
+        image_size: size of the training images in pixels.
+        same_padding: whether the network pads like TensorFlow.
+        stem_padding: padding of a 3x3 first convolution.
+    """
+
+    name: str
+    method: str | None
+    source: str
+    licence: str
+    container: str | None = None
+    backbone: str = ""
+    dropped: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    rename: Callable[[Tensors], Tensors] | None = None
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+    image_size: int = 224
+    same_padding: bool = False
+    stem_padding: int = 1
+
+    def tensors(self, content: dict[str, Any]) -> Tensors | None:
+        """Return the unwrapped state dict, or None if the file has another format."""
+        inside = content if self.container is None else content.get(self.container)
+        candidates = [inside, content, *map(content.get, CONTAINERS)] if self.evidence else [inside]
+        for tensors in filter(None, map(unwrap, candidates)):
+            if all(any(name.startswith(start) for name in tensors) for start in self.evidence):
+                return tensors
+        return None
+
+    def backbone_of(self, tensors: Tensors, wanted: Collection[str] = ()) -> Tensors:
+        """Return the tensors of the backbone with torchvision's or timm's names.
+
+        Args:
+            tensors: tensors of the file.
+            wanted: names known to belong to the backbone, which are kept even if they match `dropped`.
+
+        Raises:
+            ValueError: a tensor matches neither `backbone` nor `dropped`.
+        """
+        rest = {name: tensor for name, tensor in tensors.items() if name in wanted or not name.startswith(self.dropped)}
+        unknown = [name for name in rest if not name.startswith(self.backbone)]
+        if unknown:
+            raise ValueError(f"has tensors that this format does not have: {describe({'unknown': unknown})}")
+        kept = {name.removeprefix(self.backbone): tensor for name, tensor in rest.items()}
+        return self.rename(kept) if self.rename else kept
+
+
+_MOCO = CheckpointFormat(
     name="moco-v1",
     method="MoCo v1",
     source="facebookresearch/moco@132aea9 main_moco.py, moco/builder.py",
@@ -26,7 +112,7 @@ _MOCO = Layout(
     dropped=("encoder_q.fc.", "encoder_k.", "queue"),
     evidence=("encoder_q.fc.weight", "encoder_k."),
 )
-_SWAV = Layout(
+_SWAV = CheckpointFormat(
     name="swav",
     method="SwAV",
     source="facebookresearch/swav@06b1b7c main_swav.py, src/resnet50.py",
@@ -41,15 +127,15 @@ _CLUSTERS = replace(
     source="facebookresearch/swav@06b1b7c main_deepclusterv2.py, src/resnet50.py",
     evidence=("projection_head.", "prototypes.prototypes0."),
 )
-BARE = Layout(
+BARE = CheckpointFormat(
     name="bare",
     method=None,
     source="a network's state_dict without heads",
     licence="as its authors say",
     dropped=("fc.", "head.", "classifier."),
-    rename=only_counted,
+    rename=require_counters,
 )
-_DINOV2 = Layout(
+_DINOV2 = CheckpointFormat(
     name="dinov2",
     method="DINOv2",
     source="facebookresearch/dinov2@b8931f7 dinov2/hub/backbones.py, dinov2/models/vision_transformer.py",
@@ -58,7 +144,7 @@ _DINOV2 = Layout(
     rename=from_dinov2,
     image_size=518,
 )
-_LIGHTLY = Layout(
+_LIGHTLY = CheckpointFormat(
     name="lightly",
     method=None,
     source="lightly-ai/lightly@e8d317f benchmarks/imagenet/resnet50, examples/pytorch_lightning",
@@ -72,7 +158,7 @@ _LIGHTLY = Layout(
     evidence=("backbone.", "projection_head"),
     rename=from_lightly,
 )
-_SOLO = Layout(
+_SOLO = CheckpointFormat(
     name="solo-learn",
     method=None,
     source="vturrisi/solo-learn@9187ea3 solo/methods/base.py, main_linear.py",
@@ -87,7 +173,7 @@ _SOLO = Layout(
     stem_padding=2,
 )
 
-LAYOUTS = (
+FORMATS = (
     _LIGHTLY,
     replace(
         _LIGHTLY,
@@ -100,7 +186,7 @@ LAYOUTS = (
     replace(_SOLO, name="solo-learn-old", backbone="encoder.", evidence=("encoder.", "classifier.")),
     replace(_MOCO, name="moco-v2", method="MoCo v2", evidence=("encoder_q.fc.0.", "encoder_k.fc.2.")),
     _MOCO,
-    Layout(
+    CheckpointFormat(
         name="moco-v3",
         method="MoCo v3",
         source="facebookresearch/moco-v3@c349e6e main_moco.py, moco/builder.py, vits.py",
@@ -110,7 +196,7 @@ LAYOUTS = (
         dropped=("base_encoder.fc.", "base_encoder.head.", "momentum_encoder.", "predictor."),
         evidence=("base_encoder.", "momentum_encoder."),
     ),
-    Layout(
+    CheckpointFormat(
         name="simsiam",
         method="SimSiam",
         source="facebookresearch/simsiam@a7bc177 main_simsiam.py, simsiam/builder.py",
@@ -120,7 +206,7 @@ LAYOUTS = (
         dropped=("encoder.fc.", "predictor."),
         evidence=("encoder.fc.6.", "predictor."),
     ),
-    Layout(
+    CheckpointFormat(
         name="byol-pytorch",
         method="BYOL",
         source="yaox12/BYOL-PyTorch@edefc01 trainer/byol_trainer.py, model/byol_model.py",
@@ -131,19 +217,19 @@ LAYOUTS = (
         evidence=("online_network.encoder.", "target_network."),
         rename=from_sequential,
     ),
-    Layout(
+    CheckpointFormat(
         name="byol-pytorch-release",
         method="BYOL",
         source="yaox12/BYOL-PyTorch@edefc01 readme.md, utils/load_and_convert.py",
         licence="MIT",
         container="online_backbone",
-        rename=by_order,
+        rename=name_by_order,
     ),
     _CLUSTERS,
     replace(_CLUSTERS, name="deepcluster-v2-training", container="state_dict"),
     _SWAV,
     replace(_SWAV, name="swav-training", container="state_dict"),
-    Layout(
+    CheckpointFormat(
         name="barlow-twins",
         method="Barlow Twins",
         source="facebookresearch/barlowtwins@8e8d284 main.py",
@@ -153,7 +239,7 @@ LAYOUTS = (
         dropped=("projector.", "bn."),
         evidence=("projector.", "bn.running_mean"),
     ),
-    Layout(
+    CheckpointFormat(
         name="vicreg",
         method="VICReg",
         source="facebookresearch/vicreg@4e12602 main_vicreg.py, resnet.py",
@@ -163,7 +249,7 @@ LAYOUTS = (
         dropped=("projector.",),
         evidence=("projector.", "backbone."),
     ),
-    Layout(
+    CheckpointFormat(
         name="dino",
         method="DINO",
         source="facebookresearch/dino@7c446df main_dino.py, utils.py",
@@ -173,7 +259,7 @@ LAYOUTS = (
         dropped=("head.",),
         evidence=("head.last_layer.",),
     ),
-    Layout(
+    CheckpointFormat(
         name="dino-student",
         method="DINO (student)",
         source="facebookresearch/dino@7c446df main_dino.py, utils.py",
@@ -192,7 +278,7 @@ LAYOUTS = (
         dropped=("dino_head.", "ibot_head."),
         evidence=("dino_head.", "backbone.mask_token"),
     ),
-    Layout(
+    CheckpointFormat(
         name="simclr-pytorch",
         method="SimCLR",
         source="sthalles/SimCLR@1848fc9 simclr.py, models/resnet_simclr.py",
@@ -201,10 +287,10 @@ LAYOUTS = (
         backbone="backbone.",
         dropped=("backbone.fc.",),
         evidence=("backbone.fc.0.", "backbone.fc.2."),
-        mean=UNCHANGED[0],
-        std=UNCHANGED[1],
+        mean=UNNORMALIZED[0],
+        std=UNNORMALIZED[1],
     ),
-    Layout(
+    CheckpointFormat(
         name="simclr-v2",
         method="SimCLR v2",
         source="Separius/SimCLRv2-Pytorch@f4c2f41 convert.py, resnet.py",
@@ -213,10 +299,10 @@ LAYOUTS = (
         backbone="net.",
         dropped=("fc.",),
         rename=from_simclr_v2,
-        mean=UNCHANGED[0],
-        std=UNCHANGED[1],
+        mean=UNNORMALIZED[0],
+        std=UNNORMALIZED[1],
     ),
-    Layout(
+    CheckpointFormat(
         name="cifar-resnet",
         method="labels",
         source="akamaster/pytorch_resnet_cifar10@d5489e8 resnet.py, trainer.py",
@@ -224,7 +310,7 @@ LAYOUTS = (
         container="state_dict",
         dropped=("linear.",),
         evidence=("linear.", "layer3.0.conv1."),
-        rename=with_counters,
+        rename=add_counters,
         image_size=32,
     ),
     BARE,
@@ -234,24 +320,24 @@ LAYOUTS = (
 """In the order in which they are tried."""
 
 
-def _of(name: str) -> Layout:
-    return next(layout for layout in LAYOUTS if layout.name == name)
+def _format(name: str) -> CheckpointFormat:
+    return next(each for each in FORMATS if each.name == name)
 
 
-NAMED = (
-    Layout(
+NAMED_FORMATS = (
+    CheckpointFormat(
         name="byol-convert",
         method="BYOL",
         source="ajtejankar/byol-convert@7497e7f convert.py, resnet.py",
         licence="Apache-2.0 (deepmind/deepmind-research)",
         dropped=("fc.",),
-        rename=with_counters,
+        rename=add_counters,
         same_padding=True,
     ),
-    replace(BARE, name="dino-backbone", method="DINO", source=_of("dino").source, licence="Apache-2.0"),
-    replace(BARE, name="vicreg-backbone", method="VICReg", source=_of("vicreg").source, licence="MIT"),
+    replace(BARE, name="dino-backbone", method="DINO", source=_format("dino").source, licence="Apache-2.0"),
+    replace(BARE, name="vicreg-backbone", method="VICReg", source=_format("vicreg").source, licence="MIT"),
     replace(
-        BARE, name="barlow-twins-backbone", method="Barlow Twins", source=_of("barlow-twins").source, licence="MIT"
+        BARE, name="barlow-twins-backbone", method="Barlow Twins", source=_format("barlow-twins").source, licence="MIT"
     ),
     replace(
         BARE,
@@ -268,8 +354,8 @@ NAMED = (
         source="tonylins/simclr-converter@139d3cb convert.py, resnet_wider.py",
         licence="Apache-2.0 (google-research/simclr)",
         container="state_dict",
-        mean=UNCHANGED[0],
-        std=UNCHANGED[1],
+        mean=UNNORMALIZED[0],
+        std=UNNORMALIZED[1],
     ),
 )
-"""Files whose names do not show the method: the user says which."""
+"""Formats that names in the file do not reveal: the user names them."""

@@ -1,4 +1,4 @@
-"""detectron2's form: its ResNet's names, numpy arrays, in the pickle that DetectionCheckpointer reads."""
+"""Export to detectron2: numpy arrays under the names of its ResNet, in the pickle that DetectionCheckpointer reads."""
 
 import pickle
 import re
@@ -8,17 +8,16 @@ from typing import Any
 from torch import nn
 
 from genviews_core.files import atomic_write
-from sslzoo.export.plain_resnet import plain_resnet
-from sslzoo.export.same_features import tensors_of
+from sslzoo.export.plain_resnet import plain_resnet, tensors_of
 
 NAMES = (
     (r"^(?!layer)", "stem."),
-    (r"^layer([1-4])\.", lambda found: f"res{int(found[1]) + 1}."),
+    (r"^layer([1-4])\.", lambda match: f"res{int(match[1]) + 1}."),
     (r"\bbn([1-3])\.", r"conv\1.norm."),
     (r"\.downsample\.0\.", ".shortcut."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
 )
-"""torchvision's names, and those of facebookresearch/detectron2@02b5c4e detectron2/modeling/backbone/resnet.py."""
+"""Names in torchvision, and in facebookresearch/detectron2@02b5c4e detectron2/modeling/backbone/resnet.py."""
 RESNETS = {
     "resnet18": (18, 1, 64, 1),
     "resnet34": (34, 1, 64, 1),
@@ -35,19 +34,19 @@ RESNETS = {
 
 
 def to_detectron2(backbone: nn.Module, path: str | Path | None = None) -> dict[str, Any]:
-    """The backbone for detectron2's ResNet, whose settings must be those of `detectron2_settings`.
+    """Return the backbone for detectron2's ResNet with the settings of `detectron2_settings`.
 
-    The arrays fit its bare ResNet, and under a prefix (`backbone.bottom_up.`) the ones in FPN and C4 models.
+    The arrays fit its bare ResNet, and under a prefix (`backbone.bottom_up.`) those of FPN and C4 models.
 
     Args:
         backbone: a ResNet of bottlenecks or basic blocks, of torchvision, timm or widened.
-        path: write the pickle here, for MODEL.WEIGHTS; call it .pkl.
+        path: .pkl file to write as well, for MODEL.WEIGHTS.
 
     Returns:
-        What the pickle holds: `model`, arrays by name; `__author__`; `matching_heuristics`, on.
+        The content of the pickle: `model` (arrays by name), `__author__` and `matching_heuristics`.
 
     Raises:
-        ValueError: detectron2's ResNet cannot be this network.
+        ValueError: detectron2 has no such network.
     """
     detectron2_settings(backbone)
     arrays = {_rename(name): tensor.numpy() for name, tensor in tensors_of(backbone).items()}
@@ -58,21 +57,21 @@ def to_detectron2(backbone: nn.Module, path: str | Path | None = None) -> dict[s
 
 
 def detectron2_settings(backbone: nn.Module) -> dict[str, Any]:
-    """The MODEL.RESNETS settings under which detectron2's ResNet computes what the backbone does.
+    """Return the MODEL.RESNETS settings of the ResNet of detectron2 with the same features as the backbone.
 
     Raises:
-        ValueError: there are none.
+        ValueError: detectron2 has no such network.
     """
     architecture = plain_resnet(backbone, "detectron2")
     name = architecture["name"]
     if "cifar_stem" in architecture:
-        raise ValueError(f"detectron2's ResNet has no CIFAR stem, which this {name} has.")
+        raise ValueError(f"expected a ResNet without CIFAR stem for detectron2, got {name} with one")
     if name == "widened_resnet" and architecture["depth"] in (50, 101, 152):
         depth, groups, width, widen = architecture["depth"], 1, 64, architecture["widen"]
     elif name in RESNETS:
         depth, groups, width, widen = RESNETS[name]
     else:
-        raise ValueError(f"detectron2's ResNet has 18, 34, 50, 101 or 152 layers; {name} is none of these.")
+        raise ValueError(f"expected a ResNet of 18, 34, 50, 101 or 152 layers for detectron2, got {name}")
     return {
         "MODEL.RESNETS.DEPTH": depth,
         "MODEL.RESNETS.NUM_GROUPS": groups,

@@ -1,4 +1,4 @@
-"""Tensors of other ResNet implementations, under the names of torchvision's."""
+"""Map the tensor names of other implementations to those of torchvision and timm."""
 
 import re
 
@@ -27,7 +27,7 @@ SIMCLR_V2 = (
 
 
 def from_sequential(tensors: Tensors) -> Tensors:
-    """`4.0.conv1.weight` is `layer1.0.conv1.weight`: yaox12/BYOL-PyTorch@edefc01 model/basic_modules.py."""
+    """Rename `4.0.conv1.weight` to `layer1.0.conv1.weight`: yaox12/BYOL-PyTorch@edefc01 model/basic_modules.py."""
     renamed = {}
     for name, tensor in tensors.items():
         number, _, rest = name.partition(".")
@@ -62,13 +62,13 @@ def from_dinov2(tensors: Tensors) -> Tensors:
 
 
 def from_simclr_v2(tensors: Tensors) -> Tensors:
-    """Of a SimCLR v2 network without selective kernels.
+    """Rename the tensors of a SimCLR v2 network.
 
     Raises:
-        ValueError: it has them.
+        ValueError: the network has selective kernels.
     """
     if any(".mixing_conv." in name for name in tensors):
-        raise ValueError("has selective kernels (sk1), which no network here has; take an sk0 file")
+        raise ValueError("has selective kernels (sk1), which no network here has; use an sk0 file")
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in SIMCLR_V2:
@@ -77,31 +77,33 @@ def from_simclr_v2(tensors: Tensors) -> Tensors:
     return renamed
 
 
-def by_order(tensors: Tensors) -> Tensors:
-    """Of a ResNet-50 with names of its own, in torchvision's order.
+def name_by_order(tensors: Tensors) -> Tensors:
+    """Name the tensors of a ResNet-50 by their order, which is torchvision's.
 
-    As yaox12/BYOL-PyTorch@edefc01 utils/load_and_convert.py reads the authors' released file; what comes after the
-    network's tensors is left out there too.
+    As yaox12/BYOL-PyTorch@edefc01 utils/load_and_convert.py reads the authors' released file; it ignores tensors after
+    those of the network too.
     """
     with torch.device("meta"):
         names = create_backbone(name="resnet50").state_dict()
     return dict(zip(names, tensors.values(), strict=False))
 
 
-def only_counted(tensors: Tensors) -> Tensors:
-    """As they are.
+def require_counters(tensors: Tensors) -> Tensors:
+    """Return the tensors unchanged.
 
     Raises:
         ValueError: the batch norms have no counters. DeepMind's converted BYOL networks have none, and no name shows
-            that they pad otherwise; nor have old torchvision's, which do not.
+            that their padding differs; networks of old torchvision have none either, with the usual padding.
     """
     normed = any(name.endswith("running_mean") for name in tensors)
     if normed and not any(name.endswith("num_batches_tracked") for name in tensors):
-        raise ValueError("has no num_batches_tracked; if byol-convert made it of DeepMind's BYOL, say that layout")
+        raise ValueError(
+            "has no num_batches_tracked; for DeepMind's BYOL from byol-convert, give --format byol-convert"
+        )
     return tensors
 
 
-def with_counters(tensors: Tensors) -> Tensors:
-    """Add the batch norms' counters of batches, which only training without momentum reads."""
+def add_counters(tensors: Tensors) -> Tensors:
+    """Add the batch counters of batch norms, which are used only in training without momentum."""
     means = [name for name in tensors if name.endswith("running_mean")]
     return {**tensors, **{name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}}
