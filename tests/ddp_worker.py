@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 import sslzoo
-from genviews.pretraining import job, step
+from genviews.pretraining import job
 from genviews.pretraining.data import Data, open_loader
 from genviews.pretraining.execution import Execution
-from genviews.pretraining.pair_weighting import Scoring
+from genviews.pretraining.views import make_view_batch
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
+from sslzoo.training import ViewBatch, create_state, step_generator, train_step, trainer
 
 # No batch norm: a vision transformer, and a head without.
 RECIPE = dataclasses.replace(
@@ -36,29 +37,28 @@ RECIPE = dataclasses.replace(
 
 def steps_in_parts(folder: Path, worker: sslzoo.DistContext, parts: int) -> dict[str, torch.Tensor]:
     """The weights after two steps in float64."""
-    data, execution = Data(images=folder / "scenes" / "images"), Execution(accumulate=parts)
-    loader = open_loader(RECIPE, data, worker)
-    state = job.open_training(RECIPE, data, loader, folder / "none", worker, execution, Scoring())
-    model = sslzoo.wrap_ddp(state.method.double())
+    loader = open_loader(RECIPE, Data(images=folder / "scenes" / "images"), worker)
+    config = job.train_config(RECIPE, Execution(accumulate=parts))
+    state = create_state(job.build_method(RECIPE, worker).double(), config, context=worker)
+    model = sslzoo.wrap_ddp(state.method)
     for batch in loader.epoch(0):
-        draws = job.step_generator(0, state.step, worker.rank)
-        job.training_step(model, batch, RECIPE, state, steps_per_epoch=len(loader), generator=draws, parts=parts)
-        state.step += 1
+        views = make_view_batch(batch, step_generator(0, state.step, worker.rank), recipe=RECIPE)
+        views = ViewBatch(views=[view.double() for view in views.views])
+        train_step(model, views, state, config, steps_per_epoch=len(loader))
     return {name: tensor for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
 
 
 def ended_by(folder: Path, worker: sslzoo.DistContext) -> str:
-    """The loss of the second process is no number in step 7, which is not a step of agreement."""
+    """The loss of the second process is not finite in step 7, which is not a step of synchronization."""
     recipe = dataclasses.replace(RECIPE, epochs=10)
-    whole = job.training_step
 
-    def spoiled(*arguments, **options):
-        metrics = whole(*arguments, **options)
-        if arguments[3].step == 6 and worker.rank == 1:
+    def spoiled(model, batch, state, config, **options):
+        metrics = train_step(model, batch, state, config, **options)
+        if state.step == 7 and worker.rank == 1:
             metrics["loss"] = metrics["loss"] * torch.nan
         return metrics
 
-    job.training_step = spoiled
+    trainer.train_step = spoiled
     try:
         job.train_encoder(recipe, Data(images=folder / "scenes" / "images"), folder / "spoiled", worker)
     except FloatingPointError as error:
@@ -74,12 +74,9 @@ def main() -> None:
     if worker.is_main:
         write_scenes(folder / "scenes", count=40, seed=0)
     sslzoo.barrier()
-    single = step.make_views
-    step.make_views = lambda *given: [view.double() for view in single(*given)]
     weights = {parts: steps_in_parts(folder, worker, parts) for parts in (1, 2, 4)}
     if worker.is_main:
         torch.save(weights, folder / "parts.pt")
-    step.make_views = single
     (folder / f"{worker.rank}.json").write_text(json.dumps(ended_by(folder, worker)))
 
 

@@ -8,13 +8,13 @@ import runpy
 import signal
 import sys
 
-import sslzoo
+from sslzoo.training import state
 
 
 def main() -> None:
     """Count the checkpoints of the app, and die."""
     left = int(sys.argv[1])
-    save = sslzoo.save_resume
+    save = state.save_resume
 
     def save_and_count(*args, **kwargs):
         nonlocal left
@@ -23,7 +23,7 @@ def main() -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sslzoo.save_resume = save_and_count
+    state.save_resume = save_and_count
     sys.argv = sys.argv[2:]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

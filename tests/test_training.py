@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genviews.pretraining.wandb_curves import WandbCurves
+from sslzoo.training import WandbSink
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -67,7 +67,7 @@ def test_looking_on_changes_not_a_bit(folder):
 
 @pytest.mark.parametrize(("whole", "parted"), [("watched", "stopped"), ("half", "half-stopped")])
 def test_a_signal_ends_a_step_and_the_same_command_goes_on_to_the_last_bit(folder, told, whole, parted):
-    assert told[parted].startswith("Stopped: stopped by SIGTERM after step 2;")
+    assert told[parted].startswith("TrainingInterrupted: stopped by SIGTERM after step 2;")
     assert identical(folder / whole, folder / parted)
     rest = [{name: value for name, value in row.items() if name != "knn"} for row in lines(folder / whole)]
     assert rest == lines(folder / parted)
@@ -80,7 +80,7 @@ def test_a_signal_ends_a_step_and_the_same_command_goes_on_to_the_last_bit(folde
 def test_training_summary_is_logged_before_the_first_step(told):
     assert told["resumed"].splitlines() == [
         "cifar10-dino: 40 images, 2 x 2 steps of 16 images, policy genview",
-        "resnet10: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "
+        "DINO: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "
         "resuming after step 2, 2 steps to go",
     ]
 
@@ -92,7 +92,7 @@ def test_batch_size_is_reduced_to_the_number_of_images(folder, told):
         "40 images do not fill a batch of 64: the batch is 32, the learning rate 6.25e-05 (--lr-scaling linear)"
     )
     assert second == "cifar10-dino: 40 images, 1 x 1 steps of 32 images, policy genview"
-    assert "all 1 steps are already done" in told["few again"].splitlines()[1]
+    assert "all 1 steps are already done" in told["few again"].splitlines()[2]
     assert json.loads((folder / "few" / "backbone" / "backbone.json").read_text())["recipe"]["batch_size"] == 32
 
 
@@ -122,8 +122,8 @@ def test_activations_computed_again_are_the_same(folder):
 
 
 def test_parts_of_a_step_are_announced_with_what_they_change(folder, told):
-    assert told["parts"].strip() == (
-        "a step of 16 images goes in 2 parts; over one part alone are taken: batch norm's statistics"
+    assert told["parts"].splitlines()[-1] == (
+        "2 accumulation steps; computed over one of them only: batch norm statistics"
     )
     assert math.isfinite(lines(folder / "parts")[-1]["loss"])
 
@@ -147,8 +147,8 @@ def test_three_looks_in_a_row_find_a_collapse_and_say_it_once(told):
     ("asked", "says"),
     [
         ("three parts", "3 parts each: choose --batch-size 15 or 18"),
-        ("resnet checkpointed", "--checkpoint-activations is for vision transformers"),
-        ("lars fused", "lars has no fused kernel"),
+        ("resnet checkpointed", "expected a vision transformer for --checkpoint-activations"),
+        ("lars fused", "expected sgd or adamw for the fused option, got lars"),
         ("too few", "expected at least 41 images for 1 x 41 (processes x --accumulate), got 40"),
         ("batch of one", "expected at least 2 images per accumulation step for dino with resnet10, got 1; give"),
         ("other classes", "do not hold the same class folders"),
@@ -177,15 +177,15 @@ def test_curves_go_on_at_weights_and_biases(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "wandb", Stand())
     for step in (1, 2):
-        curves = WandbCurves("project", tmp_path, {"lr": 0.1})
+        curves = WandbSink("project", tmp_path, {"lr": 0.1})
         curves.write(step, {"loss": 0.5})
         curves.close()
     first, second = Stand.begun
     assert first == second and first["project"] == "project" and first["resume"] == "allow"
     assert Stand.points == [(1, {"loss": 0.5}), "finished", (2, {"loss": 0.5}), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match="--wandb needs the package wandb"):
-        WandbCurves("project", tmp_path, {})
+    with pytest.raises(ValueError, match="expected the package wandb for --wandb"):
+        WandbSink("project", tmp_path, {})
 
 
 @pytest.fixture(scope="module")

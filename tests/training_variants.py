@@ -21,10 +21,10 @@ import sslzoo
 from genviews.pretraining import job
 from genviews.pretraining.data import Data, open_loader
 from genviews.pretraining.execution import Execution
-from genviews.pretraining.pair_weighting import Scoring
-from genviews.pretraining.watch import CollapseAlarm, Watch
+from genviews.pretraining.views import make_view_batch
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
+from sslzoo.training import CollapseDetector, TrainingMonitor, create_state, step_generator, train_step
 
 WORKER = sslzoo.init_distributed({}, "cpu")
 DINO = dataclasses.replace(
@@ -81,16 +81,15 @@ def train(
 def overflow(folder: Path) -> dict[str, object]:
     """One step whose gradient overflows in fp16."""
     recipe = dataclasses.replace(DINO, precision="fp16")
-    data = Data(images=folder / "scenes" / "images")
-    loader = open_loader(recipe, data, WORKER)
-    state = job.open_training(recipe, data, loader, folder / "overflow", WORKER, Execution(), Scoring())
+    loader = open_loader(recipe, Data(images=folder / "scenes" / "images"), WORKER)
+    config = job.train_config(recipe, Execution())
+    state = create_state(job.build_method(recipe, WORKER), config, context=WORKER)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # pyright: ignore
     state.method.center.fill_(0.5)
     state.method.teacher.head.prototypes.direction.data.add_(1.0)
     before = {name: tensor.clone() for name, tensor in state.method.state_dict().items() if torch.is_tensor(tensor)}
-    batch = next(iter(loader.epoch(0)))
-    draws = job.step_generator(0, 0, 0)
-    job.training_step(state.method, batch, recipe, state, steps_per_epoch=len(loader), generator=draws)
+    views = make_view_batch(next(iter(loader.epoch(0))), step_generator(0, 0, 0), recipe=recipe)
+    train_step(state.method, views, state, config, steps_per_epoch=len(loader))
     after = state.method.state_dict()
     changed = {name for name in before if "running" not in name and "tracked" not in name}
     return {
@@ -104,12 +103,12 @@ def overflow(folder: Path) -> dict[str, object]:
 
 def collapse() -> list[str | None]:
     """What is said where all features are alike, but for the fourth look and the last two."""
-    watch, alarm, said = Watch(job.build_method(DINO, WORKER), WORKER, classes=0), CollapseAlarm(), []
+    monitor, detector, said = TrainingMonitor(job.build_method(DINO, WORKER), WORKER), CollapseDetector(), []
     for step, noise in enumerate((0.0, 1e-4, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)):
-        watch._tap._kept.append(torch.ones(32, 32) + noise * torch.randn(32, 32))
-        watch.see(torch.zeros(16, dtype=torch.long))
-        watch.learn()
-        said.append(alarm.look(step, watch.summary() | {"std": 1.0, "information": 0.5}))
+        monitor._hook._features.append(torch.ones(32, 32) + noise * torch.randn(32, 32))
+        monitor.update(16)
+        monitor.step()
+        said.append(detector.check(step, monitor.summary() | {"std": 1.0, "information": 0.5}))
     return said
 
 
@@ -140,7 +139,7 @@ def main() -> None:
         "fused": train(folder, "fused", stop_after=1),
         "fused-resumed": train(folder, "fused", fused=True),
         "compiled": train(folder, "compiled", compile=True),
-        "parts": train(folder, "parts", accumulate=2),
+        "parts": train(folder, "parts", accumulate=2, loud=True),
         "vit": train(folder, "vit", VIT),
         "checkpointed": train(folder, "checkpointed", VIT, checkpoint_activations=True),
         "hot": train(folder, "hot", hot, seconds=0.0),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslzoo import all_finite, effective_rank, first_nonfinite
-from sslzoo.flops import peak_flops_by_name
+from sslzoo.training.throughput import peak_flops_by_name
 
 
 def by_singular_values(features: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-from . import losses, methods, schedules
+from . import losses, methods, schedules, training
 from .backbones import (
     backbone_hash,
     backbone_input,
@@ -12,12 +12,13 @@ from .checkpoint import ResumeState, load_resume, save_resume
 from .distributed import DistContext, all_reduce_min, barrier, gather, init_distributed, wrap_ddp
 from .export import detectron2_settings, to_detectron2, to_timm, to_torchvision
 from .feature_hook import FeatureHook, PairFeatureHook
-from .flops import peak_flops
 from .official import load_classifier, load_official_checkpoint
 from .optim import LARS, apply_schedule, build_optimizer, clip_grad_per_param, parameter_groups
-from .preemption import StopSignal, TrainingInterrupted
-from .run_log import Histogram, LogSink, MetricWriter, log_steps, read_log
 from .statistics import all_finite, effective_rank, embedding_std, first_nonfinite
+from .training.metrics import Histogram, LogSink, MetricWriter, log_steps, read_log
+from .training.signals import StopSignal, TrainingInterrupted, block_signals
+from .training.throughput import peak_flops
+from .training.trainer import fit
 
 __all__ = [
     "LARS",
@@ -37,6 +38,7 @@ __all__ = [
     "backbone_hash",
     "backbone_input",
     "barrier",
+    "block_signals",
     "build_optimizer",
     "clip_grad_per_param",
     "convert_sync_batchnorm",
@@ -45,6 +47,7 @@ __all__ = [
     "effective_rank",
     "embedding_std",
     "first_nonfinite",
+    "fit",
     "gather",
     "init_distributed",
     "load_backbone",
@@ -64,5 +67,6 @@ __all__ = [
     "to_detectron2",
     "to_timm",
     "to_torchvision",
+    "training",
     "wrap_ddp",
 ]

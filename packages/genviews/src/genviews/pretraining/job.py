@@ -1,9 +1,9 @@
-"""The training of one encoder: the loop around `step.training_step`, which is all that happens to a batch."""
+"""Pretrain one encoder: compose recipe, data, views and pair weights for `sslzoo.fit`, and export the backbone."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,19 +12,17 @@ import sslzoo
 from genviews.pretraining.backbone import fit_backbone
 from genviews.pretraining.data import Data, check_values, open_fitting
 from genviews.pretraining.execution import Execution
-from genviews.pretraining.guard import Guard
-from genviews.pretraining.keeper import Keeper
 from genviews.pretraining.online_knn import open_knn
-from genviews.pretraining.pair_weighting import Scoring, open_weigher
-from genviews.pretraining.report import OnStep, Report, opening
-from genviews.pretraining.state import Training
-from genviews.pretraining.step import training_step
-from genviews.pretraining.watch import Watch
+from genviews.pretraining.pair_weighting import Scoring, open_pair_weighter
+from genviews.pretraining.views import make_view_batch
 from genviews.recipes import METHODS, Recipe
 from genviews_core.files import write_json
 from pairdata import FolderLoader
-from sslzoo import DistContext, StopSignal
+from sslzoo import DistContext
 from sslzoo.methods import Method
+from sslzoo.training import TrainConfig
+
+OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 def train_encoder(
@@ -40,7 +38,7 @@ def train_encoder(
     checkpoint_seconds: float = 30.0,
     log_every: int = 10,
 ) -> Path:
-    """Train until the last epoch, from wherever OUT/resume.pt stands, and export OUT/backbone.
+    """Train until the last epoch, from the checkpoint OUT/resume.pt if there is one, and export OUT/backbone.
 
     The batch size is reduced if the images do not fill one batch. A finished run is not trained again. SIGTERM, SIGUSR1
     and Ctrl-C stop training after the current step and save a checkpoint.
@@ -49,112 +47,95 @@ def train_encoder(
         The backbone folder.
 
     Raises:
-        ValueError: OUT holds another recipe's run, or the data cannot be used.
-        FloatingPointError: the loss or a parameter became NaN or infinite; the last good checkpoint stays.
-        Stopped: a signal ended it; on all processes, after the same step.
+        ValueError: OUT holds a run with another recipe, or the data cannot be used.
+        FloatingPointError: the loss or a parameter became NaN or infinite; the last good checkpoint is kept.
+        TrainingInterrupted: a signal ended the training, on all processes after the same step.
     """
     execution = execution or Execution()
     check_values(recipe, data)
-    log = on_message or _discard
+    log = on_message if on_message and worker.is_main else _ignore
     execution.require_parts(recipe, worker.world_size)
-    recipe = fit_backbone(recipe, log if worker.is_main else _discard)
+    recipe = fit_backbone(recipe, log)
     recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, log=log)
-    training = open_training(recipe, data, loader, out, worker, execution, scoring or Scoring())
-    total, knn = recipe.epochs * len(loader), open_knn(recipe, data, execution, worker, len(loader))
+    method = build_method(recipe, worker)
+    execution.require_two(recipe, method)
+    weighter = open_pair_weighter(recipe, scoring or Scoring(), method, worker)
+    knn = open_knn(recipe, data, execution, worker)
+    config = train_config(
+        recipe,
+        execution,
+        num_classes=len(loader.index.classes),
+        log_every=log_every,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    log(
+        f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
+        f"{recipe.batch_size} images, policy {recipe.policy}"
+    )
+    sslzoo.fit(
+        method,
+        loader,  # pyright: ignore[reportArgumentType]  (it has epoch(epoch, start=step))
+        config,
+        out=out,
+        make_views=partial(make_view_batch, recipe=recipe),
+        context=worker,
+        pair_weighter=weighter,
+        evaluate=knn.measure if knn else None,
+        fingerprint=recipe.record() | data.record(loader) | ({"scoring": weighter.record} if weighter else {}),
+        on_step=on_step,
+        on_message=log,
+    )
     if worker.is_main:
-        log(opening(recipe, training, loader, worker, total))
-    if training.step < total:
-        model = sslzoo.wrap_ddp(training.method) if worker.world_size > 1 else training.method
-        report = Report(recipe, execution, training, out, worker, total, on_step)
-        with StopSignal() as stop, report:
-            keeper = Keeper(
-                training,
-                Guard(worker, stop),
-                report,
-                worker,
-                total=total,
-                log_every=log_every,
-                checkpoint_seconds=checkpoint_seconds,
-                measure=lambda step: knn.measurement(step, training.method, stop) if knn else None,
-            )
-            while training.step < total:
-                epoch, start = divmod(training.step, len(loader))
-                for batch in stop.block_signals(loader.epoch(epoch, start=start)):
-                    metrics = training_step(
-                        model,
-                        batch,
-                        recipe,
-                        training,
-                        steps_per_epoch=len(loader),
-                        generator=step_generator(recipe.seed, training.step, worker.rank),
-                        parts=execution.accumulate,
-                        counting=report.speed.counting(),
-                    )
-                    keeper.after_step(metrics)
-        if worker.is_main:
-            _note_gaps(loader, out)
-    if worker.is_main:
-        _export(recipe, training.method, data, out)
+        _note_gaps(loader, out)
+        _export(recipe, method, data, out)
     return out / "backbone"
 
 
-def open_training(
-    recipe: Recipe,
-    data: Data,
-    loader: FolderLoader,
-    out: Path,
-    worker: DistContext,
-    execution: Execution,
-    scoring: Scoring,
-) -> Training:
-    """Everything that a step changes, new or from the checkpoint.
-
-    Raises:
-        ValueError: the checkpoint is another recipe's, or something that is asked for cannot be had.
-    """
-    method = build_method(recipe, worker)
-    options = {**recipe.optimizer_options, **execution.optimizer_options(recipe)}
-    optimizer = sslzoo.build_optimizer(
-        recipe.optimizer, method, lr=recipe.lr, weight_decay=recipe.weight_decay, **options
+def train_config(
+    recipe: Recipe, execution: Execution, *, num_classes: int = 0, log_every: int = 10, checkpoint_seconds: float = 30.0
+) -> TrainConfig:
+    """Return the engine's configuration of a recipe."""
+    return TrainConfig(
+        epochs=recipe.epochs,
+        optimizer=recipe.optimizer,
+        optimizer_options=recipe.optimizer_options,
+        lr=recipe.lr,
+        final_lr=recipe.lowest_lr,
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_includes_peak=recipe.warmup_holds_peak,
+        weight_decay=recipe.weight_decay,
+        final_weight_decay=recipe.final_weight_decay,
+        per_param_clip_norm=recipe.clip_norm,
+        clip_grad_norm=recipe.clip_total_norm,
+        precision=recipe.precision,
+        accumulation_steps=execution.accumulate,
+        seed=recipe.seed,
+        compile=execution.compile,
+        fused=execution.fused,
+        checkpoint_activations=execution.checkpoint_activations,
+        num_classes=num_classes if execution.probe else 0,
+        evaluate_every=execution.knn_every,
+        log_every=log_every,
+        checkpoint_seconds=checkpoint_seconds,
+        peak_tflops=execution.peak_tflops,
+        wandb=execution.wandb,
     )
-    weigher = open_weigher(recipe, scoring, method, worker)
-    execution.require_two(recipe, method)
-    training = Training(
-        path=out / "resume.pt",
-        method=method,
-        optimizer=optimizer,
-        scaler=torch.amp.GradScaler(worker.device.type, enabled=recipe.precision == "fp16"),
-        weigher=weigher,
-        watch=Watch(method, worker, classes=len(loader.index.classes) if execution.probe else 0),
-        record=recipe.record() | data.record(loader) | ({"scoring": weigher.record} if weigher else {}),
-    )
-    training.resume(last_step=recipe.epochs * len(loader))
-    execution.apply(method)
-    return training
 
 
 def build_method(recipe: Recipe, worker: DistContext) -> Method:
-    """The method on this process's device, the same weights on every process."""
+    """Return the method of a recipe on the device of this process, with the same weights on every process."""
     torch.manual_seed(recipe.seed)
     method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.convert_sync_batchnorm(method) if worker.world_size > 1 else method
 
 
-def _discard(message: str) -> None:
-    """Ignore a message; the default of `on_message`."""
-
-
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """The source of every random number of one step; torch's own is set from it, for drop path and dropout."""
-    digest = hashlib.blake2b(f"train/{seed}/{step}/{rank}".encode(), digest_size=8).digest()
-    number = int.from_bytes(digest, "little") >> 1
-    torch.manual_seed(number)
-    return torch.Generator().manual_seed(number)
+def _ignore(message: str) -> None:
+    """Ignore a message."""
 
 
 def _note_gaps(loader: FolderLoader, out: Path) -> None:
-    """OUT/gaps.json: what was asked for and could not be read; others took the place of unreadable images."""
+    """Write OUT/gaps.json: missing views and unreadable images, which were replaced by others."""
     if loader.failures or loader.missing_views:
         gaps = {"missing_views": loader.missing_views, "unreadable": loader.failures}
         write_json(out / "gaps.json", gaps)

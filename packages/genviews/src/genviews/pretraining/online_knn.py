@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,16 +14,14 @@ from genviews.pretraining.data import Data
 from genviews.pretraining.execution import Execution
 from genviews.recipes import Recipe
 from pairdata import LabelledImages, is_records
-from sslzoo import DistContext, StopSignal
+from sslzoo import DistContext, block_signals
 from sslzoo.methods import Method
 
 NEIGHBOURS = 20
 """As ssl_eval and DINO have it; all training images where there are fewer."""
 
 
-def open_knn(
-    recipe: Recipe, data: Data, execution: Execution, worker: DistContext, steps_per_epoch: int
-) -> OnlineKNN | None:
+def open_knn(recipe: Recipe, data: Data, execution: Execution, worker: DistContext) -> OnlineKNN | None:
     """What --test asks for; None without it.
 
     Raises:
@@ -41,14 +37,7 @@ def open_knn(
     train, test = (_labelled(folder, recipe, data, worker) for folder in folders)
     if train.classes != test.classes:
         raise ValueError(f"{folders[0]} and {folders[1]} do not hold the same class folders")
-    return OnlineKNN(
-        recipe=recipe,
-        folders=folders,
-        data=data,
-        worker=worker,
-        every=execution.knn_every * steps_per_epoch,
-        total=recipe.epochs * steps_per_epoch,
-    )
+    return OnlineKNN(recipe=recipe, folders=folders, data=data, worker=worker)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +49,14 @@ class OnlineKNN:
         folders: of the neighbours and of the images that are classified.
         data: says how many processes decode.
         worker: this process.
-        every: steps from one measurement to the next.
-        total: the step that always has one.
     """
 
     recipe: Recipe
     folders: tuple[Path, Path]
     data: Data
     worker: DistContext
-    every: int
-    total: int
 
-    def measurement(self, step: int, method: Method, stop: StopSignal) -> Callable[[], dict[str, float]] | None:
-        """What measures after so many steps, where that is asked for."""
-        due = step == self.total or step % self.every == 0
-        return partial(self.measure, method, stop) if due else None
-
-    def measure(self, method: Method, stop: StopSignal) -> dict[str, float]:
+    def measure(self, method: Method) -> dict[str, float]:
         """Top-1 in percent, on the leading process. All processes must call it: each extracts a share."""
         worker, device = self.worker, self.worker.device
         backbone = sslzoo.create_backbone(**self.recipe.architecture)
@@ -84,7 +64,7 @@ class OnlineKNN:
         group = dist.group.WORLD if worker.world_size > 1 else None
         amp = torch.bfloat16 if device.type == "cuda" else None
         train, test = (
-            ssl_eval.extract_features(backbone, stop.block_signals(images), device=device, amp=amp, group=group)
+            ssl_eval.extract_features(backbone, block_signals(images), device=device, amp=amp, group=group)
             for images in (_labelled(folder, self.recipe, self.data, worker) for folder in self.folders)
         )
         if not worker.is_main:

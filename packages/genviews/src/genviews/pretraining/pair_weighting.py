@@ -37,7 +37,9 @@ class Scoring:
     """For distilled: what `pairquality distill` wrote."""
 
 
-def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.DistContext) -> PairWeigher | None:
+def open_pair_weighter(
+    recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.DistContext
+) -> PairWeighter | None:
     """What the recipe asks for; None for equal weights.
 
     Raises:
@@ -52,10 +54,10 @@ def open_weigher(recipe: Recipe, scoring: Scoring, method: Method, worker: sslzo
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
         scorer = OnlineScorer(every=recipe.quality_every, group=group)
-        return PairWeigher(scorer, recipe.gamma, record={}, tap=tap, group=group)
+        return PairWeighter(scorer, recipe.gamma, record={}, tap=tap, group=group)
     opened = _open_exact if recipe.quality == "exact" else _open_distilled
     scorer, record = opened(recipe, scoring, worker)
-    return PairWeigher(scorer, recipe.gamma, record=record, group=group)
+    return PairWeighter(scorer, recipe.gamma, record=record, group=group)
 
 
 def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) -> tuple[ExactScorer, dict[str, str]]:
@@ -96,7 +98,7 @@ def _normalisation(recipe: Recipe) -> dict[str, Any]:
     return {"mean": recipe.augmentation.first.mean, "std": recipe.augmentation.first.std}
 
 
-class PairWeigher:
+class PairWeighter:
     """Weights of each step's pairs, over the batch of all processes.
 
     Args:
@@ -126,8 +128,8 @@ class PairWeigher:
         assert scorer.needs_maps == (tap is not None)
         self.scorer, self.gamma, self.record, self.tap, self.group = scorer, gamma, record, tap, group
 
-    def of(self, views: Sequence[Float[Tensor, "B 3 h w"]]) -> Callable[[], Float[Tensor, "B"]]:
-        """What a method takes as weights; the pair is that of the two global views."""
+    def weight_fn(self, views: Sequence[Float[Tensor, "B 3 h w"]]) -> Callable[[], Float[Tensor, "B"]]:
+        """Return the function that computes the weights, from the two global views."""
         if self.tap is not None:
             self.tap.clear()
 
@@ -138,6 +140,14 @@ class PairWeigher:
             return self.weights
 
         return torch.compiler.disable(weigh)  # pyright: ignore[reportReturnType]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the scorer."""
+        return self.scorer.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of the scorer."""
+        self.scorer.load_state_dict(state)  # pyright: ignore[reportAttributeAccessIssue]
 
     def summary(self) -> tuple[dict[str, float], dict[str, sslzoo.Histogram]]:
         """Of the last step: mean quality, effective share of the samples, histogram. All processes must call."""

@@ -29,6 +29,7 @@ from torch import Tensor
 from genviews.recipes import Recipe, Views
 from pairdata import Augment, PairBatch
 from sslzoo.methods import Interpolated
+from sslzoo.training import ViewBatch
 
 
 class Images(NamedTuple):
@@ -51,6 +52,14 @@ def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> 
         else:
             views.append(augment(image.pixels, image.sizes, generator))
     return views
+
+
+def make_view_batch(batch: PairBatch, generator: torch.Generator, *, recipe: Recipe) -> ViewBatch:
+    """Return the input of a training step: views, labels, and interpolated views for Gen-DINO."""
+    views = make_views(batch, recipe, generator)
+    interpolated = make_interpolated(batch, recipe, generator) if recipe.method == "gen-dino" else None
+    inputs = {} if interpolated is None else {"interpolated": interpolated}
+    return ViewBatch(views=views, labels=batch.label, inputs=inputs)
 
 
 def choose_images(batch: PairBatch, recipe: Recipe, count: int, generator: torch.Generator) -> list[Images]:

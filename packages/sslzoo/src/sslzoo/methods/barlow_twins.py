@@ -31,6 +31,8 @@ class BarlowTwins(Method):
         off_diagonal: lambda.
     """
 
+    batch_coupled = "correlations"
+
     def __init__(
         self, backbone: nn.Module, *, projector: Sequence[int] = (8192, 8192, 8192), off_diagonal: float = 0.0051
     ):

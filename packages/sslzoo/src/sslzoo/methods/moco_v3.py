@@ -37,6 +37,8 @@ class MoCoV3(Method):
         final_momentum: momentum at the end of a cosine schedule.
     """
 
+    batch_coupled = "negatives"
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -34,6 +34,8 @@ class SimCLR(Method):
         temperature: T.
     """
 
+    batch_coupled = "negatives"
+
     def __init__(
         self,
         backbone: nn.Module,

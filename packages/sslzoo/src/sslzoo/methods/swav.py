@@ -41,6 +41,8 @@ class SwAV(Method):
         freeze_fraction: fraction of the training at whose start the prototypes are frozen (one epoch of 100).
     """
 
+    batch_coupled = "the equal use of clusters"
+
     def __init__(
         self,
         backbone: nn.Module,

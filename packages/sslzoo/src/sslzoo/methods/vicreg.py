@@ -30,6 +30,8 @@ class VICReg(Method):
         covariance: factor of the covariance term.
     """
 
+    batch_coupled = "variances and covariances"
+
     def __init__(
         self,
         backbone: nn.Module,

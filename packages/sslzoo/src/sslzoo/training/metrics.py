@@ -1,16 +1,22 @@
-"""Write the metrics of a run as JSON lines, TensorBoard events and to further sinks."""
+"""Log the metrics of a run as JSON lines, TensorBoard events, and to further sinks such as Weights & Biases."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from genviews_core.files import atomic_write, make_folder, writing
+from sslzoo.training.config import TrainConfig
+from sslzoo.training.diagnostics import CollapseDetector
+from sslzoo.training.state import TrainState
+from sslzoo.training.throughput import ThroughputMeter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,3 +144,109 @@ def log_steps(
             on_step(step, total, scalars)
 
     return log
+
+
+class WandbSink:
+    """Logs to one run of Weights & Biases per folder, also after a resume.
+
+    A resumed run logs some steps again with equal values; the first ones are kept there.
+
+    Args:
+        project: name of the project.
+        folder: folder of the run, which keeps the id.
+        config: configuration to show.
+
+    Raises:
+        ValueError: the package wandb is not installed.
+    """
+
+    def __init__(self, project: str, folder: Path, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ValueError("expected the package wandb for --wandb; install it: `pip install wandb`") from error
+        id_file = folder / "wandb-id"
+        if not id_file.exists():
+            atomic_write(id_file, secrets.token_hex(8).encode())
+        self._run = wandb.init(
+            project=project,
+            id=id_file.read_text(),
+            name=folder.name,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
+        )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Log scalars."""
+        self._run.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class MetricLogger:
+    """Collect the metrics of a training, and log them on the main process.
+
+    Args:
+        state: state of the training.
+        config: the configuration.
+        out: folder of the logs.
+        total: number of steps of the training.
+        on_step: called with (step, total, scalars) on the main process.
+        on_message: called with warnings on the main process.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        config: TrainConfig,
+        out: Path,
+        *,
+        total: int,
+        on_step: OnStep | None = None,
+        on_message: Callable[[str], None],
+    ) -> None:
+        self.throughput = ThroughputMeter(state.context.device, config.peak_tflops)
+        self._collapse = CollapseDetector()
+        self._state, self._total, self._on_step, self._on_message = state, total, on_step, on_message
+        self._writer = None
+        if state.context.is_main:
+            sinks = [WandbSink(config.wandb, out, state.fingerprint)] if config.wandb else []
+            self._writer = MetricWriter(out, resume_step=state.step, sinks=sinks)
+
+    def show(self, metrics: dict[str, Tensor]) -> None:
+        """Show a step without logging it."""
+        if self._on_step and self._writer:
+            scalars = {"loss": float(metrics["loss"])} | self.throughput.pop()
+            self._on_step(self._state.step, self._total, scalars)
+
+    def log(self, metrics: dict[str, Tensor], evaluate: Callable[[], Mapping[str, float]] | None) -> None:
+        """Log the step just done, with the metrics of `evaluate`; call it on all processes."""
+        state, step = self._state, self._state.step
+        scalars = {name: float(value) for name, value in metrics.items()}
+        throughput = self.throughput.pop()
+        pair_metrics, histograms = state.pair_weighter.summary() if state.pair_weighter else ({}, {})
+        scalars |= pair_metrics | state.monitor.summary() | (dict(evaluate()) if evaluate else {})
+        if state.scaler.is_enabled():
+            scalars["loss_scale"] = state.scaler.get_scale()
+        if self._writer:
+            self._writer.write(step, histograms, **scalars, lr=state.optimizer.param_groups[0]["lr"])
+            self._writer.write_speed(step, **throughput)
+            if collapse := self._collapse.check(step, scalars):
+                self._on_message(collapse)
+            if self._on_step:
+                self._on_step(step, self._total, scalars | throughput)
+        if evaluate:
+            self.throughput.reset()
+
+    def __enter__(self) -> MetricLogger:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer:
+            self._writer.close()

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from sslzoo import StopSignal, TrainingInterrupted
+from sslzoo import StopSignal, TrainingInterrupted, block_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -46,8 +46,8 @@ def starting(pipe):
 
 def test_processes_of_a_loader_do_not_see_the_signals():
     here, there = multiprocessing.Pipe()
-    with StopSignal() as stop:
-        assert list(stop.block_signals(starting(there))) == ["first", "second"]
+    with StopSignal():
+        assert list(block_signals(starting(there))) == ["first", "second"]
         assert {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1} <= set(here.recv())
         assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert list(stop.block_signals([])) == []
+        assert list(block_signals([])) == []

@@ -58,16 +58,17 @@ class StopSignal:
             raise KeyboardInterrupt
         self.number = number
 
-    def block_signals(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items; processes started for the first item never receive the signals.
 
-        A scheduler signals every process of a job; data loading workers would die in the middle of a step.
-        """
-        iterator = iter(items)
-        old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            first = list(itertools.islice(iterator, 1))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        yield from first
-        yield from iterator
+def block_signals(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items; processes started for the first item never receive the signals.
+
+    A scheduler signals every process of a job; data loading workers would die in the middle of a step.
+    """
+    iterator = iter(items)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        first = list(itertools.islice(iterator, 1))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    yield from first
+    yield from iterator

@@ -1,0 +1,5 @@
+"""The training engine: `fit` trains a method on any iterable of batches. Names are listed in `__init__.pyi`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
