@@ -20,7 +20,7 @@ def run(monkeypatch):
     """run(program, *arguments): what it prints. What an ablation starts runs here as well, one program in another."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    monkeypatch.setattr(run_app, "run", lambda program, arguments, **about: run_program(program, *arguments))
+    monkeypatch.setattr(run_app, "run", lambda program, arguments, name, **about: run_program(program, *arguments))
     return run_program
 
 

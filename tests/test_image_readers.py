@@ -22,11 +22,11 @@ from pairdata import FolderLoader, LabelledImages, index_images
 from pairdata.decode import decode_square
 from pairquality.images import read_batches
 from pairquality.images import read_image as read_scored_image
-from ssl_eval.coco import open_instances
-from ssl_eval.coco.examples import read_example
-from ssl_eval.image_files import Preparing, features_of_files, images_in, read_rgb
-from ssl_eval.segmentation.voc import open_split
-from ssl_eval.slides.slide import Slide, tiles_of
+from ssl_eval.coco import load_instances
+from ssl_eval.coco.sampler import read_example
+from ssl_eval.image_files import ReaderConfig, features_of_files, images_in, read_rgb
+from ssl_eval.segmentation.voc import load_split
+from ssl_eval.slides.slide_sets import Slide, tiles_of
 from ssl_eval.video.davis import read_davis, read_mask
 
 READABLE, REFUSED = readable_images(), refused_files()
@@ -101,11 +101,11 @@ def test_postscript_in_data_sets_is_rejected(tmp_path):
     tiles = Tiles(Centre(8, 8, "bilinear"), plain, batch_size=1, workers=0, device=torch.device("cpu"))
     network = torch.nn.Flatten()
     reads = {
-        "voc image": lambda: open_split(voc, "val").read(0),
+        "voc image": lambda: load_split(voc, "val").read(0),
         "tile": lambda: list(tiles.batches(Slide(name="slide", place=slide, label=0))),
         "frame": lambda: read_rgb(video.frames[1]),
         "mask": lambda: read_mask(video.masks[1]),
-        "retrieval": lambda: features_of_files(network, tiles_of(slide), lambda _, image: image, Preparing()),
+        "retrieval": lambda: features_of_files(network, tiles_of(slide), lambda _, image: image, ReaderConfig()),
         "coco": lambda: _coco(tmp_path / "coco"),
         "training": lambda: next(iter(FolderLoader(slide, batch_size=1, size=8))),
         "scores": lambda: _raise(next(read_batches(slide, ["0.png"], 8, batch_size=1, workers=1))[0][1]),
@@ -116,7 +116,7 @@ def test_postscript_in_data_sets_is_rejected(tmp_path):
         assert str(error.value).isprintable(), name
     (voc / "JPEGImages/a.jpg").write_bytes(encode(Image.new("RGB", (8, 8))))
     with pytest.raises(ValueError, match=r"SegmentationClass/a\.png': not an image"):
-        open_split(voc, "val").read(0)
+        load_split(voc, "val").read(0)
 
 
 def _coco(folder: Path):
@@ -129,7 +129,7 @@ def _coco(folder: Path):
         "categories": [{"id": 1, "name": "a"}],
     }
     (folder / "instances.json").write_text(json.dumps(content))
-    return read_example(open_instances(folder / "instances.json", folder / "val2017"), 0, 8, 16)
+    return read_example(load_instances(folder / "instances.json", folder / "val2017"), 0, 8, 16)
 
 
 def _raise(read: object) -> None:
@@ -182,7 +182,7 @@ def test_thin_image_is_center_cropped_in_little_memory(tmp_path, monkeypatch):
 
 def test_online_knn_reads_images_like_evaluation(tmp_path):
     """Includes large JPEGs, which training decodes at a half or a quarter of their size."""
-    from ssl_eval import Preparation
+    from ssl_eval import TransformConfig
     from sslzoo import DistContext
 
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -193,6 +193,6 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     scaled = (0.0, 8000.0)
     ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
     worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
-    prepared, reading = Preparation(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
+    prepared, reading = TransformConfig(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
     ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
     assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -69,7 +69,7 @@ def test_ours_stand_beside_the_published_figures():
     grid = genview.ViewProbability.GRIDS["imagenet100"]
     found = [result("0.5", "genview-linear epochs=50", "top1", value, seed) for seed, value in enumerate((68.0, 70.0))]
     table = grid.table("alpha", [*found, result("0.5", "another", "top1", 1.0)], "cifar/test")
-    assert table.header == ("alpha", "top-1, published", "ours", "top-5, published", "ours")
+    assert table.header == ("alpha", "top-1, published", "top-1, ours", "top-5, published", "top-5, ours")
     assert table.rows[3] == ("0.5", "69.04", "69.00 ± 1.41 (2)", "89.29", "")
     assert [row[3] for row in table.rows][:2] == ["84.57", "87.10"]
     small = genview.ViewProbability.GRIDS["small"].table("alpha", found, "cifar/test")
@@ -120,24 +120,24 @@ def test_a_table_is_filled_once_and_goes_on_where_it_stopped(told, tmp_path):
     views.mkdir()
     (tmp_path / "refuse").touch()
     with pytest.raises(ValueError, match=r"^baseline, dino-knn k=20: refused \(see .*dino-knn.txt\)$"):
-        list(run_grid.fill(options))
+        list(run_grid.fill_table(options))
     (tmp_path / "refuse").unlink()
-    assert list(run_grid.fill(options)) == ["baseline", "framework"]
+    assert list(run_grid.fill_table(options)) == ["baseline", "framework"]
     folder = tmp_path / "components" / "small-moco-v3-10-epochs"
     run = (
         f"small-moco-v3 --data {options.train} --out {folder}/{{}}/seed-0 --seed 0 --device cpu --workers 0 --epochs 10"
     )
     assert told() == [run.format("baseline")] * 2 + [run.format("framework") + f" --views {views}"]
-    assert list(run_grid.fill(options)) == ["baseline", "framework"] and len(told()) == 3
-    assert list(run_grid.fill(replace(options, seeds=2))) == ["baseline", "framework"] * 2 and len(told()) == 5
+    assert list(run_grid.fill_table(options)) == ["baseline", "framework"] and len(told()) == 3
+    assert list(run_grid.fill_table(replace(options, seeds=2))) == ["baseline", "framework"] * 2 and len(told()) == 5
     table = run_grid.paper_table(options)
     assert [row[1] for row in table.rows] == ["50.00 ± 0.00 (2)", "", "50.00 ± 0.00 (2)", "", "", ""]
     assert (folder / "small.md").read_text().startswith("| parts | kNN | linear top-1 | linear top-5 |")
     with pytest.raises(ValueError, match=r"^'framework, adaptive' needs --adaptive: give it, or leave the row out"):
-        list(run_grid.fill(replace(options, rows=())))
+        list(run_grid.fill_table(replace(options, rows=())))
     assert len(told()) == 5
     adaptive.mkdir()
-    list(run_grid.fill(replace(options, rows=("framework, adaptive, quality loss",), adaptive=adaptive)))
+    list(run_grid.fill_table(replace(options, rows=("framework, adaptive, quality loss",), adaptive=adaptive)))
     assert told()[-1].endswith(f"--epochs 10 --quality self --views {adaptive}")
 
 
@@ -148,22 +148,22 @@ def test_mistakes_end_in_one_line(told, tmp_path):
     views = tuple(f"{name}={tmp_path / name}" for name in ("random", "broken"))
     strategy = genview.NoiseStrategy(**common, views=views, grid="small", epochs=3)
     with pytest.raises(ValueError, match=r"^broken, seed 0: the views are broken$"):
-        list(run_grid.fill(strategy))
+        list(run_grid.fill_table(strategy))
     assert [Path(line.split()[-1]).name for line in told()] == ["random", "broken"] and "--epochs 3" in told()[0]
     with pytest.raises(ValueError, match=r"^--views R: give NAME=FOLDER"):
-        list(run_grid.fill(replace(strategy, views=("R",))))
+        list(run_grid.fill_table(replace(strategy, views=("R",))))
     with pytest.raises(ValueError, match=r"^--views R=FOLDER: there is nothing at nowhere$"):
-        list(run_grid.fill(replace(strategy, views=(*views, "R=nowhere"), epochs=4)))
+        list(run_grid.fill_table(replace(strategy, views=(*views, "R=nowhere"), epochs=4)))
     with pytest.raises(ValueError, match=r"^'constant-0' needs --views constant-0=FOLDER: give it"):
-        list(run_grid.fill(replace(strategy, grid="imagenet100")))
+        list(run_grid.fill_table(replace(strategy, grid="imagenet100")))
     assert len(told()) == 2
-    with pytest.raises(ValueError, match=r"^no row 'nearest': choose among 'constant-0', "):
-        run_grid.wanted(replace(strategy, grid="imagenet100", rows=("nearest",)))
-    with pytest.raises(ValueError, match=r"^no grid 'big': choose one of imagenet100, small$"):
-        run_grid.wanted(replace(strategy, grid="big"))
+    with pytest.raises(ValueError, match=r"^expected rows among 'constant-0', .* got 'nearest'$"):
+        run_grid.selected_rows(replace(strategy, grid="imagenet100", rows=("nearest",)))
+    with pytest.raises(ValueError, match=r"^expected a grid imagenet100, small, got 'big'$"):
+        run_grid.selected_rows(replace(strategy, grid="big"))
     rate = gencl.SamplingRate(**common, views=Path("V"))
     with pytest.raises(ValueError, match="give the folder of SimCLR's lists with --lists"):
-        list(run_grid.fill(rate))
+        list(run_grid.fill_table(rate))
     assert len(told()) == 2
 
 
@@ -182,7 +182,7 @@ CALLS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from benchmarks.ablations import run_app
-run_app.run({!r}, [{!r}], who="", log=run_app.Path({!r}))
+run_app.run({!r}, [{!r}], "", log=run_app.Path({!r}))
 """
 
 
@@ -202,7 +202,11 @@ def test_an_interrupt_waits_until_the_training_has_saved(tmp_path):
 def test_ten_percent_is_read_from_its_list(tmp_path):
     rate = gencl.SamplingRate(train=tmp_path, test=tmp_path, views=tmp_path, lists=Path("L"))
     cells = rate.chosen().cells(gencl.BASELINE)
-    assert [rate.labels(cell) for cell in cells] == [[], ["--list=L/1percent.txt"], ["--list=L/10percent.txt"]]
+    assert [rate.labels(cell) for cell in cells] == [
+        [],
+        ["--label-list=L/1percent.txt"],
+        ["--label-list=L/10percent.txt"],
+    ]
 
 
 def test_what_is_left_out_of_an_augmentation_does_nothing():

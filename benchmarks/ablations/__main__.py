@@ -30,7 +30,7 @@ from benchmarks.ablations.gencl import PairwiseAugmentations, SamplingRate
 from benchmarks.ablations.gensis import SelfAugmentations
 from benchmarks.ablations.genview import Components, NoiseStrategy, ViewProbability
 from benchmarks.ablations.quality import QualityAblation, cells, measure_quality, quality_table
-from benchmarks.ablations.run_grid import PaperTable, fill, paper_table, wanted
+from benchmarks.ablations.run_grid import PaperTable, fill_table, paper_table, selected_rows
 from benchmarks.ablations.sampling import COLUMNS, SamplingAblation, measure_sampling
 from benchmarks.ablations.sanity_check import COLUMNS as LEARNING
 from benchmarks.ablations.sanity_check import SanityCheck, below_margin, run_sanity_check, sanity_rows, variants
@@ -68,7 +68,7 @@ def sanity_check(chosen: SanityCheck) -> Table:
 
 def of_paper(chosen: PaperTable) -> Table:
     """A table of a paper, ours beside the published figures."""
-    list(track(fill(chosen), "encoders", chosen.seeds * len(wanted(chosen)), console=Console(stderr=True)))
+    list(track(fill_table(chosen), "encoders", chosen.seeds * len(selected_rows(chosen)), console=Console(stderr=True)))
     return replace(paper_table(chosen), title=f"{chosen.folder.name} on {chosen.train}, accuracy in percent")
 
 

@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
 from benchmarks.ablations.run_grid import PaperTable
-from ssl_eval import Cell, Variant, list_argument
+from ssl_eval import GridCell, ProtocolOverride, list_argument
 
-_LINEAR = Variant(name="vicreg-linear")
-_ONE, _TEN = (Variant(name=f"vicreg-semi-{each}", labels=f"list {each}percent.txt") for each in (1, 10))
+_LINEAR = ProtocolOverride(name="vicreg-linear")
+_ONE, _TEN = (ProtocolOverride(name=f"vicreg-semi-{each}", labels=f"list {each}percent.txt") for each in (1, 10))
 COLUMNS = (
     Column("linear top-1", _LINEAR),
     Column("linear top-5", _LINEAR, "top5"),
@@ -26,7 +26,7 @@ COLUMNS = (
     Column("10% top-5", _TEN, "top5"),
 )
 """In the paper's order."""
-_SMALL_TEN = Variant(name="vicreg-semi-10", batch_size=64, labels="balanced")
+_SMALL_TEN = ProtocolOverride(name="vicreg-semi-10", batch_size=64, labels="balanced")
 SMALL_COLUMNS = (KNN, *LINEAR, Column("10% top-1", _SMALL_TEN), Column("10% top-5", _SMALL_TEN, "top5"))
 
 
@@ -39,11 +39,11 @@ class GenCLTable(PaperTable):
     lists: Path | None = None
     """Folder of SimCLR's 1percent.txt and 10percent.txt, for the grids of ImageNet."""
 
-    def given(self) -> Mapping[str, Path | None]:
+    def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
         return {"--views": self.views}
 
-    def labels(self, cell: Cell) -> list[str]:
+    def labels(self, cell: GridCell) -> list[str]:
         """See PaperTable.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
 from benchmarks.ablations.run_grid import PaperTable
-from ssl_eval import Variant
+from ssl_eval import ProtocolOverride
 
 GENERATIVE, INTERPOLATED = {"views": "--views"}, {"interpolated": "--interpolated"}
 ROWS = (
@@ -33,7 +33,7 @@ class SelfAugmentations(PaperTable):
     HEADING: ClassVar[str] = "views"
     GRIDS: ClassVar[Mapping[str, Grid]] = {
         "imagenet": Grid(
-            recipe="imagenet-gen-dino", columns=(KNN, Column("linear", Variant(name="dino-linear"))), rows=ROWS
+            recipe="imagenet-gen-dino", columns=(KNN, Column("linear", ProtocolOverride(name="dino-linear"))), rows=ROWS
         ),
         "small": Grid(recipe="small-gen-dino", columns=(KNN, *LINEAR), rows=unpublished(ROWS), epochs=10),
     }
@@ -45,6 +45,6 @@ class SelfAugmentations(PaperTable):
     grid: str = "imagenet"
     """imagenet or small."""
 
-    def given(self) -> Mapping[str, Path | None]:
+    def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
         return {"--views": self.views, "--interpolated": self.interpolated}

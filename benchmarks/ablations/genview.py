@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from benchmarks.ablations.grids import KNN, LINEAR, Column, Grid, Row, unpublished
 from benchmarks.ablations.run_grid import PaperTable
-from ssl_eval import Variant
+from ssl_eval import ProtocolOverride
 
-_LINEAR = Variant(name="genview-linear", epochs=50)
+_LINEAR = ProtocolOverride(name="genview-linear", epochs=50)
 TOP1, TOP5 = Column("top-1", _LINEAR), Column("top-5", _LINEAR, "top5")
 
 
@@ -53,7 +53,7 @@ class ViewProbability(PaperTable):
     grid: str = "imagenet100"
     """imagenet100 or small."""
 
-    def given(self) -> Mapping[str, Path | None]:
+    def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
         return {"--views": self.views}
 
@@ -99,7 +99,7 @@ class Components(PaperTable):
     grid: str = "imagenet100"
     """imagenet100 or small."""
 
-    def given(self) -> Mapping[str, Path | None]:
+    def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
         return {"--views": self.views, "--adaptive": self.adaptive, "--pca": self.pca}
 
@@ -142,7 +142,7 @@ class NoiseStrategy(PaperTable):
             return replace(grid, rows=tuple(by_strength(name) for name in self._folders()))
         return grid
 
-    def given(self) -> Mapping[str, Path | None]:
+    def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
         return {f"--views {name}=FOLDER": folder for name, folder in self._folders().items()}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ssl_eval import Cell, Result, Table, Variant
-from ssl_eval.table import decimals_of, format_cell
+from ssl_eval import GridCell, ProtocolOverride, Result, Table
+from ssl_eval.table import PublishedColumn, tabulate_published
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Column:
     """
 
     title: str
-    variant: Variant
+    variant: ProtocolOverride
     metric: str = "top1"
     suffix: str = ""
 
@@ -64,38 +64,31 @@ class Grid:
     rows: tuple[Row, ...]
     epochs: int | None = None
 
-    def cells(self, row: Row) -> list[Cell]:
+    def cells(self, row: Row) -> list[GridCell]:
         """What is to be measured of an encoder, a protocol a cell."""
-        figures: dict[tuple[Variant, str], dict[str, float | None]] = {}
+        figures: dict[tuple[ProtocolOverride, str], dict[str, float | None]] = {}
         for column, figure in zip(self.columns, self._figures(row), strict=True):
             figures.setdefault((column.variant, column.suffix), {})[column.metric] = figure
         return [
-            Cell(encoder=row.name, variant=variant, suffix=suffix, published=published)
+            GridCell(encoder=row.name, variant=variant, suffix=suffix, published=published)
             for (variant, suffix), published in figures.items()
         ]
 
     def table(self, heading: str, results: Sequence[Result], data: str) -> Table:
-        """Ours, mean and deviation over the seeds, each beside the published figure where the grid has any."""
-        columns = [[row.name for row in self.rows]]
-        header = [heading]
-        for column, figures in zip(self.columns, zip(*map(self._figures, self.rows), strict=True), strict=True):
-            measured = [format_cell(column.by_seed(row.name, results, data)) for row in self.rows]
-            if any(figures):
-                header += [f"{column.title}, published", "ours"]
-                columns += [_as_published(figures), measured]
-            else:
-                header.append(column.title)
-                columns.append(measured)
-        return Table(header=tuple(header), rows=list(zip(*columns, strict=True)))
+        """Return published and own figures side by side; ours are means over seeds."""
+        figures = zip(*map(self._figures, self.rows), strict=True)
+        columns = [
+            PublishedColumn(
+                title=column.title,
+                published=published,
+                ours=[column.by_seed(row.name, results, data) for row in self.rows],
+            )
+            for column, published in zip(self.columns, figures, strict=True)
+        ]
+        return tabulate_published(heading, [row.name for row in self.rows], columns)
 
     def _figures(self, row: Row) -> tuple[float | None, ...]:
         return (*row.published, *(None,) * (len(self.columns) - len(row.published)))
-
-
-def _as_published(figures: Sequence[float | None]) -> list[str]:
-    """With as many decimals as the column has."""
-    decimals = decimals_of(figures)
-    return ["" if figure is None else f"{figure:.{decimals}f}" for figure in figures]
 
 
 def unpublished(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -103,7 +96,7 @@ def unpublished(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, published=()) for row in rows)
 
 
-KNN = Column("kNN", Variant(name="dino-knn"), suffix=" k=20")
-_CACHED = Variant(name="genview-cifar-linear", cached=True)
+KNN = Column("kNN", ProtocolOverride(name="dino-knn"), suffix=" k=20")
+_CACHED = ProtocolOverride(name="genview-cifar-linear", cached=True)
 LINEAR = (Column("linear top-1", _CACHED), Column("linear top-5", _CACHED, "top5"))
 """For encoders of 32 px: seconds on a CPU."""

@@ -95,7 +95,7 @@ def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None
     for name in needed:
         if given[name] is not None:
             command += [f"--{name}", given[name]]
-    run_app.run(run_app.PRETRAIN, command, who=f"{cell.name}, seed {seed}", log=folder / "pretrain.txt")
+    run_app.run(run_app.PRETRAIN, command, f"{cell.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:

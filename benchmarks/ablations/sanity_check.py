@@ -16,7 +16,7 @@ import sslzoo
 from benchmarks.ablations import run_app
 from benchmarks.ablations.encoders import features, measured_of
 from ssl_eval import Result, append_results, data_name, knn_accuracy, machine, read_results
-from ssl_eval.table import format_cell
+from ssl_eval.table import format_mean
 
 METHODS = (
     "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "swav", "vicreg", "barlow-twins", "dino", "gen-dino"
@@ -100,7 +100,7 @@ def train(options: SanityCheck, variant: Variant, seed: int, folder: Path) -> No
         command += ["--views", options.views]
         if variant.method == "gen-dino" and options.interpolated is not None:
             command += ["--interpolated", options.interpolated]
-    run_app.run(run_app.PRETRAIN, command, who=f"{variant.name}, seed {seed}", log=folder / "pretrain.txt")
+    run_app.run(run_app.PRETRAIN, command, f"{variant.name}, seed {seed}", log=folder / "pretrain.txt")
 
 
 def untrained(folder: Path, seed: int) -> nn.Module:
@@ -145,12 +145,12 @@ def read_accuracies(options: SanityCheck) -> dict[str, dict[int, float]]:
 def sanity_rows(options: SanityCheck) -> list[tuple[str, ...]]:
     """The untrained encoder, then a row a method: accuracies, and how far they are above it."""
     found = read_accuracies(options)
-    rows: list[tuple[str, ...]] = [(UNTRAINED, format_cell(found[UNTRAINED]), "", "", "")]
+    rows: list[tuple[str, ...]] = [(UNTRAINED, format_mean(list(found[UNTRAINED].values())), "", "", "")]
     for method in options.methods:
         cells: list[str] = []
         for name in (Variant(method, False).name, Variant(method, True).name):
             by_seed = found.get(name, {})
-            cells += [format_cell(by_seed), f"{gain(found, name):+.2f}" if by_seed else ""]
+            cells += [format_mean(list(by_seed.values())), f"{gain(found, name):+.2f}" if by_seed else ""]
         rows.append((f"small-{method}", *cells))
     return rows
 

@@ -35,12 +35,12 @@ from genviews_core.files import atomic_write
 from genviews_core.lock import lock_file
 from ssl_eval.coco import (
     CocoInstances,
-    DetectionRecipe,
+    DetectionConfig,
     Detectron2Backbone,
     average_precision,
     detect,
-    detection_recipe,
-    open_instances,
+    detection_config,
+    load_instances,
     train_mask_rcnn,
 )
 
@@ -134,12 +134,12 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
 SMALL = {"iterations": 20, "batch_size": 2, "short_edge": 96, "channels": 32, "regions": 32}
 
 
-def _recipe(options: CocoTransfer) -> DetectionRecipe:
+def _recipe(options: CocoTransfer) -> DetectionConfig:
     changed = ("iterations", "batch_size", "learning_rate", "short_edge", "channels", "regions")
     given = {name: value for name in changed if (value := getattr(options, name)) is not None}
     if options.schedule == "small":
-        return detection_recipe(options.variant, "1x", **(SMALL | given))
-    return detection_recipe(options.variant, options.schedule, **given)
+        return detection_config(options.variant, "1x", **(SMALL | given))
+    return detection_config(options.variant, options.schedule, **given)
 
 
 def _data_name(options: CocoTransfer) -> str:
@@ -149,12 +149,12 @@ def _data_name(options: CocoTransfer) -> str:
 
 
 def _open(coco: Path, split: str) -> CocoInstances:
-    return open_instances(coco / "annotations" / f"instances_{split}.json", coco / split)
+    return load_instances(coco / "annotations" / f"instances_{split}.json", coco / split)
 
 
 def _measure(
     options: CocoTransfer,
-    recipe: DetectionRecipe,
+    recipe: DetectionConfig,
     network: torch.nn.Module,
     train: CocoInstances,
     test: CocoInstances,

@@ -8,7 +8,7 @@ where batch norms were put; DenseCL, of the same table, put them into the heads 
 
 from __future__ import annotations
 
-from ssl_eval import Cell, Variant
+from ssl_eval import GridCell, ProtocolOverride
 from ssl_eval.coco import METRICS
 
 TASKS = ("box", "mask")
@@ -28,7 +28,7 @@ GENVIEW = {
 PUBLISHED = {"detectron2 fpn-heads 1x": GENVIEW}
 
 
-def cells(protocol: str, task: str, encoders: list[str], *, halves: tuple[str, str] = HALVES) -> list[Cell]:
+def cells(protocol: str, task: str, encoders: list[str], *, halves: tuple[str, str] = HALVES) -> list[GridCell]:
     """A row for each published encoder, then one for each of ours; the paper's figures where they were measured alike.
 
     Args:
@@ -42,5 +42,5 @@ def cells(protocol: str, task: str, encoders: list[str], *, halves: tuple[str, s
     for encoder in dict.fromkeys([*published, *encoders]):
         told = published.get(encoder, ((), ()))[TASKS.index(task)]
         figures = dict.fromkeys(METRICS) | dict(zip(METRICS, told, strict=False))
-        rows.append(Cell(encoder=encoder, variant=Variant(name=protocol), published=figures))
+        rows.append(GridCell(encoder=encoder, variant=ProtocolOverride(name=protocol), published=figures))
     return rows

@@ -20,7 +20,7 @@ import ssl_eval
 from benchmarks.cost_benefit.comparison import Cost, Row, measure
 from benchmarks.cost_benefit.published import GENCL, Published
 from genviews_core.files import atomic_write
-from ssl_eval.table import format_cell
+from ssl_eval.table import format_mean
 
 
 def main(arguments: Sequence[str]) -> ssl_eval.Table:
@@ -65,7 +65,7 @@ def _line(name: str, row: Row | None, top1: dict[int, float], told: Published | 
     return (
         name,
         f"{found.pairs}" if found else "",
-        _both(format_cell(top1), told and f"{told.top1:.1f}"),
+        _both(format_mean(list(top1.values())), told and f"{told.top1:.1f}"),
         _both(_written(found and found.fid, ".2f"), told and f"{told.fid:.2f}"),
         _both(_written(found and found.ssim, ".3f"), told and f"{told.ssim:.2f}"),
         _written(found and found.lpips, ".3f"),

@@ -16,7 +16,7 @@ from torch import Tensor
 import sslzoo
 import viewgen
 from genviews_core.images import read_image
-from ssl_eval.view_cost import Stopwatch
+from ssl_eval.view_cost import Timer
 from viewgen.cli_options import options_dataclass
 from viewgen.keys import key_path
 from viewgen.loading import generator_class
@@ -67,7 +67,7 @@ def milliseconds_per_view(
     make: Callable[[str, Tensor], object], images: Path, keys: Iterable[str], *, size: int | None, device: str
 ) -> float | None:
     """Mean over images, one at a time, each decoded before the clock runs; None if none can be read."""
-    watch = Stopwatch(device)
+    watch = Timer(device)
     for key in keys:
         try:
             image = read_image(key_path(images, key), size)

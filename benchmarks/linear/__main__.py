@@ -22,13 +22,13 @@ import ssl_eval
 import sslzoo
 from benchmarks.linear.grids import GRIDS
 from genviews_core.command import command
-from ssl_eval import GridRun
+from ssl_eval import EvalGrid
 
 EVALUATE = Path(__file__).resolve().parent.parent.parent / "apps" / "evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(GridRun):
+class Linear(EvalGrid):
     """A grid of linear and kNN evaluations."""
 
     results: Path = Path("runs/linear/results.jsonl")

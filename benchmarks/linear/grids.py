@@ -8,20 +8,22 @@ ImageNet: GenView, table 5 (ResNet-18, 500, 500 and 200 epochs).
 
 from __future__ import annotations
 
-from ssl_eval import Cell, Variant
+from ssl_eval import GridCell, ProtocolOverride
 
 
-def linear(encoder: str, protocol: str, top1: float | None = None, **changes: int | bool) -> Cell:
+def linear(encoder: str, protocol: str, top1: float | None = None, **changes: int | bool) -> GridCell:
     """A linear protocol."""
-    return Cell(encoder=encoder, variant=Variant(name=protocol, **changes), published={"top1": top1})  # pyright: ignore
+    return GridCell(encoder=encoder, variant=ProtocolOverride(name=protocol, **changes), published={"top1": top1})  # pyright: ignore
 
 
-def neighbours(encoder: str, top1: float | None = None) -> Cell:
+def neighbours(encoder: str, top1: float | None = None) -> GridCell:
     """DINO's kNN, 20 neighbours."""
-    return Cell(encoder=encoder, variant=Variant(name="dino-knn"), published={"top1": top1}, suffix=" k=20")
+    return GridCell(
+        encoder=encoder, variant=ProtocolOverride(name="dino-knn"), published={"top1": top1}, suffix=" k=20"
+    )
 
 
-GRIDS: dict[str, list[Cell]] = {
+GRIDS: dict[str, list[GridCell]] = {
     "imagenet": [
         linear("MoCo v2", "genview-linear", 67.5),
         linear("MoCo v2 + GenView", "genview-linear", 70.0),

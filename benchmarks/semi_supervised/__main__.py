@@ -22,13 +22,13 @@ import ssl_eval
 import sslzoo
 from benchmarks.semi_supervised.grids import GRIDS
 from genviews_core.command import command
-from ssl_eval import Cell, GridRun
+from ssl_eval import EvalGrid, GridCell
 
 EVALUATE = Path(__file__).resolve().parent.parent.parent / "apps" / "evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemiSupervised(GridRun):
+class SemiSupervised(EvalGrid):
     """A grid of fine-tunings."""
 
     lists: Path | None = None
@@ -36,8 +36,8 @@ class SemiSupervised(GridRun):
     results: Path = Path("runs/semi-supervised/results.jsonl")
     resume: Path = Path("runs/semi-supervised/resume")
 
-    def labels(self, cell: Cell) -> list[str]:
-        """The argument that names a list of labelled images.
+    def labels(self, cell: GridCell) -> list[str]:
+        """The argument that names a list of labeled images.
 
         Raises:
             ValueError: the cell needs one, and it is not known where it is.

@@ -6,7 +6,7 @@ its authors' runs, SwAV's figure is SwAV's own); GenCL, tables 2 and 3, by VICRe
 
 from __future__ import annotations
 
-from ssl_eval import Cell, Variant
+from ssl_eval import GridCell, ProtocolOverride
 
 LISTS = {"1": "1percent.txt", "10": "10percent.txt"}
 """Of SimCLR: https://github.com/google-research/simclr, imagenet_subsets."""
@@ -31,23 +31,23 @@ GENCL = {
 SWAV = {"SwAV, 800 epochs": (53.9, 78.5, 70.2, 89.9)}
 
 
-def published(family: str, table: dict[str, tuple[float, float, float, float]]) -> list[Cell]:
+def published(family: str, table: dict[str, tuple[float, float, float, float]]) -> list[GridCell]:
     """Two cells a row, by SimCLR's lists."""
     found = []
     for encoder, (one, one_of_five, ten, ten_of_five) in table.items():
         for percent, top1, top5 in (("1", one, one_of_five), ("10", ten, ten_of_five)):
-            variant = Variant(name=f"{family}-semi-{percent}", labels=f"list {LISTS[percent]}")
-            found.append(Cell(encoder=encoder, variant=variant, published={"top1": top1, "top5": top5}))
+            variant = ProtocolOverride(name=f"{family}-semi-{percent}", labels=f"list {LISTS[percent]}")
+            found.append(GridCell(encoder=encoder, variant=variant, published={"top1": top1, "top5": top5}))
     return found
 
 
-GRIDS: dict[str, list[Cell]] = {
+GRIDS: dict[str, list[GridCell]] = {
     "imagenet": [*published("genview", GENVIEW), *published("vicreg", GENCL), *published("swav", SWAV)],
     # Minutes on a CPU, for any encoders of 32 px and balanced subsets; nothing was published for it.
     "small": [
-        Cell(
+        GridCell(
             encoder=encoder,
-            variant=Variant(name=f"vicreg-semi-{percent}", batch_size=64, labels="balanced"),
+            variant=ProtocolOverride(name=f"vicreg-semi-{percent}", batch_size=64, labels="balanced"),
             published={"top1": None},
         )
         for encoder in ("untrained", "hand-made views", "generated views")

@@ -16,10 +16,10 @@ from genviews.evaluation.classification import evaluate as measure_classificatio
 from genviews.evaluation.datasets import CentredImages, Reading, TrainingImages
 from genviews.evaluation.run_protocol import at_size
 from pairdata import LabelledImages, index_images, write_scenes
-from ssl_eval import Preparation
+from ssl_eval import TransformConfig
 
 READING = Reading(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-SMALL = Preparation(size=32, resize=32)
+SMALL = TransformConfig(size=32, resize=32)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_bicubic_is_torchvisions(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
     (tmp_path / "a").mkdir()
     Image.fromarray(pixels).save(tmp_path / "a/x.png")
-    prepared = at_size(Preparation(interpolation="bicubic"), 64, None)
+    prepared = at_size(TransformConfig(interpolation="bicubic"), 64, None)
     assert (prepared.size, prepared.resize) == (64, 73)
     plain = Reading(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     ((image, _, _),) = CentredImages(index_images(tmp_path), prepared, plain, batch_size=1, worker=worker())
@@ -116,12 +116,14 @@ def test_every_kind_of_protocol(folder):
     assert cached[0]["protocol"] == "mocov2-linear epochs=2 batch=16 cached"
     semi = evaluate(folder, "semi", protocol="swav-semi-10", epochs=2, batch_size=3)
     assert {row["protocol"] for row in semi} == {"swav-semi-10 epochs=2 batch=3 balanced"}
-    half = evaluate(folder, "half", protocol="swav-semi-10", epochs=1, batch_size=5, percent=50, head_rate=0.1)
+    half = evaluate(folder, "half", protocol="swav-semi-10", epochs=1, batch_size=5, percent=50, head_lr=0.1)
     assert {row["protocol"] for row in half} == {"swav-semi-10 epochs=1 batch=5 percent=50 head=0.1 balanced"}
     root = folder / "train/images"
     keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     (folder / "some.txt").write_text("\n".join(keys[::2]))
-    listed = evaluate(folder, "listed", protocol="vicreg-semi-10", epochs=1, batch_size=5, list=folder / "some.txt")
+    listed = evaluate(
+        folder, "listed", protocol="vicreg-semi-10", epochs=1, batch_size=5, label_list=folder / "some.txt"
+    )
     assert {row["protocol"] for row in listed} == {"vicreg-semi-10 epochs=1 batch=5 list some.txt"}
     assert all(0 <= row["value"] <= 100 for row in [*knn, *linear, *many, *own, *cached, *semi, *listed])
     assert len(list((folder / "resume").glob("*.pt"))) == 6
@@ -162,7 +164,7 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate(folder, "wrong", protocol="dino-linear", epochs=1)
     (folder / "none.txt").write_text("nowhere.JPEG\n")
     with pytest.raises(ValueError, match=r"1 of the 1 images .* are missing, first nowhere\.JPEG"):
-        evaluate(folder, "wrong", protocol="swav-semi-1", list=folder / "none.txt")
+        evaluate(folder, "wrong", protocol="swav-semi-1", label_list=folder / "none.txt")
     with pytest.raises(ValueError, match="is no linear protocol: leave --learning-rates out"):
         evaluate(folder, "wrong", protocol="dino-knn", learning_rates=(0.1,))
     with pytest.raises(ValueError, match="has no neighbours: leave --k out"):
@@ -173,7 +175,7 @@ def test_mistakes_are_named(folder, tmp_path):
     one = [index.key(row) for row in range(len(index)) if index.labels[row] == 0]
     (folder / "one.txt").write_text("\n".join(one))
     with pytest.raises(ValueError, match=f"one.txt names no image of the class {index.classes[1]}"):
-        evaluate(folder, "wrong", protocol="swav-semi-1", list=folder / "one.txt")
+        evaluate(folder, "wrong", protocol="swav-semi-1", label_list=folder / "one.txt")
     (tmp_path / "less" / index.classes[1]).mkdir(parents=True)
     for place in range(len(index.classes)):
         if place != 1:

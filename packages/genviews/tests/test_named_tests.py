@@ -17,8 +17,7 @@ from drawn_layouts import (
 import sslzoo
 from genviews.evaluation import copy_detection as copies
 from genviews.evaluation import retrieval, video
-from ssl_eval.any_size import AnySize
-from ssl_eval.feature_map import OutputAndMap
+from ssl_eval.feature_maps import OutputAndFeatureMap, VariableSizeViT
 
 APP = Path(__file__).resolve().parents[3] / "apps/evaluate"
 TRANSFORMER = {
@@ -76,7 +75,7 @@ def test_vision_transformers_of_any_size_match_dino(architecture):
     network.load_state_dict(small_weights())
     images = torch.randn(2, 3, 70, 41, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(AnySize(network)(images), AnySize(SmallTransformer().eval())(images))
+        torch.testing.assert_close(VariableSizeViT(network)(images), VariableSizeViT(SmallTransformer().eval())(images))
         torch.testing.assert_close(network(images[..., :32, :32]), SmallTransformer().eval()(images[..., :32, :32]))
 
 
@@ -100,8 +99,8 @@ def test_dynamic_size_transformers_are_called_directly(options):
         images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             direct = network(images)
-            output, found = OutputAndMap(network)(images)
-            assert torch.equal(AnySize(network)(images), direct) and torch.equal(output, direct)
+            output, found = OutputAndFeatureMap(network)(images)
+            assert torch.equal(VariableSizeViT(network)(images), direct) and torch.equal(output, direct)
             tokens = network.forward_features(images)[:, network.num_prefix_tokens :]  # pyright: ignore
         assert found.shape == (1, 24, height // 16, width // 16)
         assert torch.equal(found.flatten(2).transpose(1, 2), tokens)

@@ -24,7 +24,7 @@ from ssl_eval import (
 
 LINEAR = LinearProtocol(source="", epochs=4, batch_size=12, learning_rate=0.5, weight_decay=1e-3)
 SEMI = FineTuneProtocol(
-    source="", percent=10, epochs=4, batch_size=12, head_rate=0.1, backbone_rate=0.01, schedule=Cosine(per_step=True)
+    source="", percent=10, epochs=4, batch_size=12, head_lr=0.1, backbone_lr=0.01, schedule=Cosine(per_step=True)
 )
 RATES = (0.05, 0.5, 2.0)
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_eval.any_size import AnySize, patch_of, prefix_of, resampled_positions
-from ssl_eval.feature_map import OutputAndMap
-from ssl_eval.retrieval.multi_scale import MultiScale
+from ssl_eval.feature_maps import OutputAndFeatureMap, VariableSizeViT, patch_of, prefix_of, resample_positions
+from ssl_eval.retrieval.revisited import MultiScale
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import PATCH, WIDTH, SmallTransformer
@@ -50,7 +49,7 @@ class Resampling(SmallTransformer):
 
 @pytest.mark.parametrize("grid", OFFICIAL)
 def test_positions_are_resampled_as_dino_does(grid):
-    found, patches = resampled_positions(positions(), (4, 4), grid), grid[0] * grid[1]
+    found, patches = resample_positions(positions(), (4, 4), grid), grid[0] * grid[1]
     assert found.shape == (1, 1 + patches, 4) and torch.equal(found[:, 0], positions()[:, 0])
     seen = [float(each) for each in (found[0, 1, 0], found[0, patches // 2, 1], found[0, -1, 3], found.abs().mean())]
     assert seen == pytest.approx(OFFICIAL[grid], abs=1e-5)
@@ -61,8 +60,8 @@ def test_network_of_any_size_is_called_directly(size):
     network, images = Resampling().eval(), torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         direct = network(images)
-        assert torch.equal(AnySize(network)(images), direct)
-        output, found = OutputAndMap(network)(images)
+        assert torch.equal(VariableSizeViT(network)(images), direct)
+        output, found = OutputAndFeatureMap(network)(images)
     assert torch.equal(output, direct) and found.shape == (1, WIDTH, size[0] // PATCH, size[1] // PATCH)
     assert set(network.sizes) == {size}
 
@@ -71,15 +70,15 @@ def test_fixed_size_network_is_adapted():
     network, generator = SmallTransformer().eval(), torch.Generator().manual_seed(0)
     native, other = (torch.randn(2, 3, *size, generator=generator) for size in ((32, 32), (50, 71)))
     with torch.no_grad():
-        assert torch.equal(AnySize(network)(native), network(native))
-        assert torch.equal(AnySize(network)(other), AnySize(network)(other[..., :48, :64]))
-        assert torch.equal(network(native), AnySize(network)(native))  # the original positions are restored
-        three = MultiScale(AnySize(network))(other)
+        assert torch.equal(VariableSizeViT(network)(native), network(native))
+        assert torch.equal(VariableSizeViT(network)(other), VariableSizeViT(network)(other[..., :48, :64]))
+        assert torch.equal(network(native), VariableSizeViT(network)(native))  # the original positions are restored
+        three = MultiScale(VariableSizeViT(network))(other)
     torch.testing.assert_close(three.norm(dim=1), torch.ones(2))
     with pytest.raises(ValueError, match="an image of 50 x 7 pixels is smaller than a patch of 8 x 8"):
-        AnySize(network)(other[..., :7])
+        VariableSizeViT(network)(other[..., :7])
     pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert AnySize(pooled)(other).shape == (2, 4)
+    assert VariableSizeViT(pooled)(other).shape == (2, 4)
 
 
 @pytest.mark.parametrize("fault", [AssertionError, RuntimeError])
@@ -94,11 +93,11 @@ def test_unsupported_size_is_reported(fault):
     with pytest.raises(
         ValueError, match=r"^expected .* any size, got .* does not take 32 x 40 pixels \(Input .* \(32\)\); choose"
     ):
-        AnySize(network)(torch.zeros(1, 3, 32, 40))
+        VariableSizeViT(network)(torch.zeros(1, 3, 32, 40))
     network.patch_embed = nn.Identity()
     network.patch_embed.patch_size = (4, 4)
     with pytest.raises(ValueError, match="does not take 32 x 40 pixels"):
-        AnySize(network)(torch.zeros(1, 3, 33, 42))
+        VariableSizeViT(network)(torch.zeros(1, 3, 33, 42))
 
 
 def test_overlapping_patches_are_not_cropped():

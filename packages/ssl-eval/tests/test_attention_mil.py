@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssl_eval.slides.attention_mil import AttentionMIL
-from ssl_eval.slides.bag_training import BAG_PROTOCOLS, slide_probabilities, train_attention
+from ssl_eval.slides.attention_mil import MIL_PROTOCOLS, AttentionMIL, slide_probabilities, train_mil
 
 # Outputs of AMLab-Amsterdam/AttentionDeepMIL@eb0434b model.py (GatedAttention behind its convolutions) and of
 # mahmoodlab/CLAM@53e2409 models/model_clam.py (CLAM_SB), both filled and fed as below.
@@ -15,7 +14,7 @@ ILSE_ATTENTION = [0.0339422, 0.0380372, 0.0041297, 0.0606260, 0.1260240, 0.73724
 CLAM_LOGITS = [6.3743968, -18.2607841, -11.3758707]
 CLAM_ATTENTION = [0.0009303, 0.8744076, 0.0719673, 0.0476306, 0.0048527, 0.0002115]
 
-QUICK = replace(BAG_PROTOCOLS["ilse"], epochs=6)
+QUICK = replace(MIL_PROTOCOLS["ilse"], epochs=6)
 
 
 def filled(model: AttentionMIL) -> AttentionMIL:
@@ -76,7 +75,7 @@ def test_the_order_of_tiles_means_nothing():
 def test_attention_finds_the_tile_that_makes_a_bag_positive():
     train, labels, _ = marked_bags(120, seed=0)
     test, truth, places = marked_bags(100, seed=1)
-    model = train_attention(train, labels, protocol=QUICK, num_classes=2)
+    model = train_mil(train, labels, protocol=QUICK, num_classes=2)
     right = (slide_probabilities(model, test).argmax(dim=1) == truth).float().mean()
     with torch.no_grad():
         seen = [
@@ -87,8 +86,8 @@ def test_attention_finds_the_tile_that_makes_a_bag_positive():
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     bags, labels, _ = marked_bags(12, seed=2)
-    protocol = replace(BAG_PROTOCOLS["clam"], epochs=4, hidden=8, attention=4)
-    straight = train_attention(bags, labels, protocol=protocol, num_classes=2, seed=3)
+    protocol = replace(MIL_PROTOCOLS["clam"], epochs=4, hidden=8, attention=4)
+    straight = train_mil(bags, labels, protocol=protocol, num_classes=2, seed=3)
 
     def stop(done: int, epochs: int) -> None:
         if done == 2:
@@ -96,26 +95,26 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
 
     options = {"protocol": protocol, "num_classes": 2, "seed": 3, "resume": tmp_path / "state.pt"}
     with pytest.raises(KeyboardInterrupt):
-        train_attention(bags, labels, on_epoch=stop, **options)
+        train_mil(bags, labels, on_epoch=stop, **options)
     torch.rand(5)  # what others draw meanwhile
-    resumed = train_attention(bags, labels, **options)
+    resumed = train_mil(bags, labels, **options)
     assert all(torch.equal(one, other) for one, other in zip(straight.parameters(), resumed.parameters(), strict=True))
-    other = train_attention(bags, labels, protocol=protocol, num_classes=2, seed=4)
+    other = train_mil(bags, labels, protocol=protocol, num_classes=2, seed=4)
     assert not torch.equal(straight.classify.weight, other.classify.weight)
     with pytest.raises(ValueError, match="belongs to another training"):
-        train_attention(bags, 1 - labels, **options)
+        train_mil(bags, 1 - labels, **options)
     with pytest.raises(ValueError, match="belongs to another training"):
-        train_attention([*bags[:-1], bags[-1] + 1], labels, **options)
+        train_mil([*bags[:-1], bags[-1] + 1], labels, **options)
 
 
 def test_mistakes_are_told():
     bags, labels, _ = marked_bags(4, seed=0)
     common = {"protocol": QUICK, "num_classes": 2}
     with pytest.raises(ValueError, match="class 2 has no training slide"):
-        train_attention(bags, labels, protocol=QUICK, num_classes=3)
+        train_mil(bags, labels, protocol=QUICK, num_classes=3)
     with pytest.raises(ValueError, match="4 slides and 3 labels"):
-        train_attention(bags, labels[:3], **common)
+        train_mil(bags, labels[:3], **common)
     with pytest.raises(ValueError, match="label 2 is not one of 2 classes"):
-        train_attention(bags, labels + 1, **common)
+        train_mil(bags, labels + 1, **common)
     with pytest.raises(ValueError, match="7 and 16 wide"):
-        train_attention([*bags[:3], bags[3][:, :7]], labels, **common)
+        train_mil([*bags[:3], bags[3][:, :7]], labels, **common)

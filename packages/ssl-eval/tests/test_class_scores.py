@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from ssl_eval.slides.class_scores import auc, class_scores
+from ssl_eval.slides.classification_metrics import auc, classification_metrics
 
 
 def test_scores_by_hand():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
-    found = class_scores(probabilities, torch.tensor([0, 1, 1, 2]))
+    found = classification_metrics(probabilities, torch.tensor([0, 1, 1, 2]))
     assert found.accuracy == 75 and found.balanced_accuracy == pytest.approx(100 * (1 + 0.5 + 1) / 3)
     assert found.macro_f1 == pytest.approx(100 * (2 / 3 + 2 / 3 + 1) / 3)
     assert found.weighted_f1 == pytest.approx(100 * (2 / 3 + 2 * 2 / 3 + 1) / 4)
@@ -29,7 +29,7 @@ def test_scores_are_scikit_learns(classes):
         logits[torch.arange(len(labels)), labels] += 0.7
         probabilities = logits.double().softmax(dim=1).mul(64).round().add(1)  # in steps, so that some are equal
         probabilities /= probabilities.sum(dim=1, keepdim=True)
-        found, guesses = class_scores(probabilities, labels), probabilities.argmax(dim=1)
+        found, guesses = classification_metrics(probabilities, labels), probabilities.argmax(dim=1)
         ours = probabilities[:, 1] if classes == 2 else probabilities
         expected = {
             "accuracy": metrics.accuracy_score(labels, guesses),
@@ -45,6 +45,6 @@ def test_scores_are_scikit_learns(classes):
 
 def test_every_class_needs_test_slides():
     with pytest.raises(ValueError, match="class 1 has no test slide"):
-        class_scores(torch.eye(3), torch.tensor([0, 2, 2]))
+        classification_metrics(torch.eye(3), torch.tensor([0, 2, 2]))
     with pytest.raises(ValueError, match="label 3 is not one of 3 classes"):
-        class_scores(torch.eye(3), torch.tensor([0, 1, 3]))
+        classification_metrics(torch.eye(3), torch.tensor([0, 1, 3]))

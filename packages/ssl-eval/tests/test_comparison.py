@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from ssl_eval import Cell, Result, Variant, compare, named_folders, unmeasured
+from ssl_eval import GridCell, ProtocolOverride, Result, compare, encoder_folders, missing_cells
 
 CELLS = [
-    Cell(encoder="MoCo v2", variant=Variant(name="semi-1"), published={"top1": 42.1, "top5": 70.9}),
-    Cell(encoder="MoCo v2", variant=Variant(name="semi-10"), published={"top1": 60.9, "top5": None}),
-    Cell(encoder="ours", variant=Variant(name="semi-1"), published={"top1": None, "top5": None}),
+    GridCell(encoder="MoCo v2", variant=ProtocolOverride(name="semi-1"), published={"top1": 42.1, "top5": 70.9}),
+    GridCell(encoder="MoCo v2", variant=ProtocolOverride(name="semi-10"), published={"top1": 60.9, "top5": None}),
+    GridCell(encoder="ours", variant=ProtocolOverride(name="semi-1"), published={"top1": None, "top5": None}),
 ]
 
 
@@ -35,10 +35,10 @@ def test_published_and_measured_stand_side_by_side():
         ("MoCo v2", "42.1", "43.00 ± 1.41 (2)", "70.9", "70.00", "60.9", "", ""),
         ("ours", "", "", "", "", "", "", ""),
     ]
-    assert unmeasured(CELLS, results, data="imagenet") == CELLS[1:]
-    assert unmeasured(CELLS, results, data="imagenet", backbones={"MoCo v2": ""}) == CELLS[1:]
-    assert unmeasured(CELLS, results, data="imagenet", backbones={"MoCo v2": "other weights"}) == CELLS
-    assert unmeasured(CELLS, results, data="imagenet", seed=1) == CELLS
+    assert missing_cells(CELLS, results, data="imagenet") == CELLS[1:]
+    assert missing_cells(CELLS, results, data="imagenet", backbones={"MoCo v2": ""}) == CELLS[1:]
+    assert missing_cells(CELLS, results, data="imagenet", backbones={"MoCo v2": "other weights"}) == CELLS
+    assert missing_cells(CELLS, results, data="imagenet", seed=1) == CELLS
 
 
 def test_published_figures_keep_their_decimals():
@@ -47,7 +47,7 @@ def test_published_figures_keep_their_decimals():
 
 
 def test_encoders_are_named_by_their_rows():
-    assert named_folders(["MoCo v2=runs/a=b"], CELLS) == {"MoCo v2": "runs/a=b"}
+    assert encoder_folders(["MoCo v2=runs/a=b"], CELLS) == {"MoCo v2": "runs/a=b"}
     for wrong in ("MoCo v2", "moco=runs/a", "ours="):
         with pytest.raises(ValueError, match="NAME=FOLDER, NAME one of MoCo v2, ours"):
-            named_folders([wrong], CELLS)
+            encoder_folders([wrong], CELLS)

@@ -10,9 +10,15 @@ from torch import nn
 
 pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 
-from ssl_eval.image_files import Preparing, images_in
-from ssl_eval.retrieval.copy_detection import CopyDescriptor, Whitening, copy_precision, generalised_mean
-from ssl_eval.retrieval.copydays import evaluate_copydays, read_copydays
+from ssl_eval.image_files import ReaderConfig, images_in
+from ssl_eval.retrieval.copydays import (
+    CopyDescriptor,
+    Whitening,
+    copy_precision,
+    evaluate_copydays,
+    generalized_mean,
+    read_copydays,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import SmallTransformer, draw_copydays
@@ -37,7 +43,7 @@ def test_it_measures_what_dino_measures(folder, distract, whiten):
     found = evaluate_copydays(
         SmallTransformer(),
         read_copydays(folder),
-        Preparing(batch_size=7),
+        ReaderConfig(batch_size=7),
         size=64,
         distractors=images_in(folder / "distractors") if distract else [],
         whitening=images_in(folder / "whitening") if whiten else [],
@@ -52,7 +58,7 @@ def test_descriptors():
         found = CopyDescriptor(network)(images)
     assert found.shape == (3, 48)
     map_ = torch.tensor([[[[-5.0, 1.0], [2.0, 3.0]]]])
-    assert float(generalised_mean(map_)) == pytest.approx((98 / 4) ** 0.25)
+    assert float(generalized_mean(map_)) == pytest.approx((98 / 4) ** 0.25)
     residual = nn.Sequential()
     residual.layer4, residual.pool = nn.Conv2d(3, 5, 3, 2), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert CopyDescriptor(residual)(images).shape == (3, 10)

@@ -5,27 +5,28 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_eval import Steps, backbone_hash, finetune
-from ssl_eval.softmax_regression import INITIAL_DEVIATION, stream
+from ssl_eval import MultiStep, backbone_hash, finetune
+from ssl_eval.rng import seeded_generator
+from ssl_eval.softmax_regression import INITIAL_DEVIATION
 
 
 def official_loop(evaluated, protocol, seed: int) -> tuple[nn.Module, nn.Module]:
     """As facebookresearch/vicreg@4e12602 evaluate.py --weights finetune trains: two groups, SGD, train mode."""
     network, head = evaluated.backbone(batch_norm=True), nn.Linear(24, 3)
-    head.weight.data = torch.randn(3, 24, generator=stream(seed, "weights")) * INITIAL_DEVIATION
+    head.weight.data = torch.randn(3, 24, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
     head.bias.data.zero_()
     groups = [
-        {"params": head.parameters(), "lr": protocol.head_rate},
-        {"params": network.parameters(), "lr": protocol.backbone_rate},
+        {"params": head.parameters(), "lr": protocol.head_lr},
+        {"params": network.parameters(), "lr": protocol.backbone_lr},
     ]
     optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=protocol.weight_decay)
     model = nn.Sequential(network, head)
     for epoch in range(protocol.epochs):
         factor = 0.5 * (1 + math.cos(math.pi * epoch / protocol.epochs))
-        if isinstance(protocol.schedule, Steps):
+        if isinstance(protocol.schedule, MultiStep):
             factor = 0.2 ** sum(epoch >= place for place in (2, 3))
-        optimizer.param_groups[0]["lr"] = protocol.head_rate * factor
-        optimizer.param_groups[1]["lr"] = protocol.backbone_rate * factor
+        optimizer.param_groups[0]["lr"] = protocol.head_lr * factor
+        optimizer.param_groups[1]["lr"] = protocol.backbone_lr * factor
         model.train()
         for images, labels in evaluated.Epochs().epoch(epoch):
             optimizer.zero_grad()
@@ -34,7 +35,7 @@ def official_loop(evaluated, protocol, seed: int) -> tuple[nn.Module, nn.Module]
     return model.eval()
 
 
-@pytest.mark.parametrize("changes", [{}, {"schedule": Steps(at=(0.6, 0.8), by=0.2), "weight_decay": 1e-2}])
+@pytest.mark.parametrize("changes", [{}, {"schedule": MultiStep(at=(0.6, 0.8), by=0.2), "weight_decay": 1e-2}])
 def test_trains_what_the_official_loop_trains(tmp_path, evaluated, changes):
     protocol = replace(evaluated.SEMI, **({"schedule": replace(evaluated.SEMI.schedule, per_step=False)} | changes))
     network, path = evaluated.backbone(batch_norm=True).eval().requires_grad_(False), tmp_path / "resume.pt"
@@ -76,7 +77,7 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path, evaluated):
 
 
 def test_a_backbone_at_rate_0_stays_as_it_is(tmp_path, evaluated):
-    protocol, network = replace(evaluated.SEMI, backbone_rate=0.0), evaluated.backbone()
+    protocol, network = replace(evaluated.SEMI, backbone_lr=0.0), evaluated.backbone()
     path = tmp_path / "resume.pt"
     finetune(network, evaluated.Epochs(), evaluated.tests(), protocol=protocol, num_classes=3, resume=path)
     trained = torch.load(path, weights_only=True)["state"]["model"]
@@ -92,6 +93,6 @@ def test_mistakes_are_named(evaluated):
     with pytest.raises(ValueError, match="label 2 is not one of 2 classes"):
         run(num_classes=2)
     with pytest.raises(ValueError, match="diverged in epoch 0"):
-        run(protocol=replace(evaluated.SEMI, head_rate=1e30, backbone_rate=1e30))
+        run(protocol=replace(evaluated.SEMI, head_lr=1e30, backbone_lr=1e30))
     with pytest.raises(ValueError, match="pool it"):
         run(network=nn.Conv2d(3, 3, 3))

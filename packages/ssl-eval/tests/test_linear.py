@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from ssl_eval import Cosine, Features, Steps, linear_probe
+from ssl_eval import Cosine, Features, MultiStep, linear_probe
 from ssl_eval.linear import stratified_holdout
-from ssl_eval.softmax_regression import INITIAL_DEVIATION, Descent, LinearClassifiers, judge, stream, train_linear
+from ssl_eval.protocols import SGDConfig
+from ssl_eval.rng import seeded_generator
+from ssl_eval.softmax_regression import INITIAL_DEVIATION, LinearClassifiers, evaluate, train_linear
 
 
 def blobs(count: int, seed: int, noise: float = 1.5) -> Features:
@@ -20,21 +22,21 @@ def blobs(count: int, seed: int, noise: float = 1.5) -> Features:
     return Features(points * torch.linspace(0.5, 2, 10) + 1, labels)
 
 
-def torch_sgd(data: Features, rate: float, descent: Descent, *, epochs, batch_size, seed, prepare, schedule, **sizes):
+def torch_sgd(data: Features, rate: float, descent: SGDConfig, *, epochs, batch_size, seed, prepare, schedule, **sizes):
     """One classifier at a time, by nn.Linear, torch's optimizer and torch's schedules."""
     head = nn.Linear(data.features.shape[1], sizes["num_classes"])
-    head.weight.data = torch.randn(head.weight.shape, generator=stream(seed, "weights")) * INITIAL_DEVIATION
+    head.weight.data = torch.randn(head.weight.shape, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
     head.bias.data.zero_()
     options = {"momentum": descent.momentum, "weight_decay": descent.weight_decay, "nesterov": descent.nesterov}
     optimizer = torch.optim.SGD(head.parameters(), rate, **options)
     steps = -(-len(data) // batch_size)
     per_step = isinstance(schedule, Cosine) and schedule.per_step
-    if isinstance(schedule, Steps):
+    if isinstance(schedule, MultiStep):
         turns = [round(share * epochs) for share in schedule.at]
         falling = torch.optim.lr_scheduler.MultiStepLR(optimizer, turns, schedule.by)
     else:
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (steps if per_step else 1))
-    orders = stream(seed, "order")
+    orders = seeded_generator(seed, "order")
     for _ in range(epochs):
         for rows in torch.randperm(len(data), generator=orders).split(batch_size):
             optimizer.zero_grad()
@@ -51,13 +53,13 @@ def torch_sgd(data: Features, rate: float, descent: Descent, *, epochs, batch_si
     ("prepare", "weight_decay", "nesterov", "schedule"),
     [
         (lambda inputs: inputs, 0.0, False, Cosine()),
-        (partial(normalize, dim=1), 1e-2, False, Steps(at=(0.6, 0.8), by=0.1)),
+        (partial(normalize, dim=1), 1e-2, False, MultiStep(at=(0.6, 0.8), by=0.1)),
         (lambda inputs: inputs, 1e-2, True, Cosine(per_step=True)),
     ],
 )
 def test_each_classifier_is_the_one_torch_trains_alone(prepare, weight_decay, nesterov, schedule):
     data, rates = blobs(203, 1), [0.01, 0.1, 0.5]
-    descent = Descent(weight_decay=weight_decay, nesterov=nesterov)
+    descent = SGDConfig(weight_decay=weight_decay, nesterov=nesterov)
     options = {"num_classes": 4, "epochs": 7, "batch_size": 32, "seed": 5, "prepare": prepare, "schedule": schedule}
     found = train_linear(data, learning_rates=rates, descent=descent, device="cpu", **options)
     for which, rate in enumerate(rates):
@@ -148,7 +150,7 @@ def test_a_classifier_that_diverged_gets_nothing():
     weight = torch.stack([torch.eye(2), torch.full((2, 2), torch.nan)])
     model = LinearClassifiers(weight=weight, bias=torch.zeros(2, 2))
     data = Features(torch.eye(2), torch.tensor([0, 1]))
-    found = judge(model, data, prepare=lambda inputs: inputs, device="cpu")
+    found = evaluate(model, data, prepare=lambda inputs: inputs, device="cpu")
     assert [score.top1 for score in found] == [100.0, 0.0]
 
 

@@ -5,15 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_eval import ClassTokens, Cosine, LinearProtocol, Steps, backbone_hash, linear_evaluation
-from ssl_eval.softmax_regression import INITIAL_DEVIATION, Descent, LinearClassifiers, descend, stream
+from ssl_eval import ClassTokens, Cosine, LinearProtocol, MultiStep, backbone_hash, linear_evaluation
+from ssl_eval.protocols import SGDConfig
+from ssl_eval.rng import seeded_generator
+from ssl_eval.softmax_regression import INITIAL_DEVIATION, LinearClassifiers, sgd_step
 
 
 def torch_heads(evaluated, protocol: LinearProtocol, seed: int = 0) -> nn.Linear:
     """The official scripts' loop: a frozen network in evaluation mode, nn.Linear, torch.optim.SGD."""
     network, images = evaluated.backbone(batch_norm=True).eval(), evaluated.Epochs()
     head = nn.Linear(24, 3)
-    head.weight.data = torch.randn(3, 24, generator=stream(seed, "weights")) * INITIAL_DEVIATION
+    head.weight.data = torch.randn(3, 24, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
     head.bias.data.zero_()
     optimizer = torch.optim.SGD(
         head.parameters(),
@@ -24,7 +26,7 @@ def torch_heads(evaluated, protocol: LinearProtocol, seed: int = 0) -> nn.Linear
     )
     for epoch in range(protocol.epochs):
         for step, (inputs, labels) in enumerate(images.epoch(epoch)):
-            if isinstance(protocol.schedule, Steps):
+            if isinstance(protocol.schedule, MultiStep):
                 factor = 0.1 ** sum(epoch >= place for place in (2, 3))
             else:
                 done = epoch + step / 4 if protocol.schedule.per_step else epoch
@@ -41,7 +43,7 @@ def torch_heads(evaluated, protocol: LinearProtocol, seed: int = 0) -> nn.Linear
     "changes",
     [
         {"schedule": Cosine(), "weight_decay": 0.0},
-        {"schedule": Steps(at=(0.5, 0.75), by=0.1)},
+        {"schedule": MultiStep(at=(0.5, 0.75), by=0.1)},
         {"schedule": Cosine(per_step=True), "nesterov": True},
     ],
 )
@@ -119,7 +121,7 @@ def test_larc_is_that_of_apex():
     """apex.parallel.LARC, clip=False, around torch.optim.SGD, one tensor at a time."""
     torch.manual_seed(0)
     start = LinearClassifiers(weight=torch.randn(2, 3, 5), bias=torch.zeros(2, 3))
-    velocity, descent = LinearClassifiers.zeros_like(start), Descent(larc=True, weight_decay=1e-2)
+    velocity, descent = LinearClassifiers.zeros_like(start), SGDConfig(larc=True, weight_decay=1e-2)
     rates, batches = torch.tensor([1.6, 30.0]), [(torch.randn(8, 5), torch.arange(8) % 3) for _ in range(6)]
     alone = []
     for which, rate in enumerate(rates.tolist()):
@@ -137,7 +139,7 @@ def test_larc_is_that_of_apex():
             optimizer.step()
         alone.append(head)
     for inputs, labels in batches:
-        descend(start, velocity, inputs, labels, rates, descent)
+        sgd_step(start, velocity, inputs, labels, rates, descent)
     for which, head in enumerate(alone):
         torch.testing.assert_close(start.weight[which], head.weight.data)
         torch.testing.assert_close(start.bias[which], head.bias.data)

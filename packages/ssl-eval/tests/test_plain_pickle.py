@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_eval.retrieval.plain_pickle import as_list, read_plain_pickle
+from ssl_eval.retrieval.safe_pickle import as_list, read_pickle
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -21,7 +21,7 @@ def test_numbers_strings_and_arrays(tmp_path, protocol):
         "plain": (1, None, 2.5, True),
     }
     (tmp_path / "held.pkl").write_bytes(pickle.dumps(held, protocol=protocol))
-    read = read_plain_pickle(tmp_path / "held.pkl")
+    read = read_pickle(tmp_path / "held.pkl")
     for key in ("rows", "swapped", "box", "empty"):
         assert as_list(read[key]) == held[key].tolist()
     assert (read["names"], read["one"], read["plain"]) == (["a", "b"], 0.25, (1, None, 2.5, True))
@@ -36,7 +36,7 @@ def test_arrays_of_python_2(tmp_path):
         + b"tb."
     )
     (tmp_path / "old.pkl").write_bytes(raw)
-    assert as_list(read_plain_pickle(tmp_path / "old.pkl")) == [0, 1, 2]
+    assert as_list(read_pickle(tmp_path / "old.pkl")) == [0, 1, 2]
 
 
 class _Runs:
@@ -60,7 +60,7 @@ def test_nothing_runs(tmp_path):
     for attempt in attempts:
         (tmp_path / "bad.pkl").write_bytes(pickle.dumps(attempt))
         with pytest.raises(ValueError, match=r"bad\.pkl is not read: it (names|holds an array of type)"):
-            read_plain_pickle(tmp_path / "bad.pkl")
+            read_pickle(tmp_path / "bad.pkl")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pkl"]
 
 
@@ -69,4 +69,4 @@ def test_broken_files_are_named(tmp_path):
     for length in range(len(whole)):
         (tmp_path / "torn.pkl").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"torn\.pkl is no"):
-            read_plain_pickle(tmp_path / "torn.pkl")
+            read_pickle(tmp_path / "torn.pkl")

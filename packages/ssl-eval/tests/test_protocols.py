@@ -11,10 +11,10 @@ from ssl_eval import (
     FineTuneProtocol,
     KNNProtocol,
     LinearProtocol,
-    Variant,
-    adapted,
+    ProtocolOverride,
     features_of,
     find_protocol,
+    scale_protocol,
 )
 
 # As the sources print them: rate, batch, epochs, weight decay; rates "for 256 images" are scaled where the source does.
@@ -50,7 +50,7 @@ def test_the_published_numbers():
     for name, (head, backbone) in SEMI.items():
         found = PROTOCOLS[name]
         assert isinstance(found, FineTuneProtocol) and found.epochs == 20 and found.weight_decay == 0
-        assert (found.head_rate, found.backbone_rate) == (head, backbone), name
+        assert (found.head_lr, found.backbone_lr) == (head, backbone), name
         assert name.endswith(f"-{found.percent}")
     knn = PROTOCOLS["dino-knn"]
     assert isinstance(knn, KNNProtocol) and sorted(knn.k) == [10, 20, 100, 200] and knn.temperature == 0.07
@@ -78,26 +78,28 @@ def test_the_published_schedules(name, epoch, share, factor):
 
 
 def test_another_batch_size_scales_every_rate_and_another_length_keeps_the_shape_of_the_schedule():
-    assert adapted(PROTOCOLS["mocov3-linear"], batch_size=256).learning_rate == pytest.approx(0.1)
-    assert adapted(PROTOCOLS["byol-linear"], batch_size=256).searched == pytest.approx((0.4, 0.3, 0.2, 0.1, 0.05))
-    small = adapted(PROTOCOLS["vicreg-semi-1"], batch_size=64, epochs=5)
-    assert (small.head_rate, small.backbone_rate, small.epochs) == (0.02, 0.0075, 5)
-    short = adapted(PROTOCOLS["mocov2-linear"], epochs=10)
+    assert scale_protocol(PROTOCOLS["mocov3-linear"], batch_size=256).learning_rate == pytest.approx(0.1)
+    assert scale_protocol(PROTOCOLS["byol-linear"], batch_size=256).searched == pytest.approx(
+        (0.4, 0.3, 0.2, 0.1, 0.05)
+    )
+    small = scale_protocol(PROTOCOLS["vicreg-semi-1"], batch_size=64, epochs=5)
+    assert (small.head_lr, small.backbone_lr, small.epochs) == (0.02, 0.0075, 5)
+    short = scale_protocol(PROTOCOLS["mocov2-linear"], epochs=10)
     assert [short.schedule.factor(epoch, 10, 0.0) for epoch in (5, 6, 8)] == pytest.approx([1, 0.1, 0.01])
 
 
 def test_a_variant_says_what_was_changed():
-    assert Variant(name="mocov2-linear").label == "mocov2-linear"
-    changed = Variant(name="genview-linear", epochs=3, batch_size=64, cached=True)
+    assert ProtocolOverride(name="mocov2-linear").label == "mocov2-linear"
+    changed = ProtocolOverride(name="genview-linear", epochs=3, batch_size=64, cached=True)
     assert changed.options == ["--protocol=genview-linear", "--epochs=3", "--batch-size=64", "--cached"]
     assert changed.label == "genview-linear epochs=3 batch=64 cached"
-    assert changed.protocol == adapted(PROTOCOLS["genview-linear"], epochs=3, batch_size=64)
+    assert changed.protocol == scale_protocol(PROTOCOLS["genview-linear"], epochs=3, batch_size=64)
     with pytest.raises(ValueError, match="vicreg-linear"):
         find_protocol("vicreg-liner")
     with pytest.raises(ValueError, match="neither epochs nor batches"):
-        _ = Variant(name="dino-knn", epochs=2).protocol
+        _ = ProtocolOverride(name="dino-knn", epochs=2).protocol
     with pytest.raises(ValueError, match="trains the backbone"):
-        _ = Variant(name="swav-semi-1", cached=True).protocol
+        _ = ProtocolOverride(name="swav-semi-1", cached=True).protocol
 
 
 class Transformer(nn.Module):
@@ -118,30 +120,30 @@ class Transformer(nn.Module):
 
 @torch.no_grad()
 def test_few_labels_have_rates_and_a_share_that_may_be_changed():
-    given = {"percent": 5, "head_rate": 0.2, "backbone_rate": 0.0}
-    changed = Variant(name="vicreg-semi-10", batch_size=64, labels="balanced", **given)
+    given = {"percent": 5, "head_lr": 0.2, "backbone_lr": 0.0}
+    changed = ProtocolOverride(name="vicreg-semi-10", batch_size=64, labels="balanced", **given)
     assert changed.label == "vicreg-semi-10 batch=64 percent=5 head=0.2 backbone=0 balanced"
     assert {name: getattr(changed.protocol, name) for name in given} == given  # not scaled with the batch
     assert changed.options == [
-        "--protocol=vicreg-semi-10", "--batch-size=64", "--percent=5", "--head-rate=0.2", "--backbone-rate=0.0",
+        "--protocol=vicreg-semi-10", "--batch-size=64", "--percent=5", "--head-lr=0.2", "--backbone-lr=0.0",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"dino-linear is for all labels, .*: leave head_rate out"):
-        _ = Variant(name="dino-linear", head_rate=1.0).protocol
+    with pytest.raises(ValueError, match=r"dino-linear is for all labels, .*: leave head_lr out"):
+        _ = ProtocolOverride(name="dino-linear", head_lr=1.0).protocol
 
 
 def test_class_tokens_are_those_of_the_last_blocks():
     torch.manual_seed(0)
     network, images = Transformer(), torch.randn(4, 3, 4, 4)
     tokens = torch.cat([network.cls_token.expand(4, -1, -1), images.flatten(1).unflatten(1, (-1, 6))], dim=1)
-    normalised = []
+    normalized = []
     for block in network.blocks:
         tokens = block(tokens)
-        normalised.append(network.norm(tokens))
+        normalized.append(network.norm(tokens))
     four = features_of(network, ClassTokens(blocks=4))(images)
-    torch.testing.assert_close(four, torch.cat([each[:, 0] for each in normalised[-4:]], dim=1))
+    torch.testing.assert_close(four, torch.cat([each[:, 0] for each in normalized[-4:]], dim=1))
     torch.testing.assert_close(four[:, -6:], network(images))
     one = features_of(network, ClassTokens(blocks=1, average=True))(images)
-    torch.testing.assert_close(one, torch.cat([normalised[-1][:, 0], normalised[-1][:, 3:].mean(dim=1)], dim=1))
+    torch.testing.assert_close(one, torch.cat([normalized[-1][:, 0], normalized[-1][:, 3:].mean(dim=1)], dim=1))
     assert features_of(network, None) is network
     assert not any(block._forward_hooks for block in network.blocks)
 

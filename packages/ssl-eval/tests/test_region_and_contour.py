@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
-from ssl_eval.video.region_and_contour import (
-    Followed,
+from ssl_eval.video.davis_metrics import (
+    ObjectScores,
     compare_masks,
     contour,
     contour_accuracy,
@@ -74,7 +74,7 @@ def test_the_table_is_of_objects():
     table = davis_table([first, second])
     assert list(table) == ["J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"]
     assert list(table.values()) == [50, 50, 50, 0, 50, 50, 0]
-    falling = Followed(number=1, regions=np.linspace(1, 0, 9), contours=np.linspace(1, 0, 9))
+    falling = ObjectScores(number=1, regions=np.linspace(1, 0, 9), contours=np.linspace(1, 0, 9))
     assert davis_table([falling])["J-Decay"] == pytest.approx(75)
 
 

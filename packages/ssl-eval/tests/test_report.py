@@ -19,11 +19,9 @@ pytest.importorskip("matplotlib", reason="genviews-ssl-eval[report] is not insta
 
 from ssl_eval.cli import main
 from ssl_eval.report import write_report
-from ssl_eval.report.facts import read_facts
-from ssl_eval.report.numbers import measured, number
-from ssl_eval.report.sections import sections_of
-from ssl_eval.report.student import half_width, student_t
+from ssl_eval.report.metadata import format_measured, format_number, read_metadata
 from ssl_eval.results import Result, append_result, read_results
+from ssl_eval.table import confidence_interval, group_results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (Debian: apt install chromium)")
@@ -61,7 +59,7 @@ def files(tmp_path_factory) -> Path:
     for recipe, value in (("no views", 3.5), (ODD, 9.0)):
         fid = result(task="views", metric="fid", protocol="", value=value, data="views", recipe=recipe, backbone=recipe)
         append_result(folder / "knn.jsonl", fid)
-    with (folder / "facts.csv").open("w", newline="") as file:
+    with (folder / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows(FACTS)
     return folder
 
@@ -69,7 +67,7 @@ def files(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def page(files) -> Path:
     sources = [files / "linear.jsonl", files / "knn.jsonl"]
-    return write_report(sources, files / "out", facts=files / "facts.csv", title="Views & <more>")[0]
+    return write_report(sources, files / "out", metadata=files / "metadata.csv", title="Views & <more>")[0]
 
 
 class Page(HTMLParser):
@@ -98,14 +96,17 @@ class Page(HTMLParser):
             self.rows[-1][-1][0] += data
 
 
-def test_quantiles_of_students_t_are_the_tables():
+def test_confidence_intervals_use_the_quantiles_of_students_t():
     """NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2."""
-    told = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042, 100: 1.984}
-    assert {freedom: round(student_t(freedom), 3) for freedom in told} == told
-    assert round(student_t(7, 0.99), 3) == 3.499 and round(student_t(2, 0.9), 3) == 2.920
-    values = [70.0, 71.0, 72.0]
-    assert half_width(values) == pytest.approx(4.30265 * stdev(values) / math.sqrt(3), abs=1e-4)
-    assert half_width([70.0]) is None
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042, 100: 1.984}
+
+    def quantile(freedom, confidence=0.95):
+        values = [float(k % 7) for k in range(freedom + 1)]
+        return round(confidence_interval(values, confidence) * math.sqrt(len(values)) / stdev(values), 3)
+
+    assert {freedom: quantile(freedom) for freedom in table} == table
+    assert quantile(7, 0.99) == 3.499 and quantile(2, 0.9) == 2.920
+    assert confidence_interval([70.0]) is None
 
 
 def test_the_best_mean_is_the_lowest_where_lower_is_better():
@@ -114,14 +115,14 @@ def test_the_best_mean_is_the_lowest_where_lower_is_better():
         for metric in ("top1", "fid", "ssim")
         for place in (1, 2)
     ]
-    [section] = sections_of(found)
+    [section] = group_results(found)
     assert [section.best(column) for column in section.columns] == [{"2"}, {"1"}, set()]
-    assert sections_of([result()])[0].best(section.columns[0]) == set()
+    assert group_results([result()])[0].best(section.columns[0]) == set()
 
 
 def test_numbers_are_written_to_be_read():
-    assert [number(value) for value in (4.0, 21.5, -0.25, 116e6)] == ["4", "21.5", "−0.25", "116,000,000"]
-    told = [measured(value) for value in (70.0, 71.234, 0.4312, -0.5, 116e6, 0.0)]
+    assert [format_number(value) for value in (4.0, 21.5, -0.25, 116e6)] == ["4", "21.5", "−0.25", "116,000,000"]
+    told = [format_measured(value) for value in (70.0, 71.234, 0.4312, -0.5, 116e6, 0.0)]
     assert told == ["70.00", "71.23", "0.431", "−0.500", "116,000,000", "0.00"]
 
 
@@ -138,7 +139,7 @@ def test_markdown_and_csv_say_what_the_results_say(files, page):
         )
         assert row["backbones"].split() == [f"{row['recipe'].split()[0]}-{seed}" for seed in range(len(values))]
         if len(values) > 1:
-            assert float(row["high"]) - float(row["low"]) == pytest.approx(2 * half_width(values))
+            assert float(row["high"]) - float(row["low"]) == pytest.approx(2 * confidence_interval(values))
         else:
             assert row["deviation"] == row["low"] == row["high"] == ""
 
@@ -201,14 +202,14 @@ def test_the_page_tells_what_is_behind_each_number_and_holds_everything(files, p
     assert links and all(link.startswith("#") for link in links) and "default-src 'none'" in text
     identities = [values["id"] for _, values in tags if "id" in values]
     assert len(identities) == len(set(identities)), "two elements have one id"
-    assert not re.search(r"#0a0b\d\d", text), "a colour of the drawing was left in the page"
+    assert not re.search(r"#0a0b\d\d", text), "a colour of the rng_scope was left in the page"
 
 
 def test_the_same_results_give_the_same_report(files, page):
     again = write_report(
         [files / "linear.jsonl", files / "knn.jsonl"],
         files / "again",
-        facts=files / "facts.csv",
+        metadata=files / "metadata.csv",
         title="Views & <more>",
     )
     assert [path.read_bytes() for path in again] == [(page.parent / path.name).read_bytes() for path in again]
@@ -244,7 +245,7 @@ def test_plots_show_means_with_their_intervals(page):
     assert len(bars) == 2 and len(marks) == 3
     for (left, low, right, high), (x, y) in zip(bars, marks, strict=False):
         assert left == right == pytest.approx(x, abs=1e-3) and (low + high) / 2 == pytest.approx(y, abs=1e-3)
-    reaches = [half_width(list(values.values())) for values in list(VALUES.values())[:2]]
+    reaches = [confidence_interval(list(values.values())) for values in list(VALUES.values())[:2]]
     assert (bars[0][1] - bars[0][3]) / (bars[1][1] - bars[1][3]) == pytest.approx(reaches[0] / reaches[1], rel=1e-3)
     scale = (marks[0][1] - marks[2][1]) / (76.25 - 71.0)
     assert (bars[0][1] - bars[0][3]) / 2 / reaches[0] == pytest.approx(scale, rel=1e-3)
@@ -267,11 +268,11 @@ def test_wide_spans_are_logarithmic_and_no_name_is_a_formula(tmp_path):
         ({"results": "no/such.jsonl"}, "no results at no/such.jsonl"),
         ({"results": "{files}/empty.jsonl"}, "empty.jsonl holds no result"),
         ({"results": "{files}/other.jsonl"}, "line 1 is not a result"),
-        ({"--facts": "no/such.csv"}, "no facts at no/such.csv"),
-        ({"--facts": "{files}/names.csv"}, "line 2: the recipe 'another' has no result"),
-        ({"--facts": "{files}/twice.csv"}, "line 3: the recipe 'no views' stands there twice"),
-        ({"--facts": "{files}/words.csv"}, "line 2, views: 'many' is no number"),
-        ({"--facts": "{files}/alone.csv"}, "it needs recipe and one of numbers"),
+        ({"--metadata": "no/such.csv"}, "expected a CSV file at no/such.csv"),
+        ({"--metadata": "{files}/names.csv"}, "line 2: the recipe 'another' has no result"),
+        ({"--metadata": "{files}/twice.csv"}, "line 3: the recipe 'no views' is repeated"),
+        ({"--metadata": "{files}/words.csv"}, "line 2, views: expected a number, got 'many'"),
+        ({"--metadata": "{files}/alone.csv"}, "expected a column recipe and a numeric column"),
         ({"--out": "/proc/no/report"}, "cannot write"),
     ],
 )
@@ -300,13 +301,13 @@ def test_the_command_tells_what_it_wrote_and_of_lines_broken_off(files, tmp_path
     assert "against" not in (tmp_path / "out/report.html").read_text().partition("<footer>")[0].partition("<main")[2]
 
 
-def test_empty_cells_of_facts_are_facts_not_known(files):
-    facts = read_facts(files / "facts.csv", list(VALUES))
-    assert facts.numbers == {
+def test_empty_metadata_cells_are_unknown(files):
+    metadata = read_metadata(files / "metadata.csv", list(VALUES))
+    assert metadata.values == {
         "views": {"no views": 0, ODD: 1, "four views": 4},
         "cost (GPU-hours)": {ODD: 2.5, "four views": 10},
     }
-    assert facts.series == {ODD: "GenView", "four views": "GenView"}
+    assert metadata.series == {ODD: "GenView", "four views": "GenView"}
 
 
 ASKED = """

@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from ssl_eval.retrieval import ranking
-from ssl_eval.retrieval.ranking import looking_past, ranks_among
-from ssl_eval.retrieval.scores import Judgement, average_precision, precision_at, revisited_scores, score_ranks
+from ssl_eval.retrieval.ranking import (
+    RelevanceLabels,
+    average_precision,
+    precision_at,
+    ranks_among,
+    remove_junk,
+    revisited_scores,
+    score_ranks,
+)
 
 # compute_map of filipradenovic/revisitop@be39832 python/evaluate.py on `drawn()`: mAP, then mP@1, mP@5, mP@10.
 OFFICIAL = {
@@ -15,16 +22,16 @@ OFFICIAL = {
 }
 
 
-def drawn() -> tuple[torch.Tensor, torch.Tensor, list[Judgement]]:
+def drawn() -> tuple[torch.Tensor, torch.Tensor, list[RelevanceLabels]]:
     """Six queries, 90 images; every query's own images lie near it, the last has no easy ones."""
     generator = torch.Generator().manual_seed(0)
     queries, noise = (torch.randn(count, 8, generator=generator) for count in (6, 90))
     images = noise + torch.cat([queries.repeat_interleave(10, dim=0), torch.zeros(30, 8)])
-    judged = []
+    relevance = []
     for query in range(6):
         own = torch.arange(10 * query, 10 * query + 10)
-        judged.append(Judgement(easy=own[: 4 if query < 5 else 0], hard=own[4:7], junk=own[7:]))
-    return queries, images, judged
+        relevance.append(RelevanceLabels(easy=own[: 4 if query < 5 else 0], hard=own[4:7], junk=own[7:]))
+    return queries, images, relevance
 
 
 def test_the_revisited_protocol_is_the_official_one():
@@ -65,7 +72,7 @@ def test_average_precision_by_hand():
     assert average_precision(torch.tensor([2, 0]), 2) == pytest.approx((1 + 1 + 1 / 2 + 2 / 3) / 4)
     assert average_precision(torch.tensor([0]), 2) == 0.5 and average_precision(torch.tensor([]).long(), 3) == 0
     assert precision_at(torch.tensor([0, 2]), 10) == pytest.approx(2 / 3)  # three images show all there is
-    assert looking_past(torch.tensor([1, 5, 3]), torch.tensor([4, 0, 9])).tolist() == [0, 2, 3]
+    assert remove_junk(torch.tensor([1, 5, 3]), torch.tensor([4, 0, 9])).tolist() == [0, 2, 3]
 
 
 def test_mistakes_are_named():

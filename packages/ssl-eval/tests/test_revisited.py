@@ -10,9 +10,8 @@ from torch import nn
 pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 from PIL import Image
 
-from ssl_eval.image_files import Preparing
-from ssl_eval.retrieval.multi_scale import SCALES
-from ssl_eval.retrieval.revisited import evaluate_revisited, read_distractors, read_revisited
+from ssl_eval.image_files import ReaderConfig
+from ssl_eval.retrieval.revisited import SCALES, evaluate_revisited, read_distractors, read_revisited
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import SmallTransformer, draw_revisited
@@ -38,9 +37,9 @@ def folder(tmp_path_factory) -> Path:
 
 def test_it_measures_what_dino_measures(folder):
     data = read_revisited(folder)
-    assert (len(data.queries), len(data.images), len(data.judged)) == (5, 37, 5)
+    assert (len(data.queries), len(data.images), len(data.relevance)) == (5, 37, 5)
     for (size, scales), official in OFFICIAL.items():
-        found = evaluate_revisited(SmallTransformer(), data, Preparing(), size=size, scales=scales)
+        found = evaluate_revisited(SmallTransformer(), data, ReaderConfig(), size=size, scales=scales)
         for difficulty, numbers in official.items():
             score = found[difficulty]
             assert [score.mean_average_precision, *score.precision.values()] == pytest.approx(numbers, abs=1e-6)
@@ -49,11 +48,11 @@ def test_it_measures_what_dino_measures(folder):
 def test_distractors_and_boxes_change_what_is_found(folder, tmp_path):
     data = read_revisited(folder)
     plain, cropped = (
-        evaluate_revisited(SmallTransformer(), data, Preparing(), crop_queries=crop) for crop in (False, True)
+        evaluate_revisited(SmallTransformer(), data, ReaderConfig(), crop_queries=crop) for crop in (False, True)
     )
     assert plain["medium"].mean_average_precision != cropped["medium"].mean_average_precision
-    same = [data.images[int(each.hard[0])] for each in data.judged]  # right images, but not as distractors
-    worse = evaluate_revisited(SmallTransformer(), data, Preparing(), distractors=same)
+    same = [data.images[int(each.hard[0])] for each in data.relevance]  # right images, but not as distractors
+    worse = evaluate_revisited(SmallTransformer(), data, ReaderConfig(), distractors=same)
     assert worse["hard"].mean_average_precision < plain["hard"].mean_average_precision
     for number, path in enumerate(same):
         target = tmp_path / f"jpg/{number % 2}/{number}.jpg"
@@ -86,19 +85,19 @@ def test_mistakes_are_named(folder, tmp_path):
     nothing = [{**each, "easy": [], "hard": []} for each in truth["gnd"]]
     with pytest.raises(ValueError, match=r"gnd_x\.pkl names no image to find: expected easy or hard ones"):
         read_revisited(written(gnd=nothing))
-    assert len(read_revisited(written(gnd=[*nothing[:4], truth["gnd"][4]])).judged) == 5  # such queries are kept
+    assert len(read_revisited(written(gnd=[*nothing[:4], truth["gnd"][4]])).relevance) == 5  # such queries are kept
     with pytest.raises(ValueError, match=r"no ground truth: KeyError 'gnd'"):
         (tmp_path / "gnd_x.pkl").write_bytes(pickle.dumps({"imlist": [], "qimlist": []}))
         read_revisited(tmp_path)
     data = read_revisited(folder)
     with pytest.raises(ValueError, match=r"give.*\[batch, width\]|pool it to"):
-        evaluate_revisited(nn.Conv2d(3, 4, 3), data, Preparing())
+        evaluate_revisited(nn.Conv2d(3, 4, 3), data, ReaderConfig())
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"cannot read the image .*broken\.jpg'"):
-        evaluate_revisited(SmallTransformer(), data, Preparing(), distractors=[tmp_path / "broken.jpg"])
+        evaluate_revisited(SmallTransformer(), data, ReaderConfig(), distractors=[tmp_path / "broken.jpg"])
     with pytest.raises(ValueError, match=r"c\.jpg is missing, which .*revisitop1m\.txt lists"):
         (tmp_path / "revisitop1m.txt").write_text("c.jpg\n")
         read_distractors(tmp_path)
     Image.new("RGB", (64, 2)).save(tmp_path / "strip.png")
     with pytest.raises(ValueError, match="smaller than a patch"):
-        evaluate_revisited(SmallTransformer(), data, Preparing(), distractors=[tmp_path / "strip.png"])
+        evaluate_revisited(SmallTransformer(), data, ReaderConfig(), distractors=[tmp_path / "strip.png"])

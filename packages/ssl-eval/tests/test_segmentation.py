@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from ssl_eval.segmentation.head import SegmentationHead, SharedBatchNorm
-from ssl_eval.segmentation.last_map import LastMap
-from ssl_eval.segmentation.mean_iou import class_ious, count_pixels, mean_iou, pixel_accuracy
-from ssl_eval.segmentation.sliding_windows import count_segmented, segment
-from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
+from ssl_eval.feature_maps import FeatureMapExtractor
+from ssl_eval.segmentation.inference import segment, segmentation_confusion
+from ssl_eval.segmentation.mean_iou import class_ious, confusion_matrix, mean_iou, pixel_accuracy
+from ssl_eval.segmentation.training import SegmentationHead, SegmentationProtocol, SyncBatchNorm, train_segmentation
 
 SMALL = SegmentationProtocol(steps=60, batch_size=4, learning_rate=0.05, crop=32, short=32, stride=21)
 
@@ -42,7 +41,7 @@ def batches(first: int, last: int):
 
 def test_batch_norm_is_torchs():
     generator = torch.Generator().manual_seed(0)
-    ours, theirs = SharedBatchNorm(5), nn.BatchNorm2d(5)
+    ours, theirs = SyncBatchNorm(5), nn.BatchNorm2d(5)
     for module in (ours, theirs):
         with torch.no_grad():
             module.weight.copy_(torch.linspace(0.5, 2, 5))
@@ -68,7 +67,7 @@ def test_the_rate_rises_and_falls():
 def test_mean_iou_by_hand():
     truth = torch.tensor([[0, 0, 1, 1], [255, 2, 2, 255]])
     guess = torch.tensor([[0, 1, 1, 1], [3, 2, 0, 0]])
-    counts = count_pixels(guess, truth, 5)
+    counts = confusion_matrix(guess, truth, 5)
     assert class_ious(counts)[:3].tolist() == pytest.approx([1 / 3, 2 / 3, 1 / 2])
     assert class_ious(counts)[3:].isnan().all()  # a guess where nothing counts is no mistake
     assert mean_iou(counts) == pytest.approx(50) and pixel_accuracy(counts) == pytest.approx(100 * 4 / 6)
@@ -86,7 +85,7 @@ def test_mean_iou_is_torchmetrics():
     truth, other = (scattered(0) * 18).long(), (scattered(2) * 20).long()
     truth[:3] = 255
     guess = torch.where(scattered(1) < 0.5, truth, other).clamp(max=20)
-    assert mean_iou(count_pixels(guess, truth, 21)) == pytest.approx(34.1030478, abs=1e-5)
+    assert mean_iou(confusion_matrix(guess, truth, 21)) == pytest.approx(34.1030478, abs=1e-5)
 
 
 @torch.no_grad()
@@ -111,8 +110,8 @@ def test_it_learns_shapes():
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     head = train_segmentation(net, batches, protocol=SMALL, num_classes=3)
     test = list(zip(images, masks, strict=True))
-    counts = count_segmented(net, head, test, protocol=SMALL, num_classes=3)
-    untrained = count_segmented(net, SegmentationHead(8, 3, seed=0), test, protocol=SMALL, num_classes=3)
+    counts = segmentation_confusion(net, head, test, protocol=SMALL, num_classes=3)
+    untrained = segmentation_confusion(net, SegmentationHead(8, 3, seed=0), test, protocol=SMALL, num_classes=3)
     assert int(counts.sum()) == int((masks != 255).sum())
     assert mean_iou(counts) > 75 > 40 > mean_iou(untrained)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()) and net.training
@@ -172,13 +171,13 @@ class Staged(nn.Module):
 def test_maps_of_networks_of_all_kinds():
     images = torch.randn(2, 3, 32, 48)
     net = Staged()
-    torch.testing.assert_close(LastMap(net)(images), net.layer4(net.layer3(images)))
-    torch.testing.assert_close(LastMap(net, "layer3")(images), net.layer3(images))
-    assert LastMap(network().eval())(images).shape == (2, 8, 16, 24)
+    torch.testing.assert_close(FeatureMapExtractor(net)(images), net.layer4(net.layer3(images)))
+    torch.testing.assert_close(FeatureMapExtractor(net, "layer3")(images), net.layer3(images))
+    assert FeatureMapExtractor(network().eval())(images).shape == (2, 8, 16, 24)
     with pytest.raises(ValueError, match="Staged has no layer layer5; choose one of: layer3, layer4"):
-        LastMap(net, "layer5")
+        FeatureMapExtractor(net, "layer5")
     with pytest.raises(ValueError, match=r"Flatten gives \[2, 4608\] for a batch, no map"):
-        LastMap(nn.Flatten())(images)
+        FeatureMapExtractor(nn.Flatten())(images)
 
 
 @torch.no_grad()
@@ -190,12 +189,12 @@ def test_patch_tokens_are_laid_out_row_by_row():
         vit = timm.create_model("vit_tiny_patch16_224", **options, **more).eval()
         images = torch.randn(2, 3, 32, 32)
         tokens = vit.forward_features(images)[:, vit.num_prefix_tokens :]
-        found = LastMap(vit)(images)
+        found = FeatureMapExtractor(vit)(images)
         assert found.shape == (2, 24, 4, 4)
         torch.testing.assert_close(found[:, :, 1, 2], tokens[:, 6])
-        assert LastMap(vit)(torch.randn(1, 3, 16, 40)).shape == (1, 24, 2, 5)
+        assert FeatureMapExtractor(vit)(torch.randn(1, 3, 16, 40)).shape == (1, 24, 2, 5)
         with pytest.raises(ValueError, match="no multiple of the patches' 8 px"):
-            LastMap(vit)(torch.randn(1, 3, 36, 32))
+            FeatureMapExtractor(vit)(torch.randn(1, 3, 36, 32))
     swin = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1), num_heads=(1, 2), embed_dim=8, img_size=56)
     swin.reset_classifier(0)
-    assert LastMap(swin.eval())(torch.randn(1, 3, 56, 56)).shape == (1, 16, 7, 7)
+    assert FeatureMapExtractor(swin.eval())(torch.randn(1, 3, 56, 56)).shape == (1, 16, 7, 7)

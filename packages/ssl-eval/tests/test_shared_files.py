@@ -13,13 +13,12 @@ pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
 from ssl_eval import image_files
-from ssl_eval.image_files import Preparing, images_in
+from ssl_eval.image_files import ReaderConfig, images_in
 from ssl_eval.retrieval.copydays import evaluate_copydays, read_copydays
 from ssl_eval.retrieval.revisited import evaluate_revisited, read_revisited
 from ssl_eval.video.davis import evaluate_davis, read_davis
-from ssl_eval.video.following import Frames
-from ssl_eval.video.label_propagation import Propagation
-from ssl_eval.video.region_and_contour import davis_table
+from ssl_eval.video.davis_metrics import davis_table
+from ssl_eval.video.mask_propagation import Frames, PropagationConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import SmallTransformer, draw_copydays, draw_davis, draw_revisited
@@ -29,7 +28,7 @@ FRAMES = Frames(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), short_sid
 
 def everything(folder: Path, group: dist.ProcessGroup | None) -> dict:
     image_files.BLOCK = 29  # so that the last of 30 distractors comes alone: nothing is left for a second process
-    network, preparing = SmallTransformer(), Preparing(batch_size=4, group=group)
+    network, preparing = SmallTransformer(), ReaderConfig(batch_size=4, group=group)
     distractors = images_in(folder / "copydays/distractors")
     copydays = read_copydays(folder / "copydays")
     further = {"distractors": distractors, "whitening": images_in(folder / "copydays/whitening")}
@@ -38,7 +37,7 @@ def everything(folder: Path, group: dist.ProcessGroup | None) -> dict:
     )
     names: list[str] = []
     followed = evaluate_davis(
-        network, read_davis(folder / "DAVIS"), FRAMES, Propagation(frames=2, radius=4), group=group,
+        network, read_davis(folder / "DAVIS"), FRAMES, PropagationConfig(frames=2, radius=4), group=group,
         on_video=lambda name, objects: names.append(name),
     )  # fmt: skip
     told = ""

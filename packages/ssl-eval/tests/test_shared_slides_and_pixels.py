@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ssl_eval.segmentation.sliding_windows import count_segmented
+from ssl_eval.segmentation.inference import segmentation_confusion
 from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
-from ssl_eval.slides.slide import Slide, tiles_of
+from ssl_eval.slides.slide_sets import Slide, tiles_of
 from ssl_eval.slides.tile_embeddings import embed_slides, read_bag
 
 PROTOCOL = SegmentationProtocol(steps=12, batch_size=4, learning_rate=0.02, crop=16, short=16, stride=11)
@@ -47,7 +47,7 @@ def everything(folder: Path, rank: int, size: int, group: dist.ProcessGroup | No
     head = train_segmentation(net, batches(rank, size), protocol=PROTOCOL, num_classes=2, group=group)
     images, masks = squares(99)
     test = list(zip(images[rank::size], masks[rank::size], strict=True))
-    counts = count_segmented(net, head, test, protocol=replace(PROTOCOL, crop=12), num_classes=2, group=group)
+    counts = segmentation_confusion(net, head, test, protocol=replace(PROTOCOL, crop=12), num_classes=2, group=group)
     slides = [Slide(name=place.name, place=place, label=0) for place in sorted((folder / "tiles").iterdir())]
     embed = {"about": {"backbone": "flat"}, "group": group}
     embedded: list[int] = []

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_eval.slides.class_folders import slides_of_folders
-from ssl_eval.slides.csv_labels import check_all_labelled, slides_of_csv
-from ssl_eval.slides.slide import tiles_of
+from ssl_eval.slides.slide_sets import check_all_labeled, slides_of_csv, slides_of_folders, tiles_of
 
 HEADER = "image_id,data_provider,isup_grade,gleason_score\n"
 
@@ -40,10 +38,10 @@ def test_panda(tmp_path):
     assert few.labels.tolist() == [3, 4] and few.classes == found.classes
     scores = slides_of_csv(table, tmp_path / "tiles", column="gleason_score")
     assert scores.classes == ("3+0", "3+1", "3+2", "3+3", "3+4") and not scores.graded
-    check_all_labelled(tmp_path / "tiles", found)
+    check_all_labeled(tmp_path / "tiles", found)
     put(tmp_path / "tiles/.cache/x.png")
     put(tmp_path / "tiles/readme.txt")
-    check_all_labelled(tmp_path / "tiles", found)
+    check_all_labeled(tmp_path / "tiles", found)
 
 
 def test_embeddings_in_place_of_tiles(tmp_path):
@@ -51,7 +49,7 @@ def test_embeddings_in_place_of_tiles(tmp_path):
     put(tmp_path / "tiles/c/0.png")
     found = slides_of_csv(put(tmp_path / "train.csv", "image_id,isup_grade\na.b,0\nc,1\n"), tmp_path / "tiles")
     assert [slide.place.name for slide in found.slides] == ["a.b.safetensors", "c"]
-    check_all_labelled(tmp_path / "tiles", found)
+    check_all_labeled(tmp_path / "tiles", found)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_a_class_that_only_the_test_has_and_tiles_without_label(tmp_path):
         slides_of_csv(table, tmp_path / "tiles", classes=["0", "1", "2"])
     known = slides_of_csv(put(tmp_path / "few.csv", HEADER + "slide0,x,0,\nslide1,x,1,\n"), tmp_path / "tiles")
     with pytest.raises(ValueError, match=r"tiles of slide slide2, which has no label \(2 such slides\)"):
-        check_all_labelled(tmp_path / "tiles", known)
+        check_all_labeled(tmp_path / "tiles", known)
     with pytest.raises(ValueError, match="no CSV of slides at"):
         slides_of_csv(tmp_path / "none.csv", tmp_path)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from ssl_eval import listed_subset
-from ssl_eval.retrieval.plain_pickle import read_plain_pickle
-from ssl_eval.slides.csv_labels import slides_of_csv
-from ssl_eval.text_files import read_names, read_text
+from ssl_eval.retrieval.safe_pickle import read_pickle
+from ssl_eval.slides.slide_sets import slides_of_csv
+from ssl_eval.text import read_names, read_text
 
 
 def test_read_names_skips_empty_lines(tmp_path):
@@ -29,4 +29,4 @@ def test_folders_are_rejected(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^cannot read .*: Is a directory$"):
         read_text(tmp_path)
     with pytest.raises(ValueError, match=r"is no pickle that can be read .IsADirectoryError"):
-        read_plain_pickle(tmp_path)
+        read_pickle(tmp_path)

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ssl_eval.slides.slide import Slide, tiles_of
-from ssl_eval.slides.tile_embeddings import KeptBags, embed_slides, kept_at, read_bag
+from ssl_eval.slides.slide_sets import Slide, tiles_of
+from ssl_eval.slides.tile_embeddings import CachedBags, embed_slides, embedding_path, read_bag
 
 ABOUT = {"backbone": "abc", "tile": "whole"}
 
@@ -45,7 +45,7 @@ def test_each_slide_is_one_bag(tmp_path):
     every, reader = slides(tmp_path, (3, 1, 5)), Reader()
     backbone = nn.Sequential(Means(), nn.Dropout(0.9)).train()
     embed_slides(backbone, every, reader, tmp_path / "kept", about=ABOUT)
-    bags = KeptBags(every, tmp_path / "kept", backbone="abc")
+    bags = CachedBags(every, tmp_path / "kept", backbone="abc")
     assert [len(bag) for bag in bags] == [3, 1, 5] and backbone[1].training
     assert bags[2].dtype == torch.float32 and bags[2][:, 0].tolist() == [20, 21, 22, 23, 24]
     assert len(reader.read) == 9
@@ -60,7 +60,7 @@ def test_a_stopped_embedding_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         embed_slides(Means(), every, first, tmp_path / "kept", about=ABOUT, on_slide=stop)
-    kept_at(tmp_path / "kept", every[1]).write_bytes(b"torn")
+    embedding_path(tmp_path / "kept", every[1]).write_bytes(b"torn")
     embed_slides(Means(), every, second, tmp_path / "kept", about=ABOUT)
     assert second.read == ["10", "11", "20", "21"]
 
@@ -81,7 +81,7 @@ def test_embeddings_of_ones_own_and_mistakes(tmp_path):
     place = Slide(name="own", place=own, label=0)
     save_file({"features": torch.eye(3)}, own)
     embed_slides(Means(), [place], Reader(), tmp_path / "kept", about=ABOUT)
-    assert torch.equal(KeptBags([place], tmp_path / "kept", backbone="abc")[0], torch.eye(3))
+    assert torch.equal(CachedBags([place], tmp_path / "kept", backbone="abc")[0], torch.eye(3))
     save_file({"features": torch.eye(3)}, own, metadata={"backbone": "xyz"})
     with pytest.raises(ValueError, match="is of the backbone xyz, not of abc"):
         read_bag(own, backbone="abc")
@@ -102,5 +102,5 @@ def test_longest_slide_name_is_cached(tmp_path):
     every = [Slide(name=f"a/{letter * 255}", place=tmp_path, label=0) for letter in "xy"]
     (tmp_path / "0.png").write_text("3")
     embed_slides(Means(), every, Reader(), tmp_path / "kept", about=ABOUT)
-    assert kept_at(tmp_path / "kept", every[0]) != kept_at(tmp_path / "kept", every[1])
-    assert KeptBags(every, tmp_path / "kept", backbone="abc")[1].tolist() == [[3.0] * 3]
+    assert embedding_path(tmp_path / "kept", every[0]) != embedding_path(tmp_path / "kept", every[1])
+    assert CachedBags(every, tmp_path / "kept", backbone="abc")[1].tolist() == [[3.0] * 3]

@@ -1,4 +1,4 @@
-"""Objects followed through videos that the tests draw in DAVIS' layout."""
+"""Instances followed through videos that the tests draw in DAVIS' layout."""
 
 import shutil
 import sys
@@ -14,18 +14,17 @@ pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 from PIL import Image
 
-from ssl_eval.feature_map import OutputAndMap
-from ssl_eval.video import label_propagation
-from ssl_eval.video.davis import Video, evaluate_davis, follow_video, read_davis, read_mask, remarks_on
-from ssl_eval.video.following import Frames, seen_size
-from ssl_eval.video.label_propagation import Propagation, propagate
-from ssl_eval.video.region_and_contour import davis_table
+from ssl_eval.feature_maps import OutputAndFeatureMap
+from ssl_eval.video import mask_propagation
+from ssl_eval.video.davis import Video, evaluate_davis, read_davis, read_mask, segment_video, unusual_masks
+from ssl_eval.video.davis_metrics import davis_table
+from ssl_eval.video.mask_propagation import Frames, PropagationConfig, network_size, propagate
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import SmallTransformer, draw_davis
 
 FRAMES = Frames(mean=(0.485, 0.456, 0.406), std=(0.228, 0.224, 0.225), short_side=96)
-OPTIONS = Propagation(frames=3, radius=4, neighbours=5)
+OPTIONS = PropagationConfig(frames=3, radius=4, neighbours=5)
 # eval_video_segmentation.py of facebookresearch/dino@7c446df on `draw_davis`, with the weights of SmallTransformer in
 # its VisionTransformer and the options above: pixels of both objects in every frame.
 PIXELS = {
@@ -67,7 +66,10 @@ def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     target, *sources = torch.randn(4, 6, 5, 7, generator=generator)
     labels = list(torch.rand(3, 2, 5, 7, generator=generator))
-    for options in (Propagation(radius=2, neighbours=4), Propagation(radius=None, neighbours=3, temperature=0.5)):
+    for options in (
+        PropagationConfig(radius=2, neighbours=4),
+        PropagationConfig(radius=None, neighbours=3, temperature=0.5),
+    ):
         expected = torch.zeros(2, 5, 7)
         for row, column in np.ndindex(5, 7):
             near = []
@@ -80,14 +82,14 @@ def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
             weights = torch.tensor([score for score, _ in near]).softmax(dim=0)
             expected[:, row, column] = sum(weight * label for weight, (_, label) in zip(weights, near, strict=True))
         for at_once in (2**25, 3 * 35 * 4):
-            monkeypatch.setattr(label_propagation, "LIKENESSES", at_once)
+            monkeypatch.setattr(mask_propagation, "LIKENESSES", at_once)
             torch.testing.assert_close(propagate(target, sources, labels, options), expected)
 
 
 def test_maps_of_resnets_are_followed_too(folder):
     residual = nn.Sequential()
     residual.layer4, residual.pool = nn.Conv2d(3, 8, 8, 8), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    masks = follow_video(OutputAndMap(residual), read_davis(folder)[1], FRAMES, OPTIONS)
+    masks = segment_video(OutputAndFeatureMap(residual), read_davis(folder)[1], FRAMES, OPTIONS)
     assert {mask.shape for mask in masks} == {(140, 100)} and set(np.unique(masks[-1])) == {0, 1, 2}
 
 
@@ -112,29 +114,29 @@ def test_metrics_do_not_depend_on_object_numbers(folder, tmp_path, numbers):
         same = other[numbers.get(number, number)]
         assert np.array_equal(followed.regions, same.regions) and np.array_equal(followed.contours, same.contours)
     listed = ", ".join(str(each) for each in sorted(other))
-    assert [each.removeprefix("slide: ").removeprefix("rise: ") for each in remarks_on(videos)] == [
+    assert [each.removeprefix("slide: ").removeprefix("rise: ") for each in unusual_masks(videos)] == [
         f"the objects' numbers have gaps; {listed} are measured, and no others"
     ] * 2
 
 
 def test_void_is_not_an_object(folder, tmp_path):
     videos = renumbered(folder, tmp_path / "some", {2: 255})
-    assert remarks_on(videos)[0] == "slide: 255 in the first mask is void and counts as background"
+    assert unusual_masks(videos)[0] == "slide: 255 in the first mask is void and counts as background"
     assert [each.number for each in evaluate_davis(SmallTransformer(), videos[:1], FRAMES, OPTIONS)] == [1]
-    assert remarks_on(read_davis(folder)) == []
+    assert unusual_masks(read_davis(folder)) == []
     binary = renumbered(folder, tmp_path / "all", {1: 255, 2: 255})  # like the single object of DAVIS 2016
     said = r"00000\.png has no object to follow: expected numbers from 1 to 254, got 0 and 255, which is void"
     with pytest.raises(ValueError, match=said):
-        remarks_on(binary)
+        unusual_masks(binary)
     with pytest.raises(ValueError, match=said):
         evaluate_davis(SmallTransformer(), binary, FRAMES, OPTIONS)
 
 
 def test_sizes():
-    assert seen_size((480, 854), 480, (16, 16)) == (480, 832)  # of DAVIS
-    assert seen_size((854, 480), 480, (8, 8)) == (832, 480)
-    assert seen_size((480, 854), 480, (14, 14)) == (476, 826)
-    assert seen_size((300, 300), 480, None) == (480, 448)
+    assert network_size((480, 854), 480, (16, 16)) == (480, 832)  # of DAVIS
+    assert network_size((854, 480), 480, (8, 8)) == (832, 480)
+    assert network_size((480, 854), 480, (14, 14)) == (476, 826)
+    assert network_size((300, 300), 480, None) == (480, 448)
 
 
 def test_mistakes_are_named(folder, tmp_path):
@@ -142,7 +144,7 @@ def test_mistakes_are_named(folder, tmp_path):
         read_davis(tmp_path)
     place = tmp_path / "DAVIS"
     shutil.copytree(folder, place)
-    slide, network = place / "Annotations/480p/slide", OutputAndMap(SmallTransformer())
+    slide, network = place / "Annotations/480p/slide", OutputAndFeatureMap(SmallTransformer())
     video = read_davis(place)[0]
     Image.fromarray(np.ones((96, 190), np.uint8)).save(slide / "00003.png")
     with pytest.raises(ValueError, match=r"00003\.png has another size than the first mask of slide"):
@@ -152,16 +154,16 @@ def test_mistakes_are_named(folder, tmp_path):
         read_davis(place)
     Image.fromarray(np.ones((90, 192), np.uint8)).save(slide / "00000.png")
     with pytest.raises(ValueError, match=r"slide: the mask has \[90, 192\] pixels, and a frame \[96, 192\]"):
-        follow_video(network, video, FRAMES, OPTIONS)
+        segment_video(network, video, FRAMES, OPTIONS)
     Image.fromarray(np.zeros((96, 192), np.uint8)).save(slide / "00000.png")
     with pytest.raises(ValueError, match=r"00000\.png has no object to follow"):
-        follow_video(network, video, FRAMES, OPTIONS)
+        segment_video(network, video, FRAMES, OPTIONS)
     Image.fromarray(np.zeros((96, 192, 3), np.uint8)).save(slide / "00000.png")
     with pytest.raises(ValueError, match=r"00000\.png': expected one channel of 8 bits, numbers and not their colors"):
-        follow_video(network, video, FRAMES, OPTIONS)
+        segment_video(network, video, FRAMES, OPTIONS)
     with pytest.raises(ValueError, match="gives no patch tokens and no map"):
         evaluate_davis(nn.Linear(3, 4), [video], FRAMES, OPTIONS)
     with pytest.raises(ValueError, match="frames of 32 pixels are too small"):
         Frames(mean=FRAMES.mean, std=FRAMES.std, short_side=32)
     with pytest.raises(ValueError, match="neighbours and radius from 1"):
-        Propagation(neighbours=0)
+        PropagationConfig(neighbours=0)

@@ -9,10 +9,9 @@ import torch
 
 Image = pytest.importorskip("PIL.Image", reason="genviews-ssl-eval[images] is not installed")
 
-from ssl_eval.segmentation.images import TestImages, TrainingCrops  # noqa: E402
+from ssl_eval.segmentation.data import TestImages, TrainingCrops, distorted, training_crop  # noqa: E402  # noqa: E402
 from ssl_eval.segmentation.training import SegmentationProtocol  # noqa: E402
-from ssl_eval.segmentation.training_crop import distorted, training_crop  # noqa: E402
-from ssl_eval.segmentation.voc import open_split  # noqa: E402
+from ssl_eval.segmentation.voc import load_split  # noqa: E402
 
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PROTOCOL = SegmentationProtocol(steps=2, batch_size=4, crop=24, short=24, stride=16, distort=False)
@@ -47,7 +46,7 @@ def voc(folder: Path, count: int = 3) -> Path:
 def test_images_and_masks_are_found(tmp_path):
     root = voc(tmp_path)
     for place in (root, root.parent, tmp_path):
-        found = open_split(place, "train")
+        found = load_split(place, "train")
         assert len(found) == 3 and found.root == root
     image, mask = found.read(1)
     assert image.size == (56, 40) and np.array_equal(mask, blocks(1))
@@ -56,16 +55,16 @@ def test_images_and_masks_are_found(tmp_path):
 def test_mistakes_are_told(tmp_path):
     root = voc(tmp_path)
     with pytest.raises(ValueError, match="is not laid out as VOC2012"):
-        open_split(tmp_path / "elsewhere", "train")
+        load_split(tmp_path / "elsewhere", "train")
     with pytest.raises(ValueError, match=r"no list of images at .*Segmentation/val.txt"):
-        open_split(root, "val")
+        load_split(root, "val")
     lists = root / "ImageSets/Segmentation"
     (lists / "val.txt").write_text("\n")
     with pytest.raises(ValueError, match="names no image"):
-        open_split(root, "val")
+        load_split(root, "val")
     (lists / "val.txt").write_text("2007_000000\nlost\n")
     with pytest.raises(ValueError, match=r"names 2 files that are not there, first .*lost.jpg"):
-        open_split(root, "val")
+        load_split(root, "val")
     write(root, "small", blocks(0), size=(30, 30))
     write(root, "coloured", blocks(0), mode="RGB")
     write(root, "many", np.full((8, 8), 37, np.uint8))
@@ -82,13 +81,13 @@ def test_mistakes_are_told(tmp_path):
     for name, line in told.items():
         (lists / "one.txt").write_text(name)
         with pytest.raises(ValueError, match=line) as error:
-            open_split(root, "one").read(0)
+            load_split(root, "one").read(0)
         assert "\n" not in str(error.value)
         with pytest.raises(ValueError, match=line):
-            list(TestImages(open_split(root, "one"), PROTOCOL, PLAIN))
-    assert open_split(root, "train", num_classes=4).read(0)[1].max() == 3
+            list(TestImages(load_split(root, "one"), PROTOCOL, PLAIN))
+    assert load_split(root, "train", num_classes=4).read(0)[1].max() == 3
     (lists / "one.txt").write_text("many")
-    assert open_split(root, "one", num_classes=38).read(0)[1].max() == 37
+    assert load_split(root, "one", num_classes=38).read(0)[1].max() == 37
 
 
 def test_crops_show_what_their_masks_say():
@@ -132,7 +131,7 @@ def test_distortion_keeps_places_and_is_sometimes_nothing():
 
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path):
-    images = open_split(voc(tmp_path), "train")
+    images = load_split(voc(tmp_path), "train")
     alone = TrainingCrops(images, PROTOCOL, PLAIN, seed=1)
     whole = list(alone.batches(0, 3))
     assert whole[0][0].shape == (4, 3, 24, 24) and len(whole) == 3
@@ -150,7 +149,7 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path):
 
 
 def test_every_image_is_trained_on_once_an_epoch_and_tested_on_once(tmp_path, monkeypatch):
-    images = open_split(voc(tmp_path, 4), "train")
+    images = load_split(voc(tmp_path, 4), "train")
     seen: list[int] = []
     read = type(images).read
     monkeypatch.setattr(type(images), "read", lambda self, row: seen.append(row) or read(self, row))
@@ -167,7 +166,7 @@ def test_unreadable_test_images_are_skipped(tmp_path, workers):
     root = voc(tmp_path)
     (root / "JPEGImages/2007_000000.jpg").write_bytes(b"no image")
     (root / "SegmentationClass/2007_000002.png").write_bytes(b"no image")
-    images, lines = open_split(root, "train"), []
+    images, lines = load_split(root, "train"), []
     ((_, mask),) = TestImages(images, PROTOCOL, PLAIN, workers=workers, on_unreadable=lines.append)
     assert np.array_equal(mask, blocks(1)) and len(lines) == 2
     with pytest.raises(ValueError, match=r"cannot read the image .*2007_000000"):
@@ -179,7 +178,7 @@ def test_unreadable_test_images_are_skipped(tmp_path, workers):
 
 def test_masks_are_checked_before_training(tmp_path):
     root = voc(tmp_path)
-    images = open_split(root, "train")
+    images = load_split(root, "train")
     images.check_masks()
     (root / "SegmentationClass/2007_000000.png").write_bytes(b"no image")
     images.check_masks()  # unreadable files are reported when they are used

@@ -5,10 +5,10 @@ import os
 import numpy as np
 from PIL import Image
 
-from genviews_core.center_crop import resize_and_center_crop
 from genviews_core.images import UnreadableImage, read_reduced, read_rgb
 from genviews_core.pixel_range import Range
 from pairdata.augment import Interpolation
+from pairdata.center_crop import resize_and_center_crop
 
 __all__ = ["UnreadableImage", "decode_rgb", "decode_square"]
 

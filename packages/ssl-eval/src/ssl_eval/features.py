@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genviews_core.backbones import backbone_hash as backbone_hash  # part of the public API
 from genviews_core.tensor_files import save_tensors
-from ssl_eval.processes import failing_together
+from ssl_eval.distributed import raise_on_all_ranks
 
 BROADCAST_ROWS = 65_536
 """Rows that travel at once between processes, so that a gather needs little device memory."""
@@ -128,7 +129,7 @@ def extract_features(
     backbone.to(device)
     features, labels, indices = [], [], []
     precision = torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None)
-    with failing_together(group), evaluating(backbone), precision:
+    with raise_on_all_ranks(group), evaluating(backbone), precision:
         for images, targets, *index in loader:
             output = backbone(images.to(device, non_blocking=True))
             if output.ndim != 2:

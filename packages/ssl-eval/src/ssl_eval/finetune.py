@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssl_eval.drawing import drawing
+from genviews_core.backbones import backbone_hash
+from genviews_core.distributed import all_reduce_sum, rank, world_size
+from ssl_eval.classification import Scores, Training, batches_of, check_labels, feature_width, score, steps_of
+from ssl_eval.distributed import lockstep, sum_gradients
 from ssl_eval.features import evaluating
-from ssl_eval.processes import in_step, rank_in, size_of, sum_gradients, sum_over
 from ssl_eval.protocols import FineTuneProtocol
-from ssl_eval.results import backbone_hash
-from ssl_eval.scores import Scores, score
-from ssl_eval.softmax_regression import INITIAL_DEVIATION, stream
-from ssl_eval.training_images import Training, batches_of, check_labels, feature_width, steps_of
+from ssl_eval.rng import rng_scope, seeded_generator
+from ssl_eval.softmax_regression import INITIAL_DEVIATION
 from ssl_eval.training_state import restore, save_state
 
 
@@ -82,11 +82,11 @@ def finetune(
             return model(images.to(device, non_blocking=True)).float()
 
     for epoch in range(restore(resume, settings, model, optimizer, protocol.epochs), protocol.epochs):
-        with drawing(seed, f"dropout/{epoch}/{rank_in(group)}", device):
+        with rng_scope(seed, f"dropout/{epoch}/{rank(group)}", device):
             _train_epoch(model.train(), classify, optimizer, train, epoch, protocol, num_classes, device, group)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ValueError(f"training diverged in epoch {epoch}: give smaller learning rates")
-        if resume is not None and rank_in(group) == 0:
+        if resume is not None and rank(group) == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_state(resume, settings, epoch + 1, state)
         on_epoch(epoch + 1, protocol.epochs)
@@ -110,12 +110,12 @@ def _train_epoch(
 ) -> None:
     """Every step: the mean loss over the images of all processes, one step of SGD at the rates of the hour."""
     steps = steps_of(train)
-    for step, (images, labels, *_) in enumerate(in_step(batches_of(train, epoch), group, device)):
+    for step, (images, labels, *_) in enumerate(lockstep(batches_of(train, epoch), group, device)):
         check_labels(labels, num_classes)
         factor = protocol.schedule.factor(epoch, protocol.epochs, step / steps)
-        for part, peak in zip(optimizer.param_groups, (protocol.backbone_rate, protocol.head_rate), strict=True):
+        for part, peak in zip(optimizer.param_groups, (protocol.backbone_lr, protocol.head_lr), strict=True):
             part["lr"] = peak * factor
-        everyone = sum_over(group, torch.tensor(float(len(labels)), device=device))
+        everyone = all_reduce_sum(torch.tensor(float(len(labels)), device=device), group)
         loss = cross_entropy(classify(images), labels.to(device), reduction="sum") / everyone
         optimizer.zero_grad()
         loss.backward()
@@ -132,14 +132,16 @@ def _optimizer(model: nn.Sequential, protocol: FineTuneProtocol) -> torch.optim.
 def _head(width: int, num_classes: int, seed: int) -> nn.Linear:
     head = nn.Linear(width, num_classes)
     with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=stream(seed, "weights")) * INITIAL_DEVIATION)
+        head.weight.copy_(
+            torch.randn(head.weight.shape, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
+        )
         head.bias.zero_()
     return head
 
 
 def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> None:
     alone = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    if size_of(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
+    if world_size(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
         raise ValueError(
             "the backbone's batch norms see one process only, so that each would train another network: "
             "synchronise them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"

@@ -1,6 +1,6 @@
-"""Image files to features, whatever their size.
+"""Features of image files of any size, with unreadable files reported or skipped.
 
-Shapes: b batch, n images, h x w pixels, d feature width.
+Shapes: b batch, n images, m readable images, h x w pixels, d feature width.
 """
 
 import sys
@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core import images, listing
+from genviews_core.distributed import rank, world_size
 from ssl_eval.features import extract_features
-from ssl_eval.left_out import OnUnreadable, refuse
-from ssl_eval.processes import rank_in, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,8 +28,35 @@ MOST_ASPECT = 64
 """Maximum aspect ratio of images that are resized by their short side."""
 
 
+OnUnreadable = Callable[[str], object]
+"""Called with an error message that names an unreadable image; if it returns, the image is skipped."""
+
+
+def refuse(line: str) -> None:
+    """Raise ValueError with the message."""
+    raise ValueError(line)
+
+
+class SkippedFiles:
+    """Record the message of each skipped image once.
+
+    Args:
+        on_new: called with each new message.
+    """
+
+    def __init__(self, on_new: OnUnreadable = lambda line: None):
+        self.lines: dict[str, None] = {}
+        self._on_new = on_new
+
+    def __call__(self, line: str) -> None:
+        """Record a skipped image."""
+        if line not in self.lines:
+            self.lines[line] = None
+            self._on_new(line)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Preparing:
+class ReaderConfig:
     """How images are read and described.
 
     Attributes:
@@ -76,7 +102,7 @@ def too_thin(width: int, height: int) -> str | None:
     return f"expected sides of at most {MOST_ASPECT} to 1, got {width} x {height} px; leave it out"
 
 
-def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
+def normalize_image(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
     """(values in [0, 1] - mean) / std."""
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     centre, scale = (torch.tensor(each)[:, None, None] for each in (mean, std))
@@ -99,27 +125,27 @@ def features_of_files(
     network: nn.Module,
     files: Sequence[Path],
     fit: Callable[[int, Image.Image], Image.Image],
-    preparing: Preparing,
+    preparing: ReaderConfig,
 ) -> FileFeatures:
     """One vector an image, on every process of a group.
 
     Args:
         network: images [b, 3, h, w] to features [b, d].
         files: the images.
-        fit: what to make of each, by its place in the list, before it is normalised.
+        fit: what to make of each, by its place in the list, before it is normalized.
         preparing: the rest; a batch of more than one needs images of one size from `fit`.
 
     Raises:
         ValueError: `on_unreadable` raised, no file can be read, or see extract_features.
     """
     group = preparing.group
-    mine = range(rank_in(group), len(files), size_of(group)) or range(len(files))[:1]  # nobody may have nothing
+    mine = range(rank(group), len(files), world_size(group)) or range(len(files))[:1]  # nobody may have nothing
     batches = _Batches(_Files(files, fit, preparing, mine), preparing)
     found = extract_features(network, batches, device=preparing.device, group=group)
     return FileFeatures(found.features, found.labels)
 
 
-def places_among(kept: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
+def rows_of_files(kept: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
     """Return the index of each of `count` files among the kept ones, or -1."""
     return torch.full((count,), -1).scatter(0, kept, torch.arange(len(kept)))
 
@@ -128,7 +154,7 @@ def blocks_of_features(
     network: nn.Module,
     files: Sequence[Path],
     fit: Callable[[int, Image.Image], Image.Image],
-    preparing: Preparing,
+    preparing: ReaderConfig,
 ) -> Iterator[Float[Tensor, "_ d"]]:
     """The same, some thousands at a time, for what need not be kept."""
     for start in range(0, len(files), BLOCK):
@@ -137,11 +163,11 @@ def blocks_of_features(
 
 @dataclass(frozen=True)
 class _Files(Dataset):
-    """Some of the files: places among all of them with normalised images, or with what says which file is broken."""
+    """Some of the files: places among all of them with normalized images, or with what says which file is broken."""
 
     files: Sequence[Path]
     fit: Callable[[int, Image.Image], Image.Image]
-    preparing: Preparing
+    preparing: ReaderConfig
     mine: Sequence[int]
 
     def __len__(self) -> int:
@@ -153,7 +179,7 @@ class _Files(Dataset):
             image = self.fit(place, read_rgb(self.files[place]))
         except ValueError as error:
             return place, str(error)
-        return place, normalised(image, self.preparing.mean, self.preparing.std)
+        return place, normalize_image(image, self.preparing.mean, self.preparing.std)
 
 
 @dataclass(frozen=True)
@@ -161,7 +187,7 @@ class _Batches:
     """Yield (images, indices, indices) of the readable images; the indices take the place of labels."""
 
     files: _Files
-    preparing: Preparing
+    preparing: ReaderConfig
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         workers = self.preparing.workers

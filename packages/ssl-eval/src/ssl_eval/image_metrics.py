@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ssl_eval.metric_networks import required
 from ssl_eval.results import Result, machine
-from ssl_eval.view_cost import Stopwatch, count_parameters
+from ssl_eval.view_cost import Timer, count_parameters
 
 Features = Callable[[UInt8[Tensor, "B 3 H W"]], Float[Tensor, "B D"]]
 SSIM_SIGMA = 1.5
@@ -118,7 +118,7 @@ def image_metrics(
     for network in (fid, lpips, encoder):
         if isinstance(network, nn.Module):
             network.eval().to(device)
-    watch, count = Stopwatch(device), 0
+    watch, count = Timer(device), 0
     for images, views in pairs:
         _check(images, views)
         images, views = images.to(device), views.to(device)

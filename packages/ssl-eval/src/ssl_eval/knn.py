@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from genviews_core.distributed import all_gather_object, rank, world_size
 from ssl_eval.features import Features, check_comparable
-from ssl_eval.processes import gather_over, rank_in, size_of
 
 
 def knn_accuracy(
@@ -60,7 +60,7 @@ def knn_predictions(
     each other's place.
 
     Args:
-        train: the neighbours; any scale, vectors are L2-normalised here.
+        train: the neighbours; any scale, vectors are L2-normalized here.
         test: the images to classify.
         k: how many neighbours vote; several at the cost of the largest.
         temperature: T of the vote, in units of cosine similarity.
@@ -82,7 +82,7 @@ def knn_predictions(
     if classes < train.num_classes:
         raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
     device = train.features.device if device is None else torch.device(device)
-    first, last = (len(test) * place // size_of(group) for place in (rank_in(group), rank_in(group) + 1))
+    first, last = (len(test) * place // world_size(group) for place in (rank(group), rank(group) + 1))
     similarities, neighbours = _nearest(train.features, test.features[first:last], max(counts), chunk_size, device)
     voters = train.labels.to(device).long()[neighbours]
     # A factor common to all votes of an image changes nothing and keeps exp within range for any T.
@@ -90,7 +90,7 @@ def knn_predictions(
     own = {count: _elect(votes[:, :count], voters[:, :count], classes, chunk_size) for count in counts}
     if group is None:
         return own
-    parts = gather_over(group, {count: guesses.cpu() for count, guesses in own.items()})
+    parts = all_gather_object({count: guesses.cpu() for count, guesses in own.items()}, group)
     return {count: torch.cat([part[count] for part in parts]).to(device) for count in counts}
 
 

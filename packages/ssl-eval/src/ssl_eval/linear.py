@@ -15,15 +15,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from genviews_core.distributed import all_gather_object, rank, world_size
 from ssl_eval.features import Features, check_comparable
-from ssl_eval.processes import gather_over, rank_in, size_of
-from ssl_eval.schedule import BY_EPOCH, Schedule
-from ssl_eval.softmax_regression import Descent, LinearClassifiers, judge, stream, train_linear
+from ssl_eval.protocols import BY_EPOCH, Schedule, SGDConfig
+from ssl_eval.rng import seeded_generator
+from ssl_eval.softmax_regression import LinearClassifiers, evaluate, train_linear
 
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Spans what official code uses for 256 images a step, from GenView's 0.1 and BYOL's 0.2 to MoCo v2's 30."""
 
-Normalise = Literal["none", "standardise", "l2"]
+Normalization = Literal["none", "standardise", "l2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def linear_probe(
     schedule: Schedule = BY_EPOCH,
     holdout: float = 0.1,
     seed: int = 0,
-    normalise: Normalise = "none",
+    normalise: Normalization = "none",
     num_classes: int | None = None,
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
@@ -81,7 +82,7 @@ def linear_probe(
         weight_decay: L2, on weight and bias, as torch.optim.SGD.
         momentum: as torch.optim.SGD.
         nesterov: as torch.optim.SGD.
-        larc: whether rates adapt to each layer's norms, see `Descent`.
+        larc: whether rates adapt to each layer's norms, see `SGDConfig`.
         schedule: of the learning rates.
         holdout: share of every class held out to choose the learning rate, in (0, 1).
         seed: of the initial weights, the held-out images and the order of the images.
@@ -103,7 +104,7 @@ def linear_probe(
         raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1.")
     place = train.features.device if device is None else torch.device(device)
     prepare = _preparation(train.features, normalise, place)
-    descent = Descent(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, larc=larc)
+    descent = SGDConfig(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, larc=larc)
     fit = partial(
         train_linear, num_classes=classes, epochs=epochs, batch_size=batch_size, descent=descent, schedule=schedule,
         seed=seed, prepare=prepare, device=place,
@@ -112,12 +113,12 @@ def linear_probe(
     if len(learning_rates) > 1:
         kept, held = stratified_holdout(train.labels, holdout, seed)
         fit_kept, held_out = partial(fit, train.select(kept)), train.select(held)
-        own = _held_out_scores(fit_kept, held_out, learning_rates[rank_in(group) :: size_of(group)], prepare, place)
-        found = {rate: value for part in gather_over(group, own) for rate, value in part.items()}
+        own = _held_out_scores(fit_kept, held_out, learning_rates[rank(group) :: world_size(group)], prepare, place)
+        found = {rate: value for part in all_gather_object(own, group) for rate, value in part.items()}
         scores = {rate: found[rate] for rate in learning_rates}
-        chosen = best_rate(scores)
-    (reached,) = judge(fit(train, learning_rates=[chosen]), test, prepare=prepare, device=place)
-    reached = gather_over(group, reached)[0]
+        chosen = best_learning_rate(scores)
+    (reached,) = evaluate(fit(train, learning_rates=[chosen]), test, prepare=prepare, device=place)
+    reached = all_gather_object(reached, group)[0]
     return LinearResult(
         accuracy=reached.top1,
         top5=reached.top5,
@@ -138,11 +139,11 @@ def _held_out_scores(
         return {}
     model = fit(learning_rates=rates)
     finite = model.weight.isfinite().flatten(1).all(dim=1).tolist()
-    reached = judge(model, held_out, prepare=prepare, device=device)
+    reached = evaluate(model, held_out, prepare=prepare, device=device)
     return {rate: score.top1 if whole else math.nan for rate, score, whole in zip(rates, reached, finite, strict=True)}
 
 
-def best_rate(scores: dict[float, float]) -> float:
+def best_learning_rate(scores: dict[float, float]) -> float:
     """The learning rate with the highest score, of equals the one named first.
 
     Raises:
@@ -165,7 +166,7 @@ def stratified_holdout(
     """
     if not 0 < share < 1:
         raise ValueError(f"holdout = {share}: give a share between 0 and 1, such as 0.1.")
-    shuffled = torch.randperm(len(labels), generator=stream(seed, "holdout")).to(labels.device)
+    shuffled = torch.randperm(len(labels), generator=seeded_generator(seed, "holdout")).to(labels.device)
     held = []
     for label in labels.unique():
         members = shuffled[labels[shuffled] == label]
@@ -178,7 +179,7 @@ def stratified_holdout(
 
 
 def _preparation(
-    features: Float[Tensor, "n d"], normalise: Normalise, device: torch.device
+    features: Float[Tensor, "n d"], normalise: Normalization, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """What is done to each batch [b, d] of features before the classifier sees it."""
     if normalise == "none":

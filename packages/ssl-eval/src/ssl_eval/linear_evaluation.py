@@ -15,15 +15,15 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genviews_core.backbones import backbone_hash
+from genviews_core.distributed import rank
+from ssl_eval.classification import Scores, Training, batches_of, check_labels, feature_width, score, steps_of
+from ssl_eval.distributed import lockstep
+from ssl_eval.feature_maps import prefix_of
 from ssl_eval.features import evaluating
-from ssl_eval.linear import LinearResult, best_rate
-from ssl_eval.processes import in_step, rank_in
-from ssl_eval.protocols import LinearProtocol
-from ssl_eval.results import backbone_hash
-from ssl_eval.scores import Scores, score
-from ssl_eval.softmax_regression import LinearClassifiers, descend
-from ssl_eval.token_features import features_of
-from ssl_eval.training_images import Training, batches_of, check_labels, feature_width, steps_of
+from ssl_eval.linear import LinearResult, best_learning_rate
+from ssl_eval.protocols import ClassTokens, LinearProtocol
+from ssl_eval.softmax_regression import LinearClassifiers, sgd_step
 from ssl_eval.training_state import load_state, save_state
 
 
@@ -88,7 +88,7 @@ def linear_evaluation(
         scores = dict.fromkeys(rates, 0.0) if held_out is None else _top1(rates, measure(held_out))
         finite = model.weight.isfinite().flatten(1).all(dim=1).tolist()
         whole = {rate: scores[rate] if ends else math.nan for rate, ends in zip(rates, finite, strict=True)}
-        chosen = best_rate(whole)
+        chosen = best_learning_rate(whole)
         reached = measure(test)[rates.index(chosen)]
     told = {} if held_out is None else scores
     return LinearResult(accuracy=reached.top1, top5=reached.top5, learning_rate=chosen, holdout_accuracies=told)
@@ -123,11 +123,11 @@ def _train(
     tensors = [*model.tensors(), *velocity.tensors()]
     peaks, steps = torch.tensor(rates, device=frozen.device), steps_of(train)
     for epoch in range(_restore(resume, settings, tensors, protocol.epochs), protocol.epochs):
-        for step, (images, labels, *_) in enumerate(in_step(batches_of(train, epoch), group, frozen.device)):
+        for step, (images, labels, *_) in enumerate(lockstep(batches_of(train, epoch), group, frozen.device)):
             check_labels(labels, model.bias.shape[1])
             now = peaks * protocol.schedule.factor(epoch, protocol.epochs, step / steps)
-            descend(model, velocity, frozen(images), labels.to(frozen.device), now, protocol.descent, group)
-        if resume is not None and rank_in(group) == 0:
+            sgd_step(model, velocity, frozen(images), labels.to(frozen.device), now, protocol.descent, group)
+        if resume is not None and rank(group) == 0:
             save_state(resume, settings, epoch + 1, {"tensors": [tensor.cpu() for tensor in tensors]})
         on_epoch(epoch + 1, protocol.epochs)
 
@@ -162,3 +162,49 @@ def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor
     except (RuntimeError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{resume} holds no state of this training; delete it to start afresh") from error
     return done
+
+
+class TokenFeatures(nn.Module):
+    """A vision transformer, of timm or of DINO's own code, that gives the chosen tokens for its output.
+
+    Raises:
+        ValueError: the backbone has no blocks and final norm, too few blocks, or no class token.
+    """
+
+    def __init__(self, backbone: nn.Module, chosen: ClassTokens):
+        super().__init__()
+        blocks, norm = getattr(backbone, "blocks", None), getattr(backbone, "norm", None)
+        if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not isinstance(norm, nn.Module):
+            name = type(backbone).__name__
+            raise ValueError(f"{name} has no transformer blocks: choose a protocol that takes the network's own output")
+        if not 1 <= chosen.blocks <= len(blocks):
+            raise ValueError(f"the last {chosen.blocks} blocks are asked for, and the backbone has {len(blocks)}")
+        if getattr(backbone, "cls_token", None) is None:
+            raise ValueError("the vision transformer has no class token: choose a protocol that takes its own output")
+        self.backbone, self.chosen = backbone, chosen
+        self.prefix = prefix_of(backbone)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """[class token of each block, the earliest first; mean patch token]."""
+        tokens = [self.backbone.norm(each) for each in self._after_blocks(images)]  # pyright: ignore
+        parts = [each[:, 0] for each in tokens]
+        if self.chosen.average:
+            parts.append(tokens[-1][:, self.prefix :].mean(dim=1))
+        return torch.cat(parts, dim=1)
+
+    def _after_blocks(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b t d"]]:
+        """What the last blocks give."""
+        seen: list[Tensor] = []
+        blocks = list(self.backbone.blocks)[-self.chosen.blocks :]  # pyright: ignore
+        hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in blocks]
+        try:
+            self.backbone(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return seen
+
+
+def features_of(backbone: nn.Module, chosen: ClassTokens | None) -> nn.Module:
+    """The backbone, or what it shows of its tokens."""
+    return backbone if chosen is None else TokenFeatures(backbone, chosen)

@@ -31,7 +31,7 @@ MARKS = {"squeeze": "features.3.squeeze.weight", "vgg": "features.28.weight", "a
 
 
 class ImageFeatures(nn.Module):
-    """Any network of normalised float images, for uint8 ones.
+    """Any network of normalized float images, for uint8 ones.
 
     Args:
         module: images [B, 3, size, size] to features [B, D].

@@ -1,11 +1,19 @@
-"""Published protocols by name, each with the place its numbers were read at."""
+"""Published protocols by name, each with the source of its numbers, and overrides of them."""
 
 import difflib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ssl_eval.protocols import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Protocol
-from ssl_eval.schedule import Cosine, Steps
-from ssl_eval.token_features import ClassTokens
+from ssl_eval.protocols import (
+    ClassTokens,
+    Cosine,
+    FineTuneProtocol,
+    KNNProtocol,
+    LinearProtocol,
+    MultiStep,
+    Protocol,
+    TransformConfig,
+    scale_protocol,
+)
 
 _GENVIEW = LinearProtocol(
     source="GenView (https://arxiv.org/abs/2403.12003) 4.1; xiaojieli0903/genview@38a6a78 configs_genview/mocov3/"
@@ -26,32 +34,32 @@ _DINO = LinearProtocol(
     batch_size=1024,
     learning_rate=0.004,
     class_tokens=ClassTokens(blocks=4),
-    preparation=Preparation(interpolation="bicubic"),
+    preparation=TransformConfig(interpolation="bicubic"),
 )
 _GENVIEW_SEMI = FineTuneProtocol(
     source="GenView (https://arxiv.org/abs/2403.12003) 4.1; neither paper nor code tells the batch size: 256, as SwAV",
     percent=1,
     epochs=20,
     batch_size=256,
-    head_rate=1.0,
-    backbone_rate=1e-5,
+    head_lr=1.0,
+    backbone_lr=1e-5,
 )
 _VICREG_SEMI = FineTuneProtocol(
     source="facebookresearch/vicreg@4e12602 evaluate.py, README.md (semi-supervised evaluation)",
     percent=1,
     epochs=20,
     batch_size=256,
-    head_rate=0.08,
-    backbone_rate=0.03,
+    head_lr=0.08,
+    backbone_lr=0.03,
 )
 _SWAV_SEMI = FineTuneProtocol(
     source="facebookresearch/swav@06b1b7c eval_semisup.py, README.md: 8 x 32 images, x0.2 at epochs 12 and 16 of 20",
     percent=1,
     epochs=20,
     batch_size=256,
-    head_rate=5.0,
-    backbone_rate=0.02,
-    schedule=Steps(at=(0.6, 0.8), by=0.2),
+    head_lr=5.0,
+    backbone_lr=0.02,
+    schedule=MultiStep(at=(0.6, 0.8), by=0.2),
 )
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -62,14 +70,14 @@ PROTOCOLS: dict[str, Protocol] = {
         epochs=100,
         batch_size=256,
         learning_rate=0.2,
-        preparation=Preparation(size=32, resize=32),
+        preparation=TransformConfig(size=32, resize=32),
     ),
     "mocov2-linear": LinearProtocol(
         source="facebookresearch/moco@132aea9 main_lincls.py: x0.1 at epochs 60 and 80 of 100",
         epochs=100,
         batch_size=256,
         learning_rate=30.0,
-        schedule=Steps(at=(0.6, 0.8), by=0.1),
+        schedule=MultiStep(at=(0.6, 0.8), by=0.1),
     ),
     "mocov3-linear": _MOCO_V3,
     "mocov3-linear-vit": replace(_MOCO_V3, learning_rate=12.0),
@@ -89,7 +97,7 @@ PROTOCOLS: dict[str, Protocol] = {
         searched=(1.6, 1.2, 0.8, 0.4, 0.2),
         schedule=Cosine(per_step=True),
         nesterov=True,
-        preparation=Preparation(interpolation="bicubic"),
+        preparation=TransformConfig(interpolation="bicubic"),
     ),
     "swav-linear": LinearProtocol(
         source="facebookresearch/swav@06b1b7c eval_linear.py: 8 x 32 images, global pooling, no batch norm",
@@ -121,14 +129,14 @@ PROTOCOLS: dict[str, Protocol] = {
         source="facebookresearch/dino@7c446df eval_knn.py: 20 neighbours usually work best",
         k=(20, 10, 100, 200),
         temperature=0.07,
-        preparation=Preparation(interpolation="bicubic"),
+        preparation=TransformConfig(interpolation="bicubic"),
     ),
     "genview-semi-1": _GENVIEW_SEMI,
-    "genview-semi-10": replace(_GENVIEW_SEMI, percent=10, head_rate=0.2, backbone_rate=0.02),
+    "genview-semi-10": replace(_GENVIEW_SEMI, percent=10, head_lr=0.2, backbone_lr=0.02),
     "vicreg-semi-1": _VICREG_SEMI,
-    "vicreg-semi-10": replace(_VICREG_SEMI, percent=10, head_rate=0.1, backbone_rate=0.01),
+    "vicreg-semi-10": replace(_VICREG_SEMI, percent=10, head_lr=0.1, backbone_lr=0.01),
     "swav-semi-1": _SWAV_SEMI,
-    "swav-semi-10": replace(_SWAV_SEMI, percent=10, head_rate=0.2, backbone_rate=0.01),
+    "swav-semi-10": replace(_SWAV_SEMI, percent=10, head_lr=0.2, backbone_lr=0.01),
 }
 
 
@@ -142,3 +150,74 @@ def find_protocol(name: str) -> Protocol:
         near = difflib.get_close_matches(name, PROTOCOLS, n=3, cutoff=0.4)
         raise ValueError(f"no protocol {name!r}; choose one of {', '.join(near or PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOverride:
+    """A protocol by name, and what was changed of it.
+
+    Attributes:
+        name: one of PROTOCOLS.
+        epochs: instead of its own.
+        batch_size: instead of its own, the learning rates scaled with it.
+        cached: whether features are extracted once, without augmentation (linear protocols).
+        labels: which labels there were, where a protocol does not fix the list: "seed 0".
+        percent: of the labels, instead of its own (few labels).
+        head_lr: learning rate of the classifier, instead of its own (few labels); taken as it is.
+        backbone_lr: likewise of the backbone.
+    """
+
+    name: str
+    epochs: int | None = None
+    batch_size: int | None = None
+    cached: bool = False
+    labels: str | None = None
+    percent: int | None = None
+    head_lr: float | None = None
+    backbone_lr: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What results call it: "genview-linear", "vicreg-semi-10 epochs=5 seed 0"."""
+        told = [self.name]
+        told += [f"epochs={self.epochs}"] if self.epochs else []
+        told += [f"batch={self.batch_size}"] if self.batch_size else []
+        told += [f"{name.removesuffix('_lr')}={value:g}" for name, value in self._few_labels.items()]
+        told += ["cached"] if self.cached else []
+        return " ".join([*told, self.labels] if self.labels else told)
+
+    @property
+    def options(self) -> list[str]:
+        """As a command line takes them: "--protocol=vicreg-semi-10", "--epochs=5"; labels are the caller's to give."""
+        changed = {"protocol": self.name, "epochs": self.epochs, "batch-size": self.batch_size}
+        changed |= {name.replace("_", "-"): value for name, value in self._few_labels.items()}
+        return [f"--{name}={value}" for name, value in changed.items() if value is not None] + [
+            "--cached"
+        ] * self.cached
+
+    @property
+    def _few_labels(self) -> dict[str, int | float]:
+        """What is changed that only protocols of few labels have."""
+        given = {name: getattr(self, name) for name in ("percent", "head_lr", "backbone_lr")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def protocol(self) -> Protocol:
+        """With the changes made.
+
+        Raises:
+            ValueError: no such protocol, or it has nothing of that kind to change.
+        """
+        found = find_protocol(self.name)
+        if self._few_labels and not isinstance(found, FineTuneProtocol):
+            raise ValueError(
+                f"{self.name} is for all labels, its backbone frozen: leave {next(iter(self._few_labels))} out"
+            )
+        if isinstance(found, KNNProtocol):
+            if self.epochs or self.batch_size or self.cached:
+                raise ValueError(f"{self.name} has neither epochs nor batches: change its k")
+            return found
+        if self.cached and not isinstance(found, LinearProtocol):
+            raise ValueError(f"{self.name} trains the backbone: its features cannot be kept")
+        fitted = scale_protocol(found, batch_size=self.batch_size, epochs=self.epochs)
+        return replace(fitted, **self._few_labels) if self._few_labels else fitted

@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import torch
-
 from genviews_core.append import append_line
-from genviews_core.backbones import backbone_hash as backbone_hash  # the hash in backbone.json
 from genviews_core.files import check_writable
 
 
@@ -174,6 +171,8 @@ def _parse(content: object, where: str) -> Result:
 
 def machine() -> str:
     """This machine in a line: processor, usable cores, GPU, torch."""
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{platform.machine()} {cores} cores{accelerator}, torch {torch.__version__}"

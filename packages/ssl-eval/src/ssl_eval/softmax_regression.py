@@ -3,7 +3,6 @@
 Shapes: n images, b batch, d feature width, c classes, r learning rates.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import linear, one_hot
 
+from genviews_core.distributed import all_reduce_sum
+from ssl_eval.classification import Scores, score
 from ssl_eval.features import Features
-from ssl_eval.processes import sum_over
-from ssl_eval.schedule import BY_EPOCH, Schedule
-from ssl_eval.scores import Scores, score
+from ssl_eval.protocols import BY_EPOCH, Schedule, SGDConfig
+from ssl_eval.rng import seeded_generator
 
 INITIAL_DEVIATION = 0.01
 """Of the initial weights, as in the linear evaluation of MoCo, SimSiam and DINO; biases start at 0."""
@@ -24,24 +24,6 @@ INITIAL_DEVIATION = 0.01
 
 LARC_TRUST, LARC_EPSILON = 0.001, 1e-8
 """Of apex.parallel.LARC as facebookresearch/simsiam@a7bc177 main_lincls.py makes it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Descent:
-    """How gradients move weights.
-
-    Attributes:
-        momentum: of SGD, without dampening.
-        nesterov: whether it is Nesterov's.
-        weight_decay: L2 on weights and biases.
-        larc: whether each gradient is first multiplied by trust |w| / (|gradient| + decay |w| + epsilon), where neither
-            norm is 0; weights and biases of each classifier for themselves (https://arxiv.org/abs/1708.03888).
-    """
-
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    larc: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +38,7 @@ class LinearClassifiers:
         cls, classifiers: int, num_classes: int, width: int, *, seed: int, device: str | torch.device
     ) -> "LinearClassifiers":
         """All with the same small random weights, and no bias."""
-        first = torch.randn(num_classes, width, generator=stream(seed, "weights")) * INITIAL_DEVIATION
+        first = torch.randn(num_classes, width, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
         return cls(
             weight=first.to(device).repeat(classifiers, 1, 1), bias=torch.zeros(classifiers, num_classes, device=device)
         )
@@ -82,7 +64,7 @@ def train_linear(
     num_classes: int,
     epochs: int,
     batch_size: int,
-    descent: Descent,
+    descent: SGDConfig,
     seed: int,
     prepare: Callable[[Tensor], Tensor],
     device: str | torch.device,
@@ -107,25 +89,25 @@ def train_linear(
     model = LinearClassifiers.start(len(learning_rates), num_classes, data.features.shape[1], seed=seed, device=device)
     velocity = LinearClassifiers.zeros_like(model)
     peak_rates = torch.tensor(learning_rates, dtype=torch.float32, device=device)
-    orders = stream(seed, "order")
+    orders = seeded_generator(seed, "order")
     steps = -(-len(data) // batch_size)
     for epoch in range(epochs):
         order = torch.randperm(len(data), generator=orders).to(data.features.device)
         for step, rows in enumerate(order.split(batch_size)):
             rates = peak_rates * schedule.factor(epoch, epochs, step / steps)
             inputs = prepare(data.features[rows].to(device).float())
-            descend(model, velocity, inputs, data.labels[rows].to(device), rates, descent)
+            sgd_step(model, velocity, inputs, data.labels[rows].to(device), rates, descent)
     return model
 
 
 @torch.no_grad()
-def descend(
+def sgd_step(
     model: LinearClassifiers,
     velocity: LinearClassifiers,
     inputs: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
     rates: Float[Tensor, " r"],
-    descent: Descent,
+    descent: SGDConfig,
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """One step of every classifier, in place, on the mean gradient over the images of all processes.
@@ -136,8 +118,10 @@ def descend(
     errors -= one_hot(labels, errors.shape[2])[:, None]
     of_weight = (errors.flatten(1).T @ inputs).view_as(model.weight)
     count = errors.new_full((1,), len(labels))
-    *of_bias, images = sum_over(group, torch.cat([errors.sum(dim=0).flatten(), count])).split([model.bias.numel(), 1])
-    gradients = [sum_over(group, of_weight), of_bias[0].view_as(model.bias)]
+    *of_bias, images = all_reduce_sum(torch.cat([errors.sum(dim=0).flatten(), count]), group).split(
+        [model.bias.numel(), 1]
+    )
+    gradients = [all_reduce_sum(of_weight, group), of_bias[0].view_as(model.bias)]
     for weight, speed, gradient in zip(model.tensors(), velocity.tensors(), gradients, strict=True):
         each = (-1, *[1] * (weight.ndim - 1))
         gradient /= images
@@ -148,7 +132,7 @@ def descend(
         weight.addcmul_(move, rates.view(each), value=-1.0)
 
 
-def _decayed(weight: Float[Tensor, "r ..."], gradient: Float[Tensor, "r ..."], descent: Descent) -> Tensor:
+def _decayed(weight: Float[Tensor, "r ..."], gradient: Float[Tensor, "r ..."], descent: SGDConfig) -> Tensor:
     """The gradient with weight decay, and with LARC's factor for each classifier."""
     decayed = gradient.add(weight, alpha=descent.weight_decay)
     if not descent.larc:
@@ -156,11 +140,11 @@ def _decayed(weight: Float[Tensor, "r ..."], gradient: Float[Tensor, "r ..."], d
     size, pull = (tensor.flatten(1).norm(dim=1) for tensor in (weight, gradient))
     trust = LARC_TRUST * size / (pull + descent.weight_decay * size + LARC_EPSILON)
     alive = (size != 0) & (pull != 0)
-    adapted = decayed.flatten(1) * trust[:, None]
-    return torch.where(alive[:, None], adapted, gradient.flatten(1))
+    scale_protocol = decayed.flatten(1) * trust[:, None]
+    return torch.where(alive[:, None], scale_protocol, gradient.flatten(1))
 
 
-def judge(
+def evaluate(
     model: LinearClassifiers, data: Features, *, prepare: Callable[[Tensor], Tensor], device: str | torch.device
 ) -> list[Scores]:
     """Accuracy of each classifier; images for which a classifier diverged count as wrong."""
@@ -171,12 +155,6 @@ def judge(
         classifiers=len(model.bias),
         device=device,
     )
-
-
-def stream(seed: int, purpose: str) -> torch.Generator:
-    """An independent generator for each use of a seed."""
-    digest = hashlib.blake2b(f"linear probe/{seed}/{purpose}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _blocks(data: Features, size: int) -> Iterator[tuple[Float[Tensor, "b d"], Int[Tensor, " b"]]]:

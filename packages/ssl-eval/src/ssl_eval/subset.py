@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ssl_eval.softmax_regression import stream
-from ssl_eval.text_files import read_names
+from ssl_eval.rng import seeded_generator
+from ssl_eval.text import read_names
 
 
 def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
@@ -73,7 +73,7 @@ def balanced_subset(
     if fewest < each:
         short = "no image" if fewest == 0 else f"{fewest} images, fewer than the {each} taken of every class"
         raise ValueError(f"class {int(counts.argmin())} has {short}")
-    shuffled = torch.randperm(len(labels), generator=stream(seed, "subset"))
+    shuffled = torch.randperm(len(labels), generator=seeded_generator(seed, "subset"))
     ordered = labels.cpu()[shuffled]
     chosen = [shuffled[ordered == label][:each] for label in range(len(counts))]
     return torch.cat(chosen).sort().values

@@ -13,7 +13,7 @@ WARM_UP = 3
 """First calls are not counted: they compile, allocate and fill caches."""
 
 
-class Stopwatch:
+class Timer:
     """Mean wall time of calls, one after another.
 
     Args:

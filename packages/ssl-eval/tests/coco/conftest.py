@@ -59,11 +59,11 @@ def small_recipe():
     """small_recipe(**changes): a narrow detector of small images."""
     from dataclasses import replace
 
-    from ssl_eval.coco import detection_recipe
+    from ssl_eval.coco import detection_config
 
     def small_recipe(variant: str = "fpn", **changes):
         small = {"iterations": 4, "batch_size": 2, "short_edge": 64, "channels": 16, "regions": 16}
-        return replace(detection_recipe(variant, **small), **changes)
+        return replace(detection_config(variant, **small), **changes)
 
     return small_recipe
 

@@ -10,8 +10,8 @@ pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not i
 
 from pycocotools import mask as masks
 
-from ssl_eval.coco import open_instances
-from ssl_eval.coco.segmentation import draw
+from ssl_eval.coco import load_instances
+from ssl_eval.coco.masks import draw
 
 
 def rewrite(coco, change) -> None:
@@ -22,7 +22,7 @@ def rewrite(coco, change) -> None:
 
 
 def opened(coco):
-    return open_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
+    return load_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
 
 
 def test_what_is_told_is_kept(coco):

@@ -7,7 +7,7 @@ from torch import nn
 pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
 pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
-from ssl_eval.coco.batch_norm import measure_statistics
+from ssl_eval.coco.precise_bn import update_bn_statistics
 
 
 def test_statistics_are_those_of_all_values():
@@ -17,7 +17,7 @@ def test_statistics_are_those_of_all_values():
     network.add_module("unused", nn.Sequential())
     network.unused.add_module("norm", unused)
     batches = [torch.randn(count, 3, side, 5) * count for count, side in ((2, 4), (3, 7), (1, 2))]
-    measure_statistics(network, lambda batch: network[:4](batch), batches)
+    update_bn_statistics(network, lambda batch: network[:4](batch), batches)
     values = torch.cat([network[0](batch).transpose(0, 1).flatten(1) for batch in batches], dim=1).detach()
     torch.testing.assert_close(network[1].running_mean, values.mean(1))
     torch.testing.assert_close(network[1].running_var, values.var(1, correction=0))

@@ -12,10 +12,10 @@ pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not i
 
 import torchvision
 
-from ssl_eval.coco import Detectron2Backbone, detect, detection_recipe, open_instances, train_mask_rcnn
+from ssl_eval.coco import Detectron2Backbone, detect, detection_config, load_instances, train_mask_rcnn
 from ssl_eval.coco.detectron2_detector import STAGES, Detectron2Detector
-from ssl_eval.coco.examples import read_example
-from ssl_eval.coco.paste import paste
+from ssl_eval.coco.masks import paste
+from ssl_eval.coco.sampler import read_example
 
 missing = importlib.util.find_spec("detectron2") is None
 with_detectron2 = pytest.mark.skipif(missing, reason="detectron2 is installed from its own repository")
@@ -48,7 +48,7 @@ def backbone(resnet18):
 
 @pytest.fixture
 def instances(coco):
-    return open_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
+    return load_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
 
 
 @pytest.mark.skipif(not missing, reason="detectron2 is installed")
@@ -131,7 +131,7 @@ def test_the_learning_rate_is_detectron2s(schedule):
     from detectron2.config import get_cfg
     from detectron2.solver import build_lr_scheduler
 
-    recipe = detection_recipe(schedule=schedule)
+    recipe = detection_config(schedule=schedule)
     config = get_cfg()
     for name, value in {"MAX_ITER": recipe.iterations, "STEPS": recipe.drops, "BASE_LR": 0.02}.items():
         config.merge_from_list([f"SOLVER.{name}", value])
@@ -162,7 +162,7 @@ def test_the_settings_are_those_of_its_own_configuration(backbone):
     for setting in (own | dict(backbone.settings)).items():
         theirs.merge_from_list(setting)
     expected = build_model(theirs)
-    found = Detectron2Detector(backbone, 80, detection_recipe()).network
+    found = Detectron2Detector(backbone, 80, detection_config()).network
 
     def shapes(network) -> dict:
         return {name: tensor.shape for name, tensor in network.state_dict().items()}

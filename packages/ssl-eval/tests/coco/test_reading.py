@@ -10,15 +10,14 @@ pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not i
 
 from pycocotools import mask as masks
 
-from ssl_eval.coco import open_instances
-from ssl_eval.coco.examples import read_example, resized
-from ssl_eval.coco.reading import Request, read_all, training_requests
-from ssl_eval.coco.segmentation import draw, move
+from ssl_eval.coco import load_instances
+from ssl_eval.coco.masks import draw, move
+from ssl_eval.coco.sampler import Request, read_batches, read_example, resized, training_batches
 
 
 @pytest.fixture
 def instances(coco):
-    return open_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
+    return load_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -51,7 +50,7 @@ def test_the_order_depends_on_the_seed_alone(instances, small_recipe):
     recipe = small_recipe(batch_size=4, short_edges=(64, 80))
 
     def first(**options):
-        return list(islice(training_requests(instances, recipe, **options), 9))
+        return list(islice(training_batches(instances, recipe, **options), 9))
 
     straight = first(seed=0)
     assert first(seed=0) == straight != first(seed=1)
@@ -80,11 +79,11 @@ def test_a_broken_image_is_one_line(instances, small_recipe, workers):
     }.items():
         (instances.images / "000.png").write_bytes(content)
         with pytest.raises(ValueError, match=message) as error:
-            list(read_all(instances, [[Request(0, 64)]], small_recipe(), lambda example: example, workers))
+            list(read_batches(instances, [[Request(0, 64)]], small_recipe(), lambda example: example, workers))
         assert "\n" not in str(error.value)
 
 
 def test_nothing_to_learn_is_told(instances, small_recipe):
     instances.counts[:] = 0
     with pytest.raises(ValueError, match="holds nothing to learn"):
-        next(training_requests(instances, small_recipe(), 0))
+        next(training_batches(instances, small_recipe(), 0))

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("torchvision", reason="genviews-ssl-eval[coco] is not installed")
 pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not installed")
 
-from ssl_eval.coco.paste import paste
+from ssl_eval.coco.masks import paste
 from ssl_eval.coco.torchvision_detector import _AlignedPooler
 
 

@@ -10,12 +10,12 @@ pytest.importorskip("faster_coco_eval", reason="genviews-ssl-eval[coco] is not i
 
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from ssl_eval.coco import METRICS, Detectron2Backbone, average_precision, detect, open_instances, train_mask_rcnn
+from ssl_eval.coco import METRICS, Detectron2Backbone, average_precision, detect, load_instances, train_mask_rcnn
 
 
 @pytest.fixture
 def instances(coco):
-    return open_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
+    return load_instances(coco / "annotations" / "instances_train2017.json", coco / "train2017")
 
 
 class Doubling(ResNet):

@@ -29,9 +29,9 @@ from genviews.evaluation.context import PATIENCE, caption_of, count_left_out, lo
 from genviews.evaluation.datasets import Reading
 from genviews.evaluation.run_protocol import Job, at_size, labelled_rows, measure
 from pairdata import ImageIndex, index_images
-from ssl_eval import Preparation, Variant
+from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
-from ssl_eval.left_out import LeftOut, refuse
+from ssl_eval.image_files import SkippedFiles, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,13 @@ class Evaluate:
     """Of a linear protocol, tried in one pass and chosen among on a tenth of the training images."""
     percent: int | None = None
     """Of the labels, instead of a semi-supervised protocol's."""
-    head_rate: float | None = None
+    head_lr: float | None = None
     """Learning rate of the classifier, instead of a semi-supervised protocol's."""
-    backbone_rate: float | None = None
+    backbone_lr: float | None = None
     """And of the backbone."""
     cached: bool = False
     """Keep the features of a linear protocol instead of augmenting the images anew every epoch."""
-    list: Path | None = None
+    label_list: Path | None = None
     """A text file that names the images with labels; left out, semi-supervised protocols draw them from the seed."""
     name: str | None = None
     """The row's name in the table; left out, the backbone folder's path."""
@@ -100,11 +100,11 @@ def evaluate(options: Evaluate) -> None:
     if odd := sorted(set(train.classes) ^ set(test.classes)):
         lacking = options.test if odd[0] in train.classes else options.train
         raise ValueError(f"{lacking} has no image of the class {odd[0]}: both folders need the same class folders")
-    if protocol is not None and (rows := labelled_rows(train, protocol, options.list, options.seed)) is not None:
+    if protocol is not None and (rows := labelled_rows(train, protocol, options.label_list, options.seed)) is not None:
         train = train.take(rows.numpy())
         if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
-            raise ValueError(f"{options.list} names no image of the class {train.classes[missing[0]]}")
-    preparation = Preparation() if protocol is None else protocol.preparation
+            raise ValueError(f"{options.label_list} names no image of the class {train.classes[missing[0]]}")
+    preparation = TransformConfig() if protocol is None else protocol.preparation
     shown = Console(stderr=True, quiet=not worker.is_main)
     job = Job(
         backbone=backbone.to(worker.device),
@@ -120,7 +120,7 @@ def evaluate(options: Evaluate) -> None:
         k=options.k,
         resume=options.resume,
         bf16=options.bf16,
-        on_unreadable=refuse if options.strict else LeftOut(log_left_out),
+        on_unreadable=refuse if options.strict else SkippedFiles(log_left_out),
         tell=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )
@@ -136,10 +136,19 @@ def evaluate(options: Evaluate) -> None:
         Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
 
 
-def _variant(options: Evaluate) -> Variant | None:
+def _variant(options: Evaluate) -> ProtocolOverride | None:
     """The protocol and what is changed of it; None without a protocol."""
     if options.protocol is None:
-        changed = ("epochs", "batch_size", "learning_rates", "percent", "head_rate", "backbone_rate", "cached", "list")
+        changed = (
+            "epochs",
+            "batch_size",
+            "learning_rates",
+            "percent",
+            "head_lr",
+            "backbone_lr",
+            "cached",
+            "label_list",
+        )
         if given := [name for name in changed if getattr(options, name)]:
             raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
         return None
@@ -149,19 +158,19 @@ def _variant(options: Evaluate) -> Variant | None:
     if options.k and not isinstance(known, ssl_eval.KNNProtocol):
         raise ValueError(f"{options.protocol} has no neighbours: leave --k out")
     labels = None
-    if options.list is not None:
-        labels = f"list {options.list.name}"
+    if options.label_list is not None:
+        labels = f"list {options.label_list.name}"
     elif isinstance(known, ssl_eval.FineTuneProtocol):
         labels = "balanced"
-    return Variant(
+    return ProtocolOverride(
         name=options.protocol,
         epochs=options.epochs,
         batch_size=options.batch_size,
         cached=options.cached,
         labels=labels,
         percent=options.percent,
-        head_rate=options.head_rate,
-        backbone_rate=options.backbone_rate,
+        head_lr=options.head_lr,
+        backbone_lr=options.backbone_lr,
     )
 
 
@@ -189,7 +198,7 @@ def _open(root: Path) -> ImageIndex:
     return index
 
 
-def _results(options: Evaluate, variant: Variant | None, job: Job) -> list[ssl_eval.Result]:
+def _results(options: Evaluate, variant: ProtocolOverride | None, job: Job) -> list[ssl_eval.Result]:
     same = {
         "backbone": sslzoo.backbone_hash(job.backbone),
         "data": ssl_eval.data_name(options.test),

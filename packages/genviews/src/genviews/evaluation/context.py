@@ -18,9 +18,8 @@ from torch import nn
 
 import ssl_eval
 import sslzoo
-from ssl_eval.image_files import Preparing
-from ssl_eval.left_out import LeftOut, OnUnreadable, refuse
-from ssl_eval.processes import gather_over
+from genviews_core.distributed import all_gather_object
+from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, refuse
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others' work."""
@@ -66,9 +65,9 @@ class Opened:
         return dist.group.WORLD if self.worker.world_size > 1 else None
 
 
-def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -> Preparing:
+def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -> ReaderConfig:
     """How the images of a test are read for a backbone."""
-    return Preparing(
+    return ReaderConfig(
         mean=opened.images["mean"],
         std=opened.images["std"],
         batch_size=batch_size,
@@ -86,8 +85,8 @@ def log_left_out(line: str) -> None:
 
 def count_left_out(on_unreadable: OnUnreadable, group: dist.ProcessGroup | None) -> int:
     """Return the number of images skipped by all processes; must be called on every process."""
-    mine = list(on_unreadable.lines) if isinstance(on_unreadable, LeftOut) else []
-    return len({line for lines in gather_over(group, mine) for line in lines})
+    mine = list(on_unreadable.lines) if isinstance(on_unreadable, SkippedFiles) else []
+    return len({line for lines in all_gather_object(mine, group) for line in lines})
 
 
 def open_on_device(options: OneBackbone) -> Opened:
@@ -99,7 +98,7 @@ def open_on_device(options: OneBackbone) -> Opened:
     worker = sslzoo.init_distributed(os.environ, options.device, timeout=PATIENCE)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
-    on_unreadable = refuse if options.strict else LeftOut(log_left_out)
+    on_unreadable = refuse if options.strict else SkippedFiles(log_left_out)
     return Opened(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
 

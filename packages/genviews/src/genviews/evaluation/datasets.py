@@ -21,8 +21,8 @@ from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.augment import Interpolation
 from pairdata.decode import UnreadableImage, decode_square
 from pairdata.sampling import Sampling
-from ssl_eval import Preparation
-from ssl_eval.left_out import OnUnreadable, refuse
+from ssl_eval import TransformConfig
+from ssl_eval.image_files import OnUnreadable, refuse
 from sslzoo import DistContext
 
 Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
@@ -51,7 +51,7 @@ class TrainingImages:
     def __init__(
         self,
         index: ImageIndex,
-        preparation: Preparation,
+        preparation: TransformConfig,
         reading: Reading,
         *,
         batch_size: int,
@@ -109,7 +109,7 @@ class CentredImages:
     def __init__(
         self,
         index: ImageIndex,
-        preparation: Preparation,
+        preparation: TransformConfig,
         reading: Reading,
         *,
         batch_size: int,

@@ -18,8 +18,7 @@ from pathlib import Path
 import tyro
 
 from genviews.evaluation.context import OneBackbone, keep_results, open_on_device, prepared_for
-from ssl_eval.retrieval.multi_scale import SCALES
-from ssl_eval.retrieval.revisited import evaluate_revisited, read_distractors, read_revisited
+from ssl_eval.retrieval.revisited import SCALES, evaluate_revisited, read_distractors, read_revisited
 
 
 @dataclass(frozen=True, kw_only=True)

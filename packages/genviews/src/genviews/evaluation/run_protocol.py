@@ -15,8 +15,8 @@ import ssl_eval
 import sslzoo
 from genviews.evaluation.datasets import CentredImages, Reading, TrainingImages
 from pairdata import ImageIndex
-from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, Preparation, Variant
-from ssl_eval.left_out import OnUnreadable, refuse
+from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
+from ssl_eval.image_files import OnUnreadable, refuse
 from ssl_eval.linear import LinearResult, stratified_holdout
 from sslzoo import DistContext
 
@@ -48,7 +48,7 @@ class Job:
     backbone: nn.Module
     train: ImageIndex
     test: ImageIndex
-    preparation: Preparation
+    preparation: TransformConfig
     reading: Reading
     worker: DistContext
     seed: int
@@ -120,7 +120,7 @@ Found = list[tuple[str, str, str, float]]
 """Task, what the label of the protocol is followed by, metric, percent."""
 
 
-def measure(variant: Variant, job: Job) -> Found:
+def measure(variant: ProtocolOverride, job: Job) -> Found:
     """What the protocol finds.
 
     Raises:
@@ -165,7 +165,7 @@ def _linear_cached(protocol: LinearProtocol, job: Job) -> Found:
     return _told(found, job)
 
 
-def _linear(protocol: LinearProtocol, job: Job, variant: Variant) -> Found:
+def _linear(protocol: LinearProtocol, job: Job, variant: ProtocolOverride) -> Found:
     """Several rates are chosen among on a tenth of every training class, which is then not trained on."""
     rates, index, held_out = _rates(protocol, job), job.train, None
     if len(rates) > 1:
@@ -185,7 +185,7 @@ def _told(found: LinearResult, job: Job) -> Found:
     return [("linear", job.tried, "top1", found.accuracy), ("linear", job.tried, "top5", found.top5)]
 
 
-def _finetune(protocol: FineTuneProtocol, job: Job, variant: Variant) -> Found:
+def _finetune(protocol: FineTuneProtocol, job: Job, variant: ProtocolOverride) -> Found:
     backbone = job.backbone
     if job.worker.world_size > 1:
         backbone = sslzoo.convert_sync_batchnorm(backbone)
@@ -198,7 +198,7 @@ def _rates(protocol: LinearProtocol, job: Job) -> tuple[float, ...]:
     return job.learning_rates or protocol.searched or (protocol.learning_rate,)
 
 
-def _resume(job: Job, variant: Variant, further: str = "") -> Path | None:
+def _resume(job: Job, variant: ProtocolOverride, further: str = "") -> Path | None:
     """A file of its own for each backbone, protocol and set of images."""
     if job.resume is None:
         return None
@@ -217,7 +217,7 @@ def labelled_rows(index: ImageIndex, protocol: ssl_eval.Protocol, listed: Path |
     return None
 
 
-def at_size(preparation: Preparation, size: int, resize: int | None) -> Preparation:
+def at_size(preparation: TransformConfig, size: int, resize: int | None) -> TransformConfig:
     """The preparation for inputs of another side: the short side grows with it, or is it below 64 px."""
     if resize is None:
         resize = round(size * preparation.resize / preparation.size) if size >= 64 else size

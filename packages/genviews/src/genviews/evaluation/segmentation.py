@@ -21,12 +21,12 @@ from rich.console import Console
 
 import sslzoo
 from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
-from ssl_eval.segmentation.images import TestImages, TrainingCrops
-from ssl_eval.segmentation.last_map import LastMap
+from ssl_eval.feature_maps import FeatureMapExtractor
+from ssl_eval.segmentation.data import TestImages, TrainingCrops
+from ssl_eval.segmentation.inference import segmentation_confusion
 from ssl_eval.segmentation.mean_iou import class_ious, mean_iou, pixel_accuracy
-from ssl_eval.segmentation.sliding_windows import count_segmented
 from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
-from ssl_eval.segmentation.voc import NUM_CLASSES, SegmentedImages, open_split
+from ssl_eval.segmentation.voc import NUM_CLASSES, SegmentationDataset, load_split
 
 PUBLISHED = SegmentationProtocol()
 SIDE = 224
@@ -65,14 +65,14 @@ def evaluate(options: Segmentation) -> None:
         if (given := getattr(options, name)) is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')} {given}: give 1 or more")
     train, test = (
-        open_split(options.data, split, num_classes=options.classes)
+        load_split(options.data, split, num_classes=options.classes)
         for split in (options.train_split, options.test_split)
     )
     for split in (train, test):
         split.check_masks()
     opened = open_on_device(options)
     worker, images = opened.worker, opened.images
-    maps = LastMap(opened.network, options.layer)
+    maps = FeatureMapExtractor(opened.network, options.layer)
     protocol = _protocol(options, maps, images["size"])
     counts = _measure(options, maps, protocol, train, test, opened)
     keep_results(
@@ -91,10 +91,10 @@ def evaluate(options: Segmentation) -> None:
 
 def _measure(
     options: Segmentation,
-    maps: LastMap,
+    maps: FeatureMapExtractor,
     protocol: SegmentationProtocol,
-    train: SegmentedImages,
-    test: SegmentedImages,
+    train: SegmentationDataset,
+    test: SegmentationDataset,
     opened: Opened,
 ) -> torch.Tensor:
     """How many test pixels of each class are taken for each."""
@@ -120,10 +120,10 @@ def _measure(
 
     head = train_segmentation(maps, crops.batches, seed=options.seed, resume=resume, on_step=tell, **same)
     images = TestImages(test, protocol, normalisation, on_unreadable=opened.on_unreadable, **place)
-    return count_segmented(maps, head, images, **same)
+    return segmentation_confusion(maps, head, images, **same)
 
 
-def _protocol(options: Segmentation, maps: LastMap, size: int) -> SegmentationProtocol:
+def _protocol(options: Segmentation, maps: FeatureMapExtractor, size: int) -> SegmentationProtocol:
     """The published one at the sides that go with the network's images."""
     patches = max(1, round(size * PUBLISHED.crop / SIDE / maps.patch))
     crop = options.crop or patches * maps.patch

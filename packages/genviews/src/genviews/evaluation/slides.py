@@ -26,14 +26,13 @@ import sslzoo
 from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
 from genviews.evaluation.datasets import Centre
 from genviews.evaluation.tiles import Tiles
+from genviews_core.distributed import all_gather_object
+from ssl_eval.distributed import raise_on_all_ranks
 from ssl_eval.linear import stratified_holdout
-from ssl_eval.processes import failing_together, gather_over
-from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
-from ssl_eval.slides.class_folders import slides_of_folders
-from ssl_eval.slides.class_scores import ClassScores, class_scores
-from ssl_eval.slides.csv_labels import check_all_labelled, slides_of_csv
-from ssl_eval.slides.slide import SlideSet
-from ssl_eval.slides.tile_embeddings import BACKBONE, KeptBags, embed_slides
+from ssl_eval.slides.attention_mil import MIL_PROTOCOLS, MILProtocol, slide_probabilities, train_mil
+from ssl_eval.slides.classification_metrics import ClassificationMetrics, classification_metrics
+from ssl_eval.slides.slide_sets import SlideSet, check_all_labeled, slides_of_csv, slides_of_folders
+from ssl_eval.slides.tile_embeddings import BACKBONE, CachedBags, embed_slides
 
 TOLD_EVERY = 50
 """Slides between two lines of progress."""
@@ -86,7 +85,7 @@ class Job:
     """What every run shares: the slides, their bags, and the hash of the backbone that made them."""
 
     options: Slides
-    protocol: BagProtocol
+    protocol: MILProtocol
     train: SlideSet
     test: SlideSet
     kept: Path
@@ -94,9 +93,9 @@ class Job:
     device: torch.device
     shown: Console
 
-    def bags(self, slides: SlideSet) -> KeptBags:
+    def bags(self, slides: SlideSet) -> CachedBags:
         """The embeddings of some slides."""
-        return KeptBags(slides.slides, self.kept, backbone=self.backbone)
+        return CachedBags(slides.slides, self.kept, backbone=self.backbone)
 
 
 def evaluate(options: Slides) -> None:
@@ -117,9 +116,9 @@ def evaluate(options: Slides) -> None:
         shown=Console(stderr=True, quiet=not worker.is_main),
     )
     _embed(job, opened, group)
-    with failing_together(group):
+    with raise_on_all_ranks(group):
         mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
-    found = {run: scores for part in gather_over(group, mine) for run, scores in part.items()}
+    found = {run: scores for part in all_gather_object(mine, group) for run, scores in part.items()}
     _tell(job, opened, [found[run] for run in range(options.runs)])
     sslzoo.barrier()
 
@@ -148,13 +147,13 @@ def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:
     )
 
 
-def _run(job: Job, run: int) -> ClassScores:
+def _run(job: Job, run: int) -> ClassificationMetrics:
     """One training of the attention, and its test."""
     options, resume = job.options, None
     if options.resume is not None:
         named = f"{job.backbone[:12]} slides {options.data.resolve().name} {_label(options)}"
         resume = options.resume / f"{named} seed {options.seed + run}.pt"
-    model = train_attention(
+    model = train_mil(
         job.bags(job.train),
         job.train.labels,
         protocol=job.protocol,
@@ -164,12 +163,12 @@ def _run(job: Job, run: int) -> ClassScores:
         resume=resume,
         on_epoch=lambda done, epochs: job.shown.print(f"run {run + 1}/{options.runs}, epoch {done}/{epochs}"),
     )
-    return class_scores(slide_probabilities(model, job.bags(job.test), device=job.device), job.test.labels)
+    return classification_metrics(slide_probabilities(model, job.bags(job.test), device=job.device), job.test.labels)
 
 
-def _tell(job: Job, opened: Opened, runs: list[ClassScores]) -> None:
+def _tell(job: Job, opened: Opened, runs: list[ClassificationMetrics]) -> None:
     """Keep the mean of each score, and show their spread."""
-    names = [score.name for score in fields(ClassScores) if score.name != "kappa" or job.train.graded]
+    names = [score.name for score in fields(ClassificationMetrics) if score.name != "kappa" or job.train.graded]
     values = {name: [getattr(scores, name) for scores in runs] for name in names}
     keep_results(
         job.options,
@@ -184,12 +183,12 @@ def _tell(job: Job, opened: Opened, runs: list[ClassScores]) -> None:
         Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
 
 
-def _protocol(options: Slides) -> BagProtocol:
-    if options.protocol not in BAG_PROTOCOLS:
-        raise ValueError(f"unknown protocol {options.protocol}: choose one of {', '.join(BAG_PROTOCOLS)}")
+def _protocol(options: Slides) -> MILProtocol:
+    if options.protocol not in MIL_PROTOCOLS:
+        raise ValueError(f"unknown protocol {options.protocol}: choose one of {', '.join(MIL_PROTOCOLS)}")
     if options.runs < 1 or (options.epochs is not None and options.epochs < 1):
         raise ValueError(f"--runs {options.runs}, --epochs {options.epochs}: both are at least 1")
-    protocol = BAG_PROTOCOLS[options.protocol]
+    protocol = MIL_PROTOCOLS[options.protocol]
     return protocol if options.epochs is None else replace(protocol, epochs=options.epochs)
 
 
@@ -224,7 +223,7 @@ def _slides(options: Slides) -> tuple[SlideSet, SlideSet]:
         train, test = _held_out(slides_of_csv(options.labels, options.data, column=options.column), options)
         where = f"none of {len(test.slides)} held-out slides is"
     if options.labels is not None and not options.ignore_unlabelled:
-        check_all_labelled(options.data, train, test)
+        check_all_labeled(options.data, train, test)
     if both := {slide.name for slide in train.slides} & {slide.name for slide in test.slides}:
         raise ValueError(f"slide {min(both)} is to be trained on and tested on: take it out of one of the CSVs")
     if absent := set(range(len(train.classes))) - set(test.labels.tolist()):

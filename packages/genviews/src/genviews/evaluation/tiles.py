@@ -1,4 +1,4 @@
-"""The tiles of a slide as a backbone wants them: cut squares, normalised, batch by batch.
+"""The tiles of a slide as a backbone wants them: cut squares, normalized, batch by batch.
 
 Shapes: B tiles of a batch, S their side.
 """
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from genviews.evaluation.datasets import Centre
 from pairdata.decode import UnreadableImage
-from ssl_eval.slides.slide import Slide, tiles_of
+from ssl_eval.slides.slide_sets import Slide, tiles_of
 
 
 class Tiles(Dataset):

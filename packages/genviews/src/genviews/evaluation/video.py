@@ -1,4 +1,4 @@
-"""Objects followed through videos by the features of a frozen backbone: J and F on DAVIS 2017.
+"""Instances followed through videos by the features of a frozen backbone: J and F on DAVIS 2017.
 
     uv run apps/evaluate video BACKBONE --data DATA/DAVIS
     uv run apps/evaluate video BACKBONE --data DATA/DAVIS --masks found    # for the official evaluation
@@ -18,10 +18,9 @@ import tyro
 from rich.console import Console
 
 from genviews.evaluation.context import OneBackbone, keep_results, open_on_device
-from ssl_eval.video.davis import evaluate_davis, read_davis, remarks_on
-from ssl_eval.video.following import Frames
-from ssl_eval.video.label_propagation import Propagation
-from ssl_eval.video.region_and_contour import Followed, davis_table
+from ssl_eval.video.davis import evaluate_davis, read_davis, unusual_masks
+from ssl_eval.video.davis_metrics import ObjectScores, davis_table
+from ssl_eval.video.mask_propagation import Frames, PropagationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,8 @@ class Video(OneBackbone):
 def follow(options: Video) -> None:
     """Measure and append the results."""
     videos = read_davis(options.data, subset=options.subset, resolution=options.resolution)
-    propagation = Propagation(frames=options.frames, radius=options.radius, neighbours=options.neighbours)
-    remarks = remarks_on(videos)
+    propagation = PropagationConfig(frames=options.frames, radius=options.radius, neighbours=options.neighbours)
+    remarks = unusual_masks(videos)
     opened = open_on_device(options)
     for remark in remarks if opened.worker.is_main else ():
         Console(stderr=True).print(remark, highlight=False, markup=False)
@@ -76,7 +75,7 @@ def follow(options: Video) -> None:
     keep_results(options, opened, task="video", protocol=protocol, data=data, percent=davis_table(followed))
 
 
-def _tell(name: str, objects: Sequence[Followed]) -> None:
+def _tell(name: str, objects: Sequence[ObjectScores]) -> None:
     table = davis_table(objects)
     Console(stderr=True).print(f"{name}: J {table['J-Mean']:.2f}, F {table['F-Mean']:.2f}, {len(objects)} objects")
 

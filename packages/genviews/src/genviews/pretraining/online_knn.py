@@ -45,7 +45,7 @@ class OnlineKNN:
     """Measures a copy of the exported backbone, so that no mode, hook or compiled network is touched.
 
     Attributes:
-        recipe: says how images are normalised.
+        recipe: says how images are normalized.
         folders: of the neighbours and of the images that are classified.
         data: says how many processes decode.
         worker: this process.

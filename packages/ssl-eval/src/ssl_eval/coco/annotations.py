@@ -1,10 +1,14 @@
-"""A data set of images with instances, packed so that the processes that read it share one copy.
+"""Read and check COCO's instance annotations, and pack them so that worker processes share one copy.
 
-Shapes: n images, m objects of an image.
+https://cocodataset.org/#format-data
+
+Shapes: n images, m instances of an image.
 """
 
+import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,116 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_eval.coco.annotation_file import naming, read_annotations
-from ssl_eval.coco.segmentation import Segmentation, read_segmentation
+from genviews_core.listing import visible
+from ssl_eval.coco.masks import Segmentation, read_segmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationFile:
+    """What it holds, whole and consistent.
+
+    Attributes:
+        images: with id, file_name, height and width, by ascending id.
+        annotations: of each image, by its id.
+        categories: ids and names, by ascending id.
+    """
+
+    images: Sequence[Mapping[str, Any]]
+    annotations: dict[int, list[dict[str, Any]]]
+    categories: tuple[tuple[int, str], ...]
+
+
+def read_annotations(path: Path, folder: Path) -> AnnotationFile:
+    """The file at `path`, whose images are in `folder`.
+
+    Raises:
+        ValueError: a file is missing or broken; one line that names it, and the annotation or image by its id.
+    """
+    content = _load(path)
+    images = sorted(content["images"], key=lambda image: image["id"])
+    known = {image["id"] for image in images}
+    if len(known) < len(images):
+        raise ValueError(f"{path}: two images have one id")
+    _check_files(path, folder, images)
+    categories = sorted((each["id"], str(each.get("name", each["id"]))) for each in content["categories"])
+    grouped = _by_image(path, content.pop("annotations"), known, {identity for identity, _ in categories})
+    return AnnotationFile(images=images, annotations=grouped, categories=tuple(categories))
+
+
+@contextmanager
+def naming(path: Path, place: str) -> Iterator[None]:
+    """Whatever is wrong inside is told with the file and the place in it.
+
+    Raises:
+        ValueError: for a value that is missing, of a wrong type or wrong.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path}, {place}: it has no {error.args[0]}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}, {place}: {str(error).splitlines()[0]}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give COCO's instances file") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no whole JSON file ({error}): fetch it again") from None
+    lists = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
+        raise ValueError(f"{path} is not in COCO's instances format: it needs lists of images, annotations, categories")
+    if not content["images"] or not content["categories"]:
+        raise ValueError(f"{path} has no images or no categories")
+    for number, each in enumerate(content["images"]):
+        if not _is_image(each):
+            told = "it needs id, height and width in whole numbers, and file_name"
+            raise ValueError(f"{path}, entry {number} of images: {told}")
+    for number, each in enumerate(content["categories"]):
+        if not isinstance(each, dict) or not isinstance(each.get("id"), int):
+            raise ValueError(f"{path}, entry {number} of categories: it needs an id, a whole number")
+    return content
+
+
+def _is_image(told: object) -> bool:
+    if not isinstance(told, dict) or not isinstance(told.get("file_name"), str) or not isinstance(told.get("id"), int):
+        return False
+    return all(isinstance(told.get(edge), int) and told[edge] > 0 for edge in ("height", "width"))
+
+
+def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
+    """One listing a folder: a look at each file takes minutes where the disk is far."""
+    listed: dict[Path, set[str]] = {}
+    for image in images:
+        file = folder / image["file_name"]
+        if file.parent not in listed:
+            listed[file.parent] = set()
+            if file.parent.is_dir():
+                listed[file.parent] = {entry.name for entry in visible(file.parent)}
+        if file.name not in listed[file.parent]:
+            raise ValueError(f"{file} is missing, which {path} tells of as image {image['id']}")
+
+
+def _by_image(
+    path: Path, annotations: Sequence[Any], images: set[int], categories: set[int]
+) -> dict[int, list[dict[str, Any]]]:
+    """Each has an id of its own and a place."""
+    grouped: dict[int, list[dict[str, Any]]] = {}
+    numbers: set[int] = set()
+    for each in annotations:
+        with naming(path, f"annotation {each.get('id') if isinstance(each, dict) else each}"):
+            if each["id"] in numbers or each["id"] == 0:  # to the evaluators 0 is no annotation
+                raise ValueError("its id is 0 or another's: number annotations from 1")
+            numbers.add(each["id"])
+            if each["image_id"] not in images:
+                raise ValueError(f"there is no image {each['image_id']}")
+            if each["category_id"] not in categories:
+                raise ValueError(f"there is no category {each['category_id']}")
+        grouped.setdefault(each["image_id"], []).append(each)
+    return grouped
+
 
 NOTHING = 1e-5
 """Pixels; a box that is not wider and higher is left out of training, as detectron2 does
@@ -21,7 +133,7 @@ NOTHING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class Instances:
     """What there is to learn in an image.
 
     Attributes:
@@ -39,7 +151,7 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class CocoInstances:
-    """A data set, see open_instances.
+    """A data set, see load_instances.
 
     Attributes:
         annotations: the JSON file.
@@ -78,13 +190,13 @@ class CocoInstances:
                 "give a split with annotations, such as val2017"
             )
 
-    def objects(self, row: int) -> Objects:
+    def objects(self, row: int) -> Instances:
         """Of one image."""
         start = int(self.ends[row - 1]) if row else 0
         return pickle.loads(self.packed[start : int(self.ends[row])].numpy().tobytes())
 
 
-def open_instances(annotations: str | Path, images: str | Path) -> CocoInstances:
+def load_instances(annotations: str | Path, images: str | Path) -> CocoInstances:
     """Read and check a JSON file of COCO's instances format.
 
     Crowds, boxes without area and outlines of fewer than three points are not learned, as in detectron2; a test takes
@@ -122,7 +234,7 @@ def open_instances(annotations: str | Path, images: str | Path) -> CocoInstances
 
 def _objects(
     path: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], places: Mapping[int, int]
-) -> Objects:
+) -> Instances:
     height, width = image["height"], image["width"]
     boxes, labels, segmentations = [], [], []
     for each in annotations:
@@ -135,7 +247,7 @@ def _objects(
             boxes.append(box)
             labels.append(places[each["category_id"]])
             segmentations.append(segmentation)
-    return Objects(
+    return Instances(
         file_name=image["file_name"],
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
         labels=np.array(labels, dtype=np.int64),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_eval.coco.detections import Detection
+from ssl_eval.coco.inference import Detection
 
 METRICS: tuple[str, ...] = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """The first six numbers of COCOeval.stats."""

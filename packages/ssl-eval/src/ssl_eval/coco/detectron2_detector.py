@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_eval.coco.detector import Found
-from ssl_eval.coco.examples import Example
-from ssl_eval.coco.recipe import DetectionRecipe
-from ssl_eval.coco.segmentation import draw
+from ssl_eval.coco.config import DetectionConfig
+from ssl_eval.coco.inference import Found
+from ssl_eval.coco.masks import draw
+from ssl_eval.coco.sampler import Example
 
 STAGES = ["res2", "res3", "res4", "res5"]
 LEVELS = ["p2", "p3", "p4", "p5"]
@@ -92,7 +92,7 @@ class Detectron2Detector:
         ValueError: detectron2 is not installed, or weights have no place or a place has none.
     """
 
-    def __init__(self, backbone: Detectron2Backbone, classes: int, recipe: DetectionRecipe):
+    def __init__(self, backbone: Detectron2Backbone, classes: int, recipe: DetectionConfig):
         try:
             from detectron2.config import get_cfg  # pyright: ignore[reportMissingImports]
             from detectron2.modeling import build_model  # pyright: ignore[reportMissingImports]

@@ -1,14 +1,15 @@
-"""torchvision's Mask R-CNN, as near to detectron2's as its constructors allow.
+"""torchvision's Mask R-CNN, configured as closely to detectron2's as its constructors allow.
 
-Set as in detectron2 (facebookresearch/detectron2@02b5c4e): the inputs, 1,000 proposals after suppression, ROI align
-with half a pixel's offset and as many samples as a bin has pixels, the initial weights of the heads, the pasting of
-masks. What differs still: smooth L1 up to 1/9 where detectron2 has L1; anchors rounded to whole pixels; the targets of
-the mask head are cut from drawn masks where detectron2 draws the cut polygons; boxes are regressed for the background
-too, unused.
+As in detectron2 (facebookresearch/detectron2@02b5c4e): the inputs, 1,000 proposals after suppression, ROI align with a
+half-pixel offset and as many samples as a bin has pixels, the initial weights of the heads, the pasting of masks.
+Remaining differences: smooth L1 up to 1/9 instead of L1; anchors rounded to whole pixels; the targets of the mask head
+are cropped from rasterized masks instead of rasterized from cropped polygons; boxes are also regressed for the
+background class, unused.
 
-Shapes: b images, r regions, k objects found, m objects to learn, h x w pixels.
+Shapes: b images, r regions, k detections, m instances, h x w pixels.
 """
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -23,12 +25,11 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from ssl_eval.coco.detector import Found
-from ssl_eval.coco.examples import Example
-from ssl_eval.coco.paste import paste
-from ssl_eval.coco.recipe import DetectionRecipe
-from ssl_eval.coco.resnet_maps import STRIDES, stage_maps
-from ssl_eval.coco.segmentation import draw
+from ssl_eval.coco.config import DetectionConfig
+from ssl_eval.coco.inference import Found
+from ssl_eval.coco.masks import draw, paste
+from ssl_eval.coco.sampler import Example
+from ssl_eval.features import evaluating
 
 
 class TorchvisionDetector:
@@ -43,7 +44,7 @@ class TorchvisionDetector:
         ValueError: the backbone has no maps of strides 4 to 32, or the variant is c4.
     """
 
-    def __init__(self, backbone: nn.Module, classes: int, recipe: DetectionRecipe):
+    def __init__(self, backbone: nn.Module, classes: int, recipe: DetectionConfig):
         if recipe.variant == "c4":
             raise ValueError("torchvision has no C4 detector: use the detectron2 backend, or the variant fpn")
         channels, features = recipe.channels, recipe.features
@@ -110,7 +111,7 @@ class _Pyramid(nn.Module):
 
     def __init__(self, backbone: nn.Module, channels: int):
         super().__init__()
-        self.body, widths = stage_maps(backbone)
+        self.body, widths = stage_feature_maps(backbone)
         self.fpn = FeaturePyramidNetwork(widths, channels, LastLevelMaxPool(), nn.BatchNorm2d)
         self.out_channels = channels
 
@@ -175,3 +176,41 @@ def _initialise(heads: nn.Module) -> None:
     nn.init.normal_(predictors[1].mask_fcn_logits.weight, std=0.001)
     for part in (*predictors[0].children(), predictors[1].conv5_mask, predictors[1].mask_fcn_logits):
         nn.init.zeros_(part.bias)
+
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+STRIDES = (4, 8, 16, 32)
+
+
+def stage_feature_maps(backbone: nn.Module) -> tuple[nn.Module, list[int]]:
+    """A copy of the backbone that gives the maps "0" to "3", all of it trainable, and their channels.
+
+    Raises:
+        ValueError: it has no such stages, its own forward pass computes them otherwise, or their strides are not 4, 8,
+            16 and 32, as those of CIFAR's stems.
+    """
+    if not all(isinstance(getattr(backbone, name, None), nn.Module) for name in STAGES):
+        raise ValueError(
+            f"Mask R-CNN takes a ResNet with the stages layer1 to layer4; {type(backbone).__name__} is none"
+        )
+    body = copy.deepcopy(backbone).requires_grad_(True).cpu().float()
+    kept: dict[str, torch.Tensor] = {}
+    hooks = [
+        getattr(body, name).register_forward_hook(lambda _, __, maps, name=name: kept.update({name: maps}))
+        for name in STAGES
+    ]
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    getter = IntermediateLayerGetter(body, {name: str(number) for number, name in enumerate(STAGES)})
+    with torch.no_grad(), evaluating(body):
+        body(images)
+        expected = dict(kept)
+        found = list(getter(images).values())
+    for hook in hooks:
+        hook.remove()
+    same = [torch.allclose(expected[name], maps, rtol=1e-4) for name, maps in zip(STAGES, found, strict=True)]
+    if not all(same):
+        raise ValueError(f"{type(backbone).__name__} does more than pass its layers in order: it has no plain stages")
+    strides = tuple(64 // maps.shape[-1] for maps in found)
+    if strides != STRIDES:
+        raise ValueError(f"its maps have strides {strides}: Mask R-CNN needs {STRIDES}, a stem without cifar_stem")
+    return getter, [maps.shape[1] for maps in found]

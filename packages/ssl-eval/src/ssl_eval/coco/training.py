@@ -12,16 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genviews_core.backbones import backbone_hash
+from genviews_core.distributed import all_reduce_sum, rank, world_size
 from ssl_eval.coco.annotations import CocoInstances
-from ssl_eval.coco.batch_norm import measure_statistics
-from ssl_eval.coco.detector import Detector
+from ssl_eval.coco.config import MOMENTUM, WEIGHT_DECAY, DetectionConfig
 from ssl_eval.coco.detectron2_detector import Detectron2Backbone, Detectron2Detector
-from ssl_eval.coco.reading import read_all, training_requests
-from ssl_eval.coco.recipe import MOMENTUM, WEIGHT_DECAY, DetectionRecipe
+from ssl_eval.coco.inference import Detector
+from ssl_eval.coco.precise_bn import update_bn_statistics
+from ssl_eval.coco.sampler import read_batches, training_batches
 from ssl_eval.coco.torchvision_detector import TorchvisionDetector
-from ssl_eval.drawing import drawing
-from ssl_eval.processes import in_step, rank_in, size_of, sum_over
-from ssl_eval.results import backbone_hash
+from ssl_eval.distributed import lockstep
+from ssl_eval.rng import rng_scope
 from ssl_eval.training_state import restore, save_state
 
 BACKENDS = ("detectron2", "torchvision")
@@ -33,7 +34,7 @@ def train_mask_rcnn(
     backbone: nn.Module | Detectron2Backbone,
     train: CocoInstances,
     *,
-    recipe: DetectionRecipe,
+    recipe: DetectionConfig,
     backend: str = "detectron2",
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -68,10 +69,10 @@ def train_mask_rcnn(
         ValueError: detectron2 is not installed, the backbone does not fit, there is nothing to learn, an image is
             broken, the loss is no number, or the resume file is of another training.
     """
-    with drawing(seed, "coco/weights", device):
+    with rng_scope(seed, "coco/weights", device):
         detector = _detector(backbone, len(train.categories), recipe, backend)
     detector.network.to(device)
-    if size_of(group) > 1:
+    if world_size(group) > 1:
         detector.network = synchronise(detector.network)
     network = detector.network.train()
     optimizer = _optimizer(network)
@@ -83,30 +84,30 @@ def train_mask_rcnn(
         "seed": seed,
     }
     start = restore(resume, settings, network, optimizer, recipe.iterations)
-    requests = training_requests(train, recipe, seed, start=start, rank=rank_in(group), processes=size_of(group))
+    requests = training_batches(train, recipe, seed, start=start, rank=rank(group), processes=world_size(group))
     requests = itertools.islice(requests, recipe.iterations - start + recipe.precise_norm)
-    batches = read_all(train, requests, recipe, detector.to_input, workers)
+    batches = read_batches(train, requests, recipe, detector.to_input, workers)
     compute = _compute(detector, device, amp)
-    steps = in_step(itertools.islice(batches, recipe.iterations - start), group, device)
+    steps = lockstep(itertools.islice(batches, recipe.iterations - start), group, device)
     for step, batch in enumerate(steps, start):
         for part in optimizer.param_groups:
             part["lr"] = recipe.rate(step)
-        with drawing(seed, f"coco/step/{step}/{rank_in(group)}", device):
+        with rng_scope(seed, f"coco/step/{step}/{rank(group)}", device):
             losses = compute(batch)
         _descend(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
         done = step + 1
         due = save_now() or done % save_every == 0 or done == recipe.iterations
-        if resume is not None and rank_in(group) == 0 and due:
+        if resume is not None and rank(group) == 0 and due:
             save_state(resume, settings, done, {"model": network.state_dict(), "optimizer": optimizer.state_dict()})
         on_step(done, {name: float(loss.detach()) for name, loss in losses.items()})
     if recipe.precise_norm:
-        with drawing(seed, f"coco/statistics/{rank_in(group)}", device):
-            measure_statistics(network, compute, batches, group)
+        with rng_scope(seed, f"coco/statistics/{rank(group)}", device):
+            update_bn_statistics(network, compute, batches, group)
     return detector
 
 
 def _detector(
-    backbone: nn.Module | Detectron2Backbone, classes: int, recipe: DetectionRecipe, backend: str
+    backbone: nn.Module | Detectron2Backbone, classes: int, recipe: DetectionConfig, backend: str
 ) -> Detector:
     if backend not in BACKENDS:
         raise ValueError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
@@ -138,7 +139,7 @@ def _descend(
     resume: Path | None,
 ) -> None:
     """One step of SGD on the mean of all processes' losses."""
-    mean = sum_over(group, loss.detach().clone()) / size_of(group)
+    mean = all_reduce_sum(loss.detach().clone(), group) / world_size(group)
     if not mean.isfinite():
         kept = f"{resume} keeps the last good checkpoint; " if resume is not None and resume.exists() else ""
         raise ValueError(f"the loss is {float(mean)} at step {step}: {kept}give a smaller learning rate")
@@ -154,7 +155,7 @@ def _mean_gradients(network: nn.Module, group: dist.ProcessGroup | None) -> None
         return
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
-    total = sum_over(group, torch.cat([gradient.flatten() for gradient in gradients])) / size_of(group)
+    total = all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]), group) / world_size(group)
     for parameter, part in zip(trained, total.split([each.numel() for each in trained]), strict=True):
         parameter.grad = part.view_as(parameter)
 

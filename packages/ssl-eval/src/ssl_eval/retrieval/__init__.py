@@ -4,23 +4,24 @@ The folders of revisited Oxford and Paris are read by `ssl_eval.retrieval.revisi
 `ssl_eval.retrieval.copydays`; both need genviews-ssl-eval[images].
 """
 
-from ssl_eval.retrieval.ranking import looking_past, ranks_among
-from ssl_eval.retrieval.scores import (
-    Judgement,
+from ssl_eval.retrieval.ranking import (
+    RelevanceLabels,
     RetrievalScore,
     average_precision,
     precision_at,
+    ranks_among,
+    remove_junk,
     revisited_scores,
     score_ranks,
 )
 
 __all__ = [
-    "Judgement",
+    "RelevanceLabels",
     "RetrievalScore",
     "average_precision",
-    "looking_past",
     "precision_at",
     "ranks_among",
+    "remove_junk",
     "revisited_scores",
     "score_ranks",
 ]

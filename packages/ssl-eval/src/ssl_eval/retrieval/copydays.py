@@ -1,24 +1,34 @@
-"""Copydays: the official folders, read and measured.
+"""Copy detection on Copydays: DINO's descriptor, its whitening, and the mean average precision on the official folders.
 
     original/200000.jpg          157 photographs
-    strong/200001.jpg            229 printed, scanned, painted over ...: the first four characters name the original
-    jpegqual/3/200000.jpg        compressed, at 3, 5, 8, 10, 15, 20, 30, 50 and 75 percent of JPEG's quality
-    crops/10/200000.jpg          with 10, 15, 20, 30, 40, 50, 60, 70 and 80 percent of their surface cut away
+    strong/200001.jpg            229 printed, scanned, painted over ...; the first four characters identify the original
+    jpegqual/3/200000.jpg        compressed at JPEG quality 3, 5, 8, 10, 15, 20, 30, 50 and 75
+    crops/10/200000.jpg          with 10, 15, 20, 30, 40, 50, 60, 70 and 80 percent of the area cropped away
 
-https://lear.inrialpes.fr/~jegou/data.php#copydays
+https://lear.inrialpes.fr/~jegou/data.php#copydays; facebookresearch/dino, eval_copy_detection.py at 7c446df.
+
+Shapes: b batch, n images, h x w pixels, c channels, rows x columns of a feature map, d descriptor width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from ssl_eval.image_files import FileFeatures, Preparing, blocks_of_features, features_of_files, images_in, places_among
-from ssl_eval.retrieval.copy_detection import CopyDescriptor, Whitening, copy_precision
+from ssl_eval.feature_maps import OutputAndFeatureMap
+from ssl_eval.image_files import (
+    FileFeatures,
+    ReaderConfig,
+    blocks_of_features,
+    features_of_files,
+    images_in,
+    rows_of_files,
+)
+from ssl_eval.retrieval.ranking import average_precision, ranks_among
 
 ORIGINAL, STRONG = "original", "strong"
 BLOCKS = (
@@ -82,7 +92,7 @@ def _originals_of(copy: Path, originals: list[Path]) -> list[int]:
 def evaluate_copydays(
     backbone: nn.Module,
     blocks: Sequence[Block],
-    preparing: Preparing,
+    preparing: ReaderConfig,
     *,
     size: int = 320,
     distractors: Sequence[Path] = (),
@@ -107,7 +117,7 @@ def evaluate_copydays(
     if whitening:
         adapt = Whitening.fit(features_of_files(network, whitening, fit, preparing).features)
     further = (adapt(each) for each in blocks_of_features(network, distractors, fit, preparing))
-    originals = places_among(found[ORIGINAL].places, len(blocks[0].files))
+    originals = rows_of_files(found[ORIGINAL].places, len(blocks[0].files))
     kept = [_with_originals(block, found[block.name], originals) for block in blocks]
     precision = copy_precision(
         adapt(torch.cat([features for features, _ in kept])),
@@ -137,3 +147,74 @@ class _Square:
 
     def __call__(self, place: int, image: Image.Image) -> Image.Image:
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+
+POWER = 4
+"""Of the generalised mean, https://arxiv.org/abs/1711.02512; this and the next three are the official script's."""
+FLOOR = 1e-6
+"""What smaller features count as, so that a power can be taken."""
+NEAREST = 20
+"""Database images that a query is given; copies further off count as never found."""
+SMALLEST = 1e-5
+"""Share of the largest variance that smaller ones are raised to before whitening."""
+
+
+class CopyDescriptor(nn.Module):
+    """[the network's own output; generalised mean of its map]: class token and patch tokens, or a ResNet's last map."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.network = OutputAndFeatureMap(backbone)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """One vector an image."""
+        output, found = self.network(images)
+        return torch.cat([output, generalized_mean(found)], dim=1)
+
+
+def generalized_mean(found: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b c"]:
+    """The fourth root of the mean fourth power over a map, of values clamped to be positive."""
+    return found.clamp(min=FLOOR).pow(POWER).mean(dim=(2, 3)).pow(1 / POWER)
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """(x - mean) W^T."""
+
+    mean: Float[Tensor, " d"]
+    directions: Float[Tensor, "d d"]
+
+    @classmethod
+    def fit(cls, features: Float[Tensor, "n d"]) -> "Whitening":
+        """The inverse square root of second moments; they are not centred, as those of the official script are not."""
+        exact = features.double()
+        moments = exact.T @ exact / len(exact)
+        variances, vectors = torch.linalg.eigh(moments)
+        variances = variances.clamp(min=SMALLEST * float(variances.max()))
+        directions = vectors.T / variances.sqrt()[:, None]
+        return cls(exact.mean(dim=0).to(features.dtype), directions.to(features.dtype))
+
+    def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The features, whitened."""
+        return (features - self.mean) @ self.directions.T
+
+
+def copy_precision(
+    queries: Float[Tensor, "n d"],
+    originals: Float[Tensor, "_ d"],
+    copied: Sequence[Int[Tensor, " _"]],
+    *,
+    distractors: Iterable[Float[Tensor, "_ d"]] = (),
+    device: str | torch.device | None = None,
+) -> list[float]:
+    """Average precision of each query, from 0 to 1, among the NEAREST it is given.
+
+    Args:
+        queries: descriptors.
+        originals: descriptors of the database that holds what was copied.
+        copied: for each query the rows of its originals, at least one.
+        distractors: further images of the database, in blocks.
+        device: where to compare.
+    """
+    ranks = ranks_among(queries, originals, copied, distractors=distractors, device=device)
+    return [average_precision(each[each < NEAREST], len(each)) for each in ranks]

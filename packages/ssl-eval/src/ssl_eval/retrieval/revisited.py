@@ -1,10 +1,12 @@
-"""Revisited Oxford and Paris: the official folders, read and measured.
+"""Image retrieval on revisited Oxford and Paris: reading the official folders, and the evaluation.
 
     roxford5k/gnd_roxford5k.pkl     imlist, qimlist, gnd: a box, easy, hard and junk of each query
     roxford5k/jpg/<name>.jpg        every image of imlist and qimlist
-    revisitop1m/jpg/...             further distractors, as revisitop1m.txt lists them; or any folder of images
+    revisitop1m/jpg/...             further distractors, as listed in revisitop1m.txt; or any folder of images
 
 https://github.com/filipradenovic/revisitop at be39832; https://arxiv.org/abs/1803.11285.
+
+Shapes: b batch, h x w pixels, d feature width.
 """
 
 from collections.abc import Sequence
@@ -14,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
 
 from genviews_core.listing import visible
-from ssl_eval.any_size import AnySize
-from ssl_eval.image_files import Preparing, blocks_of_features, features_of_files, images_in, places_among
-from ssl_eval.retrieval.multi_scale import MultiScale
-from ssl_eval.retrieval.plain_pickle import as_list, read_plain_pickle
-from ssl_eval.retrieval.scores import Judgement, RetrievalScore, revisited_scores
-from ssl_eval.text_files import read_names
+from ssl_eval.feature_maps import VariableSizeViT
+from ssl_eval.image_files import ReaderConfig, blocks_of_features, features_of_files, images_in, rows_of_files
+from ssl_eval.retrieval.ranking import RelevanceLabels, RetrievalScore, revisited_scores
+from ssl_eval.retrieval.safe_pickle import as_list, read_pickle
+from ssl_eval.text import read_names
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""
@@ -38,13 +40,13 @@ class RevisitedSet:
         queries: images.
         boxes: what each query is about.
         images: the database.
-        judged: rows of the database for each query.
+        relevance: rows of the database for each query.
     """
 
     queries: Sequence[Path]
     boxes: Sequence[Box]
     images: Sequence[Path]
-    judged: Sequence[Judgement]
+    relevance: Sequence[RelevanceLabels]
 
 
 def read_revisited(folder: str | Path) -> RevisitedSet:
@@ -57,27 +59,27 @@ def read_revisited(folder: str | Path) -> RevisitedSet:
     truths = sorted(folder.glob("gnd_*.pkl"))
     if len(truths) != 1:
         raise ValueError(f"{folder} holds {len(truths)} files gnd_*.pkl: give that of gnd_roxford5k.pkl and jpg")
-    truth = read_plain_pickle(truths[0])
+    truth = read_pickle(truths[0])
     try:
         names = {key: [str(name) for name in as_list(truth[key])] for key in ("imlist", "qimlist")}
-        judged = [_judgement(each, len(names["imlist"])) for each in as_list(truth["gnd"])]
+        relevance = [_judgement(each, len(names["imlist"])) for each in as_list(truth["gnd"])]
         boxes = [_box(each) for each in as_list(truth["gnd"])]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{truths[0]} is no ground truth: {type(error).__name__} {error}") from None
-    if len(judged) != len(names["qimlist"]):
-        raise ValueError(f"{truths[0]} judges {len(judged)} queries and names {len(names['qimlist'])}")
-    if not any(len(each.easy) + len(each.hard) for each in judged):
+    if len(relevance) != len(names["qimlist"]):
+        raise ValueError(f"{truths[0]} judges {len(relevance)} queries and names {len(names['qimlist'])}")
+    if not any(len(each.easy) + len(each.hard) for each in relevance):
         raise ValueError(f"{truths[0]} names no image to find: expected easy or hard ones of at least one query")
     images, queries = (_files(folder / "jpg", names[key]) for key in ("imlist", "qimlist"))
-    return RevisitedSet(queries=queries, boxes=boxes, images=images, judged=judged)
+    return RevisitedSet(queries=queries, boxes=boxes, images=images, relevance=relevance)
 
 
-def _judgement(truth: dict[str, Any], images: int) -> Judgement:
+def _judgement(truth: dict[str, Any], images: int) -> RelevanceLabels:
     rows = {kind: torch.tensor(as_list(truth[kind]), dtype=torch.long) for kind in ("easy", "hard", "junk")}
     largest = max(int(each.max()) for each in (*rows.values(), torch.zeros(1)) if len(each))
     if largest >= images:
         raise IndexError(f"image {largest} of {images}")
-    return Judgement(**rows)
+    return RelevanceLabels(**rows)
 
 
 def _box(truth: dict[str, Any]) -> Box:
@@ -112,7 +114,7 @@ def read_distractors(folder: str | Path) -> list[Path]:
 def evaluate_revisited(
     backbone: nn.Module,
     data: RevisitedSet,
-    preparing: Preparing,
+    preparing: ReaderConfig,
     *,
     size: int = 224,
     scales: Sequence[float] = (1.0,),
@@ -125,7 +127,7 @@ def evaluate_revisited(
     and one scale, that for Paris 512 and SCALES.
 
     Args:
-        backbone: images of any size to features [b, d], where need be through AnySize.
+        backbone: images of any size to features [b, d], where need be through VariableSizeViT.
         data: see `read_revisited`.
         preparing: its batch size does not matter, images keep their shape and come one by one.
         size: the long side in pixels; smaller images stay as they are.
@@ -136,7 +138,7 @@ def evaluate_revisited(
     Raises:
         ValueError: `on_unreadable` raised, no positives can be read, or the features are not [b, d].
     """
-    network: nn.Module = AnySize(backbone)
+    network: nn.Module = VariableSizeViT(backbone)
     if tuple(scales) != (1.0,):
         network = MultiScale(network, scales)
     preparing = replace(preparing, batch_size=1)
@@ -145,18 +147,20 @@ def evaluate_revisited(
     queries = features_of_files(network, data.queries, partial(_shrunk, size=size, boxes=boxes), preparing)
     database = features_of_files(network, data.images, whole, preparing)
     further = blocks_of_features(network, distractors, whole, preparing)
-    rows = places_among(database.places, len(data.images))
-    judged = [_remaining(data.judged[query], rows) for query in queries.places.tolist()]
-    scores = revisited_scores(queries.features, database.features, judged, distractors=further, device=preparing.device)
+    rows = rows_of_files(database.places, len(data.images))
+    relevance = [_remaining(data.relevance[query], rows) for query in queries.places.tolist()]
+    scores = revisited_scores(
+        queries.features, database.features, relevance, distractors=further, device=preparing.device
+    )
     if not scores:
         raise ValueError("none of the images to find can be read")
     return scores
 
 
-def _remaining(judged: Judgement, rows: Int64[Tensor, " n"]) -> Judgement:
+def _remaining(relevance: RelevanceLabels, rows: Int64[Tensor, " n"]) -> RelevanceLabels:
     """Map judgements to the rows of the readable images."""
-    kinds = {kind: rows[getattr(judged, kind)] for kind in ("easy", "hard", "junk")}
-    return Judgement(**{kind: found[found >= 0] for kind, found in kinds.items()})
+    kinds = {kind: rows[getattr(relevance, kind)] for kind in ("easy", "hard", "junk")}
+    return RelevanceLabels(**{kind: found[found >= 0] for kind, found in kinds.items()})
 
 
 def _shrunk(place: int, image: Image.Image, size: int, boxes: Sequence[Box] | None) -> Image.Image:
@@ -164,3 +168,23 @@ def _shrunk(place: int, image: Image.Image, size: int, boxes: Sequence[Box] | No
         image = image.crop(boxes[place])  # pyright: ignore[reportArgumentType]
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     return image
+
+
+SCALES = (1.0, 2**-0.5, 0.5)
+"""https://github.com/facebookresearch/dino, utils.py at 7c446df: multi_scale."""
+
+
+class MultiScale(nn.Module):
+    """The mean of a network's outputs over scales of its input, L2-normalized."""
+
+    def __init__(self, network: nn.Module, scales: Sequence[float] = SCALES):
+        super().__init__()
+        self.network, self.scales = network, tuple(scales)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """[d] of each image."""
+        seen = [
+            images if scale == 1 else interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+            for scale in self.scales
+        ]
+        return normalize(torch.stack([self.network(each) for each in seen]).mean(dim=0), dim=1)

@@ -6,15 +6,15 @@ Shapes: c classes, h x w pixels.
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-LEFT_OUT = 255
+IGNORE_INDEX = 255
 """The value of pixels that do not count: object borders in PASCAL VOC."""
 
 
-def count_pixels(
+def confusion_matrix(
     guesses: Integer[Tensor, "*shape"], truth: Integer[Tensor, "*shape"], num_classes: int
 ) -> Int[Tensor, "c c"]:
     """How many pixels of class i are taken for class j; pixels of value 255 are left out."""
-    counted = truth != LEFT_OUT
+    counted = truth != IGNORE_INDEX
     pairs = truth[counted].long() * num_classes + guesses[counted].long()
     return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 

@@ -1,6 +1,6 @@
-"""Semantic segmentation by a linear head on a frozen network: its training.
+"""A linear segmentation head on a frozen backbone: batch norm and a 1 x 1 convolution, and its training.
 
-Shapes: b images, h x w pixels.
+Shapes: b images, d channels, c classes, r x s positions of a feature map, h x w pixels.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,17 +9,83 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import batch_norm, cross_entropy, interpolate
 
+from genviews_core.backbones import backbone_hash
+from genviews_core.distributed import all_reduce_sum, rank
+from ssl_eval.distributed import lockstep, sum_gradients
+from ssl_eval.feature_maps import FrozenMaps
 from ssl_eval.features import evaluating
-from ssl_eval.processes import in_step, rank_in, sum_gradients, sum_over
-from ssl_eval.results import backbone_hash
-from ssl_eval.segmentation.head import SegmentationHead
-from ssl_eval.segmentation.last_map import FrozenMaps
-from ssl_eval.segmentation.mean_iou import LEFT_OUT
+from ssl_eval.rng import seeded_generator
+from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
+from ssl_eval.softmax_regression import INITIAL_DEVIATION
 from ssl_eval.training_state import restore, save_state
+
+
+class SyncBatchNorm(nn.Module):
+    """Batch norm of inputs that nothing is learned through, over the images of all processes.
+
+    As torch.nn.BatchNorm2d, whose constants these are; the statistics need no gradient, so that any backend serves.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(
+        self, maps: Float[Tensor, "b d r s"], group: dist.ProcessGroup | None = None
+    ) -> Float[Tensor, "b d r s"]:
+        """In training by the statistics of this batch, else by those of the training."""
+        mean, variance = self._measure(maps.detach(), group) if self.training else (self.mean, self.variance)
+        return batch_norm(maps, mean, variance, self.weight, self.bias, training=False, eps=self.epsilon)
+
+    @torch.no_grad()
+    def _measure(self, maps: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+        """Of all processes' maps; the running ones are moved towards them."""
+        count = maps.new_tensor([maps.numel() / maps.shape[1]])
+        total, count = all_reduce_sum(torch.cat([maps.sum(dim=(0, 2, 3)), count]), group).split([maps.shape[1], 1])
+        mean = total / count
+        variance = all_reduce_sum((maps - mean[:, None, None]).square().sum(dim=(0, 2, 3)), group) / count
+        self.mean.lerp_(mean, self.momentum)
+        self.variance.lerp_(variance * count / (count - 1), self.momentum)
+        return mean, variance
+
+
+class SegmentationHead(nn.Module):
+    """Maps to the logits of every pixel.
+
+    As facebookresearch/dinov2@b8931f7 dinov2/eval/segmentation/models/decode_heads/linear_head.py (BNHead), whose 1 x 1
+    convolution starts at normal weights of deviation 0.01 and no bias (mmsegmentation's BaseDecodeHead).
+
+    Args:
+        channels: d.
+        num_classes: c.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, seed: int):
+        super().__init__()
+        self.norm, self.classify = SyncBatchNorm(channels), nn.Conv2d(channels, num_classes, 1)
+        assert self.classify.bias is not None
+        with torch.no_grad():
+            first = torch.randn(self.classify.weight.shape, generator=seeded_generator(seed, "segmentation head"))
+            self.classify.weight.copy_(first * INITIAL_DEVIATION)
+            self.classify.bias.zero_()
+
+    def forward(
+        self, maps: Float[Tensor, "b d r s"], size: tuple[int, int], group: dist.ProcessGroup | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Logits of each place of the map, bilinearly enlarged to (h, w) = `size`."""
+        return interpolate(self.classify(self.norm(maps, group)), size=size, mode="bilinear", align_corners=False)
+
 
 SAVED_EVERY = 500
 """Steps between two writings of the resume file."""
@@ -84,7 +150,7 @@ def train_segmentation(
     pixels, those of value 255 too.)
 
     Args:
-        network: images [b, 3, h, w] to maps [b, d, r, s]; see `LastMap`.
+        network: images [b, 3, h, w] to maps [b, d, r, s]; see `FeatureMapExtractor`.
         batches: (first, last) to the batches of these steps: images [b, 3, h, w] as the network wants them, and the
             classes of their pixels, [b, h, w], 255 where none.
         protocol: of the training.
@@ -107,13 +173,13 @@ def train_segmentation(
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=protocol.weight_decay)
         first = restore(resume, settings, head, optimizer, protocol.steps)
         head.train()
-        steps = in_step(batches(first, protocol.steps), group, device)
+        steps = lockstep(batches(first, protocol.steps), group, device)
         for step, (images, masks) in enumerate(steps, start=first):
             loss = _step(look, head, optimizer, images, masks.to(device).long(), protocol.rate(step), group)
             if not loss < float("inf"):
                 raise ValueError(f"training diverged at step {step}: give a smaller learning rate")
             done = step + 1
-            if resume is not None and rank_in(group) == 0 and (done % SAVED_EVERY == 0 or done == protocol.steps):
+            if resume is not None and rank(group) == 0 and (done % SAVED_EVERY == 0 or done == protocol.steps):
                 state = {"model": head.state_dict(), "optimizer": optimizer.state_dict()}
                 save_state(resume, settings, done, state)
             on_step(done, loss)
@@ -130,16 +196,16 @@ def _step(
     group: dist.ProcessGroup | None,
 ) -> float:
     """One step of AdamW on the mean over the pixels of all processes; the loss before it."""
-    counted = sum_over(group, (masks != LEFT_OUT).sum().float()).clamp(min=1)
+    counted = all_reduce_sum((masks != IGNORE_INDEX).sum().float(), group).clamp(min=1)
     logits = head(look(images), (masks.shape[1], masks.shape[2]), group)
-    loss = cross_entropy(logits, masks, ignore_index=LEFT_OUT, reduction="sum") / counted
+    loss = cross_entropy(logits, masks, ignore_index=IGNORE_INDEX, reduction="sum") / counted
     optimizer.zero_grad()
     loss.backward()
     sum_gradients(head, group)
     for part in optimizer.param_groups:
         part["lr"] = rate
     optimizer.step()
-    return float(sum_over(group, loss.detach()))
+    return float(all_reduce_sum(loss.detach(), group))
 
 
 def _channels(look: FrozenMaps, side: int) -> int:

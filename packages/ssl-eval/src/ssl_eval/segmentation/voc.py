@@ -15,15 +15,15 @@ from PIL import Image
 
 from genviews_core.images import UnreadableImage, read_label_map
 from ssl_eval.image_files import read_rgb, too_thin
-from ssl_eval.segmentation.mean_iou import LEFT_OUT
-from ssl_eval.text_files import read_names
+from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
+from ssl_eval.text import read_names
 
 NUM_CLASSES = 21
 """Twenty kinds of objects and the background."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentedImages:
+class SegmentationDataset:
     """The images of one split.
 
     Attributes:
@@ -68,12 +68,14 @@ class SegmentedImages:
             with suppress(UnreadableImage):
                 mask = np.array(read_label_map(path))
                 self._check_classes(mask, path)
-                some = some or bool((mask != LEFT_OUT).any())
+                some = some or bool((mask != IGNORE_INDEX).any())
         if not some:
-            raise ValueError(f"expected pixels with a class in the masks of {self.root}, got {LEFT_OUT} (void) alone")
+            raise ValueError(
+                f"expected pixels with a class in the masks of {self.root}, got {IGNORE_INDEX} (void) alone"
+            )
 
     def _check_classes(self, mask: np.ndarray, path: Path) -> None:
-        highest = int(mask.max(where=mask != LEFT_OUT, initial=0))
+        highest = int(mask.max(where=mask != IGNORE_INDEX, initial=0))
         if highest >= self.num_classes:
             raise ValueError(
                 f"{path} holds class {highest}, and there are {self.num_classes} from 0: "
@@ -89,7 +91,7 @@ class SegmentedImages:
         return self.root / "JPEGImages" / f"{name}.jpg", self.root / "SegmentationClass" / f"{name}.png"
 
 
-def open_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> SegmentedImages:
+def load_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> SegmentationDataset:
     """The images that a list names.
 
     Args:
@@ -110,7 +112,7 @@ def open_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> Seg
     names = tuple(read_names(listed))
     if not names:
         raise ValueError(f"{listed} names no image")
-    found = SegmentedImages(root=place, names=names, num_classes=num_classes)
+    found = SegmentationDataset(root=place, names=names, num_classes=num_classes)
     missing = [path for name in names for path in found._paths(name) if not path.is_file()]
     if missing:
         raise ValueError(f"{listed} names {len(missing)} files that are not there, first {missing[0]}")

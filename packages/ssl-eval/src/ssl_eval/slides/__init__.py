@@ -1,28 +1,25 @@
 """Slides classified by the embeddings of their tiles: attention-based multiple instance learning."""
 
-from ssl_eval.slides.attention_mil import AttentionMIL
-from ssl_eval.slides.bag_training import BAG_PROTOCOLS, BagProtocol, slide_probabilities, train_attention
-from ssl_eval.slides.class_folders import slides_of_folders
-from ssl_eval.slides.class_scores import ClassScores, class_scores
-from ssl_eval.slides.csv_labels import check_all_labelled, slides_of_csv
-from ssl_eval.slides.slide import Slide, SlideSet, tiles_of
-from ssl_eval.slides.tile_embeddings import KeptBags, embed_slides, read_bag
+from ssl_eval.slides.attention_mil import MIL_PROTOCOLS, AttentionMIL, MILProtocol, slide_probabilities, train_mil
+from ssl_eval.slides.classification_metrics import ClassificationMetrics, classification_metrics
+from ssl_eval.slides.slide_sets import Slide, SlideSet, check_all_labeled, slides_of_csv, slides_of_folders, tiles_of
+from ssl_eval.slides.tile_embeddings import CachedBags, embed_slides, read_bag
 
 __all__ = [
-    "BAG_PROTOCOLS",
+    "MIL_PROTOCOLS",
     "AttentionMIL",
-    "BagProtocol",
-    "ClassScores",
-    "KeptBags",
+    "CachedBags",
+    "ClassificationMetrics",
+    "MILProtocol",
     "Slide",
     "SlideSet",
-    "check_all_labelled",
-    "class_scores",
+    "check_all_labeled",
+    "classification_metrics",
     "embed_slides",
     "read_bag",
     "slide_probabilities",
     "slides_of_csv",
     "slides_of_folders",
     "tiles_of",
-    "train_attention",
+    "train_mil",
 ]

@@ -1,16 +1,28 @@
-"""Gated attention over the tiles of a slide (https://arxiv.org/abs/1802.04712, section 2.4).
+"""Attention-based multiple instance learning on the tiles of slides (https://arxiv.org/abs/1802.04712, section 2.4).
 
-Shapes: n tiles of a slide, d feature width, c classes.
+Training takes one slide per step, as in the official scripts.
+
+Shapes: n tiles of a slide or n slides, d feature width, c classes.
 """
 
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import softmax
+from torch.nn.functional import cross_entropy, softmax
+
+from ssl_eval.classification import check_labels
+from ssl_eval.features import evaluating
+from ssl_eval.rng import rng_scope, seeded_generator
+from ssl_eval.training_state import restore, save_state
 
 
-class Judgement(NamedTuple):
+class SlidePrediction(NamedTuple):
     """What is found of one slide.
 
     Attributes:
@@ -47,8 +59,135 @@ class AttentionMIL(nn.Module):
         self.weigh = nn.Linear(attention, 1)
         self.classify = nn.Linear(hidden, num_classes)
 
-    def forward(self, bag: Float[Tensor, "n d"]) -> Judgement:
+    def forward(self, bag: Float[Tensor, "n d"]) -> SlidePrediction:
         """All tiles of one slide."""
         tiles = self.embed(bag)
         attention = softmax(self.weigh(self.value(tiles) * self.gate(tiles)).squeeze(1), dim=0)
-        return Judgement(self.classify(attention @ tiles), attention)
+        return SlidePrediction(self.classify(attention @ tiles), attention)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MILProtocol:
+    """Adam at a constant rate, one slide a step; the last epoch's weights count.
+
+    Attributes:
+        source: where the numbers come from.
+        epochs: of training.
+        learning_rate: of Adam.
+        weight_decay: L2.
+        hidden: width of a tile's features before the attention.
+        attention: of the gate.
+        dropout: in training.
+    """
+
+    source: str
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    hidden: int
+    attention: int
+    dropout: float
+
+
+MIL_PROTOCOLS = {
+    "clam": MILProtocol(
+        source="mahmoodlab/CLAM@53e2409 main.py's defaults, models/model_clam.py (CLAM_SB, small)",
+        epochs=200, learning_rate=1e-4, weight_decay=1e-5, hidden=512, attention=256, dropout=0.25,
+    ),
+    "ilse": MILProtocol(
+        source="AMLab-Amsterdam/AttentionDeepMIL@eb0434b main.py's defaults, model.py (GatedAttention)",
+        epochs=20, learning_rate=5e-4, weight_decay=1e-4, hidden=500, attention=128, dropout=0.0,
+    ),
+}  # fmt: skip
+"""By name; neither paper that reports PANDA or BRIGHT for generative views tells its aggregator's numbers."""
+
+
+def train_mil(
+    bags: Sequence[Tensor],
+    labels: Int[Tensor, " n"],
+    *,
+    protocol: MILProtocol,
+    num_classes: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    resume: Path | None = None,
+    on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
+) -> AttentionMIL:
+    """Learn the classes of slides from their tiles' embeddings; one slide is in memory at a time.
+
+    The weights depend on the seed alone, and a training that was stopped goes on to the same ones, bit by bit on a CPU.
+
+    Args:
+        bags: the embeddings of each slide, [tiles, width]; any number of tiles.
+        labels: of the slides.
+        protocol: the network and its training.
+        num_classes: c.
+        seed: of the initial weights, the order and the dropout.
+        device: where to compute.
+        resume: a file to go on from, written after every epoch.
+        on_epoch: called after every epoch with how many are done and how many there are.
+
+    Raises:
+        ValueError: no slides, labels that are no classes or that some class is missing of, embeddings of different
+            widths, training diverged, or the resume file is of another training.
+    """
+    if len(bags) == 0 or len(bags) != len(labels):
+        raise ValueError(f"{len(bags)} slides and {len(labels)} labels: give at least one slide, and a label for each")
+    check_labels(labels, num_classes)
+    counts = labels.bincount(minlength=num_classes)
+    if int(counts.min()) == 0:
+        raise ValueError(f"class {int(counts.argmin())} has no training slide")
+    width = bags[0].shape[1]
+    with rng_scope(seed, "bags/weights", device):
+        model = AttentionMIL(
+            width, num_classes, hidden=protocol.hidden, attention=protocol.attention, dropout=protocol.dropout
+        ).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
+    settings = {"protocol": asdict(protocol), "num_classes": num_classes, "seed": seed}
+    settings["slides"] = "" if resume is None else _digest(bags, labels)
+    for epoch in range(restore(resume, settings, model, optimizer, protocol.epochs), protocol.epochs):
+        with rng_scope(seed, f"bags/dropout/{epoch}", device):
+            _train_epoch(model.train(), bags, labels, optimizer, seeded_generator(seed, f"slides/{epoch}"), device)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise ValueError(f"training diverged in epoch {epoch}: give a smaller learning rate")
+        if resume is not None:
+            save_state(resume, settings, epoch + 1, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+        on_epoch(epoch + 1, protocol.epochs)
+    return model.eval()
+
+
+@torch.no_grad()
+def slide_probabilities(
+    model: AttentionMIL, bags: Sequence[Tensor], *, device: str | torch.device = "cpu"
+) -> Float[Tensor, "n c"]:
+    """The classes' probabilities for each slide, one slide in memory at a time."""
+    with evaluating(model):
+        each = (bags[row].to(device) for row in range(len(bags)))
+        return torch.stack([model(bag).logits.softmax(dim=0).cpu() for bag in each])
+
+
+def _digest(bags: Sequence[Float[Tensor, "_ d"]], labels: Int[Tensor, " n"]) -> str:
+    """Of all that is learned from."""
+    found = hashlib.blake2b(labels.numpy().tobytes(), digest_size=16)
+    for bag in bags:
+        found.update(f"{list(bag.shape)}".encode() + bag.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _train_epoch(
+    model: AttentionMIL,
+    bags: Sequence[Tensor],
+    labels: Int[Tensor, " n"],
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    device: str | torch.device,
+) -> None:
+    width = model.width
+    for row in torch.randperm(len(bags), generator=order).tolist():
+        bag = bags[row].to(device)
+        if bag.shape[1] != width:
+            raise ValueError(f"embeddings of slides are {bag.shape[1]} and {width} wide: make all by one backbone")
+        loss = cross_entropy(model(bag).logits, labels[row].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

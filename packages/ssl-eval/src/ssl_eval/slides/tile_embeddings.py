@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genviews_core.distributed import rank, world_size
 from genviews_core.files import atomic_write
+from ssl_eval.distributed import raise_on_all_ranks
 from ssl_eval.features import evaluating
-from ssl_eval.processes import failing_together, rank_in, size_of
-from ssl_eval.slides.slide import EMBEDDED, Slide, tiles_of
+from ssl_eval.slides.slide_sets import EMBEDDED, Slide, tiles_of
 
 FEATURES = "features"
 BACKBONE = "backbone"
@@ -57,16 +58,16 @@ def embed_slides(
         ValueError: on every process, where one cannot read a tile, or gets features that are no finite vectors.
     """
     backbone.to(device)
-    mine = [slide for slide in slides if slide.place.suffix != EMBEDDED][rank_in(group) :: size_of(group)]
-    with failing_together(group):
+    mine = [slide for slide in slides if slide.place.suffix != EMBEDDED][rank(group) :: world_size(group)]
+    with raise_on_all_ranks(group):
         for done, slide in enumerate(mine, start=1):
-            path, said = kept_at(folder, slide), {**about, "tiles": _tiles_hash(slide.place)}
+            path, said = embedding_path(folder, slide), {**about, "tiles": _tiles_hash(slide.place)}
             if _said(path) != said:
                 _write(path, _embed(backbone, read(slide), device, amp, slide), said)
             on_slide(done, len(mine))
 
 
-def kept_at(folder: Path, slide: Slide) -> Path:
+def embedding_path(folder: Path, slide: Slide) -> Path:
     """Where a slide's embeddings are: its own file where it is one, else the kept file."""
     if slide.place.suffix == EMBEDDED:
         return slide.place
@@ -76,7 +77,7 @@ def kept_at(folder: Path, slide: Slide) -> Path:
     return folder / f"{name}{EMBEDDED}"
 
 
-class KeptBags(Sequence[Tensor]):
+class CachedBags(Sequence[Tensor]):
     """The embeddings of slides, each read when it is asked for.
 
     Args:
@@ -86,7 +87,7 @@ class KeptBags(Sequence[Tensor]):
     """
 
     def __init__(self, slides: Sequence[Slide], folder: Path, *, backbone: str):
-        self._paths, self._backbone = [kept_at(folder, slide) for slide in slides], backbone
+        self._paths, self._backbone = [embedding_path(folder, slide) for slide in slides], backbone
 
     def __len__(self) -> int:
         return len(self._paths)

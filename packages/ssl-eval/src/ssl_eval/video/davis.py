@@ -21,17 +21,16 @@ from numpy import ndarray
 from PIL import Image
 from torch import nn
 
+from genviews_core.distributed import all_gather_object, rank, world_size
 from genviews_core.files import make_folder, writing
 from genviews_core.images import UnreadableImage, read_label_map
 from genviews_core.listing import images_in
-from ssl_eval.feature_map import OutputAndMap
-from ssl_eval.image_files import read_rgb
-from ssl_eval.left_out import OnUnreadable, refuse
-from ssl_eval.processes import failing_together, gather_over, rank_in, size_of
-from ssl_eval.text_files import read_names
-from ssl_eval.video.following import Frames, follow_objects
-from ssl_eval.video.label_propagation import Propagation
-from ssl_eval.video.region_and_contour import Followed, compare_masks
+from ssl_eval.distributed import raise_on_all_ranks
+from ssl_eval.feature_maps import OutputAndFeatureMap
+from ssl_eval.image_files import OnUnreadable, read_rgb, refuse
+from ssl_eval.text import read_names
+from ssl_eval.video.davis_metrics import ObjectScores, compare_masks
+from ssl_eval.video.mask_propagation import Frames, PropagationConfig, propagate_masks
 
 VOID = 255
 
@@ -99,8 +98,8 @@ def _objects_in(mask: UInt8[ndarray, "h w"], path: Path) -> list[int]:
     return numbers
 
 
-def follow_video(
-    network: OutputAndMap, video: Video, frames: Frames, options: Propagation
+def segment_video(
+    network: OutputAndFeatureMap, video: Video, frames: Frames, options: PropagationConfig
 ) -> list[UInt8[ndarray, "h w"]]:
     """A mask of each frame; the first is the one that is given.
 
@@ -112,14 +111,14 @@ def follow_video(
     first = _without_void(numbered)
     images = (np.asarray(read_rgb(path)) for path in video.frames)
     try:
-        return [first, *follow_objects(network, images, first, frames, options)]
+        return [first, *propagate_masks(network, images, first, frames, options)]
     except UnreadableImage:
         raise
     except ValueError as error:
         raise ValueError(f"{video.name}: {error}") from None
 
 
-def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[Followed]:
+def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[ObjectScores]:
     """Compute J and F of each object of the first mask; the first and the last frame are excluded.
 
     Raises:
@@ -133,7 +132,7 @@ def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[
     return compare_masks(truth, np.stack(list(found)[1:-1]), numbers)
 
 
-def remarks_on(videos: Sequence[Video]) -> list[str]:
+def unusual_masks(videos: Sequence[Video]) -> list[str]:
     """Return notes on unusual first masks: gaps in the object numbers, void pixels.
 
     Raises:
@@ -174,13 +173,13 @@ def evaluate_davis(
     backbone: nn.Module,
     videos: Sequence[Video],
     frames: Frames,
-    options: Propagation,
+    options: PropagationConfig,
     *,
     masks: str | Path | None = None,
     group: dist.ProcessGroup | None = None,
-    on_video: Callable[[str, Sequence[Followed]], object] = lambda name, followed: None,
+    on_video: Callable[[str, Sequence[ObjectScores]], object] = lambda name, followed: None,
     on_unreadable: OnUnreadable = refuse,
-) -> list[Followed]:
+) -> list[ObjectScores]:
     """J and F of every object of every video, for `davis_table`.
 
     Args:
@@ -194,15 +193,15 @@ def evaluate_davis(
         on_unreadable: called with an error message for each video with an unreadable file, which is then skipped.
 
     Raises:
-        ValueError: no video can be read, the backbone has no feature map, or see `follow_video` and `measure_video`;
+        ValueError: no video can be read, the backbone has no feature map, or see `segment_video` and `measure_video`;
             raised on every process.
     """
-    network, followed = OutputAndMap(backbone), {}
-    with failing_together(group):
-        for row in range(rank_in(group), len(videos), size_of(group)):
+    network, followed = OutputAndFeatureMap(backbone), {}
+    with raise_on_all_ranks(group):
+        for row in range(rank(group), len(videos), world_size(group)):
             video = videos[row]
             try:
-                found = follow_video(network, video, frames, options)
+                found = segment_video(network, video, frames, options)
                 followed[row] = measure_video(video, found)
             except UnreadableImage as error:
                 on_unreadable(f"the video {video.name}: {error}")
@@ -210,7 +209,7 @@ def evaluate_davis(
             if masks is not None:
                 write_masks(masks, video, found)
             on_video(video.name, followed[row])
-    everyone = {row: objects for part in gather_over(group, followed) for row, objects in part.items()}
+    everyone = {row: objects for part in all_gather_object(followed, group) for row, objects in part.items()}
     if not everyone:
         raise ValueError(f"none of {len(videos)} videos can be read")
     return [each for row in sorted(everyone) for each in everyone[row]]

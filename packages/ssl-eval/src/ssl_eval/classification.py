@@ -1,0 +1,133 @@
+"""Labeled images for training and test, and top-1 and top-5 accuracy counted over batches and processes.
+
+Shapes: b batch, r classifiers, c classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genviews_core.distributed import all_reduce_sum
+
+Batches = Iterable[Sequence[Tensor]]
+"""(images, labels) or (images, labels, anything further)."""
+
+
+@runtime_checkable
+class EpochLoader(Protocol):
+    """A loader whose every epoch is another order, and other crops, and always the same for the same number."""
+
+    def __len__(self) -> int:
+        """Batches an epoch, on this process."""
+        ...
+
+    def epoch(self, epoch: int) -> Batches:
+        """The batches of an epoch."""
+        ...
+
+
+Training = EpochLoader | Sequence[Sequence[Tensor]] | Iterable[Sequence[Tensor]]
+"""An `EpochLoader`, or anything with a length that can be read again every epoch: a list, torch's DataLoader."""
+
+
+def batches_of(train: Training, epoch: int) -> Batches:
+    """The batches of an epoch."""
+    return train.epoch(epoch) if isinstance(train, EpochLoader) else train
+
+
+def steps_of(train: Training) -> int:
+    """Batches an epoch.
+
+    Raises:
+        ValueError: it has no length, or none at all.
+    """
+    if not hasattr(train, "__len__"):
+        raise ValueError("the training images must be a loader that can be read every epoch, and have a length")
+    steps = len(train)  # pyright: ignore[reportArgumentType]
+    if steps == 0:
+        raise ValueError("the training images make no batch: lower the batch size, or give more images")
+    return steps
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raises ValueError for a label that is no class."""
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"label {low if low < 0 else high} is not one of {num_classes} classes, counted from 0")
+
+
+@torch.no_grad()
+def feature_width(network: nn.Module, images: Batches, device: str | torch.device) -> int:
+    """How many features the network, in evaluation mode, gives the first of some images.
+
+    Raises:
+        ValueError: there are none, or it does not give one vector an image.
+    """
+    first = next(iter(images), None)
+    if first is None:
+        raise ValueError("no test images: the loader gave none")
+    features = network(first[0][:1].to(device))
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"The backbone gave {shape} for a batch of one: pool it to [batch, width].")
+    return features.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Accuracy in percent.
+
+    Attributes:
+        top1: share of images whose class is the most likely one.
+        top5: share of images whose class is among the five most likely; 100 with five classes or fewer.
+    """
+
+    top1: float
+    top5: float
+
+
+def count_hits(logits: Float[Tensor, "b r c"], labels: Int[Tensor, " b"]) -> Int[Tensor, "2 r"]:
+    """How many images each classifier has right at the first guess and among five; none where its logits diverged."""
+    guesses = logits.topk(min(5, logits.shape[2]), dim=2).indices
+    hits = (guesses == labels[:, None, None]) & logits.isfinite().all(dim=2, keepdim=True)
+    return torch.stack([hits[:, :, 0].sum(dim=0), hits.any(dim=2).sum(dim=0)])
+
+
+@torch.no_grad()
+def score(
+    batches: Batches,
+    classify: Callable[[Tensor], Float[Tensor, "b r c"]],
+    *,
+    num_classes: int,
+    classifiers: int = 1,
+    device: str | torch.device,
+    group: dist.ProcessGroup | None = None,
+) -> list[Scores]:
+    """The scores of each classifier.
+
+    Args:
+        batches: (images, labels), each image on one process only.
+        classify: images on the device to the logits of all classifiers.
+        num_classes: c.
+        classifiers: r.
+        device: where to compute.
+        group: processes that share the images.
+
+    Raises:
+        ValueError: no images, or a label that is no class.
+    """
+    hits, images = torch.zeros(2, classifiers, dtype=torch.long, device=device), 0
+    for inputs, labels, *_ in batches:
+        check_labels(labels, num_classes)
+        hits += count_hits(classify(inputs.to(device, non_blocking=True)), labels.to(device))
+        images += len(labels)
+    total = int(all_reduce_sum(torch.tensor([images], device=device), group))
+    if total == 0:
+        raise ValueError("no test images: the loader gave none")
+    shares = 100.0 * all_reduce_sum(hits, group).double() / total
+    return [Scores(top1=first, top5=five) for first, five in shares.T.tolist()]

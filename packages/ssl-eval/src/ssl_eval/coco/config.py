@@ -1,0 +1,143 @@
+"""What a training of Mask R-CNN is: the variant of the network, the schedule, the sizes of the images."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+"""None on batch norms. Both: facebookresearch/detectron2@02b5c4e detectron2/config/defaults.py SOLVER."""
+WARMUP_FACTOR = 1 / 1000
+"""Of the learning rate, at step 0; likewise."""
+SCHEDULES = {"1x": 90_000, "2x": 180_000}
+"""Steps; detectron2@02b5c4e configs/Base-RCNN-FPN.yaml, facebookresearch/moco@132aea9
+detection/configs/coco_R_50_C4_2x.yaml."""
+VARIANTS = {
+    "fpn": "detectron2@02b5c4e configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml, with SyncBN in backbone "
+    "and FPN, FREEZE_AT 0",
+    "fpn-heads": "WXinlong/DenseCL@b64bbb6 benchmarks/detection/configs/R_50_FPN_1x.yaml, zdaxie/PixPro@e390d6b "
+    "transfer/detection/configs/COCO_R_50_FPN_1x.yaml",
+    "c4": "facebookresearch/moco@132aea9 detection/configs/{Base-RCNN-C4-BN,coco_R_50_C4_2x}.yaml, train_net.py",
+}
+"""The networks: `fpn` has synchronised batch norm in backbone and FPN, `fpn-heads` also in a box head of four
+convolutions and in the mask head, `c4` in the backbone and once more after its last stage, which is the box head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig:
+    """A training and a test of Mask R-CNN.
+
+    Attributes:
+        variant: of VARIANTS.
+        schedule: of SCHEDULES; its shape, where `iterations` differ.
+        iterations: steps.
+        batch_size: images a step, over all processes.
+        learning_rate: at its peak.
+        warmup: steps of linear growth to it.
+        short_edges: pixels of an image's short edge, one drawn for every training image.
+        short_edge_test: the same in a test.
+        long_edge: at most, in pixels.
+        precise_norm: batches whose mean statistics batch norms keep after training, instead of the moving ones.
+        channels: of the pyramid and of the heads' convolutions.
+        features: of the box head's fully connected layers, four times as many.
+        regions: an image that the heads learn from.
+        mean: of the pixels in RGB, from 0 to 255.
+        std: likewise.
+    """
+
+    variant: str = "fpn"
+    schedule: str = "1x"
+    iterations: int = SCHEDULES["1x"]
+    batch_size: int = 16
+    learning_rate: float = 0.02
+    warmup: int = 1000
+    short_edges: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    short_edge_test: int = 800
+    long_edge: int = 1333
+    precise_norm: int = 0
+    channels: int = 256
+    features: int = 1024
+    regions: int = 512
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"no variant {self.variant!r}: choose one of {', '.join(VARIANTS)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"no schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        counts = (self.iterations, self.batch_size, *self.short_edges, self.short_edge_test, self.long_edge)
+        if min(*counts, self.channels, self.regions) < 1:
+            raise ValueError("iterations, batch size, edges, channels and regions are at least 1")
+
+    @property
+    def drops(self) -> tuple[int, int]:
+        """The steps from which the learning rate is a tenth of what it was: 60,000 and 80,000 of 90,000."""
+        return round(self.iterations * 2 / 3), round(self.iterations * 8 / 9)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        grown = min(step / self.warmup, 1.0) if self.warmup else 1.0
+        return self.learning_rate * (WARMUP_FACTOR * (1 - grown) + grown) * 0.1 ** bisect_right(self.drops, step)
+
+    @property
+    def label(self) -> str:
+        """Label of its results, such as "fpn 1x" or "fpn-heads iterations=20 batch=4 edge=160"."""
+        published = detection_config(self.variant, self.schedule)
+        told = [self.variant] + [self.schedule] * (self.iterations == published.iterations)
+        changes = {
+            "iterations": (self.iterations, published.iterations),
+            "batch": (self.batch_size, published.batch_size),
+            "rate": (self.learning_rate, round(published.learning_rate * self.batch_size / published.batch_size, 9)),
+            "edge": (self.short_edge_test, published.short_edge_test),
+            "channels": (self.channels, published.channels),
+            "regions": (self.regions, published.regions),
+        }
+        return " ".join(told + [f"{name}={value:g}" for name, (value, usual) in changes.items() if value != usual])
+
+
+def detection_config(
+    variant: str = "fpn",
+    schedule: str = "1x",
+    *,
+    iterations: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    short_edge: int | None = None,
+    channels: int | None = None,
+    regions: int | None = None,
+) -> DetectionConfig:
+    """A published training, or a smaller one of the same shape.
+
+    Args:
+        variant: of VARIANTS.
+        schedule: of SCHEDULES.
+        iterations: instead of the schedule's; the drops of the learning rate stay at six and eight ninths of it, and
+            the warmup is a tenth at most.
+        batch_size: instead of 16; the learning rate is scaled with it.
+        learning_rate: instead of that.
+        short_edge: in training and test, instead of 640 to 800 and 800; the long edge is scaled with it.
+        channels: of pyramid and heads, instead of 256; the box head's features are four times as many.
+        regions: an image that the heads learn from, instead of 512.
+
+    Raises:
+        ValueError: there is no such variant or schedule, or a number is below 1.
+    """
+    # PRECISE_BN: 200 batches by detectron2's default, in the configurations of `fpn-heads` and `c4`.
+    recipe = DetectionConfig(variant=variant, schedule=schedule, precise_norm=0 if variant == "fpn" else 200)
+    total = SCHEDULES[schedule] if iterations is None else iterations
+    images = recipe.batch_size if batch_size is None else batch_size
+    rate = round(recipe.learning_rate * images / recipe.batch_size, 9) if learning_rate is None else learning_rate
+    recipe = replace(
+        recipe,
+        iterations=total,
+        batch_size=images,
+        learning_rate=rate,
+        warmup=min(recipe.warmup, total // 10),
+        precise_norm=min(recipe.precise_norm, total),
+    )
+    if short_edge is not None:
+        long_edge = round(recipe.long_edge * short_edge / recipe.short_edge_test)
+        recipe = replace(recipe, short_edges=(short_edge,), short_edge_test=short_edge, long_edge=long_edge)
+    if channels is not None:
+        recipe = replace(recipe, channels=channels, features=4 * channels)
+    return recipe if regions is None else replace(recipe, regions=regions)

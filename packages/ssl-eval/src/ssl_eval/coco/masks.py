@@ -1,0 +1,143 @@
+"""Instance masks: polygons, run-length encodings, and masks predicted within boxes.
+
+Shapes: k masks, s x s their values, h x w pixels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+Polygons = list[np.ndarray]
+"""Each x, y, x, y, ... of at least three points."""
+RunLengths = dict[str, Any]
+"""size and counts, as pycocotools takes them."""
+Segmentation = Polygons | RunLengths
+masks: Any = coco_mask  # whose stubs know no dictionaries
+
+
+def read_segmentation(told: object, height: int, width: int) -> Segmentation:
+    """What the JSON says of one object, checked.
+
+    Polygons of fewer than three points are left out, as in detectron2 (facebookresearch/detectron2@02b5c4e
+    detectron2/data/datasets/coco.py load_coco_json).
+
+    Raises:
+        ValueError: it is neither, or broken.
+    """
+    if isinstance(told, Mapping):
+        return _run_lengths(told, height, width)
+    if not isinstance(told, list) or not told:
+        raise ValueError("it has no segmentation of polygons or run lengths")
+    polygons = [np.asarray(each, dtype=np.float64) for each in told]
+    for polygon in polygons:
+        if polygon.ndim != 1 or polygon.size % 2 or not np.isfinite(polygon).all():
+            raise ValueError("a polygon of its segmentation is not pairs of finite numbers")
+    return [polygon for polygon in polygons if polygon.size >= 6]
+
+
+def move(segmentation: Segmentation, size: tuple[int, int], flip: bool, original: tuple[int, int]) -> Segmentation:
+    """The same object after its image was resized and, perhaps, mirrored.
+
+    Args:
+        segmentation: in the original image.
+        size: height and width now.
+        flip: whether left and right are exchanged.
+        original: height and width before.
+    """
+    (height, width), (tall, wide) = size, original
+    if isinstance(segmentation, dict):
+        drawn = Image.fromarray(masks.decode(segmentation)).resize((width, height), Image.Resampling.NEAREST)
+        return encode(np.asarray(drawn)[:, ::-1] if flip else np.asarray(drawn))
+    moved = []
+    for polygon in segmentation:
+        points = polygon.reshape(-1, 2) * (width / wide, height / tall)
+        if flip:
+            points[:, 0] = width - points[:, 0]
+        moved.append(points.reshape(-1))
+    return moved
+
+
+def draw(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
+    """1 inside, 0 outside."""
+    if isinstance(segmentation, dict):
+        return masks.decode(segmentation)
+    pieces = masks.frPyObjects([polygon.tolist() for polygon in segmentation], height, width)
+    return masks.decode(masks.merge(pieces))
+
+
+def encode(pixels: UInt8[np.ndarray, "h w"]) -> RunLengths:
+    """A mask of 0 and 1 to its run lengths, as bytes."""
+    return masks.encode(np.asfortranarray(pixels))
+
+
+def _run_lengths(told: Mapping[str, Any], height: int, width: int) -> RunLengths:
+    size, counts = told.get("size"), told.get("counts")
+    if not isinstance(size, list) or size != [height, width]:
+        raise ValueError(f"its mask is of size {size}, its image of [{height}, {width}]")
+    if isinstance(counts, list):
+        whole = all(isinstance(count, int) and count >= 0 for count in counts) and sum(counts) == height * width
+        if not whole:
+            raise ValueError(f"the run lengths of its mask are not {height * width} pixels")
+        return masks.frPyObjects({"size": size, "counts": counts}, height, width)
+    if not isinstance(counts, str) or _pixels(counts) != height * width:
+        raise ValueError(f"the run lengths of its mask are not {height * width} pixels")
+    return {"size": size, "counts": counts.encode()}
+
+
+def _pixels(text: str) -> int:
+    """How many pixels packed run lengths are of; -1 where they are broken.
+
+    Five bits a character from 48 on, a sixth where more follow, a sign at the end; from the third count on differences
+    to the one but last (cocodataset/cocoapi common/maskApi.c rleFrString).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return -1
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        if counts[-1] < 0:
+            return -1
+        value = shift = 0
+    return sum(counts) if shift == 0 else -1
+
+
+def paste(
+    probabilities: Float[Tensor, "k s s"], boxes: Float[Tensor, "k 4"], size: tuple[int, int], threshold: float = 0.5
+) -> Bool[Tensor, "k h w"]:
+    """Where a mask, spread bilinearly over its box, reaches the threshold; outside of it nothing.
+
+    As in facebookresearch/detectron2@02b5c4e detectron2/layers/mask_ops.py: a pixel's middle is half a pixel in, and no
+    box is rounded. One mask at a time, on the pixels around its box, so that memory does not grow with their number.
+
+    Args:
+        probabilities: from 0 to 1.
+        boxes: left, top, right, bottom, in pixels, inside the image and of some area.
+        size: height and width of the image.
+        threshold: likewise from 0 to 1.
+    """
+    height, width = size
+    whole = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
+    for mask, box, place in zip(probabilities, boxes, whole, strict=True):
+        left, top, right, bottom = box.tolist()
+        rows = slice(max(int(top) - 1, 0), min(int(bottom) + 2, height))
+        columns = slice(max(int(left) - 1, 0), min(int(right) + 2, width))
+        down = (torch.arange(rows.start, rows.stop, device=box.device) + 0.5 - top) / (bottom - top) * 2 - 1
+        across = (torch.arange(columns.start, columns.stop, device=box.device) + 0.5 - left) / (right - left) * 2 - 1
+        grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
+        place[rows, columns] = grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0] >= threshold
+    return whole

@@ -1,0 +1,218 @@
+"""Training batches for detection: which images each step uses, how they are resized and flipped, and how they are read.
+
+The order, the short edges and the flips depend only on the seed and the step, not on workers or processes.
+
+Shapes: m instances, h x w pixels.
+"""
+
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from genviews_core.images import UnreadableImage, read_rgb
+from ssl_eval.coco.annotations import CocoInstances
+from ssl_eval.coco.config import DetectionConfig
+from ssl_eval.coco.masks import Segmentation, move
+from ssl_eval.rng import seeded_generator
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image.
+
+    Attributes:
+        image: its pixels in RGB.
+        boxes: left, top, right, bottom, in these pixels.
+        labels: classes, counted from 0.
+        segmentations: one an object, in these pixels.
+        original: height and width of the file.
+        row: in the data set.
+    """
+
+    image: UInt8[Tensor, "3 h w"]
+    boxes: Float[Tensor, "m 4"]
+    labels: Int[Tensor, " m"]
+    segmentations: tuple[Segmentation, ...]
+    original: tuple[int, int]
+    row: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+def read_example(instances: CocoInstances, row: int, short_edge: int, long_edge: int, *, flip: bool = False) -> Example:
+    """Decode, resize with PIL's antialiased bilinear filter and mirror, as detectron2 does.
+
+    Raises:
+        ValueError: the image is broken or of another size than told; one line that names file and id.
+    """
+    objects = instances.objects(row)
+    height, width = (int(pixels) for pixels in instances.sizes[row])
+    image = _decode(instances, row, objects.file_name)
+    tall, wide = resized(height, width, short_edge, long_edge)
+    pixels = np.asarray(image.resize((wide, tall), Image.Resampling.BILINEAR))
+    boxes = objects.boxes * np.array([wide / width, tall / height] * 2, dtype=np.float32)
+    if flip:
+        pixels = pixels[:, ::-1]
+        boxes = np.stack([wide - boxes[:, 2], boxes[:, 1], wide - boxes[:, 0], boxes[:, 3]], axis=1)
+    moved = (move(each, (tall, wide), flip, (height, width)) for each in objects.segmentations)
+    return Example(
+        image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(objects.labels),
+        segmentations=tuple(moved),
+        original=(height, width),
+        row=row,
+    )
+
+
+def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
+    """The short edge as asked, unless the long one would be too long.
+
+    facebookresearch/detectron2@02b5c4e detectron2/data/transforms/augmentation_impl.py ResizeShortestEdge.
+    """
+    scale = short_edge / min(height, width)
+    scale = min(scale, long_edge / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def _decode(instances: CocoInstances, row: int, file_name: str) -> Image.Image:
+    path = instances.images / file_name
+    height, width = (int(pixels) for pixels in instances.sizes[row])
+    try:
+        image = read_rgb(path)
+    except UnreadableImage as error:
+        raise ValueError(f"{path}, image {instances.ids[row]}, cannot be decoded ({error.reason})") from None
+    if image.size != (width, height):
+        told = f"{image.width} x {image.height} pixels, {instances.annotations} says {width} x {height}"
+        raise ValueError(f"{path}, image {instances.ids[row]}, is of {told}")
+    return image
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image, as it shall be read."""
+
+    row: int
+    short_edge: int
+    flip: bool = False
+
+
+def training_batches(
+    instances: CocoInstances, recipe: DetectionConfig, seed: int, *, start: int = 0, rank: int = 0, processes: int = 1
+) -> Iterator[list[Request]]:
+    """What this process reads for each step, from step `start` on, without end.
+
+    Images that hold nothing to learn are left out. Every epoch is shuffled anew. Upright and broad images come in
+    pairs of their kind, as where two images a GPU are grouped by their aspect
+    (facebookresearch/detectron2@02b5c4e detectron2/data/common.py AspectRatioGroupedDataset).
+
+    Raises:
+        ValueError: there is nothing to learn, or the batch does not divide over the processes.
+    """
+    if recipe.batch_size % processes:
+        raise ValueError(f"batch size {recipe.batch_size} does not divide over {processes} processes")
+    rows = np.flatnonzero(instances.counts)
+    if not len(rows):
+        raise ValueError(f"{instances.annotations} holds nothing to learn: no object with an area that is no crowd")
+    mine = slice(*(recipe.batch_size * place // processes for place in (rank, rank + 1)))
+    for step, batch in enumerate(islice(_batches(instances, rows, recipe.batch_size, seed), start, None), start):
+        draws = seeded_generator(seed, f"coco/{step}")
+        edges = torch.randint(len(recipe.short_edges), (len(batch),), generator=draws).tolist()
+        flips = (torch.rand(len(batch), generator=draws) < 0.5).tolist()
+        drawn = zip(batch, edges, flips, strict=True)
+        yield [Request(row, recipe.short_edges[edge], flip) for row, edge, flip in drawn][mine]
+
+
+def _batches(instances: CocoInstances, rows: np.ndarray, size: int, seed: int) -> Iterator[list[int]]:
+    group = math.gcd(2, size)
+    broad = instances.sizes[:, 1] > instances.sizes[:, 0]
+    waiting: dict[bool, list[int]] = {True: [], False: []}
+    batch: list[int] = []
+    for epoch in count():
+        order = torch.randperm(len(rows), generator=seeded_generator(seed, f"coco/order/{epoch}")).numpy()
+        for row in rows[order].tolist():
+            alike = waiting[bool(broad[row])]
+            alike.append(row)
+            if len(alike) == group:
+                batch += alike
+                alike.clear()
+            if len(batch) == size:
+                yield batch
+                batch = []
+
+
+def read_batches(
+    instances: CocoInstances,
+    requests: Iterable[list[Request]],
+    recipe: DetectionConfig,
+    to_input: Callable[[Example], Any],
+    workers: int = 0,
+) -> Iterator[list[Any]]:
+    """The inputs of a detector for each list of requests, in order.
+
+    Args:
+        instances: the data set.
+        requests: see above.
+        recipe: for the long edge.
+        to_input: makes an input of an example, where it was read.
+        workers: processes that read.
+
+    Raises:
+        ValueError: an image cannot be read.
+    """
+    loader = DataLoader(
+        _Reader(instances, recipe.long_edge, to_input),
+        batch_size=None,
+        sampler=requests,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        collate_fn=_as_read,
+        worker_init_fn=_ignore_signals,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        generator=torch.Generator(),  # the loader would draw from the global one
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise ValueError(batch)
+        yield batch
+
+
+class _Reader(Dataset):
+    """A list of requests to inputs, or to the line that says what is broken."""
+
+    def __init__(self, instances: CocoInstances, long_edge: int, to_input: Callable[[Example], Any]):
+        self._instances, self._long_edge, self._to_input = instances, long_edge, to_input
+
+    def __getitem__(self, requests: list[Request]) -> list[Any] | str:
+        try:
+            return [
+                self._to_input(
+                    read_example(self._instances, each.row, each.short_edge, self._long_edge, flip=each.flip)
+                )
+                for each in requests
+            ]
+        except ValueError as error:
+            return str(error)
+
+
+def _ignore_signals(worker: int) -> None:
+    """A scheduler signals every process of a job; these live until the one that reads from them has ended."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _as_read(item: object) -> object:
+    return item

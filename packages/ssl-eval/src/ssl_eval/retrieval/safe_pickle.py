@@ -1,0 +1,92 @@
+"""Pickles of numbers, strings, lists, dictionaries and numeric arrays, read without running anything they name."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_pickle(path: str | Path) -> Any:
+    """What a pickle holds.
+
+    A pickle is a program. Here it can name nothing but stand-ins of this file for the functions that rebuild numpy's
+    arrays, which take numbers alone, so that nothing of numpy's own is called by it either.
+
+    Raises:
+        ValueError: it names anything else, or is broken.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _SafeUnpickler(file, encoding="latin1").load()
+    except _Refused as refused:
+        raise ValueError(f"{path} is not read: {refused}") from None
+    except Exception as error:  # broken pickles raise arbitrary exceptions
+        raise ValueError(f"{path} is no pickle that can be read ({type(error).__name__}: {error})") from None
+
+
+class _Refused(Exception):
+    """What a pickle asks for and is not given."""
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise _Refused(f"it names {module}.{name}, and only plain lists, dictionaries, numbers and arrays are read")
+        return found
+
+
+class _Type:
+    """In place of numpy.dtype."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"[<>|=]?[biuf][1248]", str(code)):
+            raise _Refused(f"it holds an array of type {code}, and only arrays of numbers are read")
+        self.type = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.type = self.type.newbyteorder(state[1]) if state[1] in "<>" else self.type
+
+
+class _Array:
+    """In place of numpy.ndarray: `values` is the array."""
+
+    values: np.ndarray = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, content = state
+        content = content.encode("latin1") if isinstance(content, str) else content
+        self.values = _array(content, kind, shape, "F" if fortran else "C").values
+
+
+def _array(content: bytes | bytearray, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
+    built = _Array()
+    built.values = np.frombuffer(content, kind.type).reshape(shape, order="F" if order == "F" else "C")
+    return built
+
+
+def _scalar(kind: _Type, content: bytes | str) -> float:
+    content = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(content, kind.type)[0].item()
+
+
+_KNOWN = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    ("__builtin__", "bytes"): lambda: b"",
+}
+
+
+def as_list(value: Any) -> list:
+    """A list, of a list or an array of `read_pickle`.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    return value.values.tolist() if isinstance(value, _Array) else list(value)

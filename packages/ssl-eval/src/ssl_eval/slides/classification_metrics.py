@@ -1,0 +1,89 @@
+"""How well classes are told apart where some are rare: what papers on slides report, from probabilities and labels.
+
+Shapes: n slides, c classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_eval.classification import check_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetrics:
+    """All in percent.
+
+    Attributes:
+        accuracy: share of slides whose class is the most likely one.
+        balanced_accuracy: mean over classes of the share of their slides that is recognised.
+        auc: area under the ROC curve of each class against the others, mean over classes.
+        weighted_f1: F1 of each class, mean weighted by its slides.
+        macro_f1: F1 of each class, plain mean, which the BRIGHT challenge ranks by
+            (BiomedSciAI/fuse-med-ml@2b179e1 fuse_examples/imaging/classification/bright/eval/eval.py).
+        kappa: Cohen's, weighted quadratically, which the PANDA challenge ranks by; for grades.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+    weighted_f1: float
+    macro_f1: float
+    kappa: float
+
+
+def classification_metrics(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> ClassificationMetrics:
+    """The scores of one test; of equally likely classes the first counts.
+
+    Raises:
+        ValueError: a class without test slides, for which most of the scores have no value; a label that is no class.
+    """
+    classes = probabilities.shape[1]
+    if len(labels) == 0:
+        raise ValueError("no test slides")
+    check_labels(labels, classes)
+    counts = labels.bincount(minlength=classes)
+    if int(counts.min()) == 0:
+        raise ValueError(f"class {int(counts.argmin())} has no test slide: balanced accuracy and AUC need some of each")
+    confusion = _confusion(labels, probabilities.argmax(dim=1), classes)
+    recall = confusion.diagonal() / confusion.sum(dim=1)
+    f1 = 2 * confusion.diagonal() / (confusion.sum(dim=0) + confusion.sum(dim=1))
+    aucs = [auc(probabilities[:, each], labels == each) for each in range(classes)]
+    found = {
+        "accuracy": confusion.trace() / len(labels),
+        "balanced_accuracy": recall.mean(),
+        "auc": torch.tensor(aucs, dtype=torch.float64).mean(),
+        "weighted_f1": (f1 * counts).sum() / len(labels),
+        "macro_f1": f1.mean(),
+        "kappa": quadratic_kappa(confusion),
+    }
+    return ClassificationMetrics(**{name: 100.0 * float(value) for name, value in found.items()})
+
+
+def auc(scores: Float[Tensor, " n"], positive: Tensor) -> float:
+    """How often a positive one is scored above a negative one, ties counting half, in [0, 1].
+
+    The Mann-Whitney statistic: ranks of the positive ones, less the smallest that they could have.
+    """
+    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum(0) - (counts - 1) / 2.0)[place].double()  # equal scores share their mean rank
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def quadratic_kappa(confusion: Float[Tensor, "c c"]) -> Tensor:
+    """1 - disagreement / disagreement by chance, where taking class i for j costs (i - j)^2.
+
+    https://doi.org/10.1037/h0026256
+    """
+    place = torch.arange(len(confusion), dtype=confusion.dtype)
+    cost = (place[:, None] - place) ** 2
+    by_chance = torch.outer(confusion.sum(dim=1), confusion.sum(dim=0)) / confusion.sum()
+    return 1 - (cost * confusion).sum() / (cost * by_chance).sum()
+
+
+def _confusion(labels: Int[Tensor, " n"], guesses: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c c"]:
+    """How often class i is taken for j."""
+    return (labels * classes + guesses).bincount(minlength=classes**2).view(classes, classes).double()

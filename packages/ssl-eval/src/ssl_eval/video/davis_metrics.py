@@ -1,0 +1,120 @@
+"""How well objects are followed: region similarity J, contour accuracy F, and the table of DAVIS 2017.
+
+https://arxiv.org/abs/1704.00675; https://github.com/davisvideochallenge/davis2017-evaluation at ac7c43f: metrics.py,
+utils.py, evaluation_method.py.
+
+Shapes: t frames, h x w pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, hypot
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer
+from numpy import ndarray
+from scipy.spatial import KDTree
+
+BOUND = 0.008
+"""Share of the image's diagonal within which contours meet."""
+
+
+def region_similarity(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
+    """J: intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(truth | found)
+    return np.count_nonzero(truth & found) / union if union else 1.0
+
+
+def contour_accuracy(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
+    """F: harmonic mean of the shares of either contour that lie near the other one; 1 where both are empty."""
+    mine, right = (np.argwhere(contour(mask)) for mask in (found, truth))
+    if not len(mine) or not len(right):
+        return float(len(mine) == len(right))
+    within = ceil(BOUND * hypot(*truth.shape))
+    precision, recall = _share_near(mine, right, within), _share_near(right, mine, within)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def contour(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels that differ from their neighbour to the right, below, or both; the mask goes on beyond the image."""
+    beyond = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    return (mask != beyond[:-1, 1:]) | (mask != beyond[1:, :-1]) | (mask != beyond[1:, 1:])
+
+
+def _share_near(points: Int[ndarray, "_ 2"], others: Int[ndarray, "_ 2"], within: int) -> float:
+    """Of the points, those with another at that distance: what the other contour dilated by a disk covers."""
+    distances, _ = KDTree(others).query(points, distance_upper_bound=within + 0.5)
+    return np.count_nonzero(distances <= within) / len(points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Of one measure over the frames of one object, or their means over objects.
+
+    Attributes:
+        mean: over frames.
+        recall: share of frames above one half.
+        decay: mean of the first quarter less that of the last.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def statistics(values: Float[ndarray, " t"]) -> Statistics:
+    """One object's; quarters share the frames they meet at."""
+    ends = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
+    first, last = values[: ends[1] + 1], values[ends[3] :]
+    return Statistics(
+        mean=float(values.mean()), recall=float((values > 0.5).mean()), decay=float(first.mean() - last.mean())
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectScores:
+    """J and F of one object in every evaluated frame; `number` is its number in the masks."""
+
+    number: int
+    regions: Float[ndarray, " t"]
+    contours: Float[ndarray, " t"]
+
+
+def compare_masks(
+    truth: Integer[ndarray, "t h w"], found: Integer[ndarray, "_ _ _"], numbers: Sequence[int]
+) -> list[ObjectScores]:
+    """Each object by itself; pixels hold 0 or the number of an object.
+
+    The official code measures every number up to the largest, and an absent object counts as perfectly segmented. If
+    `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
+
+    Args:
+        truth: annotated masks; numbers not in `numbers` are background.
+        found: predicted masks.
+        numbers: numbers of the annotated objects.
+
+    Raises:
+        ValueError: masks of different sizes, or an object that the truth has not.
+    """
+    if truth.shape != found.shape:
+        raise ValueError(f"masks {list(found.shape)} are compared with {list(truth.shape)}: give as many, as large")
+    if odd := sorted(set(np.unique(found).tolist()) - {0, *numbers}):
+        known = ", ".join(map(str, numbers))
+        raise ValueError(f"expected 0 and the objects {known} in the masks found, got object {odd[0]}")
+    followed = []
+    for number in numbers:
+        pairs = [(right == number, mine == number) for right, mine in zip(truth, found, strict=True)]
+        regions = np.array([region_similarity(*pair) for pair in pairs])
+        contours = np.array([contour_accuracy(*pair) for pair in pairs])
+        followed.append(ObjectScores(number=number, regions=regions, contours=contours))
+    return followed
+
+
+def davis_table(objects: Sequence[ObjectScores]) -> dict[str, float]:
+    """The official table, in percent: means over the objects of all videos."""
+    found: dict[str, float] = {}
+    for letter, name in (("J", "regions"), ("F", "contours")):
+        each = [statistics(getattr(followed, name)) for followed in objects]
+        for part in ("mean", "recall", "decay"):
+            found[f"{letter}-{part.title()}"] = 100 * float(np.mean([getattr(one, part) for one in each]))
+    return {"J&F-Mean": (found["J-Mean"] + found["F-Mean"]) / 2, **found}

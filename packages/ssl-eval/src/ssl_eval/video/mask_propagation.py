@@ -1,0 +1,196 @@
+"""Propagate the masks of a video's first frame by the similarity of a frozen backbone's features.
+
+https://github.com/facebookresearch/dino, eval_video_segmentation.py at 7c446df, after https://arxiv.org/abs/1905.11954.
+
+Shapes: h x w pixels, k = objects + 1 classes, c channels, f frames with labels, rows x columns of the feature maps,
+p = rows * columns positions, s of them.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize, one_hot
+
+from ssl_eval.feature_maps import OutputAndFeatureMap, patch_of
+from ssl_eval.features import evaluating
+from ssl_eval.image_files import too_thin
+
+LIKENESSES = 2**25
+"""Computed at once: 128 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationConfig:
+    """Which labels count; the official script's.
+
+    Attributes:
+        frames: the first one and so many before the one that is asked about.
+        radius: of the square window around a place that is looked at, in places; None looks everywhere.
+        neighbours: the most alike places, over all frames.
+        temperature: of their weights exp(cosine / temperature).
+    """
+
+    frames: int = 7
+    radius: int | None = 12
+    neighbours: int = 5
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        least = min(self.neighbours, 1 if self.radius is None else self.radius)
+        if self.frames < 0 or least < 1 or self.temperature <= 0:
+            raise ValueError(f"{self}: frames from 0, neighbours and radius from 1, temperature above 0")
+
+
+def propagate(
+    target: Float[Tensor, "c rows columns"],
+    sources: Sequence[Float[Tensor, "c rows columns"]],
+    labels: Sequence[Float[Tensor, "k rows columns"]],
+    options: PropagationConfig,
+) -> Float[Tensor, "k rows columns"]:
+    """The mean of the labels of the most alike places, weighted by exp(cosine / temperature).
+
+    Args:
+        target: features of the frame without labels.
+        sources: features of those with labels.
+        labels: theirs, any numbers that can be averaged.
+        options: see `PropagationConfig`.
+    """
+    rows, columns = target.shape[1:]
+    asked = normalize(target.flatten(1).T, dim=1)
+    known = normalize(torch.stack(list(sources)).flatten(2), dim=1)
+    given = torch.stack(list(labels)).flatten(2).permute(0, 2, 1).flatten(0, 1)
+    at_once = max(1, LIKENESSES // (len(known) * known.shape[2]))
+    parts = []
+    for start in range(0, len(asked), at_once):
+        likeness = asked[start : start + at_once] @ known / options.temperature
+        weights = likeness.exp()
+        if options.radius is not None:
+            weights = weights * _window(start, likeness.shape[1], rows, columns, options.radius).to(weights.device)
+        weights = _largest(weights.permute(1, 0, 2).flatten(1), options.neighbours)
+        parts.append(weights @ given / weights.sum(dim=1, keepdim=True))
+    return torch.cat(parts).T.unflatten(1, (-1, columns))
+
+
+def _largest(weights: Float[Tensor, "s _"], count: int) -> Float[Tensor, "s _"]:
+    """All but the largest set to zero; those as large as the last of them stay."""
+    least = weights.topk(min(count, weights.shape[1]), dim=1).values[:, -1:]
+    return torch.where(weights < least, 0, weights)
+
+
+def _window(start: int, count: int, rows: int, columns: int, radius: int) -> Bool[Tensor, "s p"]:
+    """Which places each of some asks."""
+    row, column = (axis.flatten() for axis in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    near = [(axis[start : start + count, None] - axis).abs() <= radius for axis in (row, column)]
+    return near[0] & near[1]
+
+
+MULTIPLE = 64
+"""Of pixels, to which the long side is cut down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """How the network sees frames.
+
+    Attributes:
+        mean: of values in [0, 1].
+        std: of values in [0, 1]; the official script has 0.228 where all others have 0.229.
+        short_side: pixels.
+        device: where the network runs.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    short_side: int = 480
+    device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.short_side < MULTIPLE:
+            raise ValueError(f"frames of {self.short_side} pixels are too small: give {MULTIPLE} or more, 480 as DINO")
+
+
+@torch.no_grad()
+def propagate_masks(
+    network: OutputAndFeatureMap,
+    images: Iterable[UInt8[ndarray, "h w 3"]],
+    first: UInt8[ndarray, "h w"],
+    frames: Frames,
+    options: PropagationConfig,
+) -> Iterator[UInt8[ndarray, "h w"]]:
+    """A mask of each frame after the first, as soon as it is known; the last `options.frames` are kept.
+
+    Args:
+        network: the backbone and its map.
+        images: the frames, from the first on.
+        first: mask of the first frame: 0 or object numbers, possibly with gaps.
+        frames: how they are seen.
+        options: how labels are carried.
+
+    Raises:
+        ValueError: the mask is not of the frame's size.
+    """
+    network.to(frames.device)
+    numbers = np.union1d(first, [0]).astype(np.uint8)
+    places = np.searchsorted(numbers, first).astype(np.uint8)  # consecutive classes 0, 1, 2, ...
+    origin: tuple[Tensor, Tensor] | None = None
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
+    for image in images:
+        if (why := too_thin(image.shape[1], image.shape[0])) is not None:
+            raise ValueError(f"a frame cannot be followed: {why}")
+        if image.shape[:2] != first.shape:
+            raise ValueError(f"the mask has {list(first.shape)} pixels, and a frame {list(image.shape[:2])}")
+        seen, size = _seen(network, image, frames)
+        if origin is None:
+            origin = (seen, _shrunk_labels(places, seen.shape[1:]).to(seen.device))
+            continue
+        maps, labels = zip(origin, *recent, strict=True)
+        found = propagate(seen, maps, labels, options)
+        recent.append((seen, found))
+        yield numbers[_mask(found, size, first.shape)]
+
+
+def _seen(
+    network: OutputAndFeatureMap, image: UInt8[ndarray, "h w 3"], frames: Frames
+) -> tuple[Float[Tensor, "c rows columns"], tuple[int, int]]:
+    """The map of a frame, and the size that the frame was given."""
+    size = network_size(image.shape[:2], frames.short_side, patch_of(network.network.backbone))
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
+    values = interpolate(pixels, size, mode="bilinear", align_corners=False).round() / 255
+    mean, std = (values.new_tensor(each)[:, None, None] for each in (frames.mean, frames.std))
+    with evaluating(network):
+        _, found = network(((values - mean) / std).to(frames.device))
+    return found[0], size
+
+
+def network_size(size: Sequence[int], short_side: int, patch: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width: the short side as asked for, the long one by MULTIPLE; both cut down to whole patches."""
+    height, width = size
+    if height > width:
+        new = [short_side * height // width // MULTIPLE * MULTIPLE, short_side]
+    else:
+        new = [short_side, short_side * width // height // MULTIPLE * MULTIPLE]
+    down, right = patch or (1, 1)
+    return new[0] // down * down, new[1] // right * right
+
+
+def _shrunk_labels(mask: UInt8[ndarray, "h w"], grid: Sequence[int]) -> Float[Tensor, "k rows columns"]:
+    rows, columns = grid
+    small = np.array(Image.fromarray(mask).resize((columns, rows), Image.Resampling.NEAREST))
+    return one_hot(torch.from_numpy(small).long(), int(mask.max()) + 1).permute(2, 0, 1).float()
+
+
+def _mask(labels: Float[Tensor, "k rows columns"], size: tuple[int, int], own: Sequence[int]) -> UInt8[ndarray, "h w"]:
+    """The largest class of each pixel, once every class is stretched to values from 0 to 1."""
+    large = interpolate(labels[None], size, mode="bilinear", align_corners=False)[0]
+    low, high = (bound(large, dim=(1, 2), keepdim=True) for bound in (torch.amin, torch.amax))
+    alike = torch.where(high > 0, torch.inf, 0)  # a class that every pixel has alike wins
+    stretched = torch.where(high > low, (large - low) / (high - low), alike)
+    found = stretched.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return np.array(Image.fromarray(found).resize((own[1], own[0]), Image.Resampling.NEAREST))
