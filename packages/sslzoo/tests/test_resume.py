@@ -3,72 +3,18 @@ import resource
 import pytest
 import torch
 
-from sslzoo import apply_schedule, build_optimizer, load_resume, save_resume, schedules
+from sslzoo import build_optimizer, load_resume, save_resume
 
 RECIPE = {"lr": 0.1, "crops": [0.2, 1.0], "augment": {"flip": 0.5}}
-OPTIMIZERS = {
-    "simsiam": "sgd",
-    "moco_v2": "lars",
-    "moco_v2_symmetric": "sgd",
-    "dino": "adamw",
-    "gen_dino": "adamw",
-    "byol": "lars",
-    "moco_v3": "lars",
-    "swav": "sgd",
-    "simclr": "lars",
-    "vicreg": "lars",
-    "barlow_twins": "lars",
-}
 
 
 @pytest.fixture
 def start(build):
     def start(name, seed):
         method = build(name, seed)
-        return method, build_optimizer(OPTIMIZERS[name], method, lr=0.1, weight_decay=0.01)
+        return method, build_optimizer("sgd", method, lr=0.1, weight_decay=0.01)
 
     return start
-
-
-@pytest.fixture
-def train(call):
-    def train(method, optimizer, steps):
-        for step in steps:
-            apply_schedule(optimizer, schedules.warmup_cosine(step, 6, peak=0.1, warmup_steps=2))
-            loss = call(method, step, torch.linspace(0.5, 1.5, 8))["loss"]
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            method.after_step((step + 1) / 6)
-
-    return train
-
-
-def leaves(tree) -> list:
-    if isinstance(tree, dict):
-        return [leaf for key in sorted(tree, key=str) for leaf in leaves(tree[key])]
-    return [leaf for item in tree for leaf in leaves(item)] if isinstance(tree, list | tuple) else [tree]
-
-
-def identical(first, second) -> bool:
-    pairs = list(zip(leaves(first), leaves(second), strict=True))
-    assert len(pairs) > 10
-    return all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in pairs)
-
-
-def test_resumed_training_is_the_same_to_the_last_bit(method_name, start, train, tmp_path):
-    straight = start(method_name, 0)
-    train(*straight, range(6))
-    first = start(method_name, 0)
-    train(*first, range(3))
-    save_resume(tmp_path / "resume.pt", step=3, method=first[0], optimizer=first[1], recipe=RECIPE, extra={"seen": 24})
-    second = start(method_name, seed=1)
-    state = load_resume(tmp_path / "resume.pt", *second, RECIPE)
-    assert (state.step, state.extra) == (3, {"seen": 24})
-    train(*second, range(3, 6))
-    assert identical(straight[0].state_dict(), second[0].state_dict())
-    assert identical(straight[1].state_dict(), second[1].state_dict())
-    assert not identical(straight[0].state_dict(), first[0].state_dict())
 
 
 def test_no_file_is_no_state(start, tmp_path):
@@ -131,20 +77,13 @@ def test_the_count_of_shuffles_is_resumed(start, tmp_path):
     assert fresh.shuffles == 5
 
 
-def test_a_resumed_run_chooses_its_own_kernels(build, train, tmp_path):
-    """And goes on as the other kernels would have, within their rounding."""
-    found = []
-    for fused in (False, True):
-        method = build("simsiam", 0)
-        train(method, build_optimizer("adamw", method, lr=0.1, weight_decay=0.01), range(1))
-        optimizer = build_optimizer("adamw", method, lr=0.1, weight_decay=0.01)
-        save_resume(tmp_path / "resume.pt", step=1, method=method, optimizer=optimizer, recipe=RECIPE)
-        other = build_optimizer("adamw", method, lr=0.1, weight_decay=0.01, fused=fused)
-        load_resume(tmp_path / "resume.pt", method, other, RECIPE)
-        assert all(bool(group["fused"]) == fused for group in other.param_groups)
-        train(method, other, range(1, 3))
-        found.append(method.encoder.backbone.conv1.weight.detach())
-    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_resumed_run_chooses_its_own_kernels(fused, start, build, tmp_path):
+    method, optimizer = start("simsiam", 0)
+    save_resume(tmp_path / "resume.pt", step=1, method=method, optimizer=optimizer, recipe=RECIPE)
+    other = build_optimizer("sgd", method, lr=0.1, weight_decay=0.01, fused=fused)
+    load_resume(tmp_path / "resume.pt", method, other, RECIPE)
+    assert all(bool(group["fused"]) == fused for group in other.param_groups)
 
 
 @pytest.mark.parametrize("step", ["1", 10**9, -1, 1.0, True, None])

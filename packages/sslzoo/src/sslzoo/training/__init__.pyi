@@ -5,7 +5,7 @@ from .signals import StopSignal, TrainingInterrupted, block_signals
 from .state import PairWeighter, TrainState, create_state
 from .step import ViewBatch, train_step
 from .throughput import ThroughputMeter, peak_flops
-from .trainer import Trainer, as_view_batch, fit, step_generator
+from .trainer import SeekableBatches, Trainer, as_view_batch, fit, step_generator
 
 __all__ = [
     "BackboneFeatureHook",
@@ -17,6 +17,7 @@ __all__ = [
     "NonFiniteMonitor",
     "OnlineProbe",
     "PairWeighter",
+    "SeekableBatches",
     "StopSignal",
     "ThroughputMeter",
     "TrainConfig",

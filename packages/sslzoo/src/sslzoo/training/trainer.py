@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,9 +35,22 @@ MakeViews = Callable[[Any, torch.Generator], Any]
 Evaluate = Callable[[Method], Mapping[str, float]]
 
 
+@runtime_checkable
+class SeekableBatches(Protocol):
+    """Batches that can start at any step of any epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Yield the batches of an epoch from number `start` on."""
+        ...
+
+
 def fit(
     method: Method,
-    batches: Iterable[Any],
+    batches: Iterable[Any] | SeekableBatches,
     config: TrainConfig,
     *,
     out: str | Path,
@@ -56,10 +69,10 @@ def fit(
 
     Args:
         method: the method; moved to the device, with synchronized batch norm if there are several processes.
-        batches: an iterable that yields the batches of one epoch, such as a DataLoader. `batches.epoch(epoch,
-            start=step)` is used if it exists; otherwise a resumed epoch skips its first batches. Before each batch,
-            the global random generators are seeded, so that augmentations in this process are reproducible. A
-            DistributedSampler is told the epoch.
+        batches: an iterable that yields the batches of one epoch, such as a DataLoader, or SeekableBatches. With an
+            iterable, a resumed epoch skips the batches that are done, the global random generators are seeded before
+            each batch, so that augmentations in this process are reproducible, and a DistributedSampler is told the
+            epoch.
         config: the configuration.
         out: folder of checkpoint and logs.
         make_views: maps a batch and the generator of the step to a ViewBatch, to views, or to (views, labels); default:
@@ -81,7 +94,7 @@ def fit(
         TrainingInterrupted: a signal ended the training, on all processes after the same step.
     """
     context, out = context or init_distributed(), Path(out)
-    message = (on_message or logging.getLogger("sslzoo").warning) if context.is_main else _ignore
+    logger = logging.getLogger("sslzoo")
     steps = config.steps_per_epoch or len(batches)  # pyright: ignore[reportArgumentType]
     total = config.epochs * steps
     path = out / "resume.pt"
@@ -90,13 +103,15 @@ def fit(
     )
     state.resume(last_step=total)
     prepare_networks(state.method, config)
-    message(_opening(state, config, total))
+    if context.is_main:
+        (on_message or logger.info)(_opening(state, config, total))
     if state.step >= total:
         return state
     model = wrap_ddp(state.method) if context.world_size > 1 else state.method
-    logger = MetricLogger(state, config, out, total=total, on_step=on_step, on_message=message)
-    with StopSignal() as stop, logger:
-        trainer = Trainer(state, config, logger, stop, total=total, steps_per_epoch=steps, evaluate=evaluate)
+    warn = on_message or logger.warning
+    metric_logger = MetricLogger(state, config, out, total=total, on_step=on_step, on_message=warn)
+    with StopSignal() as stop, metric_logger:
+        trainer = Trainer(state, config, metric_logger, stop, total=total, steps_per_epoch=steps, evaluate=evaluate)
         while state.step < total:
             epoch, start = divmod(state.step, steps)
             epoch_batches = _epoch_batches(batches, epoch, start, steps, config.seed, context.rank)
@@ -104,9 +119,9 @@ def fit(
                 generator = step_generator(config.seed, state.step, context.rank)
                 views = make_views(batch, generator) if make_views else batch
                 views = as_view_batch(views, context.device)
-                counter = logger.throughput.flop_counter()
+                counter = metric_logger.throughput.flop_counter()
                 metrics = train_step(model, views, state, config, steps_per_epoch=steps, flop_counter=counter)
-                logger.throughput.update(len(views) * context.world_size)
+                metric_logger.throughput.update(len(views) * context.world_size)
                 trainer.after_step(metrics)
     return state
 
@@ -244,7 +259,7 @@ def _seed_of(*key: str | int) -> int:
 
 def _epoch_batches(batches: Any, epoch: int, start: int, steps: int, seed: int, rank: int) -> Iterator[Any]:
     """Yield the batches of an epoch from `start` on, with reproducible global random generators."""
-    if hasattr(batches, "epoch"):
+    if isinstance(batches, SeekableBatches):
         yield from batches.epoch(epoch, start=start)
         return
     for sampler in (getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)):
@@ -305,7 +320,3 @@ def _nonfinite_message(state: TrainState, step: int) -> str:
 def _remedy(state: TrainState) -> str:
     kept = "nothing was saved yet" if state.saved is None else f"{state.path} holds step {state.saved}"
     return f"{kept}: try a lower learning rate, a longer warm-up or float32 precision, in a new folder"
-
-
-def _ignore(message: str) -> None:
-    """Ignore a message on other processes than the main one."""
