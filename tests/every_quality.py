@@ -47,7 +47,7 @@ def encoder_files(folder: Path, images: Path) -> Scoring:
     encoder = load_encoder(str(backbone))
     pca = fit_images(images, encoder)
     pca.save(folder / "pca.safetensors")
-    tiny = DistillConfig(steps=2, pairs=8, side=16, subspace=8, widths=(8, 8), held_out=4)
+    tiny = DistillConfig(steps=2, pairs=8, scorer_size=16, subspace=8, widths=(8, 8), held_out=4)
     distill(images, folder / "scorer.safetensors", encoder, pca, tiny)
     return Scoring(pca=folder / "pca.safetensors", scorer=folder / "scorer.safetensors")
 

@@ -19,7 +19,6 @@ from genviews_core.images import read_image
 from ssl_eval.view_cost import Timer
 from viewgen.cli_options import options_dataclass
 from viewgen.keys import key_path
-from viewgen.loading import generator_class
 
 
 def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) -> dict[str, viewgen.Generator]:
@@ -39,7 +38,7 @@ def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) ->
         name, *options = shlex.split(words) or [""]
         if row not in rows:
             raise ValueError(f"--generators {text!r}: write ROW=GENERATOR --option value, ROW one of {', '.join(rows)}")
-        kind = options_dataclass(generator_class(name), without={"device"})
+        kind = options_dataclass(name, without={"device"})
         try:
             chosen = tyro.cli(kind, args=options, prog=name, console_outputs=False)
         except SystemExit as error:

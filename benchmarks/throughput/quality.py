@@ -91,7 +91,7 @@ def costs(options: QualityBenchmark) -> dict[str, float]:
     exact, distilled = _random_exact(options.device), _random_distilled(options.device)
 
     def a_period() -> None:
-        for _ in range(itself.every):
+        for _ in range(itself.pca_interval):
             itself(first, second, maps)
 
     work: dict[str, Callable[[], object]] = {
@@ -102,7 +102,7 @@ def costs(options: QualityBenchmark) -> dict[str, float]:
     }
     measured = rates(work, items=1, rounds=options.rounds, warmup=1)
     found = {name: 1000 / rate for name, rate in measured.items()}
-    return {**found, "self": found["self"] / itself.every}
+    return {**found, "self": found["self"] / itself.pca_interval}
 
 
 def _step(method: SimSiam, first: Tensor, second: Tensor) -> Callable[[], None]:
@@ -133,7 +133,7 @@ def _random_distilled(device: str) -> DistilledScorer:
         encoder="none",
         encoder_hash="",
         pca_hash="",
-        size=config.scorer_size(SIZE),
+        size=config.resolved_size(SIZE),
         mean=MEAN,
         std=STD,
         grid=GRID,
@@ -176,7 +176,7 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
     assert options.backbone is not None
     network = sslzoo.load_backbone(options.backbone).to(options.device).eval()
     about = sslzoo.backbone_input(options.backbone)
-    tap, scorer, passes = sslzoo.FeatureHook(network, options.layer), OnlineScorer(every=1), []
+    tap, scorer, passes = sslzoo.FeatureHook(network, options.layer), OnlineScorer(pca_interval=1), []
     shown = [(first, second) for kind, first, second in _views(options) if kind == ""]
     mean, std = (torch.tensor(about[name], device=options.device)[:, None, None] for name in ("mean", "std"))
     for _ in range(2):

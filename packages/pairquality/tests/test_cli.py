@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +54,14 @@ def fit(work, *options: str) -> str:
     return pca
 
 
-def test_fit_ratios_and_look(work, capsys):
+def test_fit_ratios_and_visualize(work, capsys):
     pca = fit(work, "--images", "9", "--share-foreground", "0.3", "--mean", "0.4", "0.4", "0.4")
     found = ForegroundPCA.load(pca)
     assert found.fitted_on is not None and found.fitted_on.images == 9 and found.share_foreground == 0.3
     assert found.fitted_on.mean == (0.4, 0.4, 0.4)
     assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == 0
     assert pq.read_table(work / "r.parquet").num_rows == 12
-    assert command(work, "look", "--pca", pca, "--out", str(work / "maps.png"), "--count", "4") == 0
+    assert command(work, "visualize", "--pca", pca, "--out", str(work / "maps.png"), "--count", "4") == 0
     assert (work / "maps.png").is_file()
     output = capsys.readouterr()
     assert "9 images, threshold" in output.out and "12/12" in output.err
@@ -70,7 +72,7 @@ def test_an_unreadable_image_shows_in_the_exit_code(work, capsys):
     (work / "images" / "z.jpg").touch()
     for _ in range(2):
         assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == FAILED
-        assert "1 images cannot be read: see" in capsys.readouterr().err
+        assert "1 images cannot be read; see" in capsys.readouterr().err
     assert json.loads((work / "r.failures.jsonl").read_text())["key"] == "z.jpg"
 
 
@@ -87,8 +89,8 @@ def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypa
         return text
 
     out = ("--out", str(work / "r.parquet"))
-    assert "fit one for this encoder" in message_of("--pca", pca, "--encoder", str(work / "other"), *out)
-    assert "No foreground PCA at" in message_of("--pca", str(work / "none"), *out)
+    assert "fit a PCA for this encoder" in message_of("--pca", pca, "--encoder", str(work / "other"), *out)
+    assert "expected a foreground PCA at" in message_of("--pca", str(work / "none"), *out)
     tensors = load_file(pca)
     data = bytearray(Path(pca).read_bytes())
     data[-3] ^= 1
@@ -99,7 +101,7 @@ def test_foreign_tampered_and_narrow_pcas_are_refused_in_one_line(work, monkeypa
 
 
 TINY = ("--count", "27", "--held-out", "3", "--pairs", "2", "--steps", "1", "--widths", "4", "--depths", "1")
-WRITES = {"fit": "x.safetensors", "ratios": "x.parquet", "look": "x.png", "distill": "x.safetensors"}
+WRITES = {"fit": "x.safetensors", "ratios": "x.parquet", "visualize": "x.png", "distill": "x.safetensors"}
 
 
 def ended(work, monkeypatch, name: str, *options: str) -> str:
@@ -161,3 +163,15 @@ def test_small_encoders_get_larger_images_so_that_the_map_has_a_center(work, cap
     assert command(work, "ratios", "--pca", pca, "--out", str(work / "r.parquet")) == 0
     with pytest.raises(ValueError, match="give larger images"):
         command(work, "fit", "--encoder", str(work / "small"), "--out", pca, "--size", "32")
+
+
+@pytest.mark.parametrize("words", [[], ["fit"], ["ratios"], ["visualize"], ["distill"]])
+def test_help_does_not_import_torch(words):
+    program = (
+        "import sys; from pairquality.cli import main\n"
+        f"sys.argv = ['pairquality', *{words}, '--help']\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0 and "usage: pairquality" in ended.stdout, ended.stderr

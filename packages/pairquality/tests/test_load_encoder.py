@@ -197,7 +197,7 @@ def test_a_vision_transformer_backbone_takes_its_own_size_alone(tmp_path):
     with torch.no_grad():
         expected = network.forward_features(normalized(photos(32), (0.5,) * 3, (0.2,) * 3))[:, 1:]
     torch.testing.assert_close(encoder(photos(32)), expected, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="only for images of 32 px"):
+    with pytest.raises(ValueError, match="expected size 32 for the fixed-size"):
         load_encoder(str(tmp_path / "b"), size=64)
 
 
@@ -238,20 +238,20 @@ def test_mistakes_with_names_and_files_are_named(towers, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     for name, message in (
         ("resnet50", "got 'resnet50'; give one"),
-        ("open_clip/ViT-H-14", "names no weights: write open_clip/ViT-H-14:TAG"),
-        ("open_clip/ViT-Z:laion", "open_clip has no model 'ViT-Z'"),
+        ("open_clip/ViT-H-14", "got open_clip/ViT-H-14; write open_clip/ViT-H-14:TAG"),
+        ("open_clip/ViT-Z:laion", "expected a model of open_clip, got 'ViT-Z'"),
         ("open_clip/tiny-vit:nothing", "cannot get the weights of open_clip/tiny-vit:nothing"),
         (f"open_clip/tiny-vit:{tmp_path / 'other.pt'}", "cannot load open_clip/tiny-vit"),
         (f"open_clip/tiny-vit:{tmp_path / 'code.pt'}", "cannot load open_clip/tiny-vit"),
-        (f"open_clip/tiny-vit:{tmp_path / 'empty'}", "holds no weights of open_clip"),
-        ("timm/resnet1000", "timm has no model 'resnet1000'"),
+        (f"open_clip/tiny-vit:{tmp_path / 'empty'}", "expected weights of open_clip"),
+        ("timm/resnet1000", "expected a model of timm, got 'resnet1000'"),
         (
             f"timm/resnet10t:{tmp_path / 'other.pt'}",
             r"do not fit the network: missing: .* and \d+ more; unknown: weight",
         ),
-        (f"timm/resnet10t:{tmp_path / 'code.pt'}", "Cannot read the weights"),
-        (f"timm/resnet10t:{tmp_path / 'text.safetensors'}", "Cannot read the weights"),
-        (f"timm/resnet10t:{tmp_path / 'missing'}", "No weights at"),
+        (f"timm/resnet10t:{tmp_path / 'code.pt'}", "cannot read the weights"),
+        (f"timm/resnet10t:{tmp_path / 'text.safetensors'}", "cannot read the weights"),
+        (f"timm/resnet10t:{tmp_path / 'missing'}", "expected a weights file"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             load_encoder(name)

@@ -56,7 +56,7 @@ def test_exact_refuses_the_pca_of_another_encoder():
     frozen = encoder()
     pca = fit_pca([frozen(torch.rand(8, 3, 16, 16))], encoder=frozen)
     other = FeatureEncoder(encoder().network, 16, mean=MEAN, name="other")
-    with pytest.raises(ValueError, match="not on other"):
+    with pytest.raises(ValueError, match="got other"):
         ExactScorer(other, pca, mean=MEAN, std=STD)
 
 
@@ -123,7 +123,7 @@ def test_padding_is_left_out_only_where_there_is_room():
     streaming = StreamingPCA()
     streaming.update(padded.flatten(1, 2))
     assert float(streaming.pca.mean.max()) < 20
-    with pytest.raises(ValueError, match="2 x 2 tokens has no center"):
+    with pytest.raises(ValueError, match="expected tokens inside the border, got a map of 2 x 2"):
         StreamingPCA().update(normal(0, 4, 4, 5))
     with pytest.raises(ValueError, match="NaN"):
         StreamingPCA().update(torch.full((4, 16, 5), torch.nan))
@@ -134,7 +134,7 @@ def views(count: int = 8) -> torch.Tensor:
 
 
 def test_self_is_pair_scores_by_its_component():
-    scorer, maps = OnlineScorer(every=2, tokens=10**6), (object_maps(0, 8), object_maps(1, 8))
+    scorer, maps = OnlineScorer(pca_interval=2, tokens=10**6), (object_maps(0, 8), object_maps(1, 8))
     found = scorer(views(), views(), tuple(each.requires_grad_() for each in maps))
     pca: ForegroundPCA = fit_pca([torch.cat(maps)])
     expected = pair_scores(*maps, foreground_maps(pca, maps[0]), foreground_maps(pca, maps[1]))
@@ -148,7 +148,7 @@ def test_self_is_pair_scores_by_its_component():
 
 
 def test_self_looks_at_a_part_of_every_few_steps():
-    scorer, seen = OnlineScorer(every=3, tokens=2 * 36 * 4), []
+    scorer, seen = OnlineScorer(pca_interval=3, tokens=2 * 36 * 4), []
     update = scorer.streaming.update
     scorer.streaming.update = lambda tokens: (seen.append(tokens), update(tokens))
     maps = object_maps(0, 8), object_maps(1, 8)
@@ -163,11 +163,11 @@ def test_self_resumes_to_the_bit(tmp_path):
             scorer(views(), views(), (object_maps(2 * step, 8), object_maps(2 * step + 1, 8))).quality for step in steps
         ]
 
-    straight = run(OnlineScorer(every=3), range(10))
-    first = OnlineScorer(every=3)
+    straight = run(OnlineScorer(pca_interval=3), range(10))
+    first = OnlineScorer(pca_interval=3)
     run(first, range(5))
     torch.save(first.state_dict(), tmp_path / "state.pt")
-    second = OnlineScorer(every=3)
+    second = OnlineScorer(pca_interval=3)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert all(map(torch.equal, run(second, range(5, 10)), straight[5:]))
     unused = OnlineScorer()
@@ -181,7 +181,7 @@ def self_of_one_rank(rank: int, ranks: int, path: str) -> None:
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=ranks)
         group = dist.group.WORLD
-    scorer, found = OnlineScorer(every=2, tokens=2 * 36 * 4, group=group), []
+    scorer, found = OnlineScorer(pca_interval=2, tokens=2 * 36 * 4, group=group), []
     for step in range(5):
         maps = tuple(object_maps(2 * step + side, 8).chunk(ranks)[rank] for side in (0, 1))
         quality = scorer(views(8 // ranks), views(8 // ranks), maps).quality

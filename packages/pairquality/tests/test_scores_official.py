@@ -121,5 +121,5 @@ def test_the_ratio_counts_tokens_above_the_threshold():
     projections = (first.double() - 3.0) @ pca().direction.double()
     expected = [sum(float(p) > 0.5 for p in image) / 49 for image in projections]
     assert foreground_ratio(pca(centered=True, threshold=0.5), first).tolist() == pytest.approx(expected)
-    with pytest.raises(ValueError, match="15 wide"):
+    with pytest.raises(ValueError, match="got 15"):
         foreground_ratio(pca(), first[:, :, 1:])

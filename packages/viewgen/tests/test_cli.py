@@ -1,6 +1,10 @@
 """The commands as a user types them."""
 
+import dataclasses
+import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -94,7 +98,40 @@ def test_every_generator_shows_every_option_with_its_text(name, capsys):
         run(["generate", "images", "--out", "views", "--generator", name, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    options = options_dataclass(generator_class(name), without={"device"})
+    options = options_dataclass(name, without={"device"})
     for option, annotation in options.__annotations__.items():
         assert f"--{option.replace('_', '-')}" in shown
-        assert annotation.__metadata__[0].help, f"{name}: the docstring says nothing of {option}"
+        assert annotation.__metadata__[0].help, f"{name}: the docstring does not describe {option}"
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_options_are_those_of_the_class(name):
+    signature = inspect.signature(generator_class(name))
+    options = options_dataclass(name, without={"device"})
+    for field in dataclasses.fields(options):
+        default = signature.parameters[field.name].default
+        assert field.default == (dataclasses.MISSING if default is inspect.Parameter.empty else default)
+    assert {"device", "encoder"} >= signature.parameters.keys() - {field.name for field in dataclasses.fields(options)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["generate"],
+        ["embed"],
+        ["index"],
+        ["verify"],
+        ["show"],
+        *(["generate", "--generator", n] for n in GENERATORS),
+    ],
+)
+def test_help_does_not_import_torch(words):
+    program = (
+        "import sys; from viewgen.cli import main\n"
+        f"sys.argv = ['viewgen', *{words}, '--help']\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0 and "usage: viewgen" in ended.stdout, ended.stderr

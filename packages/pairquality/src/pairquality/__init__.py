@@ -1,4 +1,4 @@
-"""How good is a pair of views: foreground maps, scores and weights.
+"""Foreground maps, quality scores and loss weights of pairs of views.
 
 Names are imported when they are used, so that the command line and the configurations do not import torch.
 """

@@ -1,4 +1,4 @@
-"""A frozen network that turns images into tokens, whatever the model it sits in does around it.
+"""A frozen network that turns images into tokens.
 
 Shapes: b images of h x w pixels, l tokens of an image in a square grid, d token width.
 """
@@ -21,27 +21,28 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Triple = tuple[float, float, float]
 TakeMap = Callable[[nn.Module, Tensor], Any]
-"""(network, normalized images) -> a map Float[b d rows columns], or tokens Float[b l d] without prefix tokens."""
+"""Function of (network, normalized images); returns a map Float[b d rows columns], or tokens Float[b l d]."""
 
 
 class FeatureEncoder(nn.Module):
-    """Images -> tokens by a frozen copy of a network.
+    """Encode images to tokens with a frozen copy of a network.
 
-    The network is held outside the registry of submodules. So it stays in evaluation mode whatever calls train(), has
-    no parameters for optimizers, averages and DDP to find, and no place in any state_dict; it does follow .to(device).
+    The network is not registered as a submodule. It therefore stays in evaluation mode when the surrounding model is
+    trained, and optimizers, EMA, DDP and state_dict() of that model do not see it; .to(device) still moves it.
 
     Args:
-        module: the network; copied, so what happens to it later does not matter.
-        size: the side in pixels of the square images it is given; others are resized.
-        mean: per channel, of images in [0, 1].
-        std: per channel, of images in [0, 1].
-        name: how load_encoder finds it again, or any text.
-        take_map: calls the network for the features wanted; by default the network's own output.
-        autocast: the type it computes in, such as torch.bfloat16; float32 if None, also where the caller autocasts.
+        module: the network; it is copied.
+        size: image size in pixels; images of other sizes are resized.
+        mean: mean per channel of images in [0, 1].
+        std: standard deviation per channel of images in [0, 1].
+        name: name by which load_encoder finds the encoder again, or any text.
+        take_map: function that returns the features of the network; by default its output is used.
+        autocast: data type in which the network computes, such as torch.bfloat16; None for float32, even if the caller
+            uses autocast.
 
     Attributes:
-        normalization: mean and std.
-        hash: of the weights and the normalization; what is fitted on one encoder is refused by another.
+        normalization: (mean, std).
+        hash: hash of weights and normalization; a PCA fitted on one encoder is rejected for another.
     """
 
     mean: Tensor
@@ -71,12 +72,12 @@ class FeatureEncoder(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The frozen network."""
+        """Return the frozen network."""
         return self._held[0]
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the tokens, found by encoding one black image."""
+        """Return the numbers of rows and columns of tokens, determined by encoding one black image."""
         return self._encode(self.mean.new_zeros(1, 3, self.size, self.size))[1]
 
     def grid_at(self, size: int) -> tuple[int, int]:
@@ -85,14 +86,14 @@ class FeatureEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b l d"]:
-        """Tokens in float32, row by row.
+        """Return the tokens in float32, in row-major order.
 
         Args:
-            images: in [0, 1], or uint8; not normalized (see `denormalize`). Another size than the encoder's is resized
-                (bicubic, antialiased).
+            images: floats in [0, 1] or uint8, not normalized (see `denormalize`); resized to the encoder's size if
+                needed (bicubic, antialiased).
 
         Raises:
-            ValueError: what the network gives is neither a map nor a square grid of tokens.
+            ValueError: the network returns neither a map nor a square grid of tokens.
         """
         return self._encode(images)[0]
 
@@ -107,7 +108,7 @@ class FeatureEncoder(nn.Module):
             return _tokens(self._take_map(self.network, values), self.name)
 
     def train(self, mode: bool = True) -> "FeatureEncoder":
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode whatever the mode."""
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureEncoder":
@@ -116,7 +117,7 @@ class FeatureEncoder(nn.Module):
 
 
 def denormalize(images: Float[Tensor, "b 3 h w"], mean: Triple, std: Triple) -> Float[Tensor, "b 3 h w"]:
-    """Images in [0, 1] from normalized ones, as a training loop has them: images * std + mean."""
+    """Undo normalization: return images * std + mean, in [0, 1]."""
     scale, shift = (images.new_tensor(triple).view(3, 1, 1) for triple in (std, mean))
     return images * scale + shift
 
@@ -129,13 +130,14 @@ def _tokens(features: Any, name: str) -> tuple[Tensor, tuple[int, int]]:
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"The encoder {name} gives {found}, neither a map nor tokens: use FeatureEncoder(module, ..., take_map=...)"
+            f"expected a map or tokens from the encoder {name}, got {found}; give take_map= to FeatureEncoder"
         )
     if features.ndim == 4:
         return features.flatten(2).transpose(1, 2).float(), (features.shape[2], features.shape[3])
     side = isqrt(features.shape[1])
     if side * side != features.shape[1]:
         raise ValueError(
-            f"The encoder {name} gives {features.shape[1]} tokens, no square grid: leave prefix tokens out by take_map"
+            f"expected a square grid of tokens from the encoder {name}, got {features.shape[1]}; "
+            "drop prefix tokens in take_map"
         )
     return features.float(), (side, side)

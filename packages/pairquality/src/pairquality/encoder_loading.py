@@ -29,7 +29,7 @@ from pairquality.encoder import FeatureEncoder, TakeMap, Triple
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """A network with what its images must look like and how its features are taken."""
+    """A network, the image size and normalization it expects, and how its features are extracted."""
 
     module: nn.Module
     size: int
@@ -47,25 +47,26 @@ def load_encoder(
     autocast: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> FeatureEncoder:
-    """A pretrained encoder, frozen: images -> Float[B, L, D].
+    """Load a frozen, pretrained encoder: images -> Float[B, L, D].
 
-    "open_clip/MODEL:TAG" gives patch tokens after ln_post, without class token and projection, of a vision transformer,
-    and the last map of a convolutional network, before its norm. GenView's (https://arxiv.org/abs/2403.12003) are
+    "open_clip/MODEL:TAG" returns the patch tokens of a vision transformer after ln_post, without class token and
+    projection, or the last map of a convolutional network before its norm. GenView
+    (https://arxiv.org/abs/2403.12003) uses
     "open_clip/ViT-H-14:laion2b_s32b_b79k" for ratios (256 x 1280) and
     "open_clip/convnext_base_w:laion2B-s13B-b82K-augreg" for pairs (49 x 1024).
 
     Args:
         name: "open_clip/MODEL:TAG"; "open_clip/MODEL:PATH" of a checkpoint's file or folder; open_clip's own
             "open_clip/local-dir:FOLDER" and "open_clip/hf-hub:OWNER/NAME"; "timm/MODEL", or "timm/MODEL:PATH" of a
-            state dict; or the folder of a backbone: backbone.safetensors and backbone.json.
-        size: side in pixels of its images; the model's own if None (GenView's 224 for convnext_base_w).
-        mean: normalization, where the model's own is not known or not wanted.
-        std: the same.
-        autocast: the type it computes in; float32 if None.
-        device: where it runs.
+            state dict; or a backbone folder with backbone.safetensors and backbone.json.
+        size: image size in pixels; by default the model's own (for convnext_base_w 224, as in GenView).
+        mean: mean per channel, to override the model's own or if it has none.
+        std: standard deviation per channel, likewise.
+        autocast: data type in which the encoder computes; None for float32.
+        device: device of the encoder.
 
     Raises:
-        ValueError: unknown name, or weights that are missing, broken or do not fit.
+        ValueError: the name is unknown, or the weights are missing, broken or do not fit.
     """
     if size is not None and size < 1:
         raise ValueError(f"expected a size of 1 pixel or more, got {size}; leave it out for the encoder's own")
@@ -94,29 +95,33 @@ def _encoder_spec(name: str, size: int | None, normalized: bool) -> EncoderSpec:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a torch file; nothing that the file holds is run.
+    """Read the tensors of a safetensors or torch file without executing code.
 
     Raises:
-        ValueError: it is missing, broken, or holds more than tensors.
+        ValueError: the file is missing or broken, or holds anything but tensors.
     """
     if not path.is_file():
-        raise ValueError(f"No weights at {path}: give a .safetensors file or a state dict that torch.save wrote.")
+        raise ValueError(
+            f"expected a weights file, got {path}, which does not exist; give a .safetensors file or a saved state dict"
+        )
     try:
         held: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"Cannot read the weights {path}: {first_line(error)}") from error
+        raise ValueError(
+            f"cannot read the weights {path} ({first_line(error)}); give a .safetensors file or a saved state dict"
+        ) from error
     for wrapper in ("state_dict", "model"):
         held = held.get(wrapper, held) if isinstance(held, Mapping) else held
     if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
-        raise ValueError(f"{path} holds no state dict of tensors by name.")
+        raise ValueError(f"expected a state dict of named tensors in {path}, got something else; give another file")
     return {str(name).removeprefix("module."): tensor for name, tensor in held.items()}
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Puts tensors into a network, all of them into all of it.
+    """Load tensors into a network, which must match exactly.
 
     Raises:
-        ValueError: names or shapes differ; counts, and up to three names of each kind.
+        ValueError: names or shapes differ; the message has counts and up to three names of each kind.
     """
     own = module.state_dict()
     needed = {name for name in own if not name.endswith("num_batches_tracked")}  # old files lack these counters
@@ -126,23 +131,23 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -
         "wrong shape": sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape),
     }
     if mismatch := describe(faults):
-        raise ValueError(f"The weights {source} do not fit the network: {mismatch}.")
+        raise ValueError(f"the weights {source} do not fit the network: {mismatch}")
     if nonfinite := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{source} holds NaN or infinity ({describe({'found in': nonfinite})}): give other weights.")
+        raise ValueError(f"{source} holds NaN or infinity ({describe({'found in': nonfinite})}); give other weights")
     module.load_state_dict(dict(tensors))
 
 
 def timm_spec(name: str, size: int | None) -> EncoderSpec:
-    """The network of "MODEL" with timm's weights, or of "MODEL:PATH" with those of a file.
+    """Return timm's model "MODEL" with timm's weights, or "MODEL:PATH" with those of a file.
 
     Raises:
-        ValueError: unknown model, or weights that cannot be had or do not fit.
+        ValueError: the model is unknown, or the weights cannot be loaded or do not fit.
     """
     model, _, path = name.partition(":")
     import timm
 
     if not timm.is_model(model):
-        raise ValueError(f"timm has no model {model!r}: choose one of timm.list_models().")
+        raise ValueError(f"expected a model of timm, got {model!r}; choose one of timm.list_models()")
     if path:
         module: Any = create_backbone(f"timm/{model}", image_size=size)
         heads = module.pretrained_cfg.get("classifier") or ()
@@ -157,7 +162,7 @@ def timm_spec(name: str, size: int | None) -> EncoderSpec:
 
 
 def backbone_spec(folder: Path, size: int | None, *, normalized: bool = False) -> EncoderSpec:
-    """The network that a folder describes, with its weights.
+    """Return the network of a backbone folder with its weights.
 
     Args:
         folder: folder with backbone.json and backbone.safetensors.
@@ -174,7 +179,9 @@ def backbone_spec(folder: Path, size: int | None, *, normalized: bool = False) -
             warnings.simplefilter("ignore")
         images = images_of(about)
     if size not in (None, images["size"]) and _has_fixed_size(module):
-        raise ValueError(f"{folder} holds a network only for images of {images['size']} px: leave size out.")
+        raise ValueError(
+            f"expected size {images['size']} for the fixed-size network in {folder}, got {size}; leave size out"
+        )
     mean, std = images["mean"], images["std"]
     return EncoderSpec(module=module, size=size or images["size"], mean=mean, std=std, take_map=last_map)
 

@@ -23,7 +23,7 @@ from pairquality.images import choose_keys, read_batches
 from pairquality.token_statistics import ThresholdRule, TokenMoments, UniformSample, merged, threshold_at
 
 SMALL_MARGIN = 0.1
-"""Below this many standard deviations between center and border the orientation is little more than a guess."""
+"""Margin between center and border, in standard deviations, below which the orientation is uncertain."""
 
 
 @torch.no_grad()
@@ -41,37 +41,40 @@ def fit_pca(
     data: str = "",
     group: dist.ProcessGroup | None = None,
 ) -> ForegroundPCA:
-    """First principal component of all tokens, turned so that the center of the images is high, and its threshold.
+    """Fit the first principal component of all tokens, oriented toward the center of the images, and a threshold on it.
 
-    The covariance is taken in float64, centered over all tokens. The sign of a component means nothing; objects avoid
-    the border of images, so it is chosen such that the outermost tokens are lower on average than those inside. The
-    threshold is taken over all tokens while they fit in `sample_bytes`, else over a uniform sample of them, which moves
-    the share by 0.001 for 240,000 tokens (one standard deviation).
+    The covariance is computed in float64, centered over all tokens. The sign of a component is arbitrary; objects avoid
+    the border of images, so it is chosen such that the outermost tokens are lower on average than the inner ones. The
+    threshold is computed from all tokens if they fit in `sample_bytes`, otherwise from a uniform sample, which changes
+    the foreground fraction by 0.001 for 240,000 tokens (one standard deviation).
 
     Reference: GenView, https://arxiv.org/abs/2403.12003, section 3.3; 40% foreground is the paper's choice.
 
     Args:
-        features: batches of token features; read once, so a generator will do.
-        share_foreground: share of all tokens above the threshold, in (0, 1).
-        centered: projections of x - mean; False gives those of GenView's code, x . v, whose threshold holds mean . v.
-        grid: rows and columns of the tokens; square if None.
-        skip_border: rings of outermost tokens left out of the direction and of its sign, where zero padding marks them;
-            the threshold counts all tokens.
-        threshold_rule: "quantile", or "histogram" as in GenView's code (there with a share of 0.35).
-        sample_bytes: memory of each process for the threshold's sample.
-        seed: of that sample.
-        encoder: made the features; written down, and other encoders are refused later.
-        data: which images, in words; written down.
-        group: processes that read a part of the images each and fit one PCA together, the same on all; all must call.
+        features: batches of token features; iterated once.
+        share_foreground: fraction of all tokens above the threshold, in (0, 1).
+        centered: project x - mean; False projects x, as GenView's code does.
+        grid: numbers of rows and columns of tokens; by default a square.
+        skip_border: rings of outermost tokens to exclude from direction and sign, where zero padding affects them; the
+            threshold includes all tokens.
+        threshold_rule: "quantile", or "histogram" as in GenView's code (which uses a fraction of 0.35).
+        sample_bytes: memory per process for the sample of the threshold.
+        seed: seed of that sample.
+        encoder: encoder of the features; it is recorded, and other encoders are rejected later.
+        data: description of the images; it is recorded.
+        group: processes that each read some of the images and fit one PCA together; all must call.
 
     Raises:
-        ValueError: no tokens, tokens of changing or unfit shape, NaN or constant tokens, share outside (0, 1).
+        ValueError: there are no tokens, their shape changes or does not fit the grid, they are NaN or constant, or
+            share_foreground is outside (0, 1).
 
     Warns:
         UserWarning: center and border hardly differ, so that the sign is uncertain.
     """
     if not 0 < share_foreground < 1:
-        raise ValueError(f"share_foreground = {share_foreground}: give a share between 0 and 1, such as 0.4.")
+        raise ValueError(
+            f"expected share_foreground between 0 and 1, got {share_foreground}; give a fraction such as 0.4"
+        )
     moments, sample = None, None
     for batch in features:
         if moments is None or sample is None:
@@ -83,12 +86,12 @@ def fit_pca(
     if group is not None:
         moments = _joined(moments, group)
     if moments is None or not moments.sums.count:
-        raise ValueError("No features to fit: the iterable gave no batch, or no image can be read.")
+        raise ValueError("expected features to fit, got none; give readable images")
     direction, margin = moments.first_component()
     if abs(margin) < SMALL_MARGIN:
         warnings.warn(
-            f"The image center differs from the border by only {abs(margin):.3f} standard deviations of the first "
-            "component: which side is foreground is uncertain. Look at some maps.",
+            f"the image center differs from the border by only {abs(margin):.3f} standard deviations of the first "
+            "component, so foreground and background may be swapped; check some maps with `pairquality visualize`",
             stacklevel=2,
         )
     pca = ForegroundPCA(
@@ -120,7 +123,7 @@ def _fitted_on(encoder: FeatureEncoder, data: str, images: int) -> FittedOn:
 def _sampled_projections(
     pca: ForegroundPCA, sample: UniformSample | None, group: dist.ProcessGroup | None
 ) -> Float[Tensor, " t"]:
-    """Of one process's sample, or of a sample of all processes' samples that is no larger."""
+    """Project one process's sample, or a sample of the same size from the samples of all processes."""
     if group is None:
         assert sample is not None
         return pca.project(sample.rows[None])[0]
@@ -132,7 +135,7 @@ def _sampled_projections(
 
 
 def _joined(moments: TokenMoments | None, group: dist.ProcessGroup) -> TokenMoments | None:
-    """The moments of all processes, in the order of their ranks; one that read no image adds nothing."""
+    """Merge the moments of all processes in the order of their ranks; a process without images has none."""
     parts = [part for part in _gathered(None if moments is None else moments.cpu(), group) if part is not None]
     if not parts:
         return None
@@ -147,7 +150,7 @@ def _gathered(mine: Any, group: dist.ProcessGroup) -> list[Any]:
 
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""Function called with (done, total)."""
 
 
 def fit_images(
@@ -163,28 +166,28 @@ def fit_images(
     group: dist.ProcessGroup | None = None,
     **options: Any,
 ) -> ForegroundPCA:
-    """`fit_pca` on some images of a folder; what cannot be read is left out.
+    """Run `fit_pca` on a sample of the images in a folder; unreadable images are skipped.
 
     Args:
-        images_root: the folder.
-        encoder: makes the tokens.
-        share_foreground: share of all tokens above the threshold, in (0, 1).
-        images: how many, 10,000 in GenView; all if there are fewer.
-        seed: of their choice, which does not depend on the order or the number of the other images.
-        batch_size: images per pass.
+        images_root: folder of images.
+        encoder: encoder of the images.
+        share_foreground: fraction of all tokens above the threshold, in (0, 1).
+        images: size of the sample (10,000 in GenView); all images if there are fewer.
+        seed: seed of the sample; whether an image is in it depends only on its key and the other keys' hashes.
+        batch_size: images per forward pass.
         workers: threads that read images.
-        on_progress: called with (images done, images in all).
-        group: processes that share the images out among them and fit one PCA, the same on all.
-        options: of `fit_pca`.
+        on_progress: called with (images done, total images).
+        group: processes that divide the images among themselves and fit one PCA together.
+        options: further arguments of `fit_pca`.
 
     Raises:
         ValueError: no image can be read, or as `fit_pca` does.
     """
     if images < 1:
-        raise ValueError(f"images = {images}: give at least 1; GenView takes 10,000.")
+        raise ValueError(f"expected images of 1 or more, got {images}; GenView uses 10,000")
     chosen = choose_keys(iter_images(images_root), images, seed)
     if not chosen:
-        raise ValueError(f"No image was found under {images_root}.")
+        raise ValueError(f"expected images under {images_root}, found none; give another folder")
     digest = blake2b("\n".join(chosen).encode(errors="surrogateescape"), digest_size=16).hexdigest()
     mine = chosen if group is None else chosen[group.rank() :: group.size()]
     features = _features(images_root, mine, encoder, batch_size, workers, on_progress)
@@ -199,7 +202,7 @@ def size_with_center(encoder: FeatureEncoder, skip_border: int = 0) -> int:
     A small encoder's map of 32 px images may have 2 x 2 tokens, where center and border cannot be distinguished.
 
     Args:
-        encoder: a network that takes images of any size; for others the size is unchanged.
+        encoder: encoder; if its network takes images of one size only, the size is unchanged.
         skip_border: rings of outermost tokens that are excluded.
     """
     for size in (encoder.size, 2 * encoder.size, 4 * encoder.size):

@@ -24,16 +24,16 @@ _FILE_NAMES = {"centered": "centred"}
 
 @dataclass(frozen=True, kw_only=True)
 class FittedOn:
-    """Where the tokens came from.
+    """Encoder and data that a PCA was fitted on.
 
     Attributes:
-        encoder: the encoder's name.
-        encoder_hash: of its weights and normalization.
-        size: side in pixels of its images.
-        mean: its normalization.
-        std: the same.
-        data: the images, in words.
-        images: how many there were.
+        encoder: name of the encoder.
+        encoder_hash: hash of its weights and normalization.
+        size: image size in pixels.
+        mean: mean of its normalization.
+        std: standard deviation of its normalization.
+        data: description of the images.
+        images: number of images.
     """
 
     encoder: str
@@ -47,16 +47,16 @@ class FittedOn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForegroundPCA:
-    """A direction in token space, high on the foreground.
+    """A direction in token space along which foreground tokens are high.
 
     Attributes:
         direction: unit vector v.
-        mean: of all tokens.
-        threshold: a token is foreground where its projection is greater.
-        margin: mean projection of the center less that of the border, in standard deviations of the projections.
-        centered: p = (x - mean) . v if true, p = x . v (GenView's code) if false.
-        share_foreground: of the tokens fitted on, asked for.
-        fitted_on: encoder and data; None where fit_pca was given tokens alone.
+        mean: mean of all tokens.
+        threshold: tokens with a greater projection are foreground.
+        margin: mean projection of the center minus that of the border, in standard deviations of the projections.
+        centered: whether p = (x - mean) . v, or p = x . v as in GenView's code.
+        share_foreground: requested fraction of foreground tokens.
+        fitted_on: encoder and data; None if fit_pca was given only tokens.
     """
 
     direction: Float[Tensor, " d"]
@@ -68,31 +68,33 @@ class ForegroundPCA:
     fitted_on: FittedOn | None = None
 
     def project(self, features: Float[Tensor, "n l d"]) -> Float[Tensor, "n l"]:
-        """Projections p of the tokens on the direction, in float32 also under autocast, on the features' device."""
+        """Return the projections p of the tokens, in float32 even under autocast, on the features' device."""
         if features.shape[2] != len(self.direction):
-            raise ValueError(f"Tokens are {features.shape[2]} wide, but the PCA was fitted on {len(self.direction)}.")
+            raise ValueError(
+                f"expected tokens of width {len(self.direction)}, got {features.shape[2]}; fit a PCA for this encoder"
+            )
         direction = self.direction.to(features.device)
         with torch.autocast(features.device.type, enabled=False):
             projections = features.float() @ direction
             return projections - self.mean.to(features.device) @ direction if self.centered else projections
 
     def validate_encoder(self, encoder: FeatureEncoder) -> None:
-        """Refuses an encoder that this was not fitted on; the size of the images may differ.
+        """Check that the PCA was fitted on this encoder; the image size may differ.
 
         Raises:
-            ValueError: its weights or its normalization differ, or the encoder fitted on is not known.
+            ValueError: weights or normalization differ, or the PCA does not record its encoder.
         """
         if self.fitted_on is None:
-            raise ValueError("The PCA does not say which encoder it was fitted on: fit it with fit_pca(encoder=...).")
+            raise ValueError("the PCA does not record the encoder it was fitted on; fit it with fit_pca(encoder=...)")
         if self.fitted_on.encoder_hash != encoder.hash:
             raise ValueError(
-                f"The PCA was fitted on the encoder {self.fitted_on.encoder} ({self.fitted_on.encoder_hash}), not on "
-                f"{encoder.name} ({encoder.hash}): fit one for this encoder."
+                f"expected the encoder that the PCA was fitted on, {self.fitted_on.encoder} "
+                f"({self.fitted_on.encoder_hash}), got {encoder.name} ({encoder.hash}); fit a PCA for this encoder"
             )
 
     @property
     def hash(self) -> str:
-        """Of everything in it."""
+        """Return a hash of all attributes."""
         return _hash(*self._content())
 
     def save(self, path: str | Path) -> None:
@@ -111,27 +113,29 @@ class ForegroundPCA:
 
     @classmethod
     def load(cls, path: str | Path, encoder: FeatureEncoder | None = None) -> "ForegroundPCA":
-        """Reads what `save` wrote.
+        """Load a file of `save`.
 
         Args:
             path: the file.
-            encoder: refuse a PCA of another one.
+            encoder: encoder that the PCA must have been fitted on; None for any.
 
         Raises:
-            ValueError: not such a file, changed since, or of another encoder.
+            ValueError: it is not such a file, was changed, or belongs to another encoder.
         """
         if not Path(path).is_file():
-            raise ValueError(f"No foreground PCA at {path}: give the path that ForegroundPCA.save wrote.")
+            raise ValueError(
+                f"expected a foreground PCA at {path}, got no file; give the path that ForegroundPCA.save wrote"
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 text, expected = ((file.metadata() or {})[name] for name in ("foreground_pca", "hash"))
                 tensors = {name: file.get_tensor(name) for name in ("direction", "mean")}
         except KeyError as error:
-            raise ValueError(f"{path} does not hold a saved foreground PCA (it lacks {error}).") from None
+            raise ValueError(f"{path} does not hold a saved foreground PCA (it lacks {error})") from None
         except (SafetensorError, TypeError) as error:
-            raise ValueError(f"{path} does not hold a saved foreground PCA ({error}).") from None
+            raise ValueError(f"{path} does not hold a saved foreground PCA ({error})") from None
         if _hash(tensors, text) != expected:
-            raise ValueError(f"{path} was changed after it was saved: fit the foreground PCA again.")
+            raise ValueError(f"{path} was changed after it was saved; fit the foreground PCA again")
         numbers = json.loads(text)
         fitted_on = numbers.pop("fitted_on")
         names = ("threshold", "margin", "centered", "share_foreground")
@@ -143,7 +147,7 @@ class ForegroundPCA:
 
 
 def _fitted_on(mean: list[float], std: list[float], **others: Any) -> FittedOn:
-    """From JSON, which knows no tuples."""
+    """Convert JSON's lists to tuples."""
     return FittedOn(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]), **others)
 
 
@@ -157,9 +161,9 @@ def _hash(tensors: dict[str, Tensor], text: str) -> str:
 
 @torch.no_grad()
 def foreground_maps(pca: ForegroundPCA, features: Float[Tensor, "b l d"]) -> Float[Tensor, "b l"]:
-    """Soft foreground of each image: m = (p - min p) / (max p - min p + 1e-7) over its own tokens, 0 to 1.
+    """Return the soft foreground of each image, m = (p - min p) / (max p - min p + 1e-7) over its tokens, in [0, 1].
 
-    GenView, https://arxiv.org/abs/2403.12003. An image whose tokens are all equal gets 0 everywhere.
+    GenView, https://arxiv.org/abs/2403.12003. It is 0 everywhere for an image whose tokens are all equal.
     """
     projections = pca.project(features)
     low, high = projections.aminmax(dim=1, keepdim=True)
@@ -168,5 +172,5 @@ def foreground_maps(pca: ForegroundPCA, features: Float[Tensor, "b l d"]) -> Flo
 
 @torch.no_grad()
 def foreground_ratio(pca: ForegroundPCA, features: Float[Tensor, "b l d"]) -> Float[Tensor, " b"]:
-    """Share of each image's tokens that are foreground, p > threshold; 0 to 1."""
+    """Return the fraction of each image's tokens that are foreground, p > threshold."""
     return (pca.project(features) > pca.threshold).float().mean(dim=1)

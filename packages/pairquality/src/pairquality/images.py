@@ -18,7 +18,7 @@ Read = tuple[str, Tensor | UnreadableImage]
 
 
 def choose_keys(keys: Iterator[str], count: int, seed: int) -> list[str]:
-    """A uniform choice, sorted: the keys with the smallest hashes; holds no more than these."""
+    """Return a uniform sample of keys, sorted: those with the smallest hashes. Memory is proportional to ``count``."""
 
     def draw(key: str) -> bytes:
         return blake2b(f"choose images/{seed}/{key}".encode(errors="surrogateescape"), digest_size=16).digest()
@@ -29,7 +29,7 @@ def choose_keys(keys: Iterator[str], count: int, seed: int) -> list[str]:
 def read_batches(
     root: str | os.PathLike[str], keys: Iterable[str], size: int, *, batch_size: int, workers: int
 ) -> Iterator[list[Read]]:
-    """Batches of keys with their images, or why one cannot be read; threads read one batch ahead."""
+    """Yield batches of (key, image), with an error in place of an unreadable image; threads read one batch ahead."""
     rest, ahead = iter(keys), deque[list[tuple[str, Future[Tensor | UnreadableImage]]]]()
     with ThreadPoolExecutor(workers) as pool:
         while chunk := list(islice(rest, batch_size)):

@@ -1,4 +1,4 @@
-"""Image towers of open_clip, without their projection."""
+"""Load image towers of open_clip, without their projection."""
 
 import json
 from pathlib import Path
@@ -11,24 +11,26 @@ from genviews_core.backbones import first_line, from_hub, last_map
 from pairquality.encoder_loading import EncoderSpec
 
 PUBLISHED_SIZES = {"convnext_base_w": 224}
-"""Where GenView (https://github.com/xiaojieli0903/genview) runs a model at another size than its own, 256."""
+"""Models that GenView (https://github.com/xiaojieli0903/genview) runs at another size than their own (256)."""
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "*.safetensors", "*.bin", "*.pt", "*.pth")
-"""Files in a model's folder, the first found is read."""
+"""Files of weights in a model's folder, in order of preference."""
 SCHEMAS = ("local-dir", "hf-hub")
 
 
 def open_clip_spec(name: str, size: int | None) -> EncoderSpec:
-    """The image tower of "MODEL:TAG", "MODEL:PATH", "local-dir:FOLDER" or "hf-hub:OWNER/NAME".
+    """Return the image tower of "MODEL:TAG", "MODEL:PATH", "local-dir:FOLDER" or "hf-hub:OWNER/NAME".
 
     Raises:
-        ValueError: unknown model, or weights that cannot be had or do not fit.
+        ValueError: the model is unknown, or the weights cannot be loaded or do not fit.
     """
     model, _, weights = name.partition(":")
     if not weights:
-        raise ValueError(f"open_clip/{name} names no weights: write open_clip/{model}:TAG or open_clip/{model}:PATH.")
+        raise ValueError(
+            f"expected weights, got open_clip/{name}; write open_clip/{model}:TAG or open_clip/{model}:PATH"
+        )
     if model not in SCHEMAS and open_clip.get_model_config(model) is None:
-        raise ValueError(f"open_clip has no model {model!r}: choose one of open_clip.list_models().")
+        raise ValueError(f"expected a model of open_clip, got {model!r}; choose one of open_clip.list_models()")
     clip = _create(model, weights, size or PUBLISHED_SIZES.get(model))
     tower, about = clip.visual, _preprocessing(clip, weights)
     if hasattr(tower, "trunk"):
@@ -40,7 +42,7 @@ def open_clip_spec(name: str, size: int | None) -> EncoderSpec:
 
 
 def tower_features(tower: nn.Module, images: Tensor) -> Tensor:
-    """Patch tokens of a vision transformer after ln_post; the last map of open_clip's own ResNets."""
+    """Return the patch tokens of a vision transformer after ln_post, or the last map of open_clip's own ResNets."""
     options: dict[str, Any] = {"indices": 1, "intermediates_only": True}
     if hasattr(tower, "ln_post"):  # a pooler with attention has its ln_post behind it, of another width
         options["normalize_intermediates"] = getattr(tower, "attn_pool", None) is None
@@ -68,12 +70,12 @@ def _weights_file(path: Path) -> Path:
         return path
     found = [file for pattern in WEIGHTS for file in sorted(path.glob(pattern))]
     if not found:
-        raise ValueError(f"{path} holds no weights of open_clip, such as {WEIGHTS[0]}.")
+        raise ValueError(f"expected weights of open_clip in {path}, such as {WEIGHTS[0]}, got none; give their file")
     return found[0]
 
 
 def _preprocessing(clip: Any, weights: str) -> dict[str, Any]:
-    """Mean and std: of the checkpoint's folder where it says, else of the model as open_clip knows it."""
+    """Return mean and std, from the checkpoint's folder if it has them, otherwise from open_clip's registry."""
     about, path = dict(open_clip.get_model_preprocess_cfg(clip)), Path(weights)
     config = path / CONFIG if path.is_dir() else path.with_name(CONFIG)
     if path.exists() and config.is_file():

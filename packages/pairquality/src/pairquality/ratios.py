@@ -1,7 +1,7 @@
-"""Foreground ratios of a folder of images, written to a Parquet file batch by batch.
+"""Write the foreground ratios of a folder of images to a Parquet file.
 
-While running, a journal beside it holds one JSON line for each image done; the same call goes on after a kill, and its
-file is the same as without.
+While running, a journal next to it has one JSON line per image done; an interrupted call can be repeated, and the
+resulting file is the same as without the interruption.
 """
 
 import json
@@ -33,12 +33,12 @@ METADATA = b"pairquality"
 
 @dataclass(frozen=True, kw_only=True)
 class RatiosSummary:
-    """What a call has done.
+    """Result of `write_ratios`.
 
     Attributes:
-        written: ratios in the file.
-        failed: images that cannot be read, listed in `failures`.
-        failures: a file of JSON lines {"key", "error"}; it exists where images failed.
+        written: number of ratios in the file.
+        failed: number of unreadable images, listed in `failures`.
+        failures: file of JSON lines {"key", "error"}; it exists if images failed.
     """
 
     written: int
@@ -56,18 +56,18 @@ def write_ratios(
     workers: int = 4,
     on_progress: Progress | None = None,
 ) -> RatiosSummary:
-    """The share of foreground tokens of every image: a Parquet file with the columns key and foreground_ratio.
+    """Write the fraction of foreground tokens of every image, as the columns key and foreground_ratio, sorted by key.
 
-    Rows are sorted by key. Holds a batch of images at any time, however many there are.
+    Memory does not depend on the number of images.
 
     Args:
-        images_root: the images.
-        out: the .parquet file; failures go to the same name with .failures.jsonl.
-        encoder: makes the tokens.
-        pca: fitted on that encoder.
-        batch_size: images per pass; a run that goes on keeps the one it began with.
+        images_root: folder of images.
+        out: .parquet file to write; failures go to the same name with .failures.jsonl.
+        encoder: encoder of the images.
+        pca: PCA fitted on that encoder.
+        batch_size: images per forward pass; a resumed run keeps its first value.
         workers: threads that read images.
-        on_progress: called with (images done, images in all).
+        on_progress: called with (images done, total images).
 
     Raises:
         ValueError: the PCA belongs to another encoder, the file holds other ratios or cannot be written, another
@@ -76,7 +76,7 @@ def write_ratios(
     pca.validate_encoder(encoder)
     out = Path(out)
     if out.suffix != ".parquet":
-        raise ValueError(f"Ratios are written to a .parquet file, but out is {out}.")
+        raise ValueError(f"expected a .parquet file to write, got {out}; choose another name")
     about = _about(images_root, encoder, pca)
     if out.exists():
         return _summary(out, about)
@@ -89,14 +89,14 @@ def write_ratios(
                 journal.add(_rows(batch, encoder, pca))
                 if on_progress is not None:
                     on_progress(journal.done, total)
-            _fold(journal, out, about)
+            _finish(journal, out, about)
         return _summary(out, about)
 
 
 def _about(root: str | os.PathLike[str], encoder: FeatureEncoder, pca: ForegroundPCA) -> dict[str, Any]:
     images = _count_and_hash(iter_images(root))
     if not images["count"]:
-        raise ValueError(f"No image was found under {root}.")
+        raise ValueError(f"expected images under {root}, found none; give another folder")
     return {
         "images": images,
         "encoder": {
@@ -122,7 +122,7 @@ def _refuse_others(path: Path, found: dict[str, Any], about: dict[str, Any]) -> 
     for field, what in (("images", "other images"), ("encoder", "another encoder"), ("pca", "another PCA")):
         mine, theirs = about[field], found.get(field)
         if mine != theirs:
-            raise ValueError(f"{path} holds ratios of {what}: choose another file, or delete it.")
+            raise ValueError(f"{path} holds ratios of {what}; choose another file, or delete it")
 
 
 def _rows(batch: list[Read], encoder: FeatureEncoder, pca: ForegroundPCA) -> list[dict[str, Any]]:
@@ -137,16 +137,18 @@ def _rows(batch: list[Read], encoder: FeatureEncoder, pca: ForegroundPCA) -> lis
 
 
 def _ratios(images: Tensor, encoder: FeatureEncoder, pca: ForegroundPCA) -> list[float]:
-    """As exact quotients: 80 of 400 tokens are 0.2, at the edge of a noise level, and not 0.2 in float32."""
+    """Return exact quotients: 80 of 400 tokens are 0.2, the edge of a noise level, which float32 would miss."""
     tokens = encoder(images.to(encoder.mean.device))
     if not tokens.isfinite().all():
-        raise ValueError(f"The encoder {encoder.name} gives features that are not finite: try another precision.")
+        raise ValueError(
+            f"expected finite features from the encoder {encoder.name}, got NaN or infinity; try another precision"
+        )
     count = tokens.shape[1]
-    return [round(share * count) / count for share in foreground_ratio(pca, tokens).tolist()]
+    return [round(fraction * count) / count for fraction in foreground_ratio(pca, tokens).tolist()]
 
 
 class _Journal:
-    """A line of what it is about, then a line for each image; opened again, it is cut back to whole batches."""
+    """A line that describes the run, then a line per image; when reopened, it is truncated to complete batches."""
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.path, self.batch_size, self.done = path, about["batch_size"], 0
@@ -170,13 +172,13 @@ class _Journal:
         return True
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Appends a batch."""
+        """Append a batch."""
         with writing(self.path), self.path.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
         self.done += len(rows)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The lines of the images, read one by one."""
+        """Yield the lines of the images."""
         with self.path.open() as file:
             next(file)
             yield from map(self._parse, file)
@@ -191,11 +193,11 @@ class _Journal:
 
     @property
     def damage(self) -> ValueError:
-        """Return the error for a damaged journal, or one that another program has written to."""
-        return ValueError(f"{self.path} is damaged, it does not hold every image once: delete it to begin again")
+        """Return the error to raise for a damaged journal."""
+        return ValueError(f"{self.path} is damaged, it does not hold every image once; delete it to start again")
 
 
-def _fold(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
+def _finish(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
     """Write the journal's ratios to the Parquet file and its errors to the failures file, and delete the journal."""
     if _count_and_hash(row["key"] for row in journal.rows()) != about["images"]:
         raise journal.damage
@@ -209,7 +211,7 @@ def _fold(journal: _Journal, out: Path, about: dict[str, Any]) -> None:
     if failed:
         atomic_write(failures, write_failures)
     if failed == journal.done:
-        raise ValueError(f"None of the {failed} images can be read: see {failures}.")
+        raise ValueError(f"none of the {failed} images can be read; see {failures}")
     metadata = {METADATA: json.dumps({**about, "failed": failed}).encode()}
 
     def write(temporary: Path) -> None:
@@ -227,10 +229,10 @@ def _summary(out: Path, about: dict[str, Any]) -> RatiosSummary:
         metadata = pq.read_metadata(out)
         found = json.loads((metadata.metadata or {})[METADATA])
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{out} holds no ratios of pairquality: choose another file, or delete it.") from error
+        raise ValueError(f"{out} holds no ratios of pairquality; choose another file, or delete it") from error
     _refuse_others(out, found, about)
     if metadata.num_rows + found["failed"] != about["images"]["count"]:
-        raise ValueError(f"{out} does not hold every image once: delete it and run the same command again")
+        raise ValueError(f"{out} does not hold every image once; delete it and run the same command again")
     return RatiosSummary(written=metadata.num_rows, failed=found["failed"], failures=_failures_path(out))
 
 

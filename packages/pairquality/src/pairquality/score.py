@@ -4,6 +4,7 @@ Shapes: b pairs (*b any shape of pairs), l tokens of a view, d token width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 EPSILON = 1e-7
-"""Keeps the quotients of flat maps finite, as in GenView's code."""
+"""Avoids division by zero for constant maps, as in GenView's code."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,9 +21,9 @@ class PairScores:
     """Cosine similarities of each pair.
 
     Attributes:
-        foreground: s_f, of the two foregrounds.
-        background: s_b, of the two backgrounds.
-        quality: q = s_f - s_b; high where the views share the object but not its surroundings.
+        foreground: s_f, the similarity of the foregrounds.
+        background: s_b, the similarity of the backgrounds.
+        quality: q = s_f - s_b, high if the views share the object but not its surroundings.
     """
 
     foreground: Float[Tensor, " b"]
@@ -37,16 +38,15 @@ def pair_scores(
     maps_a: Float[Tensor, "b l_a"],
     maps_b: Float[Tensor, "b l_b"],
 ) -> PairScores:
-    """GenView's scores: q = cos(z_f^a, z_f^b) - cos(z_b^a, z_b^b), eq. 10 to 12 of https://arxiv.org/abs/2403.12003.
+    """Return GenView's scores: q = cos(z_f^a, z_f^b) - cos(z_b^a, z_b^b), eq. 10 to 12 of https://arxiv.org/abs/2403.12003.
 
-    z_f is the mean of a view's tokens weighted by its map m, z_b the mean weighted by 1 - m; a map that is 0 everywhere
-    has no foreground, and the similarity to it is 0. Computed in float32, whatever the type of the features, also under
-    autocast.
+    z_f is the mean of a view's tokens weighted by its map m, z_b the mean weighted by 1 - m. If a map is 0 everywhere,
+    the similarity to its foreground is 0. Computed in float32 for features of any type, also under autocast.
 
     Args:
         features_a: tokens of the first views.
         features_b: tokens of the second views; their number may differ.
-        maps_a: foreground maps of the first views, 0 to 1.
+        maps_a: foreground maps of the first views, in [0, 1].
         maps_b: foreground maps of the second views.
     """
     foreground_a, background_a = _pooled(features_a.float(), maps_a.float())
@@ -59,11 +59,11 @@ def pair_scores(
 def _pooled(
     features: Float[Tensor, "b l d"], maps: Float[Tensor, "b l"]
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-    """Means of the tokens, weighted by the maps and by their complements."""
-    shares = torch.stack([maps, 1 - maps], dim=1)
-    shares = shares / (shares.sum(dim=2, keepdim=True) + EPSILON)
+    """Return the means of the tokens, weighted by the maps and by their complements."""
+    weights = torch.stack([maps, 1 - maps], dim=1)
+    weights = weights / (weights.sum(dim=2, keepdim=True) + EPSILON)
     with torch.autocast(features.device.type, enabled=False):
-        pooled = shares @ features
+        pooled = weights @ features
     return pooled[:, 0], pooled[:, 1]
 
 
@@ -75,17 +75,17 @@ def pair_weights(
     mask: Bool[Tensor, "*b"] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Float[Tensor, "*b"]:
-    """Weights with mean 1 that favour good pairs: w = B * softmax(gamma * q) (eq. 13 of https://arxiv.org/abs/2403.12003).
+    """Return loss weights of mean 1, w = B * softmax(gamma * q) (eq. 13 of https://arxiv.org/abs/2403.12003).
 
-    Computed in float32 and detached. GenView's code normalises over each process's batch (group None); with a group
-    the mean is 1 over the pairs of all its processes, as for one process with the joined batch.
+    Computed in float32 and detached. GenView's code normalizes over each process's batch (group None); with a group the
+    mean is 1 over the pairs of all its processes, as for one process with the joined batch.
 
     Args:
         quality: q of each pair.
-        gamma: sharpness; 0 gives every pair weight 1.
-        mask: pairs that count; the others get weight 0, and the mean is 1 over those that count (GenView++'s
-            normalization, exp(gamma * q) / mean of the nonzero ones). Where none counts, all weights are 0.
-        group: processes whose pairs are weighed together; all must call.
+        gamma: inverse temperature of the softmax; 0 gives every pair weight 1.
+        mask: pairs to include; the others get weight 0, and the mean is 1 over the included ones (GenView++'s
+            normalization). If no pair is included, all weights are 0.
+        group: processes whose pairs are normalized together; all must call.
     """
     logits = gamma * quality.float()
     if mask is not None:
@@ -108,4 +108,5 @@ def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) ->
 
     if first.unique().numel() < 2 or second.unique().numel() < 2:
         return 0.0
-    return float(spearmanr(first.cpu().numpy(), second.cpu().numpy()).statistic)
+    result: Any = spearmanr(first.cpu().numpy(), second.cpu().numpy())
+    return float(result.statistic)

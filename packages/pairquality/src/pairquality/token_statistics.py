@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(kw_only=True)
 class RunningMoments:
-    """What a stream of tokens leaves behind; float64.
+    """Moments of a stream of tokens in float64.
 
     Attributes:
-        count: tokens.
-        mean: of the tokens.
-        scatter: sum of outer products of the tokens less their mean.
-        images: images.
-        places: sums at each place of the grid.
+        count: number of tokens.
+        mean: mean of the tokens.
+        scatter: sum of the outer products of the centered tokens.
+        images: number of images.
+        places: sum of the tokens at each position of the grid.
     """
 
     count: int
@@ -35,7 +35,7 @@ class RunningMoments:
     places: Float64[Tensor, "l d"]
 
     def merge(self, other: "RunningMoments") -> None:
-        """Adds another stream by Chan's update: exact however large the mean is beside the deviation."""
+        """Add another stream by Chan's update, which is accurate even if the mean is much larger than the deviation."""
         total = self.count + other.count
         shift = other.mean - self.mean
         self.scatter += other.scatter + torch.outer(shift, shift) * (self.count * other.count / total)
@@ -44,21 +44,21 @@ class RunningMoments:
         self.count, self.images = total, self.images + other.images
 
     def cpu(self) -> "RunningMoments":
-        """A copy on the CPU."""
+        """Return a copy on the CPU."""
         mean, scatter, places = self.mean.cpu(), self.scatter.cpu(), self.places.cpu()
         return RunningMoments(count=self.count, mean=mean, scatter=scatter, images=self.images, places=places)
 
 
 class TokenMoments:
-    """Mean and scatter of a stream of tokens, and the mean at each place of the grid.
+    """Mean and scatter of a stream of tokens, and the mean at each position of the grid.
 
     Args:
-        batch: the first of the stream, for its shape and device; not added.
-        grid: rows and columns of its tokens; square if None.
-        skip_border: rings of outermost tokens left out.
+        batch: first batch of the stream, for its shape and device; it is not added.
+        grid: numbers of rows and columns of tokens; by default a square.
+        skip_border: rings of outermost tokens to exclude.
 
     Raises:
-        ValueError: the grid has not that many tokens, or nothing is left inside the border.
+        ValueError: the tokens do not fill the grid, or none is left inside the border.
     """
 
     def __init__(self, batch: Float[Tensor, "n l d"], grid: tuple[int, int] | None, skip_border: int) -> None:
@@ -66,8 +66,8 @@ class TokenMoments:
         rings = token_rings(tokens, grid)
         self._border, self._centre = rings == skip_border, rings > skip_border
         if skip_border < 0 or not self._centre.any():
-            left = f"skip_border = {skip_border} leaves no center inside the border of {tokens} tokens"
-            raise ValueError(f"{left}: give larger images.")
+            left = f"expected tokens inside the border, got none of {tokens} with skip_border {skip_border}"
+            raise ValueError(f"{left}; give larger images")
         self._used = (self._border | self._centre).to(batch.device)
         mean, scatter, places = (
             torch.zeros(shape, dtype=torch.float64, device=batch.device)
@@ -76,14 +76,14 @@ class TokenMoments:
         self.sums = RunningMoments(count=0, mean=mean, scatter=scatter, images=0, places=places)
 
     def add(self, batch: Float[Tensor, "n l d"]) -> None:
-        """Takes the next batch.
+        """Add a batch.
 
         Raises:
-            ValueError: its tokens are more or wider than those before.
+            ValueError: number or width of its tokens differ from those before.
         """
         if batch.shape[1:] != self.sums.places.shape:
             shapes = f"{list(batch.shape[1:])} after {list(self.sums.places.shape)}"
-            raise ValueError(f"Tokens of shape {shapes}: bring all images to one size first.")
+            raise ValueError(f"expected tokens of one shape, got {shapes}; resize all images to one size")
         if not len(batch):
             return
         tokens = batch[:, self._used].flatten(0, 1).double()
@@ -96,25 +96,25 @@ class TokenMoments:
         )
 
     def cpu(self) -> "TokenMoments":
-        """A copy on the CPU."""
+        """Return a copy on the CPU."""
         found = copy.copy(self)
         found._used, found.sums = self._used.cpu(), self.sums.cpu()
         return found
 
     def first_component(self) -> tuple[Float64[Tensor, " d"], float]:
-        """The direction of the largest variance, on the CPU, and how far the center is above the border along it.
+        """Return the direction of largest variance, on the CPU, and the margin of the center over the border along it.
 
-        The distance is in standard deviations, negative where the direction should be turned.
+        The margin is in standard deviations; if it is negative, the direction should be flipped.
 
         Raises:
-            ValueError: values that are not finite, or tokens that are all the same.
+            ValueError: the values are not finite, or all tokens are equal.
         """
         covariance = (self.sums.scatter / max(self.sums.count - 1, 1)).cpu()
         if not covariance.isfinite().all():
-            raise ValueError("Features hold NaN or infinite values: check the encoder's weights and its precision.")
+            raise ValueError("expected finite features, got NaN or infinity; check the encoder's weights and precision")
         variances, directions = torch.linalg.eigh(covariance)
         if variances[-1] <= 0:
-            raise ValueError("All tokens are the same: there is no component to find; give features of real images.")
+            raise ValueError("expected tokens that vary, got equal ones; give features of real images")
         direction = directions[:, -1].clone()
         places = (self.sums.places / self.sums.images).cpu()
         difference = places[self._centre].mean(dim=0) - places[self._border].mean(dim=0)
@@ -122,7 +122,7 @@ class TokenMoments:
 
 
 def merged(parts: Sequence[RunningMoments]) -> RunningMoments:
-    """The sums of several streams together, merged in their order."""
+    """Merge the moments of several streams in their order."""
     whole = parts[0]
     for part in parts[1:]:
         whole.merge(part)
@@ -130,28 +130,28 @@ def merged(parts: Sequence[RunningMoments]) -> RunningMoments:
 
 
 def token_rings(tokens: int, grid: tuple[int, int] | None) -> Int[Tensor, " l"]:
-    """How far each token of a grid lies from the border: 0 for the outermost ring, 1 for the next.
+    """Return the distance of each token of a grid from the border: 0 for the outermost ring, 1 for the next.
 
     Raises:
         ValueError: the grid does not have that many tokens.
     """
     rows, columns = grid if grid is not None else (math.isqrt(tokens), math.isqrt(tokens))
     if rows * columns != tokens:
-        raise ValueError(f"{tokens} tokens do not fill a grid of {rows} x {columns}: give grid=(rows, columns).")
+        raise ValueError(f"expected {rows} x {columns} tokens, got {tokens}; give grid=(rows, columns)")
     down, across = torch.arange(rows), torch.arange(columns)
     vertical, horizontal = torch.minimum(down, rows - 1 - down), torch.minimum(across, columns - 1 - across)
     return torch.minimum(vertical[:, None], horizontal[None, :]).flatten()
 
 
 class UniformSample:
-    """Rows of a stream, each subset of the given size equally likely; all of them while they fit.
+    """A uniform sample of the rows of a stream; all rows while they fit.
 
-    Every row draws a number, and the rows with the smallest numbers stay. So the sample depends on the seed and on the
-    rows' order in the stream, not on how the stream is cut into batches.
+    Each row draws a random number, and the rows with the smallest numbers are kept. The sample thus depends on the seed
+    and the order of the rows, not on how the stream is split into batches.
     """
 
     def __init__(self, capacity: int, width: int, seed: int, *, stream: int = 0) -> None:
-        """Keeps at most `capacity` rows of `width` floats, on the CPU; streams draw numbers of their own."""
+        """Keep at most `capacity` rows of `width` floats on the CPU; each `stream` draws different numbers."""
         digest = hashlib.blake2b(f"uniform sample/{seed}/{stream}".encode(), digest_size=8).digest()
         self._generator = np.random.default_rng(int.from_bytes(digest, "big"))
         self._rows = torch.empty(capacity, width)
@@ -160,21 +160,21 @@ class UniformSample:
 
     @property
     def rows(self) -> Float[Tensor, "m d"]:
-        """The rows kept so far, in no particular order."""
+        """Return the rows kept so far, in no particular order."""
         return self._rows[: self._size]
 
     @property
     def keys(self) -> Float64[Tensor, " m"]:
-        """The numbers that the kept rows drew; over several streams, the smallest of all make a uniform sample."""
+        """Return the numbers drawn by the kept rows; the smallest of several streams make a uniform sample of all."""
         return self._keys[: self._size]
 
     @property
     def capacity(self) -> int:
-        """How many rows it can keep."""
+        """Return the maximum number of rows."""
         return len(self._keys)
 
     def add(self, rows: Float[Tensor, "n d"]) -> None:
-        """Lets the next rows of the stream take part."""
+        """Add the next rows of the stream."""
         keys = torch.from_numpy(self._generator.random(len(rows)))
         filling = min(len(rows), len(self._keys) - self._size)
         places = slice(self._size, self._size + filling)
@@ -184,7 +184,7 @@ class UniformSample:
             self._replace(rows[filling:], keys[filling:])
 
     def _replace(self, rows: Float[Tensor, "n d"], keys: Float[Tensor, " n"]) -> None:
-        """Puts the rows with smaller numbers in the place of those with larger ones."""
+        """Replace kept rows that drew larger numbers by new rows that drew smaller ones."""
         capacity = len(self._keys)
         stays = torch.zeros(capacity + len(keys), dtype=torch.bool)
         stays[torch.cat([self._keys, keys]).topk(capacity, largest=False).indices] = True
@@ -201,24 +201,24 @@ ThresholdRule = Literal["quantile", "histogram"]
 
 
 def threshold_at(projections: Float[Tensor, " t"], share: float, rule: ThresholdRule) -> float:
-    """The threshold by one of the two rules."""
+    """Return the threshold above which a fraction ``share`` of the tokens lies, by one of two rules."""
     rules = {"quantile": quantile_threshold, "histogram": histogram_threshold}
     if rule not in rules:
-        raise ValueError(f'threshold_rule = {rule!r}: give "quantile" or "histogram".')
+        raise ValueError(f"expected threshold_rule 'quantile' or 'histogram', got {rule!r}; give one of them")
     return rules[rule](projections, share)
 
 
 def quantile_threshold(projections: Float[Tensor, " t"], share: float) -> float:
-    """Halfway between the least foreground and the greatest background projection; right to one token."""
+    """Return the midpoint of the smallest foreground and the largest background projection; exact to one token."""
     ordered = projections.double().sort(descending=True).values
     foreground = min(max(round(share * len(ordered)), 1), len(ordered) - 1)
     return float(ordered[foreground - 1] + ordered[foreground]) / 2
 
 
 def histogram_threshold(projections: Float[Tensor, " t"], share: float) -> float:
-    """GenView's code: the left edge of the first of 200 bins up to which 1 - share of the tokens lie.
+    """Return the threshold of GenView's code: the left edge of the first of 200 bins up to which 1 - share tokens lie.
 
-    Where empty bins follow that bin, the edge of the last of them. The code's share is 0.35.
+    If empty bins follow that bin, the edge of the last of them is used. GenView's code has share 0.35.
     """
     counts, edges = np.histogram(projections.cpu().numpy(), bins=HISTOGRAM_BINS)
     cumulative = np.cumsum(counts) / counts.sum()

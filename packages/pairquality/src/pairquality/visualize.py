@@ -1,6 +1,6 @@
-"""A picture to judge a foreground PCA by: images, their maps laid over them, and what counts as foreground.
+"""Draw images, their foreground maps and their foreground, to judge a PCA by eye.
 
-Shapes: s pixels, the side of a tile; rows x columns tokens.
+Shapes: s pixels, the size of a tile; rows x columns tokens.
 """
 
 import os
@@ -21,7 +21,7 @@ from pairquality.images import choose_keys, read_batches
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 RAMP = torch.tensor([[0.13, 0.25, 0.65], [0.95, 0.95, 0.92], [0.80, 0.15, 0.12]])
-"""Blue background, pale between, red foreground."""
+"""Colors of maps: blue background, pale in between, red foreground."""
 OPACITY, GAP, INK, PAPER = 0.6, 8, "#1a1a1a", "#ffffff"
 
 
@@ -35,29 +35,29 @@ def foreground_sheet(
     seed: int = 0,
     tile: int = 192,
 ) -> Path:
-    """Draws some images: each as it is, under its map (blue to red), and with its background mask_background out.
+    """Draw some images: each as it is, overlaid by its map (blue to red), and with its background grayed out.
 
     Args:
-        images_root: the images.
-        out: a .png or .jpg file.
-        encoder: makes the tokens.
-        pca: fitted on that encoder.
-        count: images shown.
-        seed: of their choice.
-        tile: side in pixels of a picture.
+        images_root: folder of images.
+        out: .png or .jpg file to write.
+        encoder: encoder of the images.
+        pca: PCA fitted on that encoder.
+        count: number of images shown.
+        seed: seed of their choice.
+        tile: size of each image on the sheet in pixels.
 
     Raises:
-        ValueError: the PCA is another encoder's, no image can be read, or `out` is no picture's name.
+        ValueError: the PCA belongs to another encoder, no image can be read, or `out` has another suffix.
     """
     out = Path(out)
     if out.suffix.lower() not in FORMATS:
-        raise ValueError(f"The picture must be a .png or .jpg file, not {out}.")
+        raise ValueError(f"expected a .png or .jpg file to write, got {out}; choose another name")
     pca.validate_encoder(encoder)
     keys = choose_keys(iter_images(images_root), count, seed)
     (batch,) = read_batches(images_root, keys, max(encoder.size, tile), batch_size=max(len(keys), 1), workers=1) or [[]]
     read = [(key, image) for key, image in batch if isinstance(image, Tensor)]
     if not read:
-        raise ValueError(f"No image under {os.fspath(images_root)} can be read.")
+        raise ValueError(f"expected readable images under {os.fspath(images_root)}, found none; give another folder")
     sheet = _sheet(read, encoder, pca, tile)
     atomic_write(out, lambda temporary: sheet.save(temporary, FORMATS[out.suffix.lower()]))
     return out
@@ -89,16 +89,16 @@ def _sheet(read: list[tuple[str, Tensor]], encoder: FeatureEncoder, pca: Foregro
 
 
 def heatmap_overlay(image: Float[Tensor, "3 s s"], soft: Float[Tensor, "s s"]) -> Float[Tensor, "3 s s"]:
-    """An image under its map's colors."""
+    """Return an image overlaid by the colors of its map."""
     place = soft.clamp(0, 1) * (len(RAMP) - 1)
     low = place.long().clamp(max=len(RAMP) - 2)
-    share = (place - low)[..., None]
-    colors = (RAMP[low] * (1 - share) + RAMP[low + 1] * share).permute(2, 0, 1)
+    fraction = (place - low)[..., None]
+    colors = (RAMP[low] * (1 - fraction) + RAMP[low + 1] * fraction).permute(2, 0, 1)
     return (1 - OPACITY) * image + OPACITY * colors
 
 
 def mask_background(image: Float[Tensor, "3 s s"], mask: Float[Tensor, "s s"]) -> Float[Tensor, "3 s s"]:
-    """An image whose background is pale gray."""
+    """Return an image with its background in pale gray."""
     gray = 0.7 + 0.2 * image.mean(dim=0, keepdim=True)
     return mask * image + (1 - mask) * gray
 

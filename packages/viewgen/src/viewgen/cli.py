@@ -1,4 +1,4 @@
-"""The command ``viewgen``: make, embed, index, verify and show views.
+"""The command ``viewgen``: generate views of images, index, verify and show them, and embed images.
 
 viewgen generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength random
 
@@ -18,28 +18,21 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-import torch
 import tyro
 
-import viewgen
 from genviews_core.command import command
-from genviews_core.device import resolve_device
 from genviews_core.progress import progress_bar
 from viewgen.cli_options import options_dataclass
-from viewgen.encoder import ConditionEncoder
-from viewgen.keys import read_key_list
-from viewgen.loading import GENERATORS, generator_class
-from viewgen.manifest.journal import read_failures
-from viewgen.sheet import contact_sheet
+from viewgen.loading import GENERATORS, GeneratorSpec, generator_class
 
-FAILED = 3  # exit code of a run that could not make some views
-UNCLEAN = 4  # exit code of a verification that found something
+FAILED = 3  # exit code of a run in which some images failed
+UNCLEAN = 4  # exit code of a verification that found differences
 GENERATOR = tyro.conf.arg(help=f"One of {', '.join(GENERATORS)}; with --help after it, shows its options.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """Embed every image once: the pool of retrieval, or the conditions of a generator."""
+    """Embed every image once, as the pool for retrieval or as conditions for a generator."""
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""
@@ -64,38 +57,38 @@ class EmbedByEncoder(Embed):
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Fold the journals into VIEWS/manifest.parquet."""
+    """Merge the journals of a run into VIEWS/manifest.parquet."""
 
     views: Annotated[Path, tyro.conf.Positional]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Compare rows and files."""
+    """Check that manifest rows and view files agree."""
 
     views: Annotated[Path, tyro.conf.Positional]
     repair: bool = False
-    """Remove what does not fit; `viewgen generate` makes it again."""
+    """Remove files and rows that do not agree; `viewgen generate` then generates these views again."""
     check_bytes: bool = False
     """Read every file and compare its SHA-256."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Draw a contact sheet: sources above, their views below."""
+    """Draw a contact sheet: source images above, their views below."""
 
     images: Annotated[Path, tyro.conf.Positional]
     views: Annotated[Path, tyro.conf.Positional]
     out: Path = Path("views.png")
     count: int = 8
-    """Images shown."""
+    """Number of images shown."""
     seed: int = 0
-    """Of the choice of images."""
+    """Seed of the choice of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; started again, only what is missing is made."""
+    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, it generates only missing views."""
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""
@@ -104,17 +97,17 @@ class Generate:
     views_per_image: int = 1
     seed: int = 0
     strength: str | None = None
-    """A number, random:A,B,..., or adaptive:A,B,C,D,E; unclip has GenView's levels for random and adaptive alone."""
+    """A number, random:A,B,... or adaptive:A,B,C,D,E; unclip, eldm also take random and adaptive without levels."""
     ratios: Path | None = None
     """Foreground ratios for adaptive strength (.parquet, .csv, .jsonl with key and foreground_ratio)."""
     list: Path | None = None
-    """File with the keys of the images wanted, one a line; all images without."""
+    """File with the keys of the images to use, one per line; by default all images."""
     embeddings: Path | None = None
-    """What `viewgen embed` wrote, as conditions."""
+    """Folder that `viewgen embed` wrote, to use as conditions."""
     interpolate: bool = False
-    """Condition on a mixture with another image; needs --embeddings."""
-    alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
-    """Range from which the mixture's weight of the image itself is sampled."""
+    """Condition on an interpolation with another image; needs --embeddings."""
+    alpha: tuple[float, float] = (0.3, 0.7)
+    """Range from which the weight of the image itself is sampled."""
     partner: Literal["random", "nearest"] = "random"
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
@@ -122,23 +115,23 @@ class Generate:
     devices: tuple[str, ...] | None = None
     """Devices to run one process each on, such as cuda:0 cuda:1; by default every GPU, or one process per CPU core."""
     actors: int | None = None
-    """Of engine ray; one a GPU or CPU core without."""
+    """Number of actors of engine ray; by default one per GPU, or per CPU core without GPUs."""
     shard: tuple[int, int] = (0, 1)
-    """Which part of how many, for schedulers that start processes themselves."""
+    """Index and number of shards, for schedulers that start processes themselves."""
     workers: int = 4
-    """Threads of each process that read sources and write views."""
+    """Threads of each process that read images and write views."""
 
 
 @command
 def main() -> None:
-    """Run one of the commands; a user's mistake ends in one line."""
+    """Run the command line; a user's mistake ends with a one-line message."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # actors use this environment, also under `uv run`
     try:
         sys.exit(run(sys.argv[1:]))
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        sys.exit("stopped; run the same command again to continue")
 
 
 def run(arguments: list[str]) -> int:
@@ -165,7 +158,7 @@ def _with_generator(kind: type, arguments: list[str]) -> type:
     spread = [part for argument in arguments for part in argument.split("=", 1)]
     name = spread[spread.index("--generator") + 1] if "--generator" in spread[:-1] else None
     if name in GENERATORS:
-        options = options_dataclass(generator_class(name), without={"device"})
+        options = options_dataclass(name, without={"device"})
         added = [
             ("generator", Annotated[Literal[name], GENERATOR]),
             ("options", Annotated[options, tyro.conf.arg(name="")]),
@@ -179,12 +172,14 @@ def _with_generator(kind: type, arguments: list[str]) -> type:
     return made
 
 
-def _spec(command: Any) -> viewgen.GeneratorSpec:
+def _spec(command: Any) -> GeneratorSpec:
     chosen = {item.name: getattr(command.options, item.name) for item in fields(command.options)}
-    return viewgen.GeneratorSpec(command.generator, chosen)
+    return GeneratorSpec(command.generator, chosen)
 
 
 def _generate(command: Any) -> int:
+    import viewgen
+
     ratios = None if command.ratios is None else viewgen.ForegroundRatios.read(command.ratios)
     levels = getattr(generator_class(command.generator), "strength_levels", None)
     interpolate = viewgen.Interpolation(alpha=command.alpha, partner=command.partner) if command.interpolate else None
@@ -211,18 +206,24 @@ def _generate(command: Any) -> int:
     print(f"{summary.written} views written, {summary.already} already there, {summary.failed} failed")
     if command.shard == (0, 1):
         print(f"manifest: {viewgen.merge_journals(command.out)}")
-    return _told_failures(command.out, summary.failed)
+    return _exit_code(command.out, summary.failed)
 
 
 def _listed(command: Generate) -> list[str]:
-    """The keys of the list, bad ones too: the run writes them down as failures."""
+    """Return the keys of the list, with invalid ones, which the run records as failures."""
+    from viewgen.keys import read_key_list
+
     assert command.list is not None
     keys, refused = read_key_list(command.list, command.images)
     return [*keys, *refused]
 
 
 def _devices(command: Generate) -> list[str] | None:
-    """Every GPU of this machine, or a process for each core."""
+    """Return the given devices, every GPU of this machine, or one CPU per core."""
+    import torch
+
+    from genviews_core.device import resolve_device
+
     if command.engine == "ray":
         return None
     if command.devices:
@@ -232,15 +233,19 @@ def _devices(command: Generate) -> list[str] | None:
 
 
 def _embed(command: Any) -> int:
+    import viewgen
+    from genviews_core.device import resolve_device
+    from viewgen.manifest.journal import read_failures
+
     device = resolve_device(command.device)
     if not isinstance(command, EmbedByEncoder):
-        encoder: Any = ConditionEncoder(_spec(command).load(str(device)))
+        encoder: Any = viewgen.ConditionEncoder(_spec(command).load(str(device)))
     elif command.encoder is None:
         raise ValueError("expected --encoder timm/<model> or FOLDER, or --generator NAME with its options, got neither")
     else:
         encoder = viewgen.load_encoder(command.encoder, supervision=command.supervision, device=device)
     with progress_bar("embeddings") as update:
-        made = viewgen.embed_images(
+        embeddings = viewgen.embed_images(
             command.images,
             command.out,
             encoder,
@@ -249,22 +254,26 @@ def _embed(command: Any) -> int:
             on_progress=update,
         )
     failed = sum(1 for _ in read_failures(command.out / "failures.jsonl"))
-    print(f"{len(made)} embeddings of length {made.dim} in {command.out}")
-    return _told_failures(command.out, failed)
+    print(f"{len(embeddings)} embeddings of length {embeddings.dim} in {command.out}")
+    return _exit_code(command.out, failed)
 
 
-def _told_failures(folder: Path, failed: int) -> int:
+def _exit_code(folder: Path, failed: int) -> int:
     if failed:
-        print(f"some images could not be used: see {folder / 'failures.jsonl'}", file=sys.stderr)
+        print(f"some images failed: see {folder / 'failures.jsonl'}", file=sys.stderr)
     return FAILED if failed else 0
 
 
 def _index(command: Index) -> int:
+    import viewgen
+
     print(viewgen.merge_journals(command.views))
     return 0
 
 
 def _verify(command: Verify) -> int:
+    import viewgen
+
     report = viewgen.verify_views(command.views, command.repair, check_bytes=command.check_bytes)
     wrong = {
         "row without file": report.rows_without_file,
@@ -281,7 +290,9 @@ def _verify(command: Verify) -> int:
 
 
 def _show(command: Show) -> int:
-    print(contact_sheet(command.images, command.views, command.out, count=command.count, seed=command.seed))
+    import viewgen
+
+    print(viewgen.contact_sheet(command.images, command.views, command.out, count=command.count, seed=command.seed))
     return 0
 
 

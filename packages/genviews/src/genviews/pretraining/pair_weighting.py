@@ -53,7 +53,7 @@ def open_pair_weighter(
             tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
-        scorer = OnlineScorer(every=recipe.quality_every, group=group)
+        scorer = OnlineScorer(pca_interval=recipe.quality_every, group=group)
         return PairWeighter(scorer, recipe.gamma, record={}, tap=tap, group=group)
     opened = _open_exact if recipe.quality == "exact" else _open_distilled
     scorer, record = opened(recipe, scoring, worker)

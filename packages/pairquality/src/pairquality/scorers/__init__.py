@@ -1,4 +1,4 @@
-"""Scoring the pairs of a training step: exactly, by the network in training, or by a small distilled network.
+"""Scorers of the pairs of a training step: exact, online (by the network in training), or distilled.
 
 Names are imported when they are used, so that the command line and the configurations do not import torch.
 """

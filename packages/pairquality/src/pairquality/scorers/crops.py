@@ -1,6 +1,6 @@
-"""Augmented crops for distilling: GenView's list, a whole batch at once, every parameter from one generator.
+"""GenView's augmentations for a whole batch at once, with all random numbers from one generator.
 
-Shapes: b images of S x S pixels, s the side of a crop.
+Shapes: b images of S x S pixels, s the size of a crop.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
 MakeViews = Callable[[UInt8[Tensor, "b 3 S S"], torch.Generator], Float[Tensor, "b 3 s s"]]
-"""Augmented views in [0, 1] of images, drawn from a generator on the CPU."""
+"""Function of (images, CPU generator) that returns augmented views in [0, 1]."""
 
 GRAY = (0.299, 0.587, 0.114)
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -25,16 +25,16 @@ def crops(
     size: int,
     scale: tuple[float, float] = (0.2, 1.0),
 ) -> Float[Tensor, "b 3 {size} {size}"]:
-    """Random resized crop, flip, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), gray (p 0.2) and blur (p 0.5), in [0, 1].
+    """Apply random resized crop, flip, jitter (0.4, 0.4, 0.4, 0.1; p 0.8), gray (p 0.2) and blur (p 0.5).
 
-    The list of https://arxiv.org/abs/2403.12003. A color jitter is one affine map of the colors, hue a rotation in
-    YIQ, so that a batch is jittered at once; the crop is bilinear.
+    The augmentations of https://arxiv.org/abs/2403.12003. Color jitter is one affine map of the colors (hue is a
+    rotation in YIQ), so that a batch is jittered at once; the crop is bilinear.
 
     Args:
-        images: squares.
-        generator: on the CPU, so that every device gets the same crops.
-        size: side of the crops.
-        scale: smallest and largest share of the area.
+        images: square images.
+        generator: generator on the CPU, so that every device gets the same crops.
+        size: size of the crops.
+        scale: smallest and largest fraction of the area.
     """
     place = _boxes(len(images), scale, generator).to(images.device)
     grid = affine_grid(place, [len(images), 3, size, size], align_corners=False)
@@ -48,7 +48,7 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def _boxes(count: int, scale: tuple[float, float], generator: torch.Generator) -> Float[Tensor, "b 2 3"]:
-    """Affine maps to boxes of random area, ratio and place, half of them mirrored."""
+    """Return affine maps to boxes of random area, aspect ratio and position, half of them mirrored."""
     area = _uniform(count, *scale, generator)
     ratio = _uniform(count, math.log(3 / 4), math.log(4 / 3), generator).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
@@ -75,7 +75,7 @@ def _jittered(views: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _colours(gain: Tensor, saturation: Tensor, angle: Tensor) -> Float[Tensor, "b 3 3"]:
-    """Gain times (turn of the hue, then a mix with gray)."""
+    """Return matrices that rotate the hue, mix with gray, and scale."""
     to_yiq = torch.tensor(YIQ)
     turn = torch.zeros(len(gain), 3, 3)
     turn[:, 0, 0] = 1
@@ -83,12 +83,12 @@ def _colours(gain: Tensor, saturation: Tensor, angle: Tensor) -> Float[Tensor, "
     turn[:, 2, 1], turn[:, 1, 2] = angle.sin(), -angle.sin()
     hue = to_yiq.inverse() @ turn @ to_yiq
     gray = torch.tensor(GRAY).expand(3, 3)
-    share = saturation[:, None, None]
-    return gain[:, None, None] * (share * hue + (1 - share) * (gray @ hue))
+    saturation = saturation[:, None, None]
+    return gain[:, None, None] * (saturation * hue + (1 - saturation) * (gray @ hue))
 
 
 def _blurred(views: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian, sigma 0.1 to 2 px of the crop, whatever its size; half of the views."""
+    """Blur half of the views with a Gaussian of sigma 0.1 to 2 pixels of the crop."""
     count = len(views)
     sigma = _uniform(count, 0.1, 2.0, generator)
     sigma = sigma.where(torch.rand(count, generator=generator) < 0.5, 0.01)

@@ -1,34 +1,35 @@
-"""How the distilled scorer is trained."""
+"""Configuration of a distilled scorer's training."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pairquality.scorers.distilled import WIDTHS
+WIDTHS = (32, 96, 192, 384)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """How to train.
+    """Configuration of a distilled scorer's training.
 
     Attributes:
-        steps: of the optimizer.
-        pairs: images a step, two crops of each, or a crop of it and one of its view.
-        views: folder of the images' synthetic views, if pairs will hold them in training.
-        side: pixels of the small network's images; by default half the encoder's, but all of its where they are few.
-        widths: channels of the network's stages, each of half the resolution of the one before.
-        depths: residual blocks of each stage; by default one in each but the first.
-        subspace: most dimensions of the encoder's token space that it reproduces.
-        lr: AdamW's peak learning rate; it rises over a twentieth of the steps and falls by a cosine.
-        weight_decay: AdamW's.
-        count: most images trained on, chosen at random.
-        held_out: most images kept for the rank correlation; at most a tenth of all.
-        seed: of every draw.
+        steps: number of optimizer steps.
+        pairs: pairs per step: two crops of an image, or a crop of the image and one of its synthetic view.
+        views: folder of the images' synthetic views, if training will use such pairs.
+        scorer_size: image size of the small network in pixels; by default half the encoder's, but at least 64 (or the
+            encoder's own size, if that is smaller).
+        widths: channels of the network's stages; each stage halves the resolution.
+        depths: residual blocks of each stage; by default none in the first stage and one in the others.
+        subspace: maximum number of dimensions of the encoder's token space that the network reproduces.
+        lr: peak learning rate of AdamW, after a warm-up over 1/20 of the steps and before a cosine decay.
+        weight_decay: weight decay of AdamW.
+        count: maximum number of training images, chosen at random.
+        held_out: maximum number of images held out for the rank correlation; at most a tenth of all.
+        seed: seed of all random numbers.
     """
 
     steps: int = 20_000
     pairs: int = 32
     views: Path | None = None
-    side: int | None = None
+    scorer_size: int | None = None
     widths: tuple[int, ...] = WIDTHS
     depths: tuple[int, ...] = ()
     subspace: int = 128
@@ -38,6 +39,6 @@ class DistillConfig:
     held_out: int = 1000
     seed: int = 0
 
-    def scorer_size(self, encoder_size: int) -> int:
-        """Pixels of the small network's images."""
-        return self.side or max(encoder_size // 2, min(encoder_size, 64))
+    def resolved_size(self, encoder_size: int) -> int:
+        """Return the image size of the small network in pixels."""
+        return self.scorer_size or max(encoder_size // 2, min(encoder_size, 64))

@@ -1,4 +1,4 @@
-"""Making a distilled scorer of any images and any frozen encoder."""
+"""Distill a frozen encoder into a small scorer, on any folder of images."""
 
 from dataclasses import asdict
 from functools import partial
@@ -35,22 +35,22 @@ def distill(
     on_progress: Progress | None = None,
     device: str | torch.device = "cpu",
 ) -> ScorerMetadata:
-    """Train a scorer and write it; the same call goes on after a kill, on a CPU to the same bits.
+    """Train a distilled scorer and write it; an interrupted call can be repeated (bit-identical on a CPU).
 
-    The network reproduces the tokens of the encoder within the subspace of its foreground and background vectors. It
-    learns from crops, as it will see them, never from whole images.
+    The network learns to reproduce the encoder's tokens of augmented crops, within the subspace of the foreground and
+    background vectors.
 
     Args:
         images_root: folder of images.
-        out: the .safetensors file; while it runs, its state lies beside it.
-        encoder: frozen; the small network is trained in the type that it computes in.
-        pca: fitted on it.
-        config: how to train.
-        make_views: draws augmented views; `crops` of the encoder's size if None.
+        out: .safetensors file to write; the training state is next to it.
+        encoder: encoder to distill; the network is trained in the data type in which it computes.
+        pca: PCA fitted on the encoder.
+        config: training configuration.
+        make_views: augmentation; by default `crops` at the encoder's size.
         workers: threads that read images.
-        checkpoint_seconds: between two states.
-        on_progress: called with (steps done, steps in all).
-        device: where the small network is trained; the encoder stays where it is.
+        checkpoint_seconds: seconds between checkpoints.
+        on_progress: called with (steps done, total steps).
+        device: device on which the network is trained; the encoder stays on its own.
 
     Raises:
         ValueError: there are too few images, the file belongs to another run, the PCA belongs to another encoder, or
@@ -67,32 +67,33 @@ def distill(
             return _finished(out, encoder, pca, training)
         check_writable(out)
         teacher = Teacher(encoder, pca, make_views or partial(crops, size=encoder.size), torch.device(device))
-        at = {"root": root, "views": config.views, "side": decode_size(encoder.size), "workers": workers}
-        folders = [PairDataset(keys=keys, **at) for keys in (trained, held_out)]
-        run = DistillationTrainer(folders[0], teacher, config, config.scorer_size(encoder.size))
+        options = {"root": root, "views": config.views, "size": decode_size(encoder.size), "workers": workers}
+        datasets = [PairDataset(keys=keys, **options) for keys in (trained, held_out)]
+        run = DistillationTrainer(datasets[0], teacher, config, config.resolved_size(encoder.size))
         state = out.with_name(out.name + ".state")
         run.train(state, {**training, "encoder": encoder.hash, "pca": pca.hash}, checkpoint_seconds, on_progress)
         about = ScorerMetadata(
             encoder=encoder.name,
             encoder_hash=encoder.hash,
             pca_hash=pca.hash,
-            size=run.side,
+            size=run.size,
             mean=encoder.normalization[0],
             std=encoder.normalization[1],
             grid=encoder.grid,
             widths=config.widths,
             depths=config.depths,
             training={**training, "kept": run.subspace.kept},
-            rank_correlation=run.agreement(folders[1]),
+            rank_correlation=run.agreement(datasets[1]),
         )
-        save_distilled(out, run.student, run.pca.direction, about)
+        save_distilled(out, run.network, run.pca.direction, about)
         state.unlink(missing_ok=True)
     return about
 
 
 def _plain(config: DistillConfig) -> dict[str, Any]:
-    """As JSON gives it back."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    """Return the configuration as JSON would give it back; files call ``scorer_size`` "side"."""
+    values = {"side" if name == "scorer_size" else name: value for name, value in asdict(config).items()}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return {**plain, "views": None if config.views is None else str(config.views)}
 
 
@@ -101,7 +102,9 @@ def _split(root: Path, config: DistillConfig) -> tuple[list[str], list[str]]:
     held_out = choose_keys(iter(chosen), min(config.held_out, len(chosen) // 10), config.seed + 1)
     trained = sorted(set(chosen) - set(held_out))
     if len(held_out) < 3 or len(trained) < config.pairs:
-        raise ValueError(f"{len(chosen)} images under {root} are too few: give {max(30, 2 * config.pairs)} or more.")
+        raise ValueError(
+            f"expected at least {max(30, 2 * config.pairs)} images under {root}, got {len(chosen)}; give more"
+        )
     return trained, held_out
 
 
@@ -113,7 +116,5 @@ def _finished(out: Path, encoder: FeatureEncoder, pca: ForegroundPCA, training: 
     about = read_metadata(out)
     same = all(about.training.get(name) == value for name, value in training.items() if name != "data")
     if (about.encoder_hash, about.pca_hash) != (encoder.hash, pca.hash) or not same:
-        raise ValueError(
-            f"{out} holds a scorer of another encoder, PCA or training: choose another file, or delete it."
-        )
+        raise ValueError(f"{out} holds a scorer of another encoder, PCA or training; choose another file, or delete it")
     return about

@@ -1,4 +1,4 @@
-"""What the distilled scorer learns from: augmented views, the encoder's tokens of them, its scores of their pairs.
+"""Training data of the distilled scorer: augmented views, and the encoder's tokens and pair scores of them.
 
 Shapes: b images of S x S pixels, n = 2b views, l tokens of a view, d the encoder's width.
 """
@@ -22,52 +22,52 @@ from pairquality.scorers.crops import MakeViews
 from pairquality.scorers.scorer import score_tokens
 
 ImagePairs = tuple[UInt8[Tensor, "b 3 S S"], UInt8[Tensor, "b 3 S S"]]
-"""Images, and what the other view of each pair is cut from: their synthetic views, or the images again."""
+"""Images, and the images that the other view of each pair is cropped from: synthetic views, or the same images."""
 
 
 def seeded_generator(*names: object) -> torch.Generator:
-    """One for every draw, by name."""
+    """Return a generator seeded by a hash of names."""
     digest = blake2b("/".join(map(str, ("distill", *names))).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def decode_size(size: int) -> int:
-    """Side of the squares that crops of `size` are cut from: as training stores them, 288 px for 224, 32 for 32."""
+    """Return the image size from which crops of `size` are cut, as in training: 288 px for 224, 32 for 32."""
     return size if size <= 64 else size * 9 // 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairDataset:
-    """Where images and their synthetic views are.
+    """Images and, optionally, their synthetic views on disk.
 
     Attributes:
-        root: of the images.
-        views: holds `<key>.0.png` or `<key>.0.jpg` of a key; None where there are none.
-        keys: of the images.
-        side: of the squares.
-        workers: threads that read.
+        root: folder of the images.
+        views: folder with `<key>.0.png` or `<key>.0.jpg` for each key, or None.
+        keys: keys of the images.
+        size: size that images are resized to, in pixels.
+        workers: threads that read images.
     """
 
     root: Path
     views: Path | None
     keys: Sequence[str]
-    side: int
+    size: int
     workers: int
 
-    def in_order(self, size: int) -> Iterator[ImagePairs]:
-        """Every image once."""
-        yield from filter(None, self._read(iter(self.keys), size))
+    def in_order(self, batch_size: int) -> Iterator[ImagePairs]:
+        """Yield batches of all images once."""
+        yield from filter(None, self._read(iter(self.keys), batch_size))
 
-    def shuffled(self, size: int, seed: int, start: int = 0) -> Iterator[ImagePairs]:
-        """Without end, each epoch in an order of its own; from the batch `start` on.
+    def shuffled(self, batch_size: int, seed: int, start: int = 0) -> Iterator[ImagePairs]:
+        """Yield batches endlessly from batch `start` on, with a new permutation every epoch.
 
         Raises:
-            ValueError: none of a batch's images can be read.
+            ValueError: none of the images of a batch can be read.
         """
-        for pictures in self._read(self._order(seed, start * size), size):
-            if pictures is None:
-                raise ValueError(f"None of {size} images under {self.root} can be read.")
-            yield pictures
+        for images in self._read(self._order(seed, start * batch_size), batch_size):
+            if images is None:
+                raise ValueError(f"expected readable images under {self.root}, got none in a batch of {batch_size}")
+            yield images
 
     def _order(self, seed: int, start: int) -> Iterator[str]:
         epoch, skipped = divmod(start, len(self.keys))
@@ -77,9 +77,9 @@ class PairDataset:
                 yield self.keys[int(place)]
             epoch, skipped = epoch + 1, 0
 
-    def _read(self, keys: Iterator[str], size: int) -> Iterator[ImagePairs | None]:
-        """Batches without the images that cannot be read; None where that leaves nothing."""
-        for batch in read_batches(self.root, keys, self.side, batch_size=size, workers=self.workers):
+    def _read(self, keys: Iterator[str], batch_size: int) -> Iterator[ImagePairs | None]:
+        """Yield batches without unreadable images; None if all are."""
+        for batch in read_batches(self.root, keys, self.size, batch_size=batch_size, workers=self.workers):
             found = [(key, image) for key, image in batch if isinstance(image, Tensor)]
             if not found:
                 yield None
@@ -93,7 +93,7 @@ class PairDataset:
             path = self.views / f"{key}.0.{suffix}"
             if path.exists():
                 try:
-                    return read_image(path, self.side)
+                    return read_image(path, self.size)
                 except UnreadableImage:
                     break
         return image
@@ -101,12 +101,12 @@ class PairDataset:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DistillBatch:
-    """One step's material.
+    """Views with the encoder's outputs.
 
     Attributes:
-        views: in [0, 1], first those of the images, then the others of their pairs.
-        tokens: the encoder's.
-        scores: the encoder's, of the pairs (i, b + i).
+        views: views in [0, 1], the first of all pairs, then the second.
+        tokens: the encoder's tokens.
+        scores: the encoder's scores of the pairs (i, b + i).
     """
 
     views: Float[Tensor, "n 3 h w"]
@@ -116,13 +116,13 @@ class DistillBatch:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen encoder that looks at views.
+    """The encoder to distill, with its augmentations.
 
     Attributes:
-        encoder: frozen.
-        pca: fitted on it.
-        make_views: augments.
-        device: where its lessons go.
+        encoder: frozen encoder.
+        pca: PCA fitted on it.
+        make_views: augmentation.
+        device: device of the batches.
     """
 
     encoder: FeatureEncoder
@@ -131,10 +131,10 @@ class Teacher:
     device: torch.device
 
     @torch.no_grad()
-    def lesson(self, pictures: ImagePairs, generator: torch.Generator) -> DistillBatch:
-        """Augmented views of pictures, and what the encoder makes of them."""
+    def batch(self, images: ImagePairs, generator: torch.Generator) -> DistillBatch:
+        """Augment images and encode the views."""
         place = self.encoder.mean.device
-        views = torch.cat([self.make_views(side.to(place), generator) for side in pictures])
+        views = torch.cat([self.make_views(half.to(place), generator) for half in images])
         views = views.contiguous(memory_format=torch.channels_last)
         tokens = self.encoder(views)
         scores = score_tokens(self.pca, *tokens.chunk(2))

@@ -20,22 +20,21 @@ from genviews_core.tensor_files import save_tensors
 from pairquality.encoder import FeatureEncoder, Triple, denormalize
 from pairquality.foreground import ForegroundPCA
 from pairquality.score import PairScores
+from pairquality.scorers.distill_config import WIDTHS
 from pairquality.scorers.scorer import Maps, Stateless, score_tokens
-
-WIDTHS = (32, 96, 192, 384)
 
 
 class ScorerNet(nn.Module):
-    """Images to a small map, to which every stage adds what it sees.
+    """A small residual network whose output map is the sum of a linear head on every stage.
 
-    Each stage halves the resolution, then come its residual blocks. With the default widths and depths 0.48 billion
-    multiply-adds at 112 px, a twenty-fifth of those of ResNet-50's training step on a view of 224 px.
+    Each stage halves the resolution and then applies its residual blocks. The default has 0.48 billion multiply-adds at
+    112 px, 4% of those of a ResNet-50 training step on a view of 224 px.
 
     Args:
         out: k.
-        grid: rows and columns of the map.
+        grid: numbers of rows and columns of the map.
         widths: channels of each stage.
-        depths: residual blocks of each stage; one in each but the first if left out.
+        depths: residual blocks of each stage; by default none in the first and one in the others.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class ScorerNet(nn.Module):
         self.grid = grid
         depths = depths or (0, *(1 for _ in widths[1:]))
         if len(depths) != len(widths):
-            raise ValueError(f"{len(depths)} depths for {len(widths)} widths: give one for each stage.")
+            raise ValueError(f"expected {len(widths)} depths, one for each width, got {len(depths)}; give as many")
         stages: list[nn.Module] = []
         for wide_in, width, depth in zip((3, *widths), widths, depths, strict=False):
             halved = _Normed(wide_in, width, 2, kernel=4 if not stages else 3)
@@ -54,7 +53,7 @@ class ScorerNet(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(width, out, 1) for width in widths)
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b k rows columns"]:
-        """The map."""
+        """Return the map."""
         maps, total = images, None
         for stage, head in zip(self.stages, self.heads, strict=True):
             maps = stage(maps)
@@ -65,14 +64,14 @@ class ScorerNet(nn.Module):
 
 
 def _resized(head: nn.Module, maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The head's map on the grid; the head itself looks at the smaller of the two."""
+    """Return the head's map, resized to the grid; the head is applied at the smaller of the two resolutions."""
     if maps.shape[-1] < grid[1]:
         return interpolate(head(maps), grid, mode="bilinear")
     return head(adaptive_avg_pool2d(maps, grid))
 
 
 class _Normed(nn.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm and ReLU."""
 
     def __init__(self, wide_in: int, wide_out: int, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
@@ -84,7 +83,7 @@ class _Normed(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions around a shortcut; it begins as the shortcut alone."""
+    """Residual block of two convolutions, initialized to the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,20 +101,21 @@ DIRECTION = "pca.direction"
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerMetadata:
-    """What a distilled scorer is.
+    """Metadata of a distilled scorer.
 
     Attributes:
-        encoder: name of the frozen encoder.
-        encoder_hash: of its weights and normalization.
-        pca_hash: of the foreground PCA.
-        size: side in pixels of the small network's images.
-        mean: their normalization.
-        std: the same.
-        grid: rows and columns of its map.
+        encoder: name of the distilled encoder.
+        encoder_hash: hash of its weights and normalization.
+        pca_hash: hash of the foreground PCA.
+        size: image size of the network in pixels.
+        mean: mean of its normalization.
+        std: standard deviation of its normalization.
+        grid: numbers of rows and columns of its map.
         widths: channels of its stages.
-        depths: their residual blocks, as ScorerNet takes them.
-        training: how it was trained, and on what.
-        rank_correlation: Spearman's, with the encoder's scores of held-out pairs: quality, foreground, background.
+        depths: residual blocks of its stages, as in ScorerNet.
+        training: configuration and data of its training.
+        rank_correlation: Spearman's correlation with the encoder's scores of held-out pairs, for quality, foreground
+            and background.
     """
 
     encoder: str
@@ -132,22 +132,22 @@ class ScorerMetadata:
 
 
 class DistilledScorer(Stateless):
-    """Scores by a small convolutional network; views are scaled down to its size first.
+    """Score by a small convolutional network on downscaled views.
 
     Args:
-        student: trained.
-        direction: of the foreground, in the space of its tokens.
-        about: what it is.
-        mean: what the trainer subtracts from images in [0, 1].
-        std: what it divides by.
-        autocast: the type it computes in; float32 if None, also where the caller autocasts.
+        network: trained network.
+        direction: foreground direction in the space of its tokens.
+        about: metadata.
+        mean: mean of the views' normalization.
+        std: standard deviation of the views' normalization.
+        autocast: data type in which the network computes; None for float32, even if the caller uses autocast.
     """
 
     needs_maps = False
 
     def __init__(
         self,
-        student: ScorerNet,
+        network: ScorerNet,
         direction: Float[Tensor, " k"],
         about: ScorerMetadata,
         *,
@@ -155,8 +155,8 @@ class DistilledScorer(Stateless):
         std: Triple,
         autocast: torch.dtype | None = None,
     ) -> None:
-        student = student.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.network = FeatureEncoder(student, about.size, about.mean, about.std, "distilled", autocast=autocast)
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network = FeatureEncoder(network, about.size, about.mean, about.std, "distilled", autocast=autocast)
         self.pca = direction_pca(direction)
         self.about, self.mean, self.std = about, mean, std
 
@@ -164,18 +164,18 @@ class DistilledScorer(Stateless):
     def __call__(
         self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], maps: Maps | None = None
     ) -> PairScores:
-        """See PairScorer; `maps` are of no use here."""
+        """See PairScorer; `maps` are ignored."""
         views = scaled_down(torch.cat([first, second]).float(), self.about.size)
         return score_tokens(self.pca, *self.network(denormalize(views, self.mean, self.std)).chunk(2))
 
     def to(self, device: str | torch.device) -> "DistilledScorer":
-        """Moves there."""
+        """Move the network to a device."""
         self.network.to(device)
         return self
 
 
 def scaled_down(views: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 3 {size} {size}"]:
-    """Means over areas; smaller views are scaled up bilinearly."""
+    """Downscale views by area averaging, or upscale them bilinearly."""
     if views.shape[-2:] == (size, size):
         return views
     larger = min(views.shape[-2:]) >= size
@@ -183,7 +183,7 @@ def scaled_down(views: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, "b 
 
 
 def direction_pca(direction: Float[Tensor, " k"]) -> ForegroundPCA:
-    """A PCA of which maps need the direction alone."""
+    """Return a PCA of which only the direction is used, which is all that maps need."""
     nan = float("nan")
     mean = torch.zeros_like(direction)
     return ForegroundPCA(
@@ -191,13 +191,13 @@ def direction_pca(direction: Float[Tensor, " k"]) -> ForegroundPCA:
     )
 
 
-def save_distilled(path: Path, student: ScorerNet, direction: Float[Tensor, " k"], about: ScorerMetadata) -> None:
+def save_distilled(path: Path, network: ScorerNet, direction: Float[Tensor, " k"], about: ScorerMetadata) -> None:
     """Write a safetensors file atomically.
 
     Raises:
         ValueError: the file cannot be written; an existing file is left unchanged.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     tensors[DIRECTION] = direction.detach().cpu().contiguous()
     text = json.dumps(asdict(about))
     save_tensors(path, tensors, dict(zip(METADATA, (text, _hash(tensors, text)), strict=True)))
@@ -211,27 +211,27 @@ def load_distilled(
     autocast: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> DistilledScorer:
-    """Reads what `distill` wrote.
+    """Load a scorer that `distill` wrote.
 
     Args:
         path: the file.
-        mean: what the trainer subtracts from images in [0, 1].
-        std: what it divides by.
-        autocast: the type it computes in; float32 if None.
-        device: where it runs.
+        mean: mean of the views' normalization.
+        std: standard deviation of the views' normalization.
+        autocast: data type in which the network computes; None for float32.
+        device: device of the network.
 
     Raises:
-        ValueError: not such a file, or changed since.
+        ValueError: it is not such a file, or was changed.
     """
     tensors, about = _read(Path(path))
     direction = tensors.pop(DIRECTION)
-    student = ScorerNet(len(direction), about.grid, about.widths, about.depths)
-    student.load_state_dict(tensors)
-    return DistilledScorer(student, direction, about, mean=mean, std=std, autocast=autocast).to(device)
+    network = ScorerNet(len(direction), about.grid, about.widths, about.depths)
+    network.load_state_dict(tensors)
+    return DistilledScorer(network, direction, about, mean=mean, std=std, autocast=autocast).to(device)
 
 
 def read_metadata(path: str | Path) -> ScorerMetadata:
-    """What the scorer of a file is.
+    """Return the metadata of a scorer's file.
 
     Raises:
         ValueError: as `load_distilled` does.
@@ -241,15 +241,17 @@ def read_metadata(path: str | Path) -> ScorerMetadata:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], ScorerMetadata]:
     if not path.is_file():
-        raise ValueError(f"No distilled scorer at {path}: give the path that `pairquality distill` wrote.")
+        raise ValueError(
+            f"expected a distilled scorer at {path}, got no file; give the path that `pairquality distill` wrote"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text, expected = (file.metadata()[name] for name in METADATA)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path} does not hold a distilled scorer ({error}).") from None
+        raise ValueError(f"{path} does not hold a distilled scorer ({error})") from None
     if _hash(tensors, text) != expected:
-        raise ValueError(f"{path} was changed after it was saved: distil the scorer again.")
+        raise ValueError(f"{path} was changed after it was saved; distill the scorer again")
     found = json.loads(text)
     tuples = {name: tuple(found[name]) for name in ("mean", "std", "grid", "widths", "depths")}
     return tensors, ScorerMetadata(**{**found, **tuples})

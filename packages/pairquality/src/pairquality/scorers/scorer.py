@@ -19,10 +19,10 @@ Maps = tuple[Float[Tensor, "b l d"], Float[Tensor, "b l d"]]
 
 
 class PairScorer(Protocol):
-    """Scores pairs of augmented views, without gradients, alike under autocast and without it.
+    """Scores pairs of augmented views without gradients; autocast makes no difference.
 
     Attributes:
-        needs_maps: whether `maps` must be given.
+        needs_maps: whether `maps` are required.
     """
 
     needs_maps: bool
@@ -30,55 +30,55 @@ class PairScorer(Protocol):
     def __call__(
         self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], maps: Maps | None = None
     ) -> PairScores:
-        """The scores of each pair.
+        """Return the scores of each pair.
 
         Args:
-            first: views as the trainer has them, normalized; the scorer was told with what mean and std.
+            first: normalized views, as in training; the scorer knows their mean and std.
             second: the other view of each pair.
-            maps: of these very views, from the networks in training.
+            maps: feature maps of these views, from the network in training.
         """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later scores depend on and that training has changed."""
+        """Return the state that training changes and later scores depend on."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Load a state of `state_dict`."""
         ...
 
 
 class Stateless:
-    """The state of a scorer that training does not change."""
+    """Mixin for scorers that training does not change."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
+        """Accept an empty state."""
         assert not state, f"this scorer has no state, but was given {', '.join(state)}"
 
 
 @torch.no_grad()
 def score_tokens(pca: ForegroundPCA, first: Float[Tensor, "b l_a d"], second: Float[Tensor, "b l_b d"]) -> PairScores:
-    """Scores of pairs from their tokens, whatever the tokens' type, in float32."""
+    """Return the scores of pairs from their tokens, computed in float32."""
     return pair_scores(first, second, foreground_maps(pca, first), foreground_maps(pca, second))
 
 
 class ExactScorer(Stateless):
-    """Scores by a frozen encoder, which costs more than a ResNet-50's training step; the reference for the others.
+    """Score by a frozen encoder, as GenView does: the reference, at a cost above that of a ResNet-50 training step.
 
-    Views become images in [0, 1] again, and the encoder normalises these as it is used to.
+    Views are denormalized and passed to the encoder, which applies its own normalization.
 
     Args:
-        encoder: of load_encoder, or FeatureEncoder(module, size, mean, std) of any network.
-        pca: fitted on that encoder.
-        mean: what the trainer subtracts from images in [0, 1].
-        std: what it divides by.
+        encoder: from load_encoder, or FeatureEncoder(module, size, mean, std) of any network.
+        pca: PCA fitted on that encoder.
+        mean: mean of the views' normalization.
+        std: standard deviation of the views' normalization.
 
     Raises:
-        ValueError: the PCA is another encoder's.
+        ValueError: the PCA belongs to another encoder.
     """
 
     needs_maps = False
@@ -91,29 +91,29 @@ class ExactScorer(Stateless):
     def __call__(
         self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], maps: Maps | None = None
     ) -> PairScores:
-        """See PairScorer; `maps` are of no use here."""
+        """See PairScorer; `maps` are ignored."""
         images = denormalize(torch.cat([first, second]).float(), self.mean, self.std)
         return score_tokens(self.pca, *self.encoder(images).chunk(2))
 
 
 class OnlineScorer:
-    """Scores by the feature maps that the training has just computed; works where pretrained encoders know nothing.
+    """Score by the feature maps that training has just computed, without any pretrained encoder.
 
-    What is foreground is found anew as the network learns, from a part of the tokens of every few steps.
+    The foreground direction follows the network: it is updated every few steps from some of the tokens.
 
     Args:
-        every: steps from one look to the next.
-        tokens: looked at, over all processes; whole images at even distances in the batch.
+        pca_interval: steps between updates of the PCA.
+        tokens: tokens per update over all processes, from whole images evenly spaced in the batch.
         group: processes that train together.
-        options: of StreamingPCA.
+        options: arguments of StreamingPCA.
     """
 
     needs_maps = True
 
     def __init__(
-        self, *, every: int = 32, tokens: int = 1024, group: dist.ProcessGroup | None = None, **options: Any
+        self, *, pca_interval: int = 32, tokens: int = 1024, group: dist.ProcessGroup | None = None, **options: Any
     ) -> None:
-        self.every, self.tokens, self.group = every, tokens, group
+        self.pca_interval, self.tokens, self.group = pca_interval, tokens, group
         self.streaming = StreamingPCA(group=group, **options)
         self.steps = 0
 
@@ -121,30 +121,30 @@ class OnlineScorer:
     def __call__(
         self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], maps: Maps | None = None
     ) -> PairScores:
-        """See PairScorer; the views themselves are not looked at.
+        """See PairScorer; the views themselves are ignored.
 
         Raises:
-            ValueError: no maps were given, or they have no center inside their border.
+            ValueError: maps are missing, or have no tokens inside their border.
         """
         if maps is None:
-            raise ValueError("OnlineScorer needs the feature maps of the views: give maps=(first, second).")
-        if self.steps % self.every == 0:
+            raise ValueError("expected the feature maps of the views, got None; give maps=(first, second)")
+        if self.steps % self.pca_interval == 0:
             self.streaming.update(self._some(*maps))
         self.steps += 1
         return score_tokens(self.streaming.pca, *maps)
 
     def _some(self, first: Tensor, second: Tensor) -> Float[Tensor, "n l d"]:
-        """Images at even distances; the same ones however the batch is cut into ranks of whole distances."""
+        """Return the tokens of evenly spaced images, independent of the number of processes if it divides the batch."""
         ranks = 1 if self.group is None else self.group.size()
         images = max(1, self.tokens // (2 * first.shape[1]))
         distance = max(1, len(first) * ranks // images)
         return torch.cat([first[::distance], second[::distance]])
 
     def state_dict(self) -> dict[str, Any]:
-        """Steps so far, and StreamingPCA's."""
+        """Return the number of steps and the state of StreamingPCA."""
         return {"steps": self.steps, **self.streaming.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there, to the bit."""
+        """Load a state of `state_dict`; later scores are bit-identical."""
         self.steps = state["steps"]
         self.streaming.load_state_dict({name: value for name, value in state.items() if name != "steps"})

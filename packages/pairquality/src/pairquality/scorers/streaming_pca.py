@@ -1,4 +1,4 @@
-"""The first principal component of tokens whose network is learning: old tokens are forgotten, the sign is kept.
+"""First principal component of the tokens of a network in training: old tokens decay, the sign is kept.
 
 Shapes: n images, l tokens of an image, d token width.
 """
@@ -17,21 +17,21 @@ from pairquality.token_statistics import token_rings
 
 
 class StreamingPCA:
-    """Exponentially forgotten mean and covariance in float64, and their first component.
+    """First component of an exponential moving average of mean and covariance, in float64.
 
-    The k-th update has rate max(1 - decay, 1 / k): a plain mean at first, later a memory of 1 / (1 - decay) updates.
-    The component comes from a full decomposition once, afterwards from a few power iterations that start where it was,
-    which can never turn it round. It points from border to center, as in `fit_pca`, and is turned again only where the
-    border rises above the center by 0.1 standard deviations: early in training the rule may have had little to go by.
+    The k-th update has weight max(1 - decay, 1 / k): a plain mean at first, later one over about 1 / (1 - decay)
+    updates. The first component is computed by a full decomposition once, and then by a few power iterations from its
+    previous value, which cannot flip it. It is oriented from border to center, as in `fit_pca`, and flipped later only
+    if the border rises above the center by 0.1 standard deviations, since the first orientation may be unreliable.
 
     Args:
-        decay: what an update leaves of the statistics.
-        iterations: of the power method, per update.
-        skip_border: rings of outermost tokens left out; None: 1 on grids of 7 x 7 and more, where zero padding shows.
-        group: processes that see a part of the images each; they get the same component. All must call.
+        decay: weight of the previous statistics in an update.
+        iterations: power iterations per update.
+        skip_border: rings of outermost tokens to exclude; by default 1 on grids of at least 7 x 7, else 0.
+        group: processes that each see some of the images; they get the same component. All must call.
 
     Attributes:
-        pca: the component, after the first update.
+        pca: the component as a ForegroundPCA, after the first update.
     """
 
     pca: ForegroundPCA
@@ -50,10 +50,10 @@ class StreamingPCA:
 
     @torch.no_grad()
     def update(self, tokens: Float[Tensor, "n l d"]) -> None:
-        """Take some images' tokens into account.
+        """Update the component with the tokens of some images.
 
         Raises:
-            ValueError: the map has no center inside its border, or it holds NaN.
+            ValueError: the map has no tokens inside its border, or contains NaN.
         """
         center, border = self._rings(tokens)
         if not self.updates:
@@ -62,7 +62,7 @@ class StreamingPCA:
         self._absorb(tokens.double(), center | border)
         moments = self._moments
         if not moments["covariance"].isfinite().all():
-            raise ValueError("The feature maps hold NaN or infinite values: try a lower learning rate.")
+            raise ValueError("expected finite feature maps, got NaN or infinity; try a lower learning rate")
         direction = moments["direction"]
         if self.updates == 1:
             direction = torch.linalg.eigh(moments["covariance"]).eigenvectors[:, -1].contiguous()
@@ -76,25 +76,25 @@ class StreamingPCA:
         self._publish(margin)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later components depend on."""
+        """Return the state that later components depend on."""
         return {"updates": self.updates, "margin": self.pca.margin if self.updates else 0.0, **self._moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there, to the bit; the first update moves it to the tokens' device."""
+        """Load a state; later components are bit-identical. The next update moves it to the tokens' device."""
         self._moments = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
         self.updates = state["updates"]
         if self.updates:
             self._publish(state["margin"])
 
     def _rings(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Which places of the grid are center, and which border."""
+        """Return which positions of the grid are center, and which are border."""
         rings = token_rings(tokens.shape[1], None)
         skip = self.skip_border
         if skip is None:
             skip = int(int(rings.max()) >= 3)
         if not (rings > skip).any():
             side = math.isqrt(len(rings))
-            raise ValueError(f"A map of {side} x {side} tokens has no center inside its border: take an earlier layer.")
+            raise ValueError(f"expected tokens inside the border, got a map of {side} x {side}; use an earlier layer")
         return (rings > skip).to(tokens.device), (rings == skip).to(tokens.device)
 
     def _absorb(self, tokens: Float64[Tensor, "n l d"], used: Tensor) -> None:
@@ -108,7 +108,7 @@ class StreamingPCA:
         self._moments = moments
 
     def _sums(self, tokens: Tensor, used: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Count, sum and outer products of the tokens less an origin, and sums by place, over all processes."""
+        """Return count, sum and outer products of tokens minus an origin, and sums by position, over all processes."""
         inside = (tokens[:, used] - origin).flatten(0, 1)
         count = inside.new_tensor([len(inside)])
         parts = [count, inside.sum(dim=0), inside.T @ inside, tokens.sum(dim=0)]
@@ -120,7 +120,7 @@ class StreamingPCA:
         return parts[0], parts[1], parts[2], parts[3]
 
     def _margin(self, direction: Tensor, center: Tensor, border: Tensor) -> float:
-        """How far the center lies above the border, in standard deviations along the direction."""
+        """Return the margin of the center over the border, in standard deviations along the direction."""
         places = self._moments["places"]
         difference = places[center].mean(dim=0) - places[border].mean(dim=0)
         variance = direction @ self._moments["covariance"] @ direction
