@@ -18,7 +18,7 @@ from genviews.evaluation.datasets import Centre, CentredImages, Reading
 from genviews.evaluation.tiles import Tiles
 from genviews.inspection.pictures import thumbnail
 from genviews_core.listing import iter_images
-from pairdata import FolderLoader, LabelledImages, index_images
+from pairdata import FolderLoader, LabeledImages, index_images
 from pairdata.decode import decode_square
 from pairquality.images import read_batches
 from pairquality.images import read_image as read_scored_image
@@ -191,7 +191,7 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     mean, std = (0.5,) * 3, (0.25,) * 3
     (tmp_path / "a/2.png").write_bytes(READABLE["I16.png"])
     scaled = (0.0, 8000.0)
-    ((online, _, _),) = LabelledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
+    ((online, _, _),) = LabeledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
     worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
     prepared, reading = TransformConfig(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
     ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)

@@ -78,7 +78,7 @@ def test_unreadable_images_are_listed_and_damage_is_repaired(folders, tmp_path):
     with (tmp_path / "r" / "00000.beton").open("r+b") as file:
         file.seek(int(Records(tmp_path / "r").rows[2]["square"][0]["place"]))
         file.write(b"\7")
-    assert "00000.beton: its SHA-256 is another; it is packed again" in run(*options, "--verify", expect=3)
+    assert "00000.beton: its SHA-256 differs; it is packed again" in run(*options, "--verify", expect=3)
     assert "packed again" not in run(*options, "--verify", expect=3)
 
 

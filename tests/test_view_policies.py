@@ -7,7 +7,7 @@ import torch
 
 from genviews.pretraining.views import make_interpolated, make_views, synthetic_list
 from genviews.recipes import RECIPES, Views
-from pairdata import Augment, MixedViews, PairBatch
+from pairdata import Augment, InterpolatedViews, PairBatch
 
 REAL, SYNTHETIC = 60, 180
 
@@ -28,7 +28,7 @@ def batch_of(count: int, exists: torch.Tensor | None = None, mixed: bool = False
         index=torch.arange(count),
         label=torch.zeros(count, dtype=torch.long),
         sizes=sizes,
-        mixed=MixedViews(
+        mixed=InterpolatedViews(
             interpolated=real, partner=real, alpha=torch.ones(count), exists=exists[:, 0], sizes=sizes
         ) if mixed else None,
     )  # fmt: skip

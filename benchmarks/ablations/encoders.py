@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 import sslzoo
-from pairdata import LabelledImages
+from pairdata import LabeledImages
 from ssl_eval import Features, extract_features, read_results
 
 
@@ -32,6 +32,6 @@ def features(backbone: nn.Module, trained: Path, roots: tuple[Path, ...], device
     """
     expected, where = sslzoo.backbone_input(trained), sslzoo.init_distributed({}, device).device
     return [
-        extract_features(backbone.to(where), LabelledImages(root, **expected, device=str(where)), device=where)
+        extract_features(backbone.to(where), LabeledImages(root, **expected, device=str(where)), device=where)
         for root in roots
     ]

@@ -15,7 +15,7 @@ from genviews.evaluation.classification import Evaluate
 from genviews.evaluation.classification import evaluate as measure_classification
 from genviews.evaluation.datasets import CentredImages, Reading, TrainingImages
 from genviews.evaluation.run_protocol import at_size
-from pairdata import LabelledImages, index_images, write_scenes
+from pairdata import LabeledImages, index_images, write_scenes
 from ssl_eval import TransformConfig
 
 READING = Reading(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -48,7 +48,7 @@ def training(folder: Path, rank: int = 0, size: int = 1, **changes) -> TrainingI
 def test_centred_images_are_those_of_the_plain_loader(folder):
     root = folder / "train/images"
     ours = list(CentredImages(index_images(root), SMALL, READING, batch_size=25, worker=worker()))
-    plain = LabelledImages(root, size=32, mean=READING.mean, std=READING.std, batch_size=25)
+    plain = LabeledImages(root, size=32, mean=READING.mean, std=READING.std, batch_size=25)
     for (images, labels, index), (others, other_labels, other_index) in zip(ours, plain, strict=True):
         torch.testing.assert_close(images, others)
         assert torch.equal(labels, other_labels) and torch.equal(index, other_index)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pairdata import center_crop
-from pairdata.center_crop import resize_and_center_crop, resized
+from pairdata import decode as center_crop
+from pairdata.decode import resize_and_center_crop, resized
 
 
 def slow(image, size, resize, resampling=Image.Resampling.BILINEAR):

@@ -80,7 +80,7 @@ def test_each_image_is_cropped_in_its_own_geometry():
 
 def test_center_boxes_are_square_in_the_original():
     sizes = torch.tensor([[100, 200], [80, 40]])
-    boxes = center_boxes(sizes, share=0.5) * sizes.repeat(1, 2)
+    boxes = center_boxes(sizes, fraction=0.5) * sizes.repeat(1, 2)
     torch.testing.assert_close(boxes, torch.tensor([[25.0, 75, 50, 50], [30, 10, 20, 20]]))
 
 

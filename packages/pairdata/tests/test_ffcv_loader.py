@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pairdata import FFCVLoader, FolderLoader, PairBatch, pack_records
-from pairdata.batch import MixedViews
+from pairdata.batch import InterpolatedViews
 
 needs_ffcv = pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed (extra ffcv)")
 TENSORS = ("real", "views", "view_exists", "index", "label", "sizes")
@@ -96,7 +96,7 @@ def test_an_epoch_can_be_entered_at_any_step_and_left_at_any(records, workers):
         assert all(map(_same, loader.epoch(1, start), whole[start:]))
         assert len(list(loader.epoch(1, start))) == len(whole) - start
     left.close()
-    with pytest.raises(ValueError, match="start=7"):
+    with pytest.raises(ValueError, match="0 to 5, got 7"):
         loader.epoch(0, 7)
 
 
@@ -143,7 +143,7 @@ def test_jpeg_records_give_the_same_up_to_jpeg(folders, tmp_path, workers):
     packed = FFCVLoader(tmp_path / "r", batch_size=5, views_per_image=2, workers=workers)
     for ours, theirs in zip(packed.epoch(1), plain.epoch(1), strict=True):
         assert all(torch.equal(getattr(ours, name), getattr(theirs, name)) for name in TENSORS[2:])
-        assert isinstance(ours.mixed, MixedViews) and isinstance(theirs.mixed, MixedViews)
+        assert isinstance(ours.mixed, InterpolatedViews) and isinstance(theirs.mixed, InterpolatedViews)
         assert all(torch.equal(getattr(ours.mixed, name), getattr(theirs.mixed, name)) for name in MIXED[2:])
         pairs = [(ours.real, theirs.real), (ours.views, theirs.views), (ours.mixed.partner, theirs.mixed.partner)]
         assert all((a.float() - b.float()).abs().mean() < 8 for a, b in pairs)
@@ -175,23 +175,23 @@ def test_a_damaged_jpeg_is_replaced_and_named(folders, tmp_path):
 
 
 def test_without_ffcv_jpeg_records_say_what_to_install(folders, tmp_path, monkeypatch):
-    from pairdata import squares
+    from pairdata import jpeg_decoder
 
     pack_records(folders[0], tmp_path / "r", size=16)
-    squares._ffcv.cache_clear()
+    jpeg_decoder._ffcv.cache_clear()
     monkeypatch.setitem(sys.modules, "ffcv", None)
     with pytest.raises(ValueError, match="need FFCV: pip install ffcv") as refused:
         FFCVLoader(tmp_path / "r", batch_size=4)
     assert "\n" not in str(refused.value)
-    squares._ffcv.cache_clear()
+    jpeg_decoder._ffcv.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"batch_size": 24}, "23 images do not fill one step of 24"),
-        ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank 2"),
+        ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank of 0 to 1, got 2"),
         ({"batch_size": 4, "size": 32}, "squares of 16 px, not 32"),
     ],
 )

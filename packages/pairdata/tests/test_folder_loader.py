@@ -9,17 +9,17 @@ from PIL import Image
 from pairdata import FolderLoader
 
 
-def _save(path, colour, size=(12, 10)):
+def _save(path, color, size=(12, 10)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, tuple(colour)).save(path)
+    Image.new("RGB", size, tuple(color)).save(path)
 
 
 def _colour(i, k=-1):
     return (10 * i + 5, 40 * (k + 1), 200)
 
 
-def _write_view(root, key, k, colour, **columns):
-    _save(root / f"{key}.{k}.png", colour, (8, 8))
+def _write_view(root, key, k, color, **columns):
+    _save(root / f"{key}.{k}.png", color, (8, 8))
     (root / "journals").mkdir(exist_ok=True)
     with (root / "journals" / "0.jsonl").open("a") as journal:
         journal.write(json.dumps({"key": key, "k": k, "path": f"{key}.{k}.png", **columns}) + "\n")
@@ -27,7 +27,7 @@ def _write_view(root, key, k, colour, **columns):
 
 @pytest.fixture
 def images(tmp_path):
-    """20 images of one colour each, in two classes; image i has size (10 + i, 12)."""
+    """20 images of one color each, in two classes; image i has size (10 + i, 12)."""
     for i in range(20):
         _save(tmp_path / "images" / f"{i // 10}/{i:02d}.png", _colour(i), (12, 10 + i))
     return tmp_path / "images"
@@ -219,11 +219,11 @@ def test_a_batch_moves_as_one(images):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"batch_size": 21}, "20 images do not fill one step of 21"),
-        ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank 2"),
+        ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank of 0 to 1, got 2"),
         ({"batch_size": 4, "resize": 9}, "center"),
-        ({"batch_size": 4, "limit": 0}, "limit=0"),
+        ({"batch_size": 4, "limit": 0}, "limit of at least 1, got 0"),
     ],
 )
 def test_impossible_options_are_refused(images, options, message):
@@ -238,7 +238,7 @@ def test_views_of_other_images_are_refused(images, tmp_path):
 
 
 def test_a_start_beyond_the_epoch_is_refused(images):
-    with pytest.raises(ValueError, match="start=6"):
+    with pytest.raises(ValueError, match="0 to 5, got 6"):
         FolderLoader(images, batch_size=4, size=8).epoch(0, 6)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairdata import index_images
-from pairdata.packed import PackedStrings
+from pairdata.string_array import StringArray
 
 
 def _touch(root, *keys):
@@ -79,7 +79,7 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 @given(st.lists(st.text(st.characters(blacklist_categories=["Cs"])), unique=True))
 def test_packed_strings_are_a_list_of_strings(strings):
     strings.sort(key=str.encode)
-    packed = PackedStrings.pack(strings)
+    packed = StringArray.pack(strings)
     assert list(packed) == strings
     assert [packed.find(string) for string in strings] == list(range(len(strings)))
     assert packed.find("\x00not there") == -1
@@ -88,6 +88,6 @@ def test_packed_strings_are_a_list_of_strings(strings):
 
 
 def test_a_million_keys_take_tens_of_megabytes():
-    packed = PackedStrings.pack(f"n{i // 1300:08d}/n{i // 1300:08d}_{i % 1300:08d}.JPEG" for i in range(1_000_000))
+    packed = StringArray.pack(f"n{i // 1300:08d}/n{i // 1300:08d}_{i % 1300:08d}.JPEG" for i in range(1_000_000))
     assert packed.data.nbytes + packed.offsets.nbytes < 50e6
     assert packed.find("n00000384/n00000384_00000800.JPEG") == 384 * 1300 + 800

@@ -14,9 +14,9 @@ from PIL import Image
 
 from genviews_core.lock import lock_folder
 from pairdata import FFCVLoader, FolderLoader, Records, decode_rgb, index_images, pack_records, verify_records
-from pairdata.beton import BetonWriter, read_tables
 from pairdata.decode import decode_square
-from pairdata.shards import Packer
+from pairdata.ffcv_format import BetonWriter, read_tables
+from pairdata.shards import ShardWriter
 
 NAMES = ["a/ü.png", "a/with space.jpg", "b/line\nbreak.png", "b/%41.0.png", "b/deep/er/q'uote.webp", "root.bmp"]
 
@@ -161,8 +161,8 @@ def test_a_packing_that_was_killed_goes_on_and_ends_like_one_that_was_not(images
     pack_records(images, whole, size=24, mode="raw", shard_images=4, workers=2)
     slow = (
         "import sys, time; import pairdata.shards as s; from pairdata import pack_records\n"
-        "pack = s.Packer.pack\n"
-        "s.Packer.pack = lambda self, n: (time.sleep(0.2), pack(self, n))[1]\n"
+        "pack = s.ShardWriter.pack\n"
+        "s.ShardWriter.pack = lambda self, n: (time.sleep(0.2), pack(self, n))[1]\n"
         f"pack_records(sys.argv[1], sys.argv[2], {options})"
     )
     process = subprocess.Popen([sys.executable, "-c", slow, images, out])
@@ -241,7 +241,7 @@ def _other_rows(out):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (_newer, "version 2, this reads version 1"),
+        (_newer, "have version 2, expected 1"),
         (_half, "is damaged"),
         (_other_rows, "does not belong to"),
         (lambda out: (out / "00000.beton").unlink(), "is missing"),
@@ -263,9 +263,7 @@ def test_no_square_is_read_outside_its_file(images, tmp_path, field, value):
     rows = np.load(tmp_path / "r" / "rows.npy")
     rows["square"][field][3, 0] = value if field == "place" else value % 2**32
     np.save(tmp_path / "r" / "rows.npy", rows)
-    with pytest.raises(
-        ValueError, match=r"rows\.npy is damaged \(row 3: a square [^\n]*: pack again, which restores it"
-    ):
+    with pytest.raises(ValueError, match=r"rows\.npy is damaged \(row 3: a square [^\n]*: pack again to restore it"):
         Records(tmp_path / "r")
     pack_records(images, tmp_path / "r", size=16, mode="raw")
     assert len(Records(tmp_path / "r")) == 6
@@ -331,7 +329,7 @@ def test_an_index_with_invalid_fields_is_a_one_line_error(images, tmp_path, path
     if path:
         place[path[-1]] = value
     (tmp_path / "r" / "records.json").write_text(json.dumps(index if path else value))
-    with pytest.raises(ValueError, match=r"^[^\n]*records\.json is damaged \([^\n]*\): pack again, which restores it$"):
+    with pytest.raises(ValueError, match=r"^[^\n]*records\.json is damaged \([^\n]*\): pack again to restore it$"):
         Records(tmp_path / "r")
 
 
@@ -376,11 +374,11 @@ def test_what_is_no_record_is_named(images, tmp_path):
     for place in (8, 16):  # num_samples and alloc_table_ptr
         huge = header[:place] + (2**64 - 1).to_bytes(8, "little") + header[place + 8 :]
         (tmp_path / "huge.beton").write_bytes(huge)
-        with pytest.raises(ValueError, match=r"huge\.beton is not a readable record \(it was cut short\)"):
+        with pytest.raises(ValueError, match=r"huge\.beton is not a readable record \(it is truncated\)"):
             read_tables(tmp_path / "huge.beton")
     header[:2] = (3).to_bytes(2, "little")
     (tmp_path / "old.beton").write_bytes(header)
-    with pytest.raises(ValueError, match="version 3"):
+    with pytest.raises(ValueError, match="version 2, got 3"):
         read_tables(tmp_path / "old.beton")
     for length in (0, 10, 1000, len(header) - 500):
         (tmp_path / "cut.beton").write_bytes(header[:2].replace(b"\3", b"\2") + header[2:length])
@@ -404,6 +402,6 @@ def test_a_full_disk_ends_the_packing_and_leaves_no_part_of_a_file(images, tmp_p
 
 
 def test_a_packer_process_that_dies_is_told_of(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(Packer, "pack", lambda self, number: os._exit(9))
+    monkeypatch.setattr(ShardWriter, "pack", lambda self, number: os._exit(9))
     with pytest.raises(ValueError, match="was killed"):
         pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=1, workers=2)

@@ -46,14 +46,14 @@ def test_the_object_differs_from_its_ground_where_the_mask_says():
 
 
 def _differences_between_classes(habit):
-    """The range of class means, in units of the spread, of the ground's colour and of the object's centre."""
+    """The range of class means, in units of the spread, of the ground's color and of the object's center."""
     traits = {}
     for name in SCENE_CLASSES:
         rows = []
         for number in range(100):
             image, mask = (np.asarray(part, float) for part in draw_scene(f"{name}/{number:06d}.png", habit=habit))
-            centre = [np.average(axis, weights=mask) for axis in np.indices(mask.shape)]
-            rows.append([*image[mask < 5].mean(0), *centre])
+            center = [np.average(axis, weights=mask) for axis in np.indices(mask.shape)]
+            rows.append([*image[mask < 5].mean(0), *center])
         traits[name] = np.array(rows)
     spread = np.concatenate(list(traits.values())).std(0)
     means = np.array([rows.mean(0) for rows in traits.values()])
@@ -65,8 +65,8 @@ def test_without_habits_colour_and_place_do_not_tell_the_classes_apart():
 
 
 def test_habits_are_of_colour_and_not_of_place():
-    *colours, down, across = _differences_between_classes(0.5)
-    assert min(colours) > 0.75
+    *colors, down, across = _differences_between_classes(0.5)
+    assert min(colors) > 0.75
     assert max(down, across) < 0.75
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pairdata import ViewsIndex
-from pairdata.packed import PackedStrings
+from pairdata.string_array import StringArray
 
 
 def _row(key, k, partner=None, alpha=None, path=None):
@@ -60,7 +60,7 @@ def test_views_are_found_by_key_in_every_form(tmp_path, form):
     assert views.paths("unknown.png") == []
     mixed = ViewsIndex(tmp_path, interpolated=True)
     assert mixed.paths("a/1.png") == ["a/1.png.2.png"]
-    assert mixed.mixtures("b/2.png") == [("a/1.png", 0.75)]
+    assert mixed.partners_of("b/2.png") == [("a/1.png", 0.75)]
 
 
 @pytest.mark.parametrize("form", ["parquet", "journal"])
@@ -123,7 +123,7 @@ def test_many_rows_agree_with_a_dictionary(tmp_path):
         expected.setdefault(row["key"], {})[row["k"]] = row["path"]
     views = ViewsIndex(tmp_path)
     keys = [*expected, "unknown"]
-    first, counts = views.align(PackedStrings.pack(keys))
+    first, counts = views.align(StringArray.pack(keys))
     for key, start, count in zip(keys, first, counts, strict=True):
         paths = [views.files[row] for row in range(start, start + count)]
         assert paths == list(expected.get(key, {}).values()) == views.paths(key)

@@ -1,12 +1,12 @@
 from .augment import IMAGENET_MEAN, IMAGENET_STD, Augment
-from .batch import MixedViews, PairBatch
+from .batch import InterpolatedViews, PairBatch
 from .batch_augment import AugmentDraws
 from .crops import center_boxes, crop, sample_crops
 from .decode import UnreadableImage, decode_rgb
+from .eval_loader import LabeledImages
 from .ffcv_loader import FFCVLoader
 from .folder_loader import FolderLoader
 from .index import ImageIndex, index_images
-from .labelled import LabelledImages
 from .manifest import ViewsIndex
 from .packing import Packed, pack_records, verify_records
 from .records import Records, is_records
@@ -22,8 +22,8 @@ __all__ = [
     "FFCVLoader",
     "FolderLoader",
     "ImageIndex",
-    "LabelledImages",
-    "MixedViews",
+    "InterpolatedViews",
+    "LabeledImages",
     "Packed",
     "PairBatch",
     "Records",

@@ -1,6 +1,6 @@
-"""What the loaders yield: the pairs of a batch as 8-bit squares on the device, and where they come from.
+"""Batches of images and their synthetic views, and copies between devices.
 
-Legend: B images, K views of each, S side of the squares.
+Legend: B images, K views of each, S x S pixels.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,32 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+
+def copy_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device; on a GPU without synchronizing with the stream.
+
+    A copy from pageable memory waits for the stream, so that the GPU is idle while the next kernels are launched; a
+    copy from pinned memory, which torch caches, is queued in the stream.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 _Batch = TypeVar("_Batch", bound="_Tensors")
 
 
 class _Tensors:
-    """A dataclass of tensors that moves as one."""
+    """Base of dataclasses of tensors that are moved between devices together."""
 
     def to(self: _Batch, device: str | torch.device) -> _Batch:
-        """The same on a device; from pinned memory the copy runs alongside."""
+        """Return a copy on a device; copies from pinned memory are asynchronous."""
         return self._each(
             lambda part: part.to(device) if isinstance(part, _Tensors) else part.to(device, non_blocking=True)
         )
 
     def pin_memory(self: _Batch) -> _Batch:
-        """The same in page-locked memory."""
+        """Return a copy in page-locked memory."""
         return self._each(lambda part: part.pin_memory())
 
     def _each(self: _Batch, move: Callable[[Any], Any]) -> _Batch:
@@ -33,13 +45,13 @@ class _Tensors:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixedViews(_Tensors):
+class InterpolatedViews(_Tensors):
     """One interpolated view of each image, and the other image it was made from.
 
     Attributes:
-        interpolated: the interpolated view; the image itself where there is none.
-        partner: the partner's real image; the image itself where there is none.
-        alpha: the weight of the batch's own image, 1 - alpha being the partner's; 1 where there is no view.
+        interpolated: the interpolated view; the image itself if there is no view.
+        partner: the partner's real image; the image itself if there is no view.
+        alpha: the weight of the batch's own image, 1 - alpha that of the partner; 1 if there is no view.
         exists: whether there is a view.
         sizes: original (height, width) of the interpolated view and of the partner.
     """
@@ -57,12 +69,12 @@ class PairBatch(_Tensors):
 
     Attributes:
         real: the images.
-        views: K views of each; the image itself where one is missing.
-        view_exists: whether each view is really there.
+        views: K views of each image; the image itself in place of a missing view.
+        view_exists: whether each view exists.
         index: position of each image in the loader's index.
-        label: class of each image, -1 for none.
+        label: class of each image, -1 without a class.
         sizes: original (height, width) of the image and of each view.
-        mixed: interpolated views, where the loader was given any.
+        mixed: interpolated views, if the loader has any.
     """
 
     real: UInt8[Tensor, "B 3 S S"]
@@ -71,7 +83,7 @@ class PairBatch(_Tensors):
     index: Int64[Tensor, " B"]
     label: Int64[Tensor, " B"]
     sizes: Int64[Tensor, "B 1+K 2"]
-    mixed: MixedViews | None = None
+    mixed: InterpolatedViews | None = None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from pairdata.augment import Augment
-from pairdata.blur import blur_
-from pairdata.color import brightness_, contrast_, gray_, hue_, saturation_, solarize_
+from pairdata.batch import copy_to
 from pairdata.crops import crop, sample_crops
-from pairdata.device_copy import copy_to
+from pairdata.photometric import blur_, brightness_, contrast_, gray_, hue_, saturation_, solarize_
 
 _JITTER = (brightness_, contrast_, saturation_, hue_)
 _ORDERS = tuple(permutations(range(4)))

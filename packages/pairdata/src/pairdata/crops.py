@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from pairdata.augment import Interpolation
-from pairdata.device_copy import copy_to
+from pairdata.batch import copy_to
 from pairdata.resample import resampling, separable
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop tries as often
@@ -33,7 +33,7 @@ def sample_crops(
 
     Args:
         sizes: (height, width) of each original, pixels.
-        scale: smallest and largest share of the image's area.
+        scale: smallest and largest fraction of the image's area.
         ratio: smallest and largest width / height.
         generator: on the CPU; every image uses the same number of draws.
     """
@@ -53,7 +53,7 @@ def sample_crops(
 
 
 def _central(sizes: Float[Tensor, "B 2"], ratio: tuple[float, float]) -> Float[Tensor, "B 4"]:
-    """torchvision's fallback: the whole image, trimmed in the middle to the nearest allowed ratio, in pixels."""
+    """Return torchvision's fallback in pixels: the largest central box with the nearest allowed ratio."""
     height, width = sizes.unbind(1)
     tall = torch.where(width / height < ratio[0], (width / ratio[0]).round(), height)
     wide = torch.where(width / height > ratio[1], (height * ratio[1]).round(), width)
@@ -61,9 +61,9 @@ def _central(sizes: Float[Tensor, "B 2"], ratio: tuple[float, float]) -> Float[T
     return torch.cat([((sizes - box) / 2).floor(), box], 1)
 
 
-def center_boxes(sizes: Int64[Tensor, "B 2"], *, share: float = 224 / 256) -> Float[Tensor, "B 4"]:
-    """The central square of each image, its side `share` of the short side."""
-    side = share * sizes.double().amin(1, keepdim=True) / sizes.double()
+def center_boxes(sizes: Int64[Tensor, "B 2"], *, fraction: float = 224 / 256) -> Float[Tensor, "B 4"]:
+    """Return the central square of each image, whose side is `fraction` of the short side."""
+    side = fraction * sizes.double().amin(1, keepdim=True) / sizes.double()
     return torch.cat([(1 - side) / 2, side], 1).float()
 
 
@@ -78,15 +78,15 @@ def crop(
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
     """Crop boxes from square images and resize them with antialiasing.
 
-    On a CPU one by one with torch's 8-bit kernel, the box rounded to whole pixels of the square (fastest on
-    channels_last images); elsewhere all at once, without rounding the box.
+    On a CPU, one by one with torch's 8-bit kernel, with boxes rounded to whole pixels of the square (fastest on
+    channels_last images); on other devices all at once, without rounding.
 
     Args:
-        images: the squares.
-        boxes: what to cut.
-        size: side of the output, pixels.
-        rows: the image each box is cut from, on the CPU; box i from image i when None.
-        flip: which cuts to mirror left and right, on the CPU; none when None.
+        images: square images.
+        boxes: the boxes.
+        size: height and width of the output in pixels.
+        rows: the image that each box is cropped from, on the CPU; None crops box i from image i.
+        flip: which crops to mirror horizontally, on the CPU; None for none.
         interpolation: "bilinear" or "bicubic", as in PIL's resize.
     """
     rows = torch.arange(len(images)) if rows is None else rows
@@ -103,7 +103,7 @@ def crop_each(
     flip: Bool[Tensor, " B"],
     interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
-    """Cut one by one; see `crop`."""
+    """Crop one by one; see `crop`."""
     out = images.new_empty(len(boxes), size, size, 3).permute(0, 3, 1, 2)
     bounds = whole_pixels(boxes, images.shape[-1]).tolist()
     for i, (row, mirror, (top, left, bottom, right)) in enumerate(
@@ -116,7 +116,7 @@ def crop_each(
 
 
 def whole_pixels(boxes: Float[Tensor, "B 4"], side: int) -> Int64[Tensor, "B 4"]:
-    """Boxes as (top, left, bottom, right) in whole pixels of a square, at least one pixel each way."""
+    """Return boxes as (top, left, bottom, right) in whole pixels of a square, at least one pixel high and wide."""
     start, extent = boxes[:, :2] * side, boxes[:, 2:] * side
     first = start.round().clamp(0, side - 1)
     last = torch.maximum((start + extent).round(), first + 1).clamp(max=side)
@@ -131,7 +131,7 @@ def crop_by_matrices(
     flip: Bool[Tensor, " B"],
     interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B 3 {size} {size}"]:
-    """Cut all at once, as two matrix products per image, on any device; see `crop`."""
+    """Crop all at once, as two matrix products per image, on any device; see `crop`."""
     side, device = images.shape[-1], images.device
     top, left, height, width = (copy_to(boxes, device) * side).unbind(1)
     down = resampling(top, height, side, size, interpolation)

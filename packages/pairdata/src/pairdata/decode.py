@@ -1,4 +1,4 @@
-"""Decode image files of all kinds to upright 8-bit RGB, or to squares of one size."""
+"""Decode image files of all formats to upright 8-bit RGB, or to squares of one size."""
 
 import os
 
@@ -8,7 +8,45 @@ from PIL import Image
 from genviews_core.images import UnreadableImage, read_reduced, read_rgb
 from genviews_core.pixel_range import Range
 from pairdata.augment import Interpolation
-from pairdata.center_crop import resize_and_center_crop
+
+MAX_RESIZED = 2**24
+"""Images are resized as a whole up to this many pixels: 4000 x 1 pixels resized to short side 256 would take 0.8 GB."""
+
+
+def resize_and_center_crop(
+    image: Image.Image, size: int, resize: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """Resize the short side to `resize`, then crop the central size x size pixels, padding smaller images with black.
+
+    The result equals torchvision's. If the whole resized image would have more than MAX_RESIZED pixels, only the
+    cropped region is resized, with the same sampling positions.
+
+    Args:
+        image: RGB image.
+        size: side of the square crop, pixels.
+        resize: short side before the crop, pixels.
+        resampling: Pillow's filter, with antialiasing.
+    """
+    width, height = image.size
+    wide, tall = resized(width, height, resize)
+    left, top = round((wide - size) / 2), round((tall - size) / 2)
+    if wide * tall <= MAX_RESIZED:
+        if image.size != (wide, tall):
+            image = image.resize((wide, tall), resampling)
+        return image.crop((left, top, left + size, top + size))
+    first = max(left, 0), max(top, 0)
+    last = min(left + size, wide), min(top + size, tall)
+    across, down = width / wide, height / tall
+    box = (first[0] * across, first[1] * down, last[0] * across, last[1] * down)
+    part = image.resize((last[0] - first[0], last[1] - first[1]), resampling, box=box)
+    return part.crop((left - first[0], top - first[1], left - first[0] + size, top - first[1] + size))
+
+
+def resized(width: int, height: int, short: int) -> tuple[int, int]:
+    """Return width and height with the short side resized to `short`, rounded as in torchvision's Resize."""
+    shorter = min(width, height)
+    return int(short * width / shorter), int(short * height / shorter)
+
 
 __all__ = ["UnreadableImage", "decode_rgb", "decode_square"]
 
@@ -37,7 +75,7 @@ def decode_square(
     source: str | os.PathLike[str] | bytes,
     size: int,
     *,
-    fit: str = "squash",
+    fit: str = "resize",
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
     value_range: Range | None = None,
@@ -47,7 +85,7 @@ def decode_square(
     Args:
         source: a path, or the bytes of a file.
         size: the side of the square, pixels.
-        fit: "squash" resizes the whole image to the square (bicubic; a JPEG may be decoded at reduced size first);
+        fit: "resize" resizes the whole image to the square (bicubic; a JPEG may be decoded at reduced size first);
             "center" resizes the short side to `resize` and crops the center, as torchvision's Resize and CenterCrop.
         resize: the short side for "center"; `size` when None.
         interpolation: how "center" resizes.
@@ -59,7 +97,7 @@ def decode_square(
     Raises:
         UnreadableImage: see `decode_rgb`.
     """
-    if fit == "squash":
+    if fit == "resize":
         image, original = read_reduced(source, 2 * size, value_range=value_range)
         square = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(square), original

@@ -11,23 +11,23 @@ from pathlib import Path
 import torch
 
 from pairdata.batch import PairBatch
-from pairdata.record_reader import Reading, RecordReader
+from pairdata.record_reader import PendingBatch, RecordReader
 from pairdata.records import Records
-from pairdata.sampling import Sampling
+from pairdata.sampling import EpochSampler
 
 
 class FFCVLoader:
-    """Yields the `PairBatch`es that a `FolderLoader` of the same seed yields, from records packed from its folders.
+    """Yields the same `PairBatch`es as a `FolderLoader` with the same seed, from records packed from its folders.
 
-    The order, its seed, ranks, epochs and the turns of many views are those of `FolderLoader`; so a run may change
-    from one loader to the other and see the same batches: bit for bit from raw records, up to JPEG's error from
-    JPEG records. Several processes on one machine share the records' pages in the system's cache.
+    Order, seed, ranks, epochs and the selection of views are those of `FolderLoader`, so a run can switch between the
+    loaders and gets the same batches: bit-identical from raw records, up to the JPEG error from JPEG records. Several
+    processes on one machine share the records in the system's page cache.
 
     Attributes:
-        index: the records; `batch.index` counts in it, and `index.key(i)` names image i.
-        failures: the images and views that turned out to be damaged so far, by key, and why.
-        sampling: which images each step of each epoch reads.
-        missing_views: how many of the N K places for views are empty.
+        index: the records; `batch.index` holds positions in it, and `index.key(i)` is the key of image i.
+        failures: error messages of the damaged images and views so far, by key.
+        sampling: the images of each step of each epoch.
+        missing_views: number of empty view slots of all images.
     """
 
     def __init__(
@@ -48,28 +48,28 @@ class FFCVLoader:
         batches_ahead: int = 2,
         os_cache: bool = True,
     ):
-        """Open the records; nothing is decoded yet.
+        """Open the records without decoding.
 
         Args:
             root: the folder of records.
-            batch_size: images a batch, on each rank.
-            size: S; None takes that of the records.
-            views_per_image: places for views, K, in a batch; 0 where the records hold no views. Where an image has
-                more views, they take turns from epoch to epoch.
-            interpolated: whether to read the interpolated views and their partners that the records hold.
-            seed: of the order.
-            shuffle: whether to permute; otherwise the images come in the order of their keys.
-            drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
-            workers: threads that decode; 0 decodes when a batch is asked for.
-            device: where batches go.
-            rank: this process among world_size.
-            world_size: processes that share each epoch.
-            batches_ahead: batches that the threads work on beside the one in use.
-            os_cache: whether the records fit the system's cache; if not, the system is told to read no more than
-                what the coming batches need.
+            batch_size: images per batch on each rank.
+            size: side of the squares, pixels; None for that of the records.
+            views_per_image: view slots per image, K; 0 if the records have no views. If an image has more views,
+                they alternate from epoch to epoch.
+            interpolated: whether to read the interpolated views and their partners.
+            seed: seed of the order.
+            shuffle: whether to shuffle; otherwise images are in the order of their keys.
+            drop_last: whether to drop the last, smaller step; otherwise it is split evenly among the ranks.
+            workers: threads that decode; 0 decodes when a batch is requested.
+            device: device of the batches.
+            rank: rank of this process.
+            world_size: number of processes that share each epoch.
+            batches_ahead: number of batches that the threads prepare in advance.
+            os_cache: whether the records fit into the system's page cache; if not, only the pages of the next
+                batches are read.
 
         Raises:
-            ValueError: see the message: no records, damaged ones, no FFCV for JPEG records, an impossible number.
+            ValueError: the records are missing or damaged, FFCV is missing, or an option is out of range.
         """
         for name, value, lowest in (
             ("batch_size", batch_size, 1),
@@ -78,9 +78,9 @@ class FFCVLoader:
             ("batches_ahead", batches_ahead, 1),
         ):
             if value < lowest:
-                raise ValueError(f"{name}={value}: it must be at least {lowest}")
+                raise ValueError(f"expected {name} of at least {lowest}, got {value}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not one of 0 to {world_size - 1}")
+            raise ValueError(f"expected a rank of 0 to {world_size - 1}, got {rank}")
         self.index = Records(root)
         layout = self.index.layout
         if size not in (None, layout.size):
@@ -89,7 +89,7 @@ class FFCVLoader:
             )
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}
-        self.sampling = Sampling(
+        self.sampling = EpochSampler(
             length=len(self.index),
             batch_size=batch_size,
             seed=seed,
@@ -111,17 +111,17 @@ class FFCVLoader:
         self._pool = ThreadPoolExecutor(workers, "decode") if workers else None
 
     def __len__(self) -> int:
-        """Steps per epoch of this rank."""
+        """Return the number of steps per epoch of this rank."""
         return self.sampling.steps
 
     def __iter__(self) -> Iterator[PairBatch]:
         return self.epoch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
-        """The batches of an epoch from step `start` on, exactly those an uninterrupted epoch has there.
+        """Yield the batches of an epoch from step `start` on, identical to those of an uninterrupted epoch.
 
         Raises:
-            ValueError: no such step.
+            ValueError: there is no such step.
         """
         self.sampling.require(start)
         return self._read(epoch, start)
@@ -132,9 +132,9 @@ class FFCVLoader:
             self.failures.update(failures)
             yield batch.to(self.device)
 
-    def _decoded(self, epoch: int, start: int) -> Iterator[Reading]:
-        """Batches in their order, decoded; the threads are kept busy with those that follow."""
-        coming: deque[tuple[Reading, list[Future]]] = deque()
+    def _decoded(self, epoch: int, start: int) -> Iterator[PendingBatch]:
+        """Yield decoded batches in order, while the threads decode the next ones."""
+        coming: deque[tuple[PendingBatch, list[Future]]] = deque()
         try:
             for step in range(start, len(self)):
                 coming.append(self._begin(epoch, step))
@@ -147,7 +147,7 @@ class FFCVLoader:
                 for piece in pieces:
                     piece.cancel()
 
-    def _begin(self, epoch: int, step: int) -> tuple[Reading, list[Future]]:
+    def _begin(self, epoch: int, step: int) -> tuple[PendingBatch, list[Future]]:
         reading = self._reader.begin(self.sampling.positions(epoch, step), epoch)
         if self._pool is None:
             self._reader.decode(reading, 0, 1)
@@ -156,7 +156,7 @@ class FFCVLoader:
         return reading, [self._pool.submit(self._reader.decode, reading, i, self._workers) for i in pieces]
 
 
-def _ended(reading: Reading, pieces: list[Future]) -> Reading:
+def _ended(reading: PendingBatch, pieces: list[Future]) -> PendingBatch:
     for piece in pieces:
         piece.result()
     return reading

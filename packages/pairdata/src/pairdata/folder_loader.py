@@ -15,23 +15,23 @@ from torch.utils.data import DataLoader
 from genviews_core.pixel_range import Range
 from pairdata.augment import Interpolation
 from pairdata.batch import PairBatch
+from pairdata.batch_reader import AlignedViews, BatchReader, BatchRequest
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
-from pairdata.reading import AlignedViews, BatchReader, Request
-from pairdata.sampling import Sampling
+from pairdata.sampling import EpochSampler
 
 
 class FolderLoader:
     """Yields `PairBatch`es: each image of a folder once per epoch, with its synthetic views.
 
-    Epoch e is one permutation, seeded by (seed, e). R ranks with B images a batch together read at every step what
-    one rank with R B images a batch reads.
+    Epoch e is a permutation seeded by (seed, e). At every step, R ranks with batch size B read the same images as one
+    rank with batch size R B.
 
     Attributes:
-        index: the images; `batch.index` counts in it.
-        failures: the files that could not be read so far, and why.
-        sampling: which images each step of each epoch reads.
-        missing_views: how many of the N K places for views the manifest leaves empty.
+        index: the images; `batch.index` holds positions in it.
+        failures: error messages of the unreadable files so far, by path.
+        sampling: the images of each step of each epoch.
+        missing_views: number of empty view slots of all images.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FolderLoader:
         views: str | Path | None = None,
         interpolated: str | Path | None = None,
         views_per_image: int = 1,
-        fit: Literal["squash", "center"] = "squash",
+        fit: Literal["resize", "center"] = "resize",
         resize: int | None = None,
         interpolation: Interpolation = "bilinear",
         value_range: Range | None = None,
@@ -57,45 +57,45 @@ class FolderLoader:
         cache_bytes: int = 0,
         limit: int | None = None,
     ):
-        """Index the images and read the manifests; nothing is decoded yet.
+        """Index the images and read the manifests without decoding.
 
         Args:
             root: the folder of images.
-            batch_size: images a batch, on each rank.
-            size: side of the squares, pixels.
+            batch_size: images per batch on each rank.
+            size: height and width of the squares, pixels.
             views: a folder of views with their manifest; its interpolated views are not used.
             interpolated: a folder of interpolated views with their manifest (may be the same folder); only its rows
                 with an alpha are used.
-            views_per_image: places for views; where an image has more views, they take turns from epoch to epoch.
-            fit: "squash" for training (the whole image as a square; crops are drawn in the original's geometry);
-                "center" for evaluation (short side to `resize`, then the centre).
+            views_per_image: view slots per image; if an image has more views, they alternate from epoch to epoch.
+            fit: "resize" for training (the whole image as a square; crops are drawn in the original's geometry);
+                "center" for evaluation (short side to `resize`, then the center).
             resize: the short side for "center", `size` when None.
             interpolation: how "center" resizes.
             value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
-            seed: of the order.
-            shuffle: whether to permute; otherwise the images come in the order of their keys.
-            drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
-            workers: processes that decode; 0 decodes in this one.
-            device: where batches go.
-            rank: this process among world_size.
-            world_size: processes that share each epoch.
-            cache_bytes: memory for decoded squares, shared by the workers of this process.
-            limit: use so many images, evenly spaced over the sorted keys.
+            seed: seed of the order.
+            shuffle: whether to shuffle; otherwise images are in the order of their keys.
+            drop_last: whether to drop the last, smaller step; otherwise it is split evenly among the ranks.
+            workers: worker processes that decode; 0 decodes in this process.
+            device: device of the batches.
+            rank: rank of this process.
+            world_size: number of processes that share each epoch.
+            cache_bytes: size of the cache of decoded squares, shared by the workers of this process.
+            limit: number of images to use, evenly spaced over the sorted keys.
 
         Raises:
-            ValueError: see the message: no images, no manifest, views of other images, an impossible number.
+            ValueError: there are no images, no manifest or only views of other images, or an option is out of range.
         """
         _check(batch_size=batch_size, size=size, views_per_image=views_per_image, world_size=world_size)
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not one of 0 to {world_size - 1}")
-        if fit not in ("squash", "center"):
-            raise ValueError(f'fit is "squash" or "center", not {fit!r}')
+            raise ValueError(f"expected a rank of 0 to {world_size - 1}, got {rank}")
+        if fit not in ("resize", "center"):
+            raise ValueError(f'expected fit "resize" or "center", got {fit!r}')
         if resize is not None and (fit != "center" or resize < size):
             raise ValueError(f'resize={resize} needs fit="center" and must be at least size={size}')
         self.index = _limited(index_images(root), limit)
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}
-        self.sampling = Sampling(
+        self.sampling = EpochSampler(
             length=len(self.index),
             batch_size=batch_size,
             seed=seed,
@@ -125,19 +125,19 @@ class FolderLoader:
         self._batches = _data_loader(reader, self._requests, workers, self.device)
 
     def __len__(self) -> int:
-        """Steps per epoch of this rank."""
+        """Return the number of steps per epoch of this rank."""
         return self.sampling.steps
 
     def __iter__(self) -> Iterator[PairBatch]:
         return self.epoch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[PairBatch]:
-        """The batches of an epoch from step `start` on, exactly those an uninterrupted epoch has there.
+        """Yield the batches of an epoch from step `start` on, identical to those of an uninterrupted epoch.
 
-        One epoch runs at a time; to begin another ends the one before.
+        Only one epoch is active at a time; starting another one ends it.
 
         Raises:
-            ValueError: no such step.
+            ValueError: there is no such step.
         """
         self.sampling.require(start)
         return self._read(epoch, start)
@@ -150,21 +150,21 @@ class FolderLoader:
 
 
 class _Requests:
-    """What to read in the epoch that is set, in order.
+    """Requests of the current epoch, in order.
 
-    It does not know the loader: worker processes end at once only where no circle of references holds them.
+    It has no reference to the loader: worker processes end immediately only without reference cycles.
     """
 
-    def __init__(self, sampling: Sampling):
+    def __init__(self, sampling: EpochSampler):
         self._sampling, self.epoch, self.start = sampling, 0, 0
 
     def __len__(self) -> int:
         return self._sampling.steps - self.start
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         epoch = self.epoch
         for step in range(self.start, self._sampling.steps):
-            yield Request(self._sampling.positions(epoch, step), epoch)
+            yield BatchRequest(self._sampling.positions(epoch, step), epoch)
 
 
 def _data_loader(reader: BatchReader, requests: _Requests, workers: int, device: torch.device) -> DataLoader:
@@ -197,4 +197,4 @@ def _limited(index: ImageIndex, limit: int | None) -> ImageIndex:
 def _check(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
-            raise ValueError(f"{name}={value}: it must be at least 1")
+            raise ValueError(f"expected {name} of at least 1, got {value}")

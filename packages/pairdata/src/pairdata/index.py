@@ -1,4 +1,4 @@
-"""Every image below a folder: its key, its path, its class; a million images in tens of megabytes."""
+"""Index of the images below a folder: key, path and class; a million images take tens of megabytes."""
 
 from array import array
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 
 from genviews_core.images import SUFFIXES
 from genviews_core.listing import iter_images
-from pairdata.packed import PackedStrings
+from pairdata.string_array import StringArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class ImageIndex:
     """
 
     root: Path
-    keys: PackedStrings
+    keys: StringArray
     labels: np.ndarray
     classes: tuple[str, ...]
 
@@ -32,18 +32,18 @@ class ImageIndex:
         return len(self.keys)
 
     def key(self, i: int) -> str:
-        """The key of image i."""
+        """Return the key of image i."""
         return self.keys[i]
 
     def path(self, i: int) -> Path:
-        """The file of image i."""
+        """Return the file of image i."""
         return self.root / self.keys[i]
 
     def position(self, key: str) -> int:
-        """Where the image with this key stands.
+        """Return the position of the image with this key.
 
         Raises:
-            KeyError: no such image.
+            KeyError: there is no such image.
         """
         found = self.keys.find(key)
         if found < 0:
@@ -51,14 +51,14 @@ class ImageIndex:
         return found
 
     def take(self, positions: np.ndarray) -> "ImageIndex":
-        """The index of some of the images (rising positions); the classes stay as they are."""
+        """Return the index of some images, at ascending positions; the classes are kept."""
         return ImageIndex(self.root, self.keys.take(positions), self.labels[positions], self.classes)
 
 
 def index_images(root: str | Path, *, follow_symlinks: bool = True) -> ImageIndex:
-    """Find every image below a folder, at any depth, in one streaming pass.
+    """Index the images below a folder, at any depth, in one pass.
 
-    Names that begin with a dot are left out. A linked folder that leads back to a folder it lies in is not entered.
+    Names that begin with a dot are skipped. Links to a parent folder are not followed.
 
     Args:
         root: the folder.
@@ -71,13 +71,13 @@ def index_images(root: str | Path, *, follow_symlinks: bool = True) -> ImageInde
     folders: dict[str, int] = {}
     labels = array("q")
 
-    def labelled() -> Iterator[str]:
+    def labeled() -> Iterator[str]:
         for key in iter_images(root, follow_links=follow_symlinks):
             folder, slash, _ = key.partition("/")
             labels.append(folders.setdefault(folder, len(folders)) if slash else -1)
             yield key
 
-    keys = PackedStrings.pack(labelled())
+    keys = StringArray.pack(labeled())
     if not len(keys):
         raise ValueError(f"no images under {root}: looked for {' '.join(sorted(SUFFIXES))}")
     classes = sorted(folders)

@@ -1,4 +1,4 @@
-"""Which synthetic views exist: the manifest of a views folder, read into flat arrays."""
+"""The manifest of a views folder, read into flat arrays."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genviews_core.keys import OUTSIDE_PATTERN, leaves_folder, path_inside
-from pairdata.packed import PackedStrings
+from pairdata.string_array import StringArray
 
 # The columns a loader needs, of the sixteen a manifest has; the last two may be missing.
 _SCHEMA = pa.schema(
@@ -33,17 +33,17 @@ _ROWS_AT_A_TIME = 65536
 
 
 class ViewsIndex:
-    """The views in a folder, found by the key of the image they were made from.
+    """The views in a folder, by the key of the image that they were generated from.
 
-    Reads `manifest.parquet` and the journals beside it (`journals/*.jsonl`), which hold what runs wrote since it was
-    folded; of two rows with the same key and k the later one is used. An incomplete last line is ignored.
+    Reads `manifest.parquet` and the journals beside it (`journals/*.jsonl`), which hold the rows written
+    since it was merged; of two rows with the same key and k the later one is used. An incomplete last line is ignored.
 
     An interpolated view has an alpha; a partner without alpha (retrieval) is the image that the view shows.
 
     Attributes:
         root: the views folder.
         keys: the images that have views, sorted by their bytes.
-        first: int64 [len(keys) + 1]; the rows of keys[i] are first[i] to first[i + 1], by rising k.
+        first: int64 [len(keys) + 1]; the rows of keys[i] are first[i] to first[i + 1], by ascending k.
         files: per row, the view's path relative to the root.
         partners: per row, the key of the other image that the view was made from, or "".
         alpha: per row, float32, the weight of the row's own image in an interpolated view, else nan.
@@ -68,9 +68,9 @@ class ViewsIndex:
             raise ValueError(f"the manifest of {self.root} lists no {sort}: give another folder or generate some")
         changes = _differs_from_next(table["key"])
         self.first = np.concatenate([[0], np.flatnonzero(changes) + 1])
-        self.keys = PackedStrings.from_arrow(table["key"].filter(pa.array(changes)))
-        self.files = PackedStrings.from_arrow(table["path"])
-        self.partners = PackedStrings.from_arrow(table["partner_key"])
+        self.keys = StringArray.from_arrow(table["key"].filter(pa.array(changes)))
+        self.files = StringArray.from_arrow(table["path"])
+        self.partners = StringArray.from_arrow(table["partner_key"])
         self.alpha = table["alpha"].to_numpy()
 
     def __len__(self) -> int:
@@ -85,15 +85,15 @@ class ViewsIndex:
         return path_inside(self.root, self.files[row])
 
     def paths(self, key: str) -> list[str]:
-        """The files of an image's views relative to the root, by rising k; none for an unknown key."""
+        """Return the files of an image's views relative to the root, by ascending k; none for an unknown key."""
         return [self.files[row] for row in self._rows(key)]
 
-    def mixtures(self, key: str) -> list[tuple[str, float]]:
-        """(partner_key, alpha) of each of an image's interpolated views, by rising k."""
+    def partners_of(self, key: str) -> list[tuple[str, float]]:
+        """Return (partner_key, alpha) of each interpolated view of an image, by ascending k."""
         return [(self.partners[row], float(self.alpha[row])) for row in self._rows(key)]
 
-    def align(self, keys: PackedStrings) -> tuple[np.ndarray, np.ndarray]:
-        """For each of many keys, its first row and its number of rows (0 for an unknown key), both int64."""
+    def align(self, keys: StringArray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first row and the number of rows (0 for an unknown key) of each key, both int64."""
         known = pc.SetLookupOptions(value_set=self.keys.to_arrow())
         found = pc.call_function("index_in", [keys.to_arrow()], known).fill_null(-1).to_numpy()
         counts = np.append(np.diff(self.first), 0)  # the last one serves the unknown, -1
@@ -105,7 +105,7 @@ class ViewsIndex:
 
 
 def _read(root: Path) -> pa.Table:
-    """All rows, oldest first."""
+    """Return all rows, oldest first."""
     manifest, journals = root / "manifest.parquet", sorted(root.glob("journals/*.jsonl"))
     if not manifest.is_file() and not journals:
         raise ValueError(f"no manifest of views in {root}: expected manifest.parquet or journals/*.jsonl there")
@@ -155,7 +155,7 @@ def _line(error: Exception) -> str:
 
 
 def _read_journal(path: Path) -> Iterator[pa.Table]:
-    """The rows of a journal, a bounded number at a time (one table without rows at least)."""
+    """Yield the rows of a journal in tables of bounded size, at least one table."""
     with path.open("rb") as lines:
         rows = _parse(lines, path)
         while chunk := list(islice(rows, _ROWS_AT_A_TIME)):
@@ -204,13 +204,13 @@ def _is_path(text: Any) -> bool:
 
 
 def _latest_rows(table: pa.Table) -> pa.Table:
-    """Sorted by key and k, the last of those that share both."""
+    """Return the rows sorted by key and k, the last one of equal key and k."""
     table = table.append_column("row", pa.array(np.arange(len(table))))
     table = table.sort_by([("key", "ascending"), ("k", "ascending"), ("row", "ascending")])
     return table.filter(pa.array(_differs_from_next(table["key"]) | _differs_from_next(table["k"])))
 
 
 def _differs_from_next(column: pa.ChunkedArray) -> np.ndarray:
-    """Whether each value differs from the one after it; true for the last."""
+    """Return whether each value differs from the next one; true for the last value."""
     changes = pc.call_function("not_equal", [column.slice(0, max(len(column) - 1, 0)), column.slice(1)])
     return np.append(changes.to_numpy(), [True])[: len(column)].astype(bool)

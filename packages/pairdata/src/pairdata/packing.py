@@ -1,6 +1,6 @@
-"""Pack images and their views into records: file after file, each whole or not there, by several processes.
+"""Pack images and their views into records: one file after another, atomically, by several processes.
 
-Legend: K places for views and M for interpolated views in each row.
+Legend: K view slots and M slots for interpolated views in each row.
 """
 
 import json
@@ -21,13 +21,13 @@ import numpy as np
 from genviews_core.files import atomic_write, writing
 from genviews_core.lock import lock_folder
 from genviews_core.pixel_range import Range
-from pairdata.beton import Mode, read_tables
+from pairdata.batch_reader import AlignedViews
+from pairdata.ffcv_format import Mode, read_tables
 from pairdata.index import ImageIndex, index_images
+from pairdata.jpeg_decoder import Decode, open_decoder
 from pairdata.manifest import ViewsIndex
-from pairdata.reading import AlignedViews
 from pairdata.records import FORMAT, INDEX, ROWS, Layout, Records, Shard, check_length, make_index
-from pairdata.shards import Packer, file_hash
-from pairdata.squares import Decode, open_decoder
+from pairdata.shards import ShardWriter, file_hash
 
 PLAN, FAILURES = "packing.json", "failures.jsonl"
 SHARD_IMAGES, MOST_SHARDS = 4096, 512  # few enough for the files that a process may hold open
@@ -37,7 +37,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What a folder of records holds: images, views listed for them, and files that could not be read."""
+    """Content of a folder of records: numbers of images, of their views, and of unreadable files."""
 
     images: int
     views: int
@@ -59,29 +59,29 @@ def pack_records(
     workers: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Packed:
-    """Pack every image of a folder as `FolderLoader` reads it, in the order of the keys.
+    """Pack all images of a folder as `FolderLoader` reads them, in the order of the keys.
 
-    Stopped at any moment, it goes on with the files that are not whole. An image that cannot be read is replaced by
-    the next one that can, as `FolderLoader` replaces it, a view by nothing; both stand in OUT/failures.jsonl.
+    If interrupted, it continues with the missing files. As in `FolderLoader`, an unreadable image is replaced by the
+    next readable one, an unreadable view is omitted; both are listed in OUT/failures.jsonl.
 
     Args:
         images: the folder of images.
         out: the folder of records.
         views: a folder of views with their manifest; its interpolated views are not used.
-        interpolated: a folder of interpolated views with their manifest (it may be the same).
-        views_per_image: places for views in a row, K; None takes as many as the image with most of them has.
-        size: side of the squares, pixels.
-        mode: "jpeg" or "raw" (bit for bit what `FolderLoader` decodes, at 3 size^2 bytes a square).
-        quality: of JPEG, 1 to 95.
-        shard_images: images a file; None takes 4096, or more where there would be more than 512 files.
+        interpolated: a folder of interpolated views with their manifest (may be the same folder).
+        views_per_image: view slots per row, K; None for the largest number of views of any image.
+        size: height and width of the squares, pixels.
+        mode: "jpeg" or "raw" (bit-identical to `FolderLoader`, with 3 size^2 bytes per square).
+        quality: JPEG quality, 1 to 95.
+        shard_images: images per file; None for 4096, or more to keep at most 512 files.
         value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
-        workers: processes, each of which packs one file at a time; 0 packs in this one.
+        workers: processes that pack one file at a time; 0 packs in this process.
         on_progress: called with (done, total) images.
 
     Raises:
-        ValueError: there are no images, the views are of other images, OUT has other records, a number is out of
-            range, a worker was killed, another process packs there, or the disk is full or not writable. Files already
-            packed are kept.
+        ValueError: there are no images, the views are of other images, OUT has other records, an option is out of
+            range, a worker was killed, another process packs there, or the disk is full or not writable. Finished
+            files are kept.
     """
     _check(
         size=(size, 1, 4096),
@@ -89,7 +89,7 @@ def pack_records(
         shard_images=(1 if shard_images is None else shard_images, 1, 2**31),
     )
     if mode not in ("jpeg", "raw"):
-        raise ValueError(f'mode is "jpeg" or "raw", not {mode!r}')
+        raise ValueError(f'expected mode "jpeg" or "raw", got {mode!r}')
     index, out = index_images(images), Path(out)
     aligned = AlignedViews(ViewsIndex(views), index) if views is not None else None
     mixed = AlignedViews(ViewsIndex(interpolated, interpolated=True), index) if interpolated is not None else None
@@ -102,25 +102,25 @@ def pack_records(
     )
     each = shard_images or max(SHARD_IMAGES, -(-len(index) // MOST_SHARDS))
     ranged = {"value_range": list(value_range)} if value_range else {}
-    packer = Packer(index, aligned, mixed, layout, shard_images=each, out=out, value_range=value_range)
+    packer = ShardWriter(index, aligned, mixed, layout, shard_images=each, out=out, value_range=value_range)
     files = [packer.file(number) for number in range(-(-len(index) // each))]
     listed = np.minimum(aligned.counts, layout.views) if aligned else np.zeros(len(index), np.int64)
     with lock_folder(out), writing(out):
-        _agree(out, _plan(index, aligned, mixed, layout, each) | ranged)
+        _check_plan(out, _plan(index, aligned, mixed, layout, each) | ranged)
         _pack_missing(packer, files, len(index), workers, on_progress)
         return _join(packer, files, listed)
 
 
 def verify_records(out: str | Path, *, on_progress: OnProgress | None = None) -> dict[str, str]:
-    """Read everything back: each file's SHA-256, every square decoded, every key in its order.
+    """Verify records: the SHA-256 of each file, the decoding of every square, the order of the keys.
 
-    Files found damaged are given up, so that `pack_records` makes them again.
+    Damaged files are marked, so that `pack_records` packs them again.
 
     Returns:
-        What is damaged, and how; empty when all is well.
+        The reason by damaged file; empty if all are intact.
 
     Raises:
-        ValueError: no records there, or none that are whole.
+        ValueError: there are no records, or they are unfinished.
     """
     records, damaged = Records(out), {}
     decode = open_decoder(records.layout.mode, records.layout.size)
@@ -135,11 +135,11 @@ def verify_records(out: str | Path, *, on_progress: OnProgress | None = None) ->
 
 
 def _damage(records: Records, number: int, decode: Decode) -> str | None:
-    """What is wrong with a file, if anything is."""
+    """Return why a file is damaged, or None."""
     shard, first = records.shards[number], number * records.shard_images
     rows = np.asarray(records.rows[first : first + records.shard_images])
     if file_hash(records.root / shard.file) != shard.sha256:
-        return "its SHA-256 is another"
+        return "its SHA-256 differs"
     try:
         located = records.layout.locate(read_tables(records.root / shard.file))
     except ValueError as error:
@@ -157,14 +157,14 @@ def _damage(records: Records, number: int, decode: Decode) -> str | None:
 
 
 def _stored(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Row, place and length of every square that is there."""
+    """Return row, offset and length of every existing square."""
     for row, column in zip(*np.nonzero(rows["square"]["exists"]), strict=True):
         square = rows["square"][row, column]
         yield int(row), int(square["place"]), int(square["bytes"])
 
 
 def _pack_missing(
-    packer: Packer, files: Sequence[str], images: int, workers: int, on_progress: OnProgress | None
+    packer: ShardWriter, files: Sequence[str], images: int, workers: int, on_progress: OnProgress | None
 ) -> None:
     missing = [number for number, file in enumerate(files) if not _is_whole(packer.out, file)]
     done = images - sum(len(packer.positions(number)) for number in missing)
@@ -176,8 +176,8 @@ def _pack_missing(
             on_progress(done, images)
 
 
-def _each(packer: Packer, numbers: Sequence[int], workers: int) -> Iterator[int]:
-    """Pack files, and yield the number of each that is whole."""
+def _each(packer: ShardWriter, numbers: Sequence[int], workers: int) -> Iterator[int]:
+    """Pack files, and yield the number of each finished file."""
     if workers == 0 or len(numbers) < 2:
         yield from map(packer.pack, numbers)
         return
@@ -194,10 +194,10 @@ def _each(packer: Packer, numbers: Sequence[int], workers: int) -> Iterator[int]
             pool.shutdown(cancel_futures=True)
 
 
-_held: list[Packer] = []  # in a process of the pool, the one packer it works for
+_held: list[ShardWriter] = []  # in a process of the pool, the one packer it works for
 
 
-def _hold(packer: Packer) -> None:
+def _hold(packer: ShardWriter) -> None:
     _held[:] = [packer]
 
 
@@ -222,8 +222,8 @@ def _facts(out: Path, file: str) -> dict[str, Any]:
     return json.loads((out / file).with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def _join(packer: Packer, files: Sequence[str], listed: np.ndarray) -> Packed:
-    """Write rows.npy, failures.jsonl and records.json from the files; `listed` views were to be had of each image."""
+def _join(packer: ShardWriter, files: Sequence[str], listed: np.ndarray) -> Packed:
+    """Write rows.npy, failures.jsonl and records.json from the files; `listed` is the number of views per image."""
     out, index, layout, each = packer.out, packer.index, packer.layout, packer.shard_images
     failures: dict[str, str] = {}
 
@@ -266,7 +266,7 @@ def _places(aligned: AlignedViews | None, wanted: int | None) -> int:
 def _plan(
     index: ImageIndex, views: AlignedViews | None, mixed: AlignedViews | None, layout: Layout, each: int
 ) -> dict[str, Any]:
-    """All that decides what the files will hold, but the pixels."""
+    """Return the settings that determine the content of the files."""
     digest = blake2b(digest_size=16)
     for arrays in (
         (index.keys.data, index.keys.offsets),
@@ -278,8 +278,8 @@ def _plan(
     return asdict(layout) | names
 
 
-def _agree(out: Path, plan: dict[str, Any]) -> None:
-    """Go on with what OUT holds, if it is what is being packed."""
+def _check_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Check that OUT is empty or holds the same records."""
     path = out / PLAN
     if path.is_file():
         try:
@@ -302,4 +302,4 @@ def _agree(out: Path, plan: dict[str, Any]) -> None:
 def _check(**numbers: tuple[int, int, int]) -> None:
     for name, (value, lowest, highest) in numbers.items():
         if not lowest <= value <= highest:
-            raise ValueError(f"{name}={value}: it must be {lowest} to {highest}")
+            raise ValueError(f"expected {name} of {lowest} to {highest}, got {value}")

@@ -1,6 +1,6 @@
-"""Read batches from records: find the squares of a batch, decode them in pieces, put the batch together.
+"""Read batches from records: locate the squares of a batch, decode them in pieces, and assemble the batch.
 
-Legend: B images, K views of each, P places for squares (the image, its views, an interpolated view and its partner),
+Legend: B images, K views of each, P slots for squares (the image, its views, an interpolated view and its partner),
 S side of the squares.
 """
 
@@ -11,26 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pairdata.batch import MixedViews, PairBatch
+from pairdata.batch import InterpolatedViews, PairBatch
+from pairdata.jpeg_decoder import open_decoder
 from pairdata.records import Records
-from pairdata.squares import open_decoder
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """A batch on its way.
+class PendingBatch:
+    """A batch that is being decoded.
 
     Attributes:
-        positions: the rows asked for.
-        epoch: the epoch, which decides whose turn it is among many views.
-        rows: their entries.
-        squares: uint8 [P][B, S, S, 3], what is being filled.
-        images: uint8 [P, B, S, S, 3]'s memory as tensors: the images, the views [B, K, ...], and both of the mixed.
+        positions: the requested rows.
+        epoch: the epoch, which selects among several views of an image.
+        rows: their entries in the index.
+        squares: uint8 [P][B, S, S, 3], the output.
+        images: the same memory as tensors: the images, the views [B, K, ...], and the interpolated views and partners.
         sizes: int64 [B, P, 2].
         alpha: float32 [B].
-        wanted: (row, place) of every square to decode.
-        jobs: (address, length, address of the square) of each.
-        filled: bool [B, P], which are there once decoded.
+        wanted: (row, slot) of every square to decode.
+        jobs: (address, length, address of the output) of each.
+        filled: bool [B, P], which squares were decoded.
     """
 
     positions: np.ndarray
@@ -46,17 +46,17 @@ class Reading:
 
 
 class RecordReader:
-    """Reads batches of a set of records; what it reads depends on the positions and the epoch alone.
+    """Reads batches of records; a batch depends only on the positions and the epoch.
 
-    A square that does not decode counts as an image that cannot be read, and the next one that can takes its place,
-    or as a view that is missing.
+    An image that cannot be decoded is replaced by the next one that can; a view that cannot be decoded counts as
+    missing.
 
     Args:
-        records: what to read.
-        views_per_image: places for views, K.
+        records: the records.
+        views_per_image: view slots per image, K.
         mixed: whether to read interpolated views and their partners.
-        pinned: whether batches lie in page-locked memory.
-        ahead: whether to ask the system for the pages of a batch when it is begun (for records beyond the memory).
+        pinned: whether batches are in page-locked memory.
+        ahead: whether to prefetch the pages of a batch when it is begun (for records larger than the memory).
     """
 
     def __init__(self, records: Records, *, views_per_image: int, mixed: bool, pinned: bool, ahead: bool):
@@ -67,8 +67,8 @@ class RecordReader:
             for opened in records.maps:
                 opened.madvise(mmap.MADV_RANDOM)
 
-    def begin(self, positions: np.ndarray, epoch: int) -> Reading:
-        """Find the squares of a batch and make room for them."""
+    def begin(self, positions: np.ndarray, epoch: int) -> PendingBatch:
+        """Locate the squares of a batch and allocate its memory."""
         rows = np.asarray(self.records.rows[positions])
         found, owner, alpha = self._find(rows, positions, epoch)
         images, squares = self._room(len(rows))
@@ -82,7 +82,7 @@ class RecordReader:
         lengths = found["bytes"][row, place]
         if self.ahead:
             self._ask(shard[row, place], found["place"][row, place], lengths)
-        return Reading(
+        return PendingBatch(
             positions=positions,
             epoch=epoch,
             rows=rows,
@@ -95,15 +95,15 @@ class RecordReader:
             filled=np.zeros(found.shape, bool),
         )
 
-    def decode(self, reading: Reading, piece: int, pieces: int) -> None:
-        """Decode one of several pieces of a batch; pieces may be decoded at the same time."""
+    def decode(self, reading: PendingBatch, piece: int, pieces: int) -> None:
+        """Decode one of several pieces of a batch; pieces may be decoded concurrently."""
         first, last = (len(reading.jobs) * part // pieces for part in (piece, piece + 1))
         done = [self._decode(*job) for job in reading.jobs[first:last]]
         row, place = reading.wanted[first:last].T
         reading.filled[row, place] = done
 
-    def finish(self, reading: Reading) -> tuple[PairBatch, dict[str, str]]:
-        """Put a decoded batch together; also return what could not be read, by key."""
+    def finish(self, reading: PendingBatch) -> tuple[PairBatch, dict[str, str]]:
+        """Return a decoded batch, and error messages by key."""
         failures = self._failures(reading)
         filled, sizes, squares, views = reading.filled, reading.sizes, reading.squares, self.views
         if self.mixed:
@@ -126,13 +126,13 @@ class RecordReader:
         return batch, failures
 
     def read(self, positions: np.ndarray, epoch: int) -> tuple[PairBatch, dict[str, str]]:
-        """A batch, in one go."""
+        """Read a batch in one call."""
         reading = self.begin(positions, epoch)
         self.decode(reading, 0, 1)
         return self.finish(reading)
 
     def _find(self, rows: np.ndarray, positions: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """[B, P] where each square lies and whose row it is in, and [B] the weights of the interpolated views."""
+        """Return location and row of each square, [B, P], and alpha of the interpolated views, [B]."""
         squares, every, layout = rows["square"], np.arange(len(rows)), self.records.layout
         found = np.zeros((len(rows), self.places), squares.dtype)
         owner = np.repeat(positions[:, None], self.places, 1)
@@ -164,8 +164,8 @@ class RecordReader:
             begin = place - place % mmap.PAGESIZE
             self.records.maps[shard].madvise(mmap.MADV_WILLNEED, begin, place + length - begin)
 
-    def _failures(self, reading: Reading) -> dict[str, str]:
-        """What was to be there and is not."""
+    def _failures(self, reading: PendingBatch) -> dict[str, str]:
+        """Return messages of the squares that could not be decoded."""
         failures = {}
         for row, place in reading.wanted[~reading.filled[tuple(reading.wanted.T)]].tolist():
             key = self.records.key(int(reading.positions[row]))
@@ -173,9 +173,9 @@ class RecordReader:
             failures[key] = f"its {what} in {self.records.root} is damaged: apps/pack --verify finds and repairs it"
         return failures
 
-    def _mixed(self, reading: Reading, images: Tensor) -> MixedViews:
+    def _mixed(self, reading: PendingBatch, images: Tensor) -> InterpolatedViews:
         exists = reading.filled[:, -2].copy()
-        return MixedViews(
+        return InterpolatedViews(
             interpolated=images[0],
             partner=images[1],
             alpha=torch.from_numpy(np.where(exists, reading.alpha, np.float32(1))),
@@ -184,7 +184,7 @@ class RecordReader:
         )
 
     def _replace(self, batch: PairBatch, row: int, position: int, epoch: int) -> dict[str, str]:
-        """Put the next image that can be read, with its views, in a row of a batch."""
+        """Replace a row of a batch by the next readable image with its views."""
         for step in range(1, len(self.records)):
             wanted = np.array([(position + step) % len(self.records)])
             reading = self.begin(wanted, epoch)
@@ -196,7 +196,9 @@ class RecordReader:
         raise ValueError(f"none of the {len(self.records)} images in {self.records.root} can be read: pack them again")
 
 
-def _copy_row(source: PairBatch | MixedViews, given: int, target: PairBatch | MixedViews, row: int) -> None:
+def _copy_row(
+    source: PairBatch | InterpolatedViews, given: int, target: PairBatch | InterpolatedViews, row: int
+) -> None:
     for field in fields(source):
         ours, theirs = getattr(target, field.name), getattr(source, field.name)
         if isinstance(ours, Tensor):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pairdata.beton import Beton, Kind, Mode
+from pairdata.ffcv_format import Beton, Kind, Mode
 from pairdata.record_index import check_index, check_rows
 
 FORMAT = 1
@@ -32,11 +32,11 @@ _SQUARE = np.dtype([("place", "<u8"), ("bytes", "<u4"), ("exists", "?"), ("heigh
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What each row holds.
+    """The content of each row.
 
     Attributes:
         size: S.
-        mode: how squares are stored.
+        mode: the encoding of squares.
         quality: of JPEG squares.
         views: K.
         mixed: M.
@@ -50,15 +50,15 @@ class Layout:
 
     @property
     def squares(self) -> tuple[str, ...]:
-        """The fields that are images."""
+        """Return the names of the image fields."""
         return ("real", *(f"view{k}" for k in range(self.views)), *(f"mixed{m}" for m in range(self.mixed)))
 
     @property
     def fields(self) -> dict[str, Kind]:
-        """The fields of a row, as FFCV sees them.
+        """Return the fields of a row as FFCV defines them.
 
-        `views` and `mixed` count an image's views; where one is missing or could not be read, `exists` is 0 and its
-        field shows the real image. `partner` is the row of the other image of an interpolated view.
+        `views` and `mixed` are the numbers of an image's views; if one is missing or unreadable, `exists` is 0 and its
+        field holds the real image. `partner` is the row of the other image of an interpolated view.
         """
         fields: dict[str, Kind] = dict.fromkeys(self.squares, "image")
         fields |= {"key": "bytes", "index": "int", "label": "int", "views": "int", "mixed": "int"}
@@ -70,7 +70,7 @@ class Layout:
 
     @property
     def row_type(self) -> np.dtype:
-        """A row of rows.npy."""
+        """Return the dtype of rows.npy."""
         return np.dtype(
             [
                 ("index", "<i8"),
@@ -85,7 +85,7 @@ class Layout:
         )
 
     def locate(self, beton: Beton) -> np.ndarray:
-        """The rows of rows.npy for the rows of a file."""
+        """Return the rows of rows.npy for the rows of a file."""
         rows = np.zeros(len(beton.rows), self.row_type)
         for name in ("index", "label", "views", "mixed"):
             rows[name] = beton.rows[name]
@@ -103,7 +103,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One file: its name, its length, its SHA-256."""
+    """A file: its name, length and SHA-256."""
 
     file: str
     bytes: int
@@ -111,22 +111,22 @@ class Shard:
 
 
 class Records:
-    """Records opened for reading. Their pages stay in the system's cache, which all processes share.
+    """Records opened for reading. All processes share their pages in the system's cache.
 
     Attributes:
         root: the folder.
-        layout: what each row holds.
-        classes: the names that labels count in.
+        layout: the content of each row.
+        classes: the names of the classes; labels are positions in it.
         shard_images: rows in each file; the last may have fewer.
         shards: the files.
-        rows: one entry of `layout.row_type` a row, mapped from the disk.
-        view_counts: how many images have so many views.
+        rows: one entry of `layout.row_type` per row, memory-mapped.
+        view_counts: number of images by number of views.
         maps: the files, mapped into memory.
-        addresses: where each map begins, uint64.
+        addresses: start address of each map, uint64.
     """
 
     def __init__(self, root: str | Path):
-        """Open the files and validate the index; no squares are read yet.
+        """Open the files and validate the index, without reading squares.
 
         Raises:
             ValueError: the records are missing, unfinished, of another version or truncated, or the index does not
@@ -151,16 +151,16 @@ class Records:
         return len(self.rows)
 
     def key(self, i: int) -> str:
-        """The key of image i."""
+        """Return the key of image i."""
         if not 0 <= i < len(self):
             raise IndexError(f"no image {i}: there are {len(self)}")
         return fsdecode(self._raw_key(i))
 
     def position(self, key: str) -> int:
-        """Where the image with this key stands.
+        """Return the position of the image with this key.
 
         Raises:
-            KeyError: no such image.
+            KeyError: there is no such image.
         """
         wanted, low, high = key.encode(errors="surrogateescape"), 0, len(self)
         while low < high:
@@ -171,7 +171,7 @@ class Records:
         return low
 
     def missing_views(self, places: int) -> int:
-        """How many of so many places for views in each row stay empty."""
+        """Return the number of empty slots, with a given number of view slots per row."""
         return sum(max(places - count, 0) * images for count, images in self.view_counts.items())
 
     def _raw_key(self, i: int) -> bytes:
@@ -185,26 +185,26 @@ class Records:
         except OSError as error:
             raise _cannot_open(path, error) from error
         except (ValueError, EOFError, OverflowError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): pack again, which restores it") from error
+            raise ValueError(f"{path} cannot be read ({error}): pack again to restore it") from error
         if rows.dtype != self.layout.row_type or rows.shape != (images,):
-            raise ValueError(f"{path} does not belong to {INDEX} beside it: pack again, which restores it")
+            raise ValueError(f"{path} does not belong to {INDEX} beside it: pack again to restore it")
         try:
             check_rows(rows, lengths, self.shard_images, self.layout, len(self.classes))
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): pack again, which restores it") from None
+            raise ValueError(f"{path} is damaged ({error}): pack again to restore it") from None
         return rows
 
 
 def is_records(root: Path) -> bool:
-    """Whether a folder holds records, finished or not."""
+    """Return whether a folder holds records, finished or not."""
     return (root / INDEX).is_file() or (root / "packing.json").is_file()
 
 
 def read_index(root: Path) -> dict[str, Any]:
-    """What records.json says.
+    """Read records.json.
 
     Raises:
-        ValueError: there is none, or it is of another version.
+        ValueError: it is missing, damaged or of another version.
     """
     if root.is_file():
         raise ValueError(f"{root} is one file: give the folder of records that holds it")
@@ -218,16 +218,16 @@ def read_index(root: Path) -> dict[str, Any]:
         if version == FORMAT:
             check_index(index)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{root / INDEX} is damaged ({error}): pack again, which restores it") from error
+        raise ValueError(f"{root / INDEX} is damaged ({error}): pack again to restore it") from error
     if version != FORMAT:
-        raise ValueError(f"the records in {root} are of version {version}, this reads version {FORMAT}: pack them anew")
+        raise ValueError(f"the records in {root} have version {version}, expected {FORMAT}; pack them again")
     return index
 
 
 def make_index(
     layout: Layout, shards: list[Shard], *, images: int, shard_images: int, classes: tuple[str, ...], counts: Mapping
 ) -> dict[str, Any]:
-    """What records.json will say."""
+    """Return the content of records.json."""
     return {
         "format": FORMAT,
         "images": images,
@@ -240,7 +240,7 @@ def make_index(
 
 
 def check_length(root: Path, shard: Shard) -> None:
-    """Whether a file is there and as long as it was when it was packed.
+    """Check that a file exists with the length that it was packed with.
 
     Raises:
         ValueError: it is not.
@@ -249,7 +249,7 @@ def check_length(root: Path, shard: Shard) -> None:
     length = path.stat().st_size if path.is_file() else None
     if length != shard.bytes:
         found = "is missing" if length is None else f"has {length} bytes, not {shard.bytes}"
-        raise ValueError(f"{path} {found}: pack again, which restores it")
+        raise ValueError(f"{path} {found}: pack again to restore it")
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -1,4 +1,4 @@
-"""Which images a step reads: a seeded permutation of any length, computed and never stored, dealt out to the ranks."""
+"""The images of each step: a seeded permutation of any length, computed without being stored, split among the ranks."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,17 +21,17 @@ class TooFewImages(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the epochs of a run are dealt out.
+class EpochSampler:
+    """Assigns the images of each epoch to steps and ranks.
 
-    Step s of rank r of R reads the piece [(s R + r) B, (s R + r + 1) B) of the epoch's order.
+    Step s of rank r of R reads positions [(s R + r) B, (s R + r + 1) B) of the epoch's order.
 
     Attributes:
         length: number of images.
-        batch_size: images a step, B, on each rank.
-        seed: of the order.
-        shuffle: whether to permute.
-        drop_last: whether to leave out the last, smaller step; otherwise it is split evenly among the ranks.
+        batch_size: images per step on each rank, B.
+        seed: seed of the order.
+        shuffle: whether to shuffle.
+        drop_last: whether to drop the last, smaller step; otherwise it is split evenly among the ranks.
         rank: r.
         world_size: R.
 
@@ -53,21 +53,21 @@ class Sampling:
 
     @property
     def steps(self) -> int:
-        """Steps per epoch of this rank."""
+        """Return the number of steps per epoch of this rank."""
         whole = self.length // (self.batch_size * self.world_size)
         return whole + (not self.drop_last and len(self._piece(whole)) > 0)
 
     def require(self, start: int) -> None:
-        """Whether an epoch can be entered at a step.
+        """Check that an epoch can be started at a step.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: there is no such step.
         """
         if not 0 <= start <= self.steps:
-            raise ValueError(f"start={start} is not a step of an epoch of {self.steps} steps")
+            raise ValueError(f"expected a start step of 0 to {self.steps}, got {start}")
 
     def positions(self, epoch: int, step: int) -> np.ndarray:
-        """Which images this rank reads at a step, int64."""
+        """Return the positions of the images of this rank at a step, int64."""
         piece = self._piece(step)
         places = np.arange(piece.start, piece.stop)
         return permute(places, self.length, self.seed, epoch) if self.shuffle else places
@@ -80,10 +80,10 @@ class Sampling:
 
 
 def permute(positions: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
-    """Where a permutation of range(length), seeded by (seed, epoch), sends each position.
+    """Map positions by a permutation of range(length) seeded by (seed, epoch).
 
     A Feistel network is a bijection of the smallest power of two that holds `length`; values that fall outside the
-    range walk on through the network until they fall inside (Black and Rogaway,
+    range pass through the network again until they fall inside (Black and Rogaway,
     https://web.cs.ucdavis.edu/~rogaway/papers/subset.pdf). Memory does not depend on `length`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Pack one file of records: read a few images at a time as the folder loader reads them, encode, write, rename."""
+"""Write one file of records: read a few images at a time like the folder loader, encode, write, rename."""
 
 import io
 import json
@@ -13,22 +13,22 @@ from PIL import Image
 from genviews_core.files import atomic_write
 from genviews_core.pixel_range import Range
 from pairdata.batch import PairBatch
-from pairdata.beton import BetonWriter, EncodedSquare, Value
+from pairdata.batch_reader import AlignedViews, BatchReader, BatchRequest
+from pairdata.ffcv_format import BetonWriter, EncodedSquare, Value
 from pairdata.index import ImageIndex
-from pairdata.reading import AlignedViews, BatchReader, Request
 from pairdata.records import Layout
 
 _AT_A_TIME = 32
 
 
-class Packer:
-    """Packs any file of the records by its number; processes share one.
+class ShardWriter:
+    """Writes any file of the records by its number; can be used by several processes.
 
     Args:
         index: the images.
-        views: their views, if there are any.
-        mixed: their interpolated views, if there are any.
-        layout: what each row holds.
+        views: their views, or None.
+        mixed: their interpolated views, or None.
+        layout: the content of each row.
         shard_images: images in each file.
         out: the folder of records.
         value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
@@ -47,22 +47,22 @@ class Packer:
     ):
         self.index, self.views, self.mixed, self.layout = index, views, mixed, layout
         self.shard_images, self.out = shard_images, out
-        common = {"size": layout.size, "fit": "squash", "resize": None, "interpolated": mixed, "cache_bytes": 0}
+        common = {"size": layout.size, "fit": "resize", "resize": None, "interpolated": mixed, "cache_bytes": 0}
         common |= {"value_range": value_range}
         self._reader = BatchReader(index, views=views, views_per_image=layout.views, **common)
         self._mixed_reader = BatchReader(index, views=None, views_per_image=0, **common)
 
     def file(self, number: int) -> str:
-        """The name of a file."""
+        """Return the name of a file."""
         return f"{number:05d}.beton"
 
     def positions(self, number: int) -> range:
-        """The images in a file."""
+        """Return the positions of the images in a file."""
         first = number * self.shard_images
         return range(first, min(first + self.shard_images, len(self.index)))
 
     def pack(self, number: int) -> int:
-        """Write a file and, beside it, what it must be; return its number."""
+        """Write a file, and its length and hash to a JSON file; return its number."""
         path, positions, layout = self.out / self.file(number), self.positions(number), self.layout
         temporary, failures = path.with_name(path.name + ".tmp"), {}
         # Twice what the pixels take: more than JPEG ever makes of them; and the longest key.
@@ -87,14 +87,14 @@ class Packer:
             turns = []
             for turn in range(max(1, self.layout.mixed)):
                 reader = self._mixed_reader if turn else self._reader
-                batch, unread = reader[Request(wanted, turn)]
+                batch, unread = reader[BatchRequest(wanted, turn)]
                 turns.append(batch)
                 failures |= unread
             for row, position in enumerate(wanted.tolist()):
                 yield self._row(row, position, turns)
 
     def _row(self, row: int, position: int, turns: list[PairBatch]) -> dict[str, Value]:
-        """The fields of one image."""
+        """Return the fields of one image."""
         batch, layout = turns[0], self.layout
         found = int(batch.index[row])  # another image's, where this one's cannot be read
         real = self._encode(batch.real[row])
@@ -122,7 +122,7 @@ class Packer:
         return values
 
     def _partner(self, position: int, m: int) -> int:
-        """The position of the other image of an interpolated view; -1 where it is not one of the images."""
+        """Return the position of an interpolated view's partner; -1 if it is not one of the images."""
         assert self.mixed is not None
         row = int(self.mixed.rows(np.array([position]), 0, m)[0])
         return self.index.keys.find(self.mixed.views.partners[row])
@@ -142,7 +142,7 @@ def _square(name: str, square: EncodedSquare, size: torch.Tensor, exists: bool) 
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     digest = sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -20,7 +20,7 @@ from genviews_core.pixel_range import Range
 from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.augment import Interpolation
 from pairdata.decode import UnreadableImage, decode_square
-from pairdata.sampling import Sampling
+from pairdata.sampling import EpochSampler
 from ssl_eval import TransformConfig
 from ssl_eval.image_files import OnUnreadable, refuse
 from sslzoo import DistContext
@@ -64,7 +64,7 @@ class TrainingImages:
             size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, gray_p=0.0,
             blur_p=0.0, mean=reading.mean, std=reading.std,
         )  # fmt: skip
-        self._sampling = Sampling(
+        self._sampling = EpochSampler(
             length=len(index),
             batch_size=batch_size // worker.world_size,
             seed=seed,

@@ -13,7 +13,7 @@ import sslzoo
 from genviews.pretraining.data import Data
 from genviews.pretraining.execution import Execution
 from genviews.recipes import Recipe
-from pairdata import LabelledImages, is_records
+from pairdata import LabeledImages, is_records
 from sslzoo import DistContext, block_signals
 from sslzoo.methods import Method
 
@@ -73,10 +73,10 @@ class OnlineKNN:
         return {"knn": ssl_eval.knn_accuracy(train, test, k=k, device=device)[k]}
 
 
-def _labelled(root: Path, recipe: Recipe, data: Data, worker: DistContext) -> LabelledImages:
+def _labelled(root: Path, recipe: Recipe, data: Data, worker: DistContext) -> LabeledImages:
     """This process's share of a folder, as apps/evaluate reads it."""
     size, augment = recipe.image_size, recipe.augmentation.first
-    return LabelledImages(
+    return LabeledImages(
         root,
         size=size,
         resize=round(size * 256 / 224) if size >= 64 else None,

@@ -41,7 +41,7 @@ def draw_pairs(images: Path, views: Path, interpolated: Path, out: Path, *, rows
 
 def _draw_row(cells, key: str, images: Path, views: Path, interpolated: Path, generated, mixed) -> None:
     paths = [images / key, *(views / path for path in generated.paths(key)[:1])]
-    for path, (partner, alpha) in list(zip(mixed.paths(key), mixed.mixtures(key), strict=True))[:1]:
+    for path, (partner, alpha) in list(zip(mixed.paths(key), mixed.partners_of(key), strict=True))[:1]:
         paths += [interpolated / path, images / partner]
         cells[2].text(0.5, -0.02, f"α = {alpha:.2f}", ha="center", va="top", fontsize=6, transform=cells[2].transAxes)
     for axis, path in zip(cells, paths, strict=False):

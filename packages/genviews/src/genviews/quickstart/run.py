@@ -18,7 +18,7 @@ from genviews.quickstart.options import Loop
 from genviews.recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
 from genviews_core.files import atomic_write
 from genviews_core.progress import Progress
-from pairdata import LabelledImages, write_scenes
+from pairdata import LabeledImages, write_scenes
 from sslzoo import DistContext, barrier
 from viewgen import eldm
 
@@ -138,7 +138,7 @@ def _evaluate(
             train_features, test_features = (
                 ssl_eval.extract_features(
                     backbone,
-                    LabelledImages(root, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, device=str(worker.device)),
+                    LabeledImages(root, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, device=str(worker.device)),
                     device=worker.device,
                 )
                 for root in (images, test)

@@ -43,7 +43,7 @@ _TYPES: dict[Kind, np.dtype] = {
 
 @dataclass(frozen=True, eq=False)
 class EncodedSquare:
-    """A square image as it lies in the file; a row that holds the same one twice stores it once."""
+    """An encoded square image; if a row has the same object twice, it is stored once."""
 
     data: bytes
     mode: Mode
@@ -54,13 +54,13 @@ Value = int | float | bytes | EncodedSquare
 
 
 class BetonWriter:
-    """Writes one file, row after row; it is whole once `close` returns.
+    """Writes one file, row after row; the file is complete after `close`.
 
     Args:
         path: the file.
         fields: name, in ASCII, at most 16 letters, and kind of each field.
-        rows: how many rows will be added.
-        row_bytes: no row's data are longer.
+        rows: number of rows that will be added.
+        row_bytes: maximum number of bytes of a row's data.
     """
 
     def __init__(self, path: Path, fields: Mapping[str, Kind], *, rows: int, row_bytes: int):
@@ -77,7 +77,7 @@ class BetonWriter:
         self._file.seek(self._place)
 
     def add(self, values: Mapping[str, Value]) -> None:
-        """Add a row; its data never cross from one page to the next."""
+        """Add a row; its data do not cross a page boundary."""
         data = {id(value): value for value in values.values() if isinstance(value, bytes | EncodedSquare)}
         blocks = {key: value if isinstance(value, bytes) else value.data for key, value in data.items()}
         length = sum(map(len, blocks.values()))
@@ -96,7 +96,7 @@ class BetonWriter:
         self._count += 1
 
     def close(self) -> None:
-        """Write the tables and see everything to the disk."""
+        """Write the metadata and sync the file to disk."""
         assert self._count == len(self._rows)
         header = np.zeros(1, _HEADER)
         header[0] = (VERSION, len(self._fields), self._page, self._count, self._place)
@@ -112,19 +112,19 @@ class BetonWriter:
             os.fsync(file.fileno())
 
     def abandon(self) -> None:
-        """Close the file, unfinished."""
+        """Close the incomplete file."""
         with contextlib.suppress(OSError):  # the disk is full: that is why it is abandoned
             self._file.close()
 
 
 @dataclass(frozen=True, eq=False)
 class Beton:
-    """The tables of a file.
+    """Metadata of a file: everything but the data.
 
     Attributes:
-        rows: one record a row, by the names of the fields.
-        bytes: the length of each allocation, by its rising place in the file.
-        places: those places.
+        rows: one record per row, with the names of the fields.
+        bytes: length of each allocation, in ascending order of the offset.
+        places: the offsets.
     """
 
     rows: np.ndarray
@@ -132,34 +132,34 @@ class Beton:
     bytes: np.ndarray
 
     def length(self, places: np.ndarray) -> np.ndarray:
-        """How many bytes lie at each of some places; int64."""
+        """Return the lengths of the allocations at some offsets, int64."""
         found = np.searchsorted(self.places, places).clip(max=len(self.places) - 1)
         if not np.array_equal(self.places[found], places):
-            raise ValueError("a row points to where nothing was written")
+            raise ValueError("a row points to an offset without data")
         return self.bytes[found].astype(np.int64)
 
 
 def read_tables(path: Path) -> Beton:
-    """Read everything but the data.
+    """Read the metadata of a file.
 
     Raises:
-        ValueError: not such a file, of another version, or damaged.
+        ValueError: the file has another format or version, or is damaged.
     """
     try:
         size = path.stat().st_size
         header = np.fromfile(path, _HEADER, 1)[0]
         if header["version"] != VERSION:
-            raise ValueError(f"it is of version {header['version']} of the format, this reads version {VERSION}")
+            raise ValueError(f"expected format version {VERSION}, got {header['version']}")
         descriptors = np.fromfile(path, _FIELD, int(header["num_fields"]), offset=_HEADER.itemsize)
         names = [bytes(name).rstrip(b"\0").decode("ascii") for name in descriptors["name"]]
         kinds: dict[int, Kind] = {number: kind for kind, number in _TYPE_IDS.items()}
         table = _row_type(kinds[number] for number in descriptors["type_id"].tolist())
         if int(header["num_samples"]) * table.itemsize > size or int(header["alloc_table_ptr"]) > size:
-            raise ValueError("it was cut short")
+            raise ValueError("it is truncated")
         rows = np.fromfile(path, table, int(header["num_samples"]), offset=_HEADER.itemsize + descriptors.nbytes)
         allocations = np.fromfile(path, _ALLOCATION, offset=int(header["alloc_table_ptr"]))
         if len(rows) != header["num_samples"] or not len(allocations):
-            raise ValueError("it was cut short")
+            raise ValueError("it is truncated")
     except (IndexError, KeyError, UnicodeDecodeError, ValueError, OSError) as error:
         raise ValueError(f"{path} is not a readable record ({error}): pack it again") from error
     rows.dtype.names = tuple(names)
@@ -168,7 +168,7 @@ def read_tables(path: Path) -> Beton:
 
 
 def _row_type(kinds: Iterable[Kind]) -> np.dtype:
-    """As ffcv.types.get_metadata_type makes it: fields f0, f1, ..."""
+    """Return the dtype of a row as ffcv.types.get_metadata_type does, with fields f0, f1, ..."""
     return np.dtype([("", _TYPES[kind]) for kind in kinds], align=True)
 
 

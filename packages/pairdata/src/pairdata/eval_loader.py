@@ -1,4 +1,4 @@
-"""Images with their labels, as an evaluation wants them: in order, centre-cropped, normalised, never augmented."""
+"""Labeled images for evaluation: in order, center-cropped and normalized, without augmentation."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,25 +11,25 @@ from pairdata.augment import IMAGENET_MEAN, IMAGENET_STD, Interpolation
 from pairdata.folder_loader import FolderLoader
 
 
-class LabelledImages:
-    """Yields (images Float[B, 3, size, size], labels Int64[B], index Int64[B]) of a folder with one folder a class.
+class LabeledImages:
+    """Yields (images Float[B, 3, size, size], labels Int64[B], index Int64[B]) from ROOT/<class>.
 
     Args:
         root: ROOT/<class>/.../<image>.
-        size: side of the centre crop, pixels.
-        resize: short side before the crop, pixels; None crops nothing away of a square image.
+        size: side of the center crop, pixels.
+        resize: short side before the crop, pixels; None for `size`.
         interpolation: "bilinear" or "bicubic", for the resize.
         mean: subtracted per channel, for values in [0, 1].
         std: divided by per channel.
-        batch_size: images a batch of this process.
-        workers: processes that decode; 0 decodes in this one.
-        device: where the batches go.
-        rank: of this process.
-        world_size: how many processes share the images.
+        batch_size: images per batch of this process.
+        workers: worker processes that decode; 0 decodes in this process.
+        device: device of the batches.
+        rank: rank of this process.
+        world_size: number of processes that share the images.
         value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
 
     Raises:
-        ValueError: the images lie directly in the root, so that there are no labels.
+        ValueError: an image is not in a class folder.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class LabelledImages:
             world_size=world_size,
         )
         if (self._loader.index.labels < 0).any():
-            raise ValueError(f"{root} holds images outside class folders: an evaluation reads ROOT/<class>/<image>")
+            raise ValueError(f"expected {root}/<class>/<image>, got images outside class folders; move them into one")
         self._mean, self._std = mean, std
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the class folders; a label is a position among them."""
+        """Names of the class folders; labels are positions in it."""
         return self._loader.index.classes
 
     def __len__(self) -> int:
-        """Batches."""
+        """Return the number of batches."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]]:

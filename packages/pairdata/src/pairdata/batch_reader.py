@@ -1,8 +1,9 @@
-"""Read one batch: images, their views and interpolated views, each file decoded to a square.
+"""Read one batch: images, their views and interpolated views, each file decoded to a square, with a cache.
 
-Legend: B images, K views of each, S side of the squares.
+Legend: B images, K views of each, S x S pixels.
 """
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +15,72 @@ from torch import Tensor
 
 from genviews_core.pixel_range import Range
 from pairdata.augment import Interpolation
-from pairdata.batch import MixedViews, PairBatch
-from pairdata.cache import SquareCache
+from pairdata.batch import InterpolatedViews, PairBatch
 from pairdata.decode import UnreadableImage, decode_square
 from pairdata.index import ImageIndex
 from pairdata.manifest import ViewsIndex
 
-_UNNUMBERED = -1  # what the cache never keeps
+
+class SquareCache:
+    """Cache of decoded squares, so that a data set that fits into memory is decoded once.
+
+    The memory is shared with forked worker processes. Two processes that decode the same item at the same time write
+    the same values. Memory pages are allocated as they fill.
+
+    Attributes:
+        capacity: items 0 to capacity - 1 are cached, the others never.
+    """
+
+    def __init__(self, size: int, budget: int, items: int):
+        """Reserve the memory.
+
+        Args:
+            size: height and width of the squares, pixels.
+            budget: maximum number of bytes.
+            items: number of items.
+        """
+        self.capacity = min(items, budget // (3 * size**2 + 9))
+        self._pixels = _shared(np.uint8, self.capacity, size, size, 3)
+        self._sizes = _shared(np.int32, self.capacity, 2)
+        self._cached = _shared(np.bool, self.capacity)
+
+    def __reduce__(self):
+        """Return an empty cache for worker processes that are not forked, which cannot share memory."""
+        return SquareCache, (1, 0, 0)
+
+    def fetch(self, items: np.ndarray, pixels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Copy cached items into the rows of pixels and sizes; return the other rows, int64."""
+        within = np.flatnonzero((items >= 0) & (items < self.capacity))
+        rows = within[self._cached[items[within]]]
+        pixels[rows], sizes[rows] = self._pixels[items[rows]], self._sizes[items[rows]]
+        return np.setdiff1d(np.arange(len(items)), rows, assume_unique=True)
+
+    def store(self, item: int, pixels: np.ndarray, size: tuple[int, int]) -> None:
+        """Store an item if it is one of the first `capacity`."""
+        if 0 <= item < self.capacity:
+            self._pixels[item], self._sizes[item] = pixels, size
+            self._cached[item] = True  # after its pixels are written
+
+
+def _shared(kind: type, *shape: int) -> np.ndarray:
+    count = int(np.prod(shape))
+    memory = mmap.mmap(-1, max(1, count * np.dtype(kind).itemsize))  # anonymous: not bounded by the size of /dev/shm
+    return np.frombuffer(memory, kind, count).reshape(shape)
+
+
+_UNNUMBERED = -1  # never cached
 
 
 @dataclass(frozen=True)
-class Request:
-    """A batch to read: which images, and in which epoch, which decides whose turn it is among many views."""
+class BatchRequest:
+    """A batch to read: positions of images, and the epoch, which selects among several views of an image."""
 
     positions: np.ndarray
     epoch: int
 
 
 class AlignedViews:
-    """The views of each image of an index, found by its position."""
+    """The views of each image of an index, by the image's position."""
 
     def __init__(self, views: ViewsIndex, index: ImageIndex):
         self.views = views
@@ -44,7 +92,7 @@ class AlignedViews:
             )
 
     def rows(self, positions: np.ndarray, slot: int, turn: int) -> np.ndarray:
-        """For each image the row of the manifest that fills a slot, or -1; many views take turns in few slots."""
+        """Return for each image the manifest row of the view in a slot, or -1; surplus views alternate."""
         counts = self.counts[positions]
         return np.where(slot < counts, self.first[positions] + (turn + slot) % np.maximum(counts, 1), -1)
 
@@ -58,7 +106,7 @@ class AlignedViews:
 
 
 class BatchReader:
-    """Reads batches, in the main process or in workers; what it reads depends on the request alone.
+    """Reads batches, in the main process or in workers; a batch depends only on the request.
 
     An image that cannot be read is replaced by the next one that can; a view that cannot be read counts as missing.
     """
@@ -86,7 +134,7 @@ class BatchReader:
         items = self._first_mixed + (len(interpolated.views) if interpolated else 0)
         self._cache = SquareCache(size, cache_bytes, items)
 
-    def __getitem__(self, request: Request) -> tuple[PairBatch, dict[str, str]]:
+    def __getitem__(self, request: BatchRequest) -> tuple[PairBatch, dict[str, str]]:
         """Read a batch; also return the files that could not be read, and why."""
         failures: dict[str, str] = {}
         position, real, real_sizes = self._real(request.positions, failures)
@@ -110,7 +158,7 @@ class BatchReader:
         ), failures
 
     def _real(self, wanted: np.ndarray, failures: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, pixels and sizes of the images; those of the next readable one for an unreadable one."""
+        """Return positions, pixels and sizes; an unreadable image is replaced by the next readable one."""
         position = wanted.copy()
         pixels = np.empty((len(position), self.size, self.size, 3), np.uint8)
         sizes = np.empty((len(position), 2), np.int64)
@@ -135,7 +183,7 @@ class BatchReader:
         sizes: np.ndarray,
         failures: dict[str, str],
     ) -> np.ndarray:
-        """Read the views in some rows of a manifest (-1: none) over what stands there; return which were read."""
+        """Read the views of some manifest rows (-1: none) into `pixels`; return which were read."""
 
         def path_of(i: int) -> Path | None:
             try:
@@ -149,7 +197,7 @@ class BatchReader:
 
     def _mixed(
         self, position: np.ndarray, epoch: int, real: np.ndarray, real_sizes: np.ndarray, failures: dict[str, str]
-    ) -> MixedViews:
+    ) -> InterpolatedViews:
         source = self.interpolated
         assert source is not None
         rows = source.rows(position, 0, epoch)
@@ -162,7 +210,7 @@ class BatchReader:
         )
         exists &= self._views(source, self._first_mixed, rows, mixed, sizes[:, 0], failures)
         mixed[~exists], partner[~exists], sizes[~exists] = real[~exists], real[~exists], real_sizes[~exists, None]
-        return MixedViews(
+        return InterpolatedViews(
             interpolated=_channels_first(mixed),
             partner=_channels_first(partner),
             alpha=torch.from_numpy(np.where(exists, source.views.alpha[rows], np.float32(1))),
@@ -192,7 +240,7 @@ class BatchReader:
             failures[str(path)] = error.reason
             return False
         pixels[...], size[...] = square, original
-        self._cache.keep(item, square, original)
+        self._cache.store(item, square, original)
         return True
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from pairdata.blur import blur_
-from pairdata.color import brightness_, contrast_, gray_, hue_, saturation_, solarize_
+from pairdata.photometric import blur_, brightness_, contrast_, gray_, hue_, saturation_, solarize_
 
 OPERATIONS = {
     "brightness": (brightness_, tv.adjust_brightness, (0.0, 2.0)),
@@ -17,7 +16,7 @@ OPERATIONS = {
 
 @pytest.fixture
 def images():
-    """Noise, with grey pixels, ties between channels, black and white."""
+    """Noise, with gray pixels, ties between channels, black and white."""
     values = torch.randint(0, 256, (6, 3, 19, 23), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     values[0, :, :6] = 77
     values[1, 1] = values[1, 0]

@@ -1,7 +1,7 @@
-"""Decode the squares of records: FFCV's JPEG decoder, called without the rest of FFCV, and a plain copy.
+"""Decode the squares of records with FFCV's JPEG decoder, without the rest of FFCV, or copy raw squares.
 
-The decoder is the compiled part of the ffcv package. It is loaded by itself, because importing the package takes
-seconds and its own pipelines are compiled anew for each loader; here nothing is compiled at run time.
+Only the compiled part of the ffcv package is loaded: importing the package takes seconds, and its own pipelines are
+compiled for each loader; here nothing is compiled at run time.
 """
 
 import ctypes
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from pairdata.beton import Mode
+from pairdata.ffcv_format import Mode
 
 Decode = Callable[[int, int, int], bool]
-"""From (address, length, address of the S x S x 3 square to fill) to whether it was filled; threads may share it."""
+"""(address, length, address of the S x S x 3 output) to whether decoding succeeded; thread-safe."""
 
 NEEDED = (
     "records of JPEG squares need FFCV: pip install ffcv (which builds with pkg-config and the headers of OpenCV and "
@@ -22,7 +22,7 @@ NEEDED = (
 
 
 def open_decoder(mode: Mode, side: int) -> Decode:
-    """What decodes squares of a side, in pixels.
+    """Return a function that decodes squares of side x side pixels.
 
     Raises:
         ValueError: FFCV is not installed, or cannot be loaded.
@@ -52,7 +52,7 @@ def _open_jpeg(side: int) -> Decode:
 
 @cache
 def _ffcv() -> ctypes.CDLL:
-    """The compiled part of FFCV; its functions run without Python's lock."""
+    """Load the compiled part of FFCV; its functions run without the GIL."""
     package = importlib.util.find_spec("ffcv")
     folders = package.submodule_search_locations if package else None
     files = [file for folder in folders or () for file in Path(folder).glob("_libffcv*.so")]
