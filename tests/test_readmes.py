@@ -1,4 +1,4 @@
-"""Every command in the code blocks of READMEs is accepted by the parser of its program."""
+"""Every command in the code blocks of READMEs and of docs/ is accepted by the parser of its program."""
 
 import argparse
 import re
@@ -12,6 +12,7 @@ import tyro
 
 ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("packages/*/README.md")))
+PAGES = sorted(ROOT.glob("docs/**/*.md"))
 INSTALLED = {
     "viewgen": "viewgen.cli",
     "pairquality": "pairquality.cli",
@@ -41,6 +42,15 @@ class Parsed(BaseException):
     """Raised in place of running a program, after its options were parsed."""
 
 
+def lines_of_page(text: str) -> list[str]:
+    """Return the lines of a page's shell code blocks, and the commands in its text and tables if they have options."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    inline = re.findall(r"`(uv run [^`|]+ [^`|]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    inline = [line for line in inline if not line.split()[-1].startswith(("apps/", "benchmarks/"))]  # named, not run
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
+    return [part.strip() for line in lines + inline for part in line.split(" && ")]
+
+
 def lines_of(text: str) -> list[str]:
     """Return the lines of indented and shell code blocks, with lines joined at a backslash."""
     text = re.sub(r"```(?:bash|sh)\n(.*?)```", lambda found: re.sub(r"(?m)^", "    ", found[1]), text, flags=re.DOTALL)
@@ -56,18 +66,19 @@ def place_of_program(words: list[str]) -> int | None:
 
 
 def commands() -> dict[str, list[list[str]]]:
-    """Return the argument lists of each program in all READMEs."""
+    """Return the argument lists of each program in all READMEs and pages."""
     found: dict[str, list[list[str]]] = {}
-    for readme in READMES:
-        for line in lines_of(readme.read_text()):
+    for readme in (*READMES, *PAGES):
+        for line in (lines_of_page if readme in PAGES else lines_of)(readme.read_text()):
             words = shlex.split(line, comments=True)
             place = place_of_program(words)
             if place is None:
                 assert not words or words[0].startswith(OTHERS), f"{readme}: what is {line!r}?"
                 continue
             arguments = [word.strip("[]") for word in words[place + 1 :]]
-            if not {"RECIPE", "..."} & set(arguments):  # placeholders
-                found.setdefault(words[place], []).append(arguments)
+            known = found.setdefault(words[place], [])
+            if arguments not in known and not {"RECIPE", "NAME", "..."} & set(arguments):  # placeholders
+                known.append(arguments)
     return found
 
 
