@@ -82,7 +82,7 @@ def test_a_backbone_is_measured_and_goes_on_where_it_was(programs, arguments, tm
     (table,) = tmp_path.glob("torchvision fpn*.md")
     assert "| untrained |" in table.read_text() and "AP50, ours" in table.read_text()
     (kept,) = (tmp_path / "resume").iterdir()
-    assert torch.load(kept, weights_only=True)["epoch"] == 4
+    assert torch.load(kept, weights_only=True)["step"] == 4
     again = programs(PROGRAM, *arguments(), "--name", "again", "--evaluator", "pycocotools")
     assert "step" not in again and "untrained" in again  # trained already; a row a name
     values = [
@@ -127,9 +127,9 @@ def test_a_signal_ends_a_training_after_a_whole_step(module, options, tmp_path, 
         patched.setattr(module, "train_mask_rcnn", signalled)
         module.run(options(iterations=3, workers=1))
     (kept,) = (tmp_path / "resume").iterdir()
-    assert torch.load(kept, weights_only=True)["epoch"] == 2
+    assert torch.load(kept, weights_only=True)["step"] == 2
     module.run(options(iterations=3))
-    assert torch.load(kept, weights_only=True)["epoch"] == 3
+    assert torch.load(kept, weights_only=True)["step"] == 3
     assert ssl_eval.read_results(tmp_path / "results.jsonl")
 
 
@@ -154,7 +154,7 @@ def test_two_processes_share_each_batch(module, options, tmp_path):
         worker.join(timeout=300)
     assert [worker.exitcode for worker in workers] == [0, 0]
     (kept,) = (tmp_path / "resume").iterdir()
-    assert torch.load(kept, weights_only=True)["epoch"] == 2
+    assert torch.load(kept, weights_only=True)["step"] == 2
     assert {each.metric for each in ssl_eval.read_results(tmp_path / "results.jsonl")} >= {"AP", "AP50", "AP75"}
 
 

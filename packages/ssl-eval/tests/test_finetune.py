@@ -45,7 +45,7 @@ def test_trains_what_the_official_loop_trains(tmp_path, evaluated, changes):
     )
     assert backbone_hash(network) == before and not network.training
     model = official_loop(evaluated, protocol, seed=4)
-    ours = torch.load(path, weights_only=True)["state"]["model"]
+    ours = torch.load(path, weights_only=True)["model"]
     assert ours["0.1.running_mean"].abs().max() > 0
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
@@ -63,7 +63,7 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path, evaluated):
         network, path = evaluated.backbone(batch_norm=True, dropout=0.3), tmp_path / name
         images = evaluated.Epochs(), evaluated.tests()
         found = finetune(network, *images, protocol=evaluated.SEMI, num_classes=3, resume=path, **options)
-        return found, torch.load(path, weights_only=True)["state"]["model"]
+        return found, torch.load(path, weights_only=True)["model"]
 
     state = torch.get_rng_state()
     whole, expected = run("whole.pt")
@@ -80,7 +80,7 @@ def test_a_backbone_at_rate_0_stays_as_it_is(tmp_path, evaluated):
     protocol, network = replace(evaluated.SEMI, backbone_lr=0.0), evaluated.backbone()
     path = tmp_path / "resume.pt"
     finetune(network, evaluated.Epochs(), evaluated.tests(), protocol=protocol, num_classes=3, resume=path)
-    trained = torch.load(path, weights_only=True)["state"]["model"]
+    trained = torch.load(path, weights_only=True)["model"]
     assert all(torch.equal(trained[f"0.{name}"], tensor) for name, tensor in network.state_dict().items())
     assert trained["1.weight"].abs().max() > 5 * INITIAL_DEVIATION
 

@@ -56,7 +56,7 @@ def test_trains_what_the_official_loop_trains(tmp_path, evaluated, changes):
     )
     assert backbone_hash(network) == before and network.training
     head = torch_heads(evaluated, protocol)
-    weight, bias, *_ = torch.load(path, weights_only=True)["state"]["tensors"]
+    weight, bias, *_ = torch.load(path, weights_only=True)["tensors"]
     torch.testing.assert_close(weight[0], head.weight.data, rtol=0, atol=2e-6)
     torch.testing.assert_close(bias[0], head.bias.data, rtol=0, atol=2e-6)
     images, labels = (torch.cat(parts) for parts in zip(*evaluated.tests(), strict=True))
@@ -71,13 +71,13 @@ def test_each_of_several_rates_is_trained_as_if_alone_and_held_out_images_choose
         evaluated.backbone(), evaluated.Epochs(), evaluated.tests(), learning_rates=(1e-6, 0.5, 0.1),
         held_out=evaluated.held_out(), resume=tmp_path / "many.pt", **common,
     )  # fmt: skip
-    trained = torch.load(tmp_path / "many.pt", weights_only=True)["state"]["tensors"]
+    trained = torch.load(tmp_path / "many.pt", weights_only=True)["tensors"]
     for which, rate in enumerate((1e-6, 0.5, 0.1)):
         path = tmp_path / f"{rate}.pt"
         alone = linear_evaluation(
             evaluated.backbone(), evaluated.Epochs(), evaluated.tests(), learning_rates=(rate,), resume=path, **common
         )
-        for ours, expected in zip(trained, torch.load(path, weights_only=True)["state"]["tensors"], strict=True):
+        for ours, expected in zip(trained, torch.load(path, weights_only=True)["tensors"], strict=True):
             torch.testing.assert_close(ours[which], expected[0], rtol=1e-5, atol=1e-6)
         if rate == many.learning_rate:
             assert alone.accuracy == many.accuracy
@@ -97,7 +97,7 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path, evaluated):
         found = linear_evaluation(
             evaluated.backbone(), *images, protocol=protocol, num_classes=3, resume=path, **options
         )
-        return found, torch.load(path, weights_only=True)["state"]["tensors"]
+        return found, torch.load(path, weights_only=True)["tensors"]
 
     whole, expected = run("whole.pt")
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +108,7 @@ def test_a_stopped_training_goes_on_to_the_last_bit(tmp_path, evaluated):
     with pytest.raises(ValueError, match=r"another training.*seed: 0, 1"):
         run("stopped.pt", seed=1)
     content = torch.load(tmp_path / "stopped.pt", weights_only=True)
-    for wrong in ({"epoch": 10**9}, {"epoch": "1"}, {"state": {"tensors": []}}, {"state": []}):
+    for wrong in ({"step": 10**9}, {"step": "1"}, {"tensors": []}, {"settings": []}):
         torch.save(content | wrong, tmp_path / "wrong.pt")
         with pytest.raises(ValueError, match=r"^[^\n]*wrong\.pt[^\n]*delete it to start afresh$"):
             run("wrong.pt")

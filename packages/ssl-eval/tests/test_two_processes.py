@@ -6,7 +6,7 @@ import torch
 
 
 def trained(path: Path) -> list[torch.Tensor]:
-    state = torch.load(path, weights_only=True)["state"]
+    state = torch.load(path, weights_only=True)
     return state["tensors"] if "tensors" in state else list(state["model"].values())
 
 

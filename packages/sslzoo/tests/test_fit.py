@@ -118,7 +118,7 @@ def test_a_finished_run_is_not_trained_again_and_another_configuration_is_reject
     again = run(build("simsiam", 1), on_message=messages.append)
     assert identical(first.method.state_dict(), again.method.state_dict())
     assert messages[0].startswith("all 6 steps are already done")
-    with pytest.raises(ValueError, match=r"another recipe; .*lr: 0\.05, 0\.1"):
+    with pytest.raises(ValueError, match=r"another training; .*lr: 0\.05, 0\.1"):
         run(build("simsiam"), replace(CONFIG, lr=0.1))
 
 

@@ -75,15 +75,3 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh") from error
-
-
-def step_of(path: str | os.PathLike[str], step: object, last: int | None = None) -> int:
-    """Return the step stored in a resume file after checking that it is an integer from 0 to `last`.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if type(step) is not int or step < 0 or (last is not None and step > last):
-        wanted = "a step" if last is None else f"a step of 0 to {last}"
-        raise ValueError(f"{path}: expected {wanted}, got {str(step)[:40]!r}; delete it to start afresh")
-    return step

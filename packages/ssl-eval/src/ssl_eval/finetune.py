@@ -22,7 +22,7 @@ from ssl_eval.features import evaluating
 from ssl_eval.protocols import FineTuneProtocol
 from ssl_eval.rng import rng_scope, seeded_generator
 from ssl_eval.softmax_regression import INITIAL_DEVIATION
-from ssl_eval.training_state import restore, save_state
+from ssl_eval.training_state import restore, save
 
 
 def finetune(
@@ -87,8 +87,7 @@ def finetune(
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ValueError(f"training diverged in epoch {epoch}: give smaller learning rates")
         if resume is not None and rank(group) == 0:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save_state(resume, settings, epoch + 1, state)
+            save(resume, settings, epoch + 1, model, optimizer)
         on_epoch(epoch + 1, protocol.epochs)
     with evaluating(model):
         (reached,) = score(

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genviews_core.backbones import backbone_hash
+from genviews_core.checkpoint import load_checkpoint, restoring, save_checkpoint
 from genviews_core.distributed import rank
 from ssl_eval.classification import Scores, Training, batches_of, check_labels, feature_width, score, steps_of
 from ssl_eval.distributed import lockstep
@@ -24,7 +25,6 @@ from ssl_eval.features import evaluating
 from ssl_eval.linear import LinearResult, best_learning_rate
 from ssl_eval.protocols import ClassTokens, LinearProtocol
 from ssl_eval.softmax_regression import LinearClassifiers, sgd_step
-from ssl_eval.training_state import load_state, save_state
 
 
 @torch.no_grad()
@@ -128,7 +128,8 @@ def _train(
             now = peaks * protocol.schedule.factor(epoch, protocol.epochs, step / steps)
             sgd_step(model, velocity, frozen(images), labels.to(frozen.device), now, protocol.descent, group)
         if resume is not None and rank(group) == 0:
-            save_state(resume, settings, epoch + 1, {"tensors": [tensor.cpu() for tensor in tensors]})
+            state = {"tensors": [tensor.cpu() for tensor in tensors]}
+            save_checkpoint(resume, step=epoch + 1, settings=settings, state=state)
         on_epoch(epoch + 1, protocol.epochs)
 
 
@@ -152,15 +153,13 @@ def _settings(
 
 def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor], last: int) -> int:
     """Fill the tensors from the file, if there is one; how many epochs are done."""
-    found = None if resume is None else load_state(resume, settings, last)
-    if found is None:
+    loaded = None if resume is None else load_checkpoint(resume, settings, last_step=last)
+    if resume is None or loaded is None:
         return 0
-    done, state = found
-    try:
+    done, state = loaded
+    with restoring(resume):
         for tensor, saved in zip(tensors, state["tensors"], strict=True):
             tensor.copy_(saved)
-    except (RuntimeError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{resume} holds no state of this training; delete it to start afresh") from error
     return done
 
 

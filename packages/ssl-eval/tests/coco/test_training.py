@@ -69,7 +69,7 @@ def test_the_state_is_saved_when_asked_for(instances, small_recipe, small_resnet
         train_mask_rcnn(
             small_resnet, instances, save_now=lambda: next(answers), on_step=stopping_at(3), save_every=99, **common
         )
-    assert torch.load(path, weights_only=True)["epoch"] == 3
+    assert torch.load(path, weights_only=True)["step"] == 3
 
 
 def test_a_loss_that_is_no_number_ends_it(instances, small_recipe, small_resnet, tmp_path):
@@ -78,7 +78,7 @@ def test_a_loss_that_is_no_number_ends_it(instances, small_recipe, small_resnet,
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step [1-3]: .*resume.pt keeps the last") as error:
         train_mask_rcnn(small_resnet, instances, recipe=recipe, **common)
     assert "\n" not in str(error.value)
-    assert torch.load(tmp_path / "resume.pt", weights_only=True)["epoch"] >= 1
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] >= 1
 
 
 def test_the_learning_rates_and_decays_are_the_recipes(instances, small_recipe, small_resnet, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genviews_core.tensor_files import load_torch, save_torch, step_of
+from genviews_core.checkpoint import load_checkpoint, restoring, save_checkpoint
 from pairquality.fit import Progress
 from pairquality.foreground import ForegroundPCA, foreground_maps
 from pairquality.score import EPSILON, PairScores, rank_correlation
@@ -177,21 +177,14 @@ class DistillationTrainer:
 
     def _save(self, path: Path, about: dict[str, Any], step: int) -> None:
         network, adamw = self.network.state_dict(), self.optimizer.state_dict()
-        save_torch(path, {"about": about, "step": step, "student": network, "adamw": adamw})
+        save_checkpoint(path, step=step, settings=about, state={"student": network, "adamw": adamw})
 
     def _resume(self, path: Path, about: dict[str, Any]) -> int:
-        if not path.exists():
+        loaded = load_checkpoint(path, about, last_step=self.config.steps)
+        if loaded is None:
             return 0
-        held = load_torch(path)
-        try:
-            found, step, network, adamw = (held[name] for name in ("about", "step", "student", "adamw"))
-            if found != about:
-                differing = ", ".join(name for name in about if found.get(name) != about[name])
-                raise ValueError(f"{path} belongs to another training ({differing} differ); delete it to start again")
-            step = step_of(path, step, self.config.steps)
-            self.network.load_state_dict(network)
-            self.optimizer.load_state_dict(adamw)
-        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{path} is not a complete state ({reason}); delete it to start again") from error
+        step, state = loaded
+        with restoring(path):
+            self.network.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["adamw"])
         return step

@@ -23,7 +23,7 @@ from ssl_eval.coco.sampler import read_batches, training_batches
 from ssl_eval.coco.torchvision_detector import TorchvisionDetector
 from ssl_eval.distributed import lockstep
 from ssl_eval.rng import rng_scope
-from ssl_eval.training_state import restore, save_state
+from ssl_eval.training_state import restore, save
 
 BACKENDS = ("detectron2", "torchvision")
 SAVE_EVERY = 1000
@@ -98,7 +98,7 @@ def train_mask_rcnn(
         done = step + 1
         due = save_now() or done % save_every == 0 or done == recipe.iterations
         if resume is not None and rank(group) == 0 and due:
-            save_state(resume, settings, done, {"model": network.state_dict(), "optimizer": optimizer.state_dict()})
+            save(resume, settings, done, network, optimizer)
         on_step(done, {name: float(loss.detach()) for name, loss in losses.items()})
     if recipe.precise_norm:
         with rng_scope(seed, f"coco/statistics/{rank(group)}", device):

@@ -21,7 +21,7 @@ from ssl_eval.features import evaluating
 from ssl_eval.rng import seeded_generator
 from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
 from ssl_eval.softmax_regression import INITIAL_DEVIATION
-from ssl_eval.training_state import restore, save_state
+from ssl_eval.training_state import restore, save
 
 
 class SyncBatchNorm(nn.Module):
@@ -180,8 +180,7 @@ def train_segmentation(
                 raise ValueError(f"training diverged at step {step}: give a smaller learning rate")
             done = step + 1
             if resume is not None and rank(group) == 0 and (done % SAVED_EVERY == 0 or done == protocol.steps):
-                state = {"model": head.state_dict(), "optimizer": optimizer.state_dict()}
-                save_state(resume, settings, done, state)
+                save(resume, settings, done, head, optimizer)
             on_step(done, loss)
     return head.eval()
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, softmax
 from ssl_eval.classification import check_labels
 from ssl_eval.features import evaluating
 from ssl_eval.rng import rng_scope, seeded_generator
-from ssl_eval.training_state import restore, save_state
+from ssl_eval.training_state import restore, save
 
 
 class SlidePrediction(NamedTuple):
@@ -151,7 +151,7 @@ def train_mil(
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ValueError(f"training diverged in epoch {epoch}: give a smaller learning rate")
         if resume is not None:
-            save_state(resume, settings, epoch + 1, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            save(resume, settings, epoch + 1, model, optimizer)
         on_epoch(epoch + 1, protocol.epochs)
     return model.eval()
 

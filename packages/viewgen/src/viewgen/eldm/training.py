@@ -11,7 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genviews_core.tensor_files import load_torch, save_torch, step_of
+from genviews_core import checkpoint as core_checkpoint
 from viewgen.eldm.config import TrainingConfig
 
 
@@ -104,7 +104,7 @@ CONFIG_FILE = "training.json"
 
 def save_checkpoint(folder: Path, step: int, optim: OptimState) -> None:
     """Write the checkpoint after ``step`` optimizer steps, atomically."""
-    save_torch(folder / STATE_FILE, {"step": step, **optim.state()})
+    core_checkpoint.save_checkpoint(folder / STATE_FILE, step=step, settings={}, state=optim.state())
 
 
 def load_checkpoint(folder: Path, optim: OptimState) -> int:
@@ -114,14 +114,12 @@ def load_checkpoint(folder: Path, optim: OptimState) -> int:
         ValueError: if the file is damaged, or its step is out of range for this training.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
+    loaded = core_checkpoint.load_checkpoint(path, {}, last_step=optim.config.steps)
+    if loaded is None:
         return 0
-    state = load_torch(path)
-    try:
-        step = step_of(path, state["step"], optim.config.steps)
+    step, state = loaded
+    with core_checkpoint.restoring(path):
         optim.load(state)
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a complete state of this training; delete it to start afresh") from error
     return step
 
 

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from genviews_core.checkpoint import load_checkpoint, restoring, save_checkpoint
+
+SETTINGS = {"lr": 0.1, "crops": (0.2, 1.0), "augment": {"flip": 0.5}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", step=3, settings=SETTINGS, state={"weights": torch.ones(2), "scale": 2.0})
+    return tmp_path / "a.pt"
+
+
+def test_state_is_restored(path, tmp_path):
+    step, state = load_checkpoint(path, SETTINGS, last_step=3)
+    assert step == 3 and state["scale"] == 2.0 and torch.equal(state["weights"], torch.ones(2))
+    assert load_checkpoint(tmp_path / "none.pt", SETTINGS) is None
+
+
+def test_other_settings_are_rejected_with_the_differing_fields(path):
+    other = {"lr": 0.2, "crops": [0.2, 1.0], "augment": {"flip": 0.5, "gray": 0.2}}
+    expected = r"^[^\n]*belongs to another training; [^\n]*augment\.gray: \"\(absent\)\", 0\.2; lr: 0\.1, 0\.2$"
+    with pytest.raises(ValueError, match=expected):
+        load_checkpoint(path, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 4}, "expected a step of 0 to 3, got '4'; delete it"),
+        ({"step": True}, "expected a step of 0 to 3, got 'True'; delete it"),
+        ({"format": 2}, "not a whole resume file .another format than 1.; delete it"),
+        ({"settings": [1]}, "not a whole resume file .its settings are not a dict.; delete it"),
+    ],
+)
+def test_invalid_content_is_rejected(change, message, path):
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(path, SETTINGS, last_step=3)
+
+
+def test_errors_of_restoring_are_one_line(path):
+    with (
+        pytest.raises(ValueError, match=r"^[^\n]*a\.pt is not a whole resume file \(first\); delete it[^\n]*$"),
+        restoring(path),
+    ):
+        raise RuntimeError("first\nsecond")
+
+
+def test_files_written_before_settings_had_this_name_are_read(tmp_path):
+    torch.save({"format": 1, "step": 2, "recipe": {"lr": 0.1}, "method": {}}, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt", {"lr": 0.1}) == (2, {"method": {}})
