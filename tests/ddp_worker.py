@@ -15,8 +15,8 @@ import torch
 
 import sslzoo
 from genviews.pretraining import job
-from genviews.pretraining.data import Data, open_loader
-from genviews.pretraining.execution import Execution
+from genviews.pretraining.data import open_loader
+from genviews.pretraining.options import DataConfig, RuntimeConfig
 from genviews.pretraining.views import make_view_batch
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
@@ -37,8 +37,8 @@ RECIPE = dataclasses.replace(
 
 def steps_in_parts(folder: Path, worker: sslzoo.DistContext, parts: int) -> dict[str, torch.Tensor]:
     """The weights after two steps in float64."""
-    loader = open_loader(RECIPE, Data(images=folder / "scenes" / "images"), worker)
-    config = job.train_config(RECIPE, Execution(accumulate=parts))
+    loader = open_loader(RECIPE, DataConfig(images=folder / "scenes" / "images"), worker)
+    config = job.train_config(RECIPE, RuntimeConfig(accumulation_steps=parts))
     state = create_state(job.build_method(RECIPE, worker).double(), config, context=worker)
     model = sslzoo.wrap_ddp(state.method)
     for batch in loader.epoch(0):
@@ -60,7 +60,7 @@ def ended_by(folder: Path, worker: sslzoo.DistContext) -> str:
 
     trainer.train_step = spoiled
     try:
-        job.train_encoder(recipe, Data(images=folder / "scenes" / "images"), folder / "spoiled", worker)
+        job.train_encoder(recipe, DataConfig(images=folder / "scenes" / "images"), folder / "spoiled", worker)
     except FloatingPointError as error:
         return str(error)
     return "nothing"

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 import sslzoo
-from genviews.pretraining.data import Data
 from genviews.pretraining.job import train_encoder
-from genviews.pretraining.pair_weighting import Scoring
+from genviews.pretraining.options import DataConfig, QualityConfig
 from genviews.recipes import RECIPES, Recipe
 from pairdata import write_scenes
 from pairquality import fit_images, load_encoder
@@ -36,7 +35,7 @@ def recipe(name: str, **changes: object) -> Recipe:
     return dataclasses.replace(made, **{**small, "epochs": 1, "batch_size": 16, "precision": "float32", **changes})
 
 
-def encoder_files(folder: Path, images: Path) -> Scoring:
+def encoder_files(folder: Path, images: Path) -> QualityConfig:
     """A backbone nobody trained, its PCA, and a scorer distilled from it in two steps."""
     torch.manual_seed(0)
     architecture = {"name": "resnet10", **SMALL, "width": 8}
@@ -49,7 +48,7 @@ def encoder_files(folder: Path, images: Path) -> Scoring:
     pca.save(folder / "pca.safetensors")
     tiny = DistillConfig(steps=2, pairs=8, scorer_size=16, subspace=8, widths=(8, 8), held_out=4)
     distill(images, folder / "scorer.safetensors", encoder, pca, tiny)
-    return Scoring(pca=folder / "pca.safetensors", scorer=folder / "scorer.safetensors")
+    return QualityConfig(pca=folder / "pca.safetensors", scorer=folder / "scorer.safetensors")
 
 
 def main() -> None:
@@ -62,8 +61,8 @@ def main() -> None:
     worker = sslzoo.init_distributed({}, "cpu")
     for name in OPTIONS:
         for quality in ("none", "exact", "self", "distilled"):
-            made = recipe(name, quality=quality, gamma=5.0)
-            train_encoder(made, Data(images=images), folder / f"{name}-{quality}", worker, scoring=scoring)
+            made = recipe(name, pair_weighting=quality, gamma=5.0)
+            train_encoder(made, DataConfig(images=images), folder / f"{name}-{quality}", worker, quality=scoring)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_a_row_of_a_papers_table_is_trained_and_measured(run, more_images, tmp_p
     command = ["pairwise_augmentations", "--grid", "small", "--train", more_images, "--test", more_images]
     command += ["--views", tmp_path / "views", "--out", tmp_path / "out", "--device", "cpu", "--epochs", 1]
     shown = rows(run(ABLATIONS, *command, "--rows", "flip, generative"))
-    kept = ("crop", "flip", "solarize", "jitter", "grey")
+    kept = ("crop", "flip", "solarize", "jitter", "gray")
     assert [row[0] for row in shown] == ["generative", *(f"{each}, generative" for each in kept)]
     assert all(0 < float(cell) <= 100 for cell in shown[2][1:]) and not any(shown[1][1:])
     folder = tmp_path / "out" / "pairwise-augmentations" / "small-vicreg-1-epochs" / "flip-generative" / "seed-0"

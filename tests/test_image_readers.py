@@ -14,7 +14,7 @@ from PIL import Image
 import pairdata
 import viewgen
 from benchmarks.foreground.masks import find_pairs
-from genviews.evaluation.datasets import Centre, CentredImages, Reading
+from genviews.evaluation.datasets import CenterCrop, CenterCropDataset, LoaderConfig
 from genviews.evaluation.tiles import Tiles
 from genviews.inspection.pictures import thumbnail
 from genviews_core.listing import iter_images
@@ -98,7 +98,7 @@ def test_postscript_in_data_sets_is_rejected(tmp_path):
     for path in (video.frames[1], video.masks[1]):
         path.write_bytes(POSTSCRIPT)
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    tiles = Tiles(Centre(8, 8, "bilinear"), plain, batch_size=1, workers=0, device=torch.device("cpu"))
+    tiles = Tiles(CenterCrop(8, 8, "bilinear"), plain, batch_size=1, workers=0, device=torch.device("cpu"))
     network = torch.nn.Flatten()
     reads = {
         "voc image": lambda: load_split(voc, "val").read(0),
@@ -170,7 +170,7 @@ def test_thin_image_is_center_cropped_in_little_memory(tmp_path, monkeypatch):
     centers = {
         "pairdata": lambda: decode_square(path, 64, fit="center", resize=73)[0],
         "pairdata, whole": lambda: decode_square(path, 64)[0],
-        "apps/evaluate": lambda: Centre(64, 73, "bicubic")(str(path))[0],
+        "apps/evaluate": lambda: CenterCrop(64, 73, "bicubic")(str(path))[0],
         "viewgen": lambda: viewgen.read_image(path, 64).permute(1, 2, 0).numpy(),
         "pairquality": lambda: read_scored_image(path, 64).permute(1, 2, 0).numpy(),
     }
@@ -193,6 +193,6 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     scaled = (0.0, 8000.0)
     ((online, _, _),) = LabeledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
     worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
-    prepared, reading = TransformConfig(size=32, resize=37), Reading(mean=mean, std=std, value_range=scaled)
-    ((evaluated, _, _),) = CentredImages(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
+    prepared, reading = TransformConfig(size=32, resize=37), LoaderConfig(mean=mean, std=std, value_range=scaled)
+    ((evaluated, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
     assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -24,7 +24,7 @@ def start(out: Path) -> subprocess.Popen:
     options = ["--data", scenes / "train/images", "--test", scenes / "test/images", "--out", out]
     short = ["--epochs", 4, "--generator-steps", 40, "--sampling-steps", 4]
     short += ["--checkpoint-seconds", 1, "--device", "cpu"]
-    command = [sys.executable, ROOT / "apps" / "pretrain", "loop", *options, *short]
+    command = [sys.executable, ROOT / "apps" / "pretrain", "quickstart", *options, *short]
     return subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -60,7 +60,7 @@ def test_two_steps_from_records_are_two_steps_from_folders(folders, records, tmp
     assert [json.loads(line)["step"] for line in logs[1]] == [1, 2]
     first, second = (load_file(tmp_path / name / "backbone/backbone.safetensors") for name in ("folders", "records"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    gaps = json.loads((tmp_path / "records" / "gaps.json").read_text())
+    gaps = json.loads((tmp_path / "records" / "data_errors.json").read_text())
     assert gaps == {"missing_views": 1, "unreadable": {}}
 
 
@@ -96,7 +96,7 @@ def test_mistakes_end_in_one_line(folders, records, tmp_path):
     assert "do not meet" in one_line(run(*elsewhere, expect=1))
     recipe = ["pretrain", "small-dino", *SMALL, "--out", tmp_path / "run"]
     assert "hold their views" in one_line(run(*recipe, "--data", records, "--views", views, expect=1))
-    assert "squares of 32 px, not 64" in one_line(run(*recipe, "--data", records, "--stored-size", 64, expect=1))
+    assert "squares of 32 px, not 64" in one_line(run(*recipe, "--data", records, "--decode-size", 64, expect=1))
     assert "make some with apps/pack" in one_line(run(*recipe, "--data", tmp_path / "no.beton", expect=1))
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ("cifar10-simsiam", "cifar10-moco-v2", "cifar10-dino", "cifar10-gen-dino")
 SMALL = ["--batch-size", "32", "--precision", "float32", "--device", "cpu", "--epochs", "2"]
-BY_ITSELF = ["--quality", "self", "--gamma", "5", "--quality-every", "3"]
+BY_ITSELF = ["--pair-weighting", "self", "--gamma", "5", "--pca-interval", "3"]
 
 
 def lines(folder: Path) -> list[dict]:
@@ -43,8 +43,8 @@ def test_what_weighs_pairs_is_part_of_the_recipe_where_it_weighs(trained):
         quality: json.loads((trained / f"cifar10-dino-{quality}" / "backbone" / "backbone.json").read_text())["recipe"]
         for quality in ("none", "self")
     }
-    assert (told["self"]["quality"], told["self"]["gamma"]) == ("self", 5.0)
-    assert "quality" not in told["none"] and "gamma" not in told["none"]
+    assert (told["self"]["pair_weighting"], told["self"]["gamma"]) == ("self", 5.0)
+    assert "pair_weighting" not in told["none"] and "gamma" not in told["none"]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,6 @@ def test_two_processes_weigh_their_pairs_together(scenes, programs, tmp_path):
 
 @pytest.mark.parametrize(("quality", "says"), [("exact", "needs --pca"), ("distilled", "needs --scorer")])
 def test_a_missing_file_gives_one_line(scenes, programs, tmp_path, quality, says):
-    command = ["small-dino", "--data", scenes, "--out", tmp_path / "out", *SMALL, "--quality", quality]
+    command = ["small-dino", "--data", scenes, "--out", tmp_path / "out", *SMALL, "--pair-weighting", quality]
     printed = programs("apps/pretrain", *command, expect=1).strip().splitlines()
     assert printed[-1].startswith("error: ") and says in printed[-1]

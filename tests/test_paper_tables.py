@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.ablations import gencl, gensis, genview, run_app, run_grid
 from genviews.recipes import RECIPES
-from genviews.recipes.augmentations import LEFT_OUT, without
+from genviews.recipes.augmentations import LEFT_OUT, drop_augmentations
 from ssl_eval import Result, append_result
 
 TABLES = {
@@ -34,8 +34,10 @@ def test_every_row_is_of_a_recipe_that_takes_its_options(tables):
             recipe = RECIPES[grid.recipe]()
             for row in grid.rows:
                 options = {name.replace("-", "_"): value for name, value in row.options.items()}
-                changed = replace(recipe, **{name: value for name, value in options.items() if name != "without"})
-                without(changed.augmentation, options.get("without", ()))
+                changed = replace(
+                    recipe, **{name: value for name, value in options.items() if name != "drop_augmentations"}
+                )
+                drop_augmentations(changed.augmentation, options.get("drop_augmentations", ()))
                 assert set(row.files) <= {"views", "interpolated", "pca"}
                 assert all(cell.variant.protocol.source for cell in grid.cells(row))
             slugs = {run_grid._slug(row.name) for row in grid.rows}
@@ -138,7 +140,7 @@ def test_a_table_is_filled_once_and_goes_on_where_it_stopped(told, tmp_path):
     assert len(told()) == 5
     adaptive.mkdir()
     list(run_grid.fill_table(replace(options, rows=("framework, adaptive, quality loss",), adaptive=adaptive)))
-    assert told()[-1].endswith(f"--epochs 10 --quality self --views {adaptive}")
+    assert told()[-1].endswith(f"--epochs 10 --pair-weighting self --views {adaptive}")
 
 
 def test_mistakes_end_in_one_line(told, tmp_path):
@@ -213,7 +215,7 @@ def test_what_is_left_out_of_an_augmentation_does_nothing():
     """An image that is neither square nor of one colour: without all of it, the central square is what is left."""
     views = RECIPES["imagenet-swav"]().augmentation
     everything = tuple(LEFT_OUT)
-    bare = without(replace(views, first=replace(views.first, solarize_p=1.0)), everything)
+    bare = drop_augmentations(replace(views, first=replace(views.first, solarize_p=1.0)), everything)
     side = bare.first.size
     pixels = torch.randint(256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sizes = torch.tensor([[side, side]] * 3 + [[side, 2 * side]])
@@ -223,9 +225,9 @@ def test_what_is_left_out_of_an_augmentation_does_nothing():
     draws = bare.first.draw(sizes, torch.Generator().manual_seed(2))
     assert draws.boxes[3].tolist() == [0.0, 0.25, 1.0, 0.5]
     assert bare.local.crop_scale == (1.0, 1.0) and bare.local.size == 96
-    kept = without(views, tuple(each for each in everything if each != "crop"))
+    kept = drop_augmentations(views, tuple(each for each in everything if each != "crop"))
     assert kept.first == replace(bare.first, crop_scale=views.first.crop_scale, crop_ratio=views.first.crop_ratio)
-    assert without(views, ()) == views
+    assert drop_augmentations(views, ()) == views
 
 
 def test_results_of_other_data_are_not_shown(told, tmp_path):

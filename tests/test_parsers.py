@@ -17,7 +17,7 @@ LIBRARIES = ("pairquality", "ssl_eval", "sslzoo", "viewgen")
 # Programs that dispatch on their first argument; subcommands of tyro are read from its help.
 WORDS = {
     "ssl_eval": ["report"],
-    "apps/evaluate": ["retrieval", "copies", "video", "slides", "segmentation"],
+    "apps/evaluate": ["retrieval", "copy-detection", "video", "slides", "segmentation"],
     "benchmarks/cost_benefit": ["cost", "agreement"],
     "benchmarks/gpu": ["evidence", "speedrun", "table", "trial", "variant"],
     "benchmarks/throughput": ["step", "augmentation", "views", "keys", "quality", "loader", "eval"],
@@ -57,7 +57,7 @@ def test_every_generator_has_help(command, name):
 
 def test_both_generate_commands_have_the_same_defaults():
     ours, theirs = (
-        {field.name: field.default for field in fields(kind)} for kind in (generation.Generate, cli.Generate)
+        {field.name: field.default for field in fields(kind)} for kind in (generation.GenerateOptions, cli.Generate)
     )
     shared = ours.keys() & theirs.keys()
     assert {"alpha", "workers", "batch_size", "partner", "seed", "views_per_image", "image_format"} <= shared
@@ -68,7 +68,7 @@ def test_both_generate_commands_have_the_same_defaults():
     ("options", "steps"), [({}, 2000), ({"steps": 5}, 10), ({"steps": 5, "autoencoder_steps": 7}, 7), ({"steps": 0}, 1)]
 )
 def test_short_diffusion_training_shortens_the_autoencoder_training(options, steps):
-    chosen = generator_training.TrainGenerator(
+    chosen = generator_training.TrainGeneratorOptions(
         images=Path("x"), encoder="x", out=Path("x"), preset="64-small", **options
     )
     assert generator_training.autoencoder_steps(chosen, 2000) == steps

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("packages/*/README.md")))
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 INSTALLED = {
+    "genviews": "genviews.cli",
     "viewgen": "viewgen.cli",
     "pairquality": "pairquality.cli",
     "sslzoo": "sslzoo.cli",

@@ -10,14 +10,14 @@ from genviews_core.lock import lock_file, lock_folder
 
 WRITERS = {
     "pretrain": ("apps/pretrain", "small-simsiam", "--data", "IMAGES"),
-    "loop": ("apps/pretrain", "loop", "--data", "IMAGES"),
+    "quickstart": ("apps/pretrain", "quickstart", "--data", "IMAGES"),
     "train_generator": ("apps/train_generator", "IMAGES", "--encoder", "BACKBONE", "--preset", "32-small"),
     "generate": ("apps/generate", "IMAGES", "--model", "BACKBONE"),
     "pack": ("apps/pack", "IMAGES", "--size", "16", "--mode", "raw", "--workers", "0"),
     "inspect": ("apps/inspect", "IMAGES", "VIEWS", "--count", "1"),
 }
-WITH_DEVICE = ("pretrain", "loop", "train_generator", "generate")
-LOCKED = ("pretrain", "loop", "train_generator", "pack")
+WITH_DEVICE = ("pretrain", "quickstart", "train_generator", "generate")
+LOCKED = ("pretrain", "quickstart", "train_generator", "pack")
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def test_three_looks_in_a_row_find_a_collapse_and_say_it_once(told):
         ("three parts", "3 parts each: choose --batch-size 15 or 18"),
         ("resnet checkpointed", "expected a vision transformer for --checkpoint-activations"),
         ("lars fused", "expected sgd or adamw for the fused option, got lars"),
-        ("too few", "expected at least 41 images for 1 x 41 (processes x --accumulate), got 40"),
+        ("too few", "expected at least 41 images for 1 x 41 (processes x --accumulation-steps), got 40"),
         ("batch of one", "expected at least 2 images per accumulation step for dino with resnet10, got 1; give"),
         ("other classes", "do not hold the same class folders"),
     ],

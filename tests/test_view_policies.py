@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genviews.pretraining.views import make_interpolated, make_views, synthetic_list
-from genviews.recipes import RECIPES, Views
+from genviews.recipes import RECIPES, AugmentationConfig
 from pairdata import Augment, InterpolatedViews, PairBatch
 
 REAL, SYNTHETIC = 60, 180
@@ -39,7 +39,7 @@ def recipe(policy: str, probability: float = 1.0, **lists: object):
     plain = Augment(
         size=8, flip=0.5, jitter=None, gray_p=0.0, blur_p=0.0, solarize_p=0.0, mean=(0.0,) * 3, std=(1.0,) * 3
     )
-    views = Views(**{"first": plain, "second": plain, **lists})
+    views = AugmentationConfig(**{"first": plain, "second": plain, **lists})
     made = RECIPES["small-simclr"]()
     return dataclasses.replace(made, augmentation=views, policy=policy, view_probability=probability)
 
@@ -121,7 +121,7 @@ def test_gencl_gives_every_image_what_it_would_have_got_alone():
     torch.manual_seed(0)
     made = RECIPES["imagenet-vicreg"]()
     lists = {name: dataclasses.replace(getattr(made.augmentation, name), size=16) for name in ("first", "second")}
-    made = dataclasses.replace(made, augmentation=Views(**lists), view_probability=1.0)
+    made = dataclasses.replace(made, augmentation=AugmentationConfig(**lists), view_probability=1.0)
     batch = batch_of(12, torch.arange(12)[:, None] % 3 == 0)
     batch = dataclasses.replace(batch, real=torch.randint(256, (12, 3, 8, 8)).byte())
     views = make_views(batch, made, torch.Generator().manual_seed(3))

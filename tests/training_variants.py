@@ -19,8 +19,8 @@ import torch
 
 import sslzoo
 from genviews.pretraining import job
-from genviews.pretraining.data import Data, open_loader
-from genviews.pretraining.execution import Execution
+from genviews.pretraining.data import open_loader
+from genviews.pretraining.options import DataConfig, RuntimeConfig
 from genviews.pretraining.views import make_view_batch
 from genviews.recipes import RECIPES
 from pairdata import write_scenes
@@ -41,7 +41,7 @@ BYOL = dataclasses.replace(
     DINO,
     method="byol",
     method_options={"hidden_dim": 16, "projection_dim": 8},
-    clip_norm=None,
+    per_param_clip_norm=None,
 )
 VIT = dataclasses.replace(
     DINO,
@@ -51,7 +51,7 @@ VIT = dataclasses.replace(
 
 
 def train(
-    folder: Path, name: str, recipe=DINO, *, stop_after: int | None = None, seconds=1e9, loud=False, **execution
+    folder: Path, name: str, recipe=DINO, *, stop_after: int | None = None, seconds=1e9, loud=False, **runtime
 ) -> str:
     """What it printed, and the error it ended with if any."""
 
@@ -64,10 +64,10 @@ def train(
         try:
             job.train_encoder(
                 recipe,
-                Data(images=folder / "scenes" / "images"),
+                DataConfig(images=folder / "scenes" / "images"),
                 folder / name,
                 WORKER,
-                execution=Execution(**execution),
+                runtime=RuntimeConfig(**runtime),
                 on_step=on_step,
                 on_message=print if loud else None,
                 checkpoint_seconds=seconds,
@@ -81,8 +81,8 @@ def train(
 def overflow(folder: Path) -> dict[str, object]:
     """One step whose gradient overflows in fp16."""
     recipe = dataclasses.replace(DINO, precision="fp16")
-    loader = open_loader(recipe, Data(images=folder / "scenes" / "images"), WORKER)
-    config = job.train_config(recipe, Execution())
+    loader = open_loader(recipe, DataConfig(images=folder / "scenes" / "images"), WORKER)
+    config = job.train_config(recipe, RuntimeConfig())
     state = create_state(job.build_method(recipe, WORKER), config, context=WORKER)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # pyright: ignore
     state.method.center.fill_(0.5)
@@ -119,19 +119,20 @@ def main() -> None:
     write_scenes(folder / "scenes", count=40, seed=0)
     write_scenes(folder / "test", count=16, seed=1)
     torch.amp.GradScaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**8, growth_interval=2)
-    half = dataclasses.replace(BYOL, precision="fp16", clip_total_norm=1.0)
-    hot = dataclasses.replace(DINO, optimizer="sgd", base_lr=1e18, clip_norm=None, final_weight_decay=None)
+    half = dataclasses.replace(BYOL, precision="fp16", clip_grad_norm=1.0)
+    hot = dataclasses.replace(DINO, optimizer="sgd", base_lr=1e18, per_param_clip_norm=None, final_weight_decay=None)
+    few = dataclasses.replace(DINO, batch_size=64, epochs=1)
     eager = torch.nn.Module.compile
     torch.nn.Module.compile = lambda module: eager(module, backend="eager")
     told = {
         "plain": train(folder, "plain", probe=False),
-        "watched": train(folder, "watched", test=folder / "test" / "images", knn_every=1, peak_tflops=1.0),
+        "watched": train(folder, "watched", knn_test=folder / "test" / "images", knn_every=1, peak_tflops=1.0),
         "stopped": train(folder, "stopped", stop_after=1),
         "resumed": train(folder, "stopped", loud=True),
-        "few": train(folder, "few", dataclasses.replace(DINO, batch_size=64, epochs=1), loud=True, accumulate=16),
-        "few again": train(folder, "few", dataclasses.replace(DINO, batch_size=64, epochs=1), loud=True, accumulate=16),
-        "too few": train(folder, "none", dataclasses.replace(DINO, batch_size=82), accumulate=41),
-        "batch of one": train(folder, "none", dataclasses.replace(DINO, batch_size=16), accumulate=16),
+        "few": train(folder, "few", few, loud=True, accumulation_steps=16),
+        "few again": train(folder, "few", few, loud=True, accumulation_steps=16),
+        "too few": train(folder, "none", dataclasses.replace(DINO, batch_size=82), accumulation_steps=41),
+        "batch of one": train(folder, "none", dataclasses.replace(DINO, batch_size=16), accumulation_steps=16),
         "byol": train(folder, "byol", BYOL),
         "half": train(folder, "half", half),
         "half-stopped": train(folder, "half-stopped", half, stop_after=1),
@@ -139,14 +140,14 @@ def main() -> None:
         "fused": train(folder, "fused", stop_after=1),
         "fused-resumed": train(folder, "fused", fused=True),
         "compiled": train(folder, "compiled", compile=True),
-        "parts": train(folder, "parts", accumulate=2, loud=True),
+        "parts": train(folder, "parts", accumulation_steps=2, loud=True),
         "vit": train(folder, "vit", VIT),
         "checkpointed": train(folder, "checkpointed", VIT, checkpoint_activations=True),
         "hot": train(folder, "hot", hot, seconds=0.0),
-        "three parts": train(folder, "none", accumulate=3),
+        "three parts": train(folder, "none", accumulation_steps=3),
         "resnet checkpointed": train(folder, "none", checkpoint_activations=True),
         "lars fused": train(folder, "none", dataclasses.replace(DINO, optimizer="lars"), fused=True),
-        "other classes": train(folder, "none", test=folder / "scenes"),
+        "other classes": train(folder, "none", knn_test=folder / "scenes"),
         "overflow": overflow(folder),
         "collapse": collapse(),
     }

@@ -1,6 +1,6 @@
 """Show a run in one HTML page. See `python apps/inspect --help`."""
 
-from genviews.inspection.run import main
+from genviews.cli.inspect import main
 
 if __name__ == "__main__":
     main()

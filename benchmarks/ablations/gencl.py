@@ -98,14 +98,14 @@ PAIRED = {
     "solarize": (55.8, 79.7, 32.9, 50.5, 61.1, 76.2),
     "jitter": (55.7, 79.3, 32.5, 50.1, 60.5, 76.0),
     "blur": (54.2, 78.3, 32.1, 49.3, 60.0, 75.2),
-    "grey": (52.7, 77.3, 30.6, 48.4, 58.5, 74.6),
+    "gray": (52.7, 77.3, 30.6, 48.4, 58.5, 74.6),
 }
 
 
 def paired(kept: str | None, published: tuple[float, ...]) -> Row:
     """Every pair of a real and a synthetic view, both augmented by one operation alone."""
     left_out = tuple(each for each in PAIRED if each not in (None, kept))
-    options = {"policy": "genview", "view-probability": 1.0, "without": left_out}
+    options = {"policy": "genview", "view-probability": 1.0, "drop-augmentations": left_out}
     return Row(f"{kept}, generative" if kept else "generative", published, options, {"views": "--views"})
 
 

@@ -58,7 +58,7 @@ class ViewProbability(PaperTable):
         return {"--views": self.views}
 
 
-EXACT = ({"quality": "exact"}, {"pca": "--pca"})
+EXACT = ({"pair-weighting": "exact"}, {"pca": "--pca"})
 CONSTANT, ADAPTIVE = {"views": "--views"}, {"views": "--adaptive"}
 COMPONENTS = (
     Row("baseline", (65.52,)),
@@ -71,10 +71,10 @@ COMPONENTS = (
 
 
 def by_itself(row: Row) -> Row:
-    """Pairs weighed by the network in training: no encoder from elsewhere sees 32 px."""
-    weighed = row.options.get("quality") is not None
+    """Weight pairs by the network in training: no pretrained encoder is made for 32 px."""
+    weighted = row.options.get("pair-weighting") is not None
     files = {option: name for option, name in row.files.items() if option != "pca"}
-    return replace(row, published=(), options={"quality": "self"} if weighed else {}, files=files)
+    return replace(row, published=(), options={"pair-weighting": "self"} if weighted else {}, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)

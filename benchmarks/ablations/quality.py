@@ -87,7 +87,16 @@ def measure_quality(options: QualityAblation) -> Iterator[str]:
 def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
     """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
     command: list[object] = [options.recipe, "--data", options.data, "--out", folder]
-    command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device, "--quality", cell.quality]
+    command += [
+        "--epochs",
+        options.epochs,
+        "--seed",
+        seed,
+        "--device",
+        options.device,
+        "--pair-weighting",
+        cell.quality,
+    ]
     if cell.quality != "none":
         command += ["--gamma", cell.gamma]
     given = {"views": options.views, "pca": options.pca, "encoder": options.encoder, "scorer": options.scorer}

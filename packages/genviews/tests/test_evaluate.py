@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 import sslzoo
-from genviews.evaluation.classification import Evaluate
-from genviews.evaluation.classification import evaluate as measure_classification
-from genviews.evaluation.datasets import CentredImages, Reading, TrainingImages
+from genviews.evaluation.classification import run as measure_classification
+from genviews.evaluation.datasets import CenterCropDataset, LoaderConfig, TrainingImages
+from genviews.evaluation.options import ClassificationOptions
 from genviews.evaluation.run_protocol import at_size
 from pairdata import LabeledImages, index_images, write_scenes
 from ssl_eval import TransformConfig
 
-READING = Reading(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+LOADER_CONFIG = LoaderConfig(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 SMALL = TransformConfig(size=32, resize=32)
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     write_scenes(folder / "test", count=20, seed=1)
     torch.manual_seed(0)
     architecture = {"name": "resnet10", "cifar_stem": True, "width": 4}
-    about = {"image_size": 32, "mean": READING.mean, "std": READING.std}
+    about = {"image_size": 32, "mean": LOADER_CONFIG.mean, "std": LOADER_CONFIG.std}
     network = sslzoo.create_backbone(**architecture)
     place = folder / "backbone"
     sslzoo.save_backbone(place, network, architecture=architecture, method="none", recipe=about, epoch=0, data="")
@@ -42,17 +42,19 @@ def worker(rank: int = 0, size: int = 1) -> sslzoo.DistContext:
 
 def training(folder: Path, rank: int = 0, size: int = 1, **changes) -> TrainingImages:
     options = {"batch_size": 8, "seed": 0, "worker": worker(rank, size)} | changes
-    return TrainingImages(index_images(folder / "train/images"), SMALL, READING, **options)
+    return TrainingImages(index_images(folder / "train/images"), SMALL, LOADER_CONFIG, **options)
 
 
 def test_centred_images_are_those_of_the_plain_loader(folder):
     root = folder / "train/images"
-    ours = list(CentredImages(index_images(root), SMALL, READING, batch_size=25, worker=worker()))
-    plain = LabeledImages(root, size=32, mean=READING.mean, std=READING.std, batch_size=25)
+    ours = list(CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=25, worker=worker()))
+    plain = LabeledImages(root, size=32, mean=LOADER_CONFIG.mean, std=LOADER_CONFIG.std, batch_size=25)
     for (images, labels, index), (others, other_labels, other_index) in zip(ours, plain, strict=True):
         torch.testing.assert_close(images, others)
         assert torch.equal(labels, other_labels) and torch.equal(index, other_index)
-    shared = [CentredImages(index_images(root), SMALL, READING, batch_size=9, worker=worker(r, 3)) for r in range(3)]
+    shared = [
+        CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=9, worker=worker(r, 3)) for r in range(3)
+    ]
     seen = torch.cat([index for images in shared for _, _, index in images])
     assert seen.sort().values.tolist() == list(range(60))
 
@@ -65,8 +67,8 @@ def test_bicubic_is_torchvisions(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a/x.png")
     prepared = at_size(TransformConfig(interpolation="bicubic"), 64, None)
     assert (prepared.size, prepared.resize) == (64, 73)
-    plain = Reading(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    ((image, _, _),) = CentredImages(index_images(tmp_path), prepared, plain, batch_size=1, worker=worker())
+    plain = LoaderConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    ((image, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, plain, batch_size=1, worker=worker())
     theirs = v2.Compose([v2.Resize(73, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(64)])
     expected = torch.from_numpy(np.array(theirs(Image.fromarray(pixels)))).permute(2, 0, 1) / 255
     torch.testing.assert_close(image[0], expected)
@@ -94,7 +96,7 @@ def test_processes_share_an_epoch_and_make_as_many_steps(folder):
 
 def evaluate(folder: Path, written: str, **options) -> list[dict]:
     results = folder / f"{written}.jsonl"
-    chosen = Evaluate(
+    chosen = ClassificationOptions(
         backbone=folder / "backbone", train=folder / "train/images", test=folder / "test/images", results=results,
         resume=folder / "resume", device="cpu",
     )  # fmt: skip
@@ -184,7 +186,7 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate(folder, "wrong", test=tmp_path / "less")
     fixed = {"name": "timm/vit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 24}
     fixed["num_heads"] = 3
-    about = {"image_size": 32, "mean": READING.mean, "std": READING.std}
+    about = {"image_size": 32, "mean": LOADER_CONFIG.mean, "std": LOADER_CONFIG.std}
     network = sslzoo.create_backbone(**fixed)
     sslzoo.save_backbone(tmp_path / "vit", network, architecture=fixed, method="none", recipe=about, epoch=0, data="")
     with pytest.raises(ValueError, match=r"vit takes no images of 48 x 48 pixels .*give --size"):
@@ -196,6 +198,6 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate(folder, "wrong", protocol="simsiam-linear", learning_rates=(-1.0, 1.0))
     (tmp_path / "a").mkdir()
     (tmp_path / "a/broken.jpg").write_bytes(b"no image")
-    broken = CentredImages(index_images(tmp_path), SMALL, READING, batch_size=1, worker=worker())
+    broken = CenterCropDataset(index_images(tmp_path), SMALL, LOADER_CONFIG, batch_size=1, worker=worker())
     with pytest.raises(ValueError, match=r"broken\.jpg"):
         list(broken)

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import sslzoo
-from genviews.evaluation.segmentation import Segmentation, evaluate
+from genviews.evaluation.options import SegmentationOptions
+from genviews.evaluation.segmentation import run as evaluate_segmentation
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def run(data: Path, written: Path, **changes) -> list[dict]:
-    options = Segmentation(
+    options = SegmentationOptions(
         backbone=data / "backbone",
         data=data / "VOCdevkit",
         steps=150,
@@ -50,7 +51,7 @@ def run(data: Path, written: Path, **changes) -> list[dict]:
         results=written / "results.jsonl",
         device="cpu",
     )
-    evaluate(dataclasses.replace(options, **changes))
+    evaluate_segmentation(dataclasses.replace(options, **changes))
     return [json.loads(line) for line in (written / "results.jsonl").read_text().splitlines()]
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import sslzoo
-from genviews.evaluation.slides import Slides, evaluate
+from genviews.evaluation.options import SlidesOptions
+from genviews.evaluation.slides import run as evaluate_slides
 from ssl_eval import backbone_hash
 
 GRADES = 3
@@ -49,7 +50,7 @@ def study(tmp_path_factory) -> Path:
 
 def run(study: Path, written: Path, **changes) -> dict[str, dict]:
     """The results by their metric."""
-    options = Slides(
+    options = SlidesOptions(
         backbone=study / "backbone",
         data=study / "tiles",
         labels=study / "train.csv",
@@ -60,7 +61,7 @@ def run(study: Path, written: Path, **changes) -> dict[str, dict]:
         epochs=10,
         device="cpu",
     )
-    evaluate(dataclasses.replace(options, **changes))
+    evaluate_slides(dataclasses.replace(options, **changes))
     lines = [json.loads(line) for line in (written / "results.jsonl").read_text().splitlines()]
     return {line["metric"]: line for line in lines}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ import tyro
 
 import sslzoo
 import viewgen
-from genviews.foreground_ratios import measure_foreground
+from genviews.cli.errors import report_errors
 from genviews_core.command import command
 from genviews_core.files import make_folder
 from genviews_core.progress import Progress
@@ -29,7 +30,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
+class GenerateOptions:
     """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, only missing views are generated."""
 
     images: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +52,7 @@ class Generate:
     views_per_image: int = 1
     interpolate: bool = False
     """Condition on a mixture with another image, for the disentanglement term."""
-    alpha: tuple[float, float] = viewgen.Interpolation().alpha_range
+    alpha: tuple[float, float] = (0.3, 0.7)
     """The mixture's weight of the image itself is drawn between these."""
     partner: Literal["random", "nearest"] = "random"
     steps: int | None = None
@@ -67,7 +68,12 @@ class Generate:
     device: str = "auto"
 
 
-def generate(options: Generate, worker: sslzoo.DistContext) -> viewgen.RunSummary:
+def run(options: GenerateOptions) -> viewgen.RunSummary:
+    """Generate the missing views, in the processes of torchrun if there are several."""
+    return generate(options, sslzoo.init_distributed(os.environ, options.device))
+
+
+def generate(options: GenerateOptions, worker: sslzoo.DistContext) -> viewgen.RunSummary:
     """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
     if worker.is_main:
         make_folder(options.out)
@@ -81,6 +87,8 @@ def generate(options: Generate, worker: sslzoo.DistContext) -> viewgen.RunSummar
             )
         adaptive = options.strength is not None and options.strength.startswith("adaptive")
         if worker.is_main and adaptive:
+            from genviews.foreground_ratios import measure_foreground
+
             measure_foreground(options.images, options.out, options.foreground, options.workers, worker, progress)
         sslzoo.barrier()
         ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
@@ -108,7 +116,7 @@ def generate(options: Generate, worker: sslzoo.DistContext) -> viewgen.RunSummar
     return summary
 
 
-def open_generator(options: Generate, device: str) -> Any:
+def open_generator(options: GenerateOptions, device: str) -> Any:
     """Load the generator on this process's device.
 
     Raises:
@@ -131,7 +139,7 @@ def open_generator(options: Generate, device: str) -> Any:
     )
 
 
-def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
+def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
     """An E-LDM's conditions: just made, or those it was trained on.
 
     Raises:
@@ -145,15 +153,11 @@ def find_embeddings(options: Generate) -> viewgen.Embeddings | None:
 
 
 @command
-def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line, failed images in exit code 3."""
-    options = tyro.cli(Generate, description=__doc__)
-    try:
-        summary = generate(options, sslzoo.init_distributed(os.environ, options.device))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run it; failed images end in exit code 3."""
+    options = tyro.cli(GenerateOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    with report_errors():
+        summary = run(options)
     if summary.failed:
         print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)
         sys.exit(3)

@@ -23,14 +23,14 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews.cli.errors import report_errors
 from genviews_core.command import command
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
-from viewgen import eldm
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainGenerator:
+class TrainGeneratorOptions:
     """Embed the images, train an autoencoder where one is needed, then the diffusion model; a repeated call goes on."""
 
     images: Annotated[Path, tyro.conf.Positional]
@@ -59,10 +59,20 @@ class TrainGenerator:
     device: str = "auto"
 
 
-def train_generator(options: TrainGenerator, worker: sslzoo.DistContext) -> None:
+def run(options: TrainGeneratorOptions) -> Path:
+    """Train in the processes of torchrun if there are several, and return the folder of the diffusion model."""
+    worker = sslzoo.init_distributed(os.environ, options.device)
+    with lock_folder(options.out) if worker.is_main else nullcontext():
+        train_generator(options, worker)
+    return options.out
+
+
+def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) -> None:
     """Wire encoder, embeddings and trainings, with bars and logs."""
     given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
-    config = dataclasses.replace(eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None})
+    config = dataclasses.replace(
+        viewgen.eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None}
+    )
     with Progress(shown=worker.is_main) as progress:
         if worker.is_main:
             viewgen.embed_images(
@@ -75,7 +85,7 @@ def train_generator(options: TrainGenerator, worker: sslzoo.DistContext) -> None
         sslzoo.barrier()
         embeddings = viewgen.Embeddings.load(options.out / "embeddings")
         autoencoder = open_autoencoder(options, embeddings.keys, worker, progress) if config.latents else None
-        model = eldm.train_eldm(
+        model = viewgen.eldm.train_eldm(
             options.images,
             embeddings,
             options.out,
@@ -92,19 +102,19 @@ def train_generator(options: TrainGenerator, worker: sslzoo.DistContext) -> None
 
 
 def open_autoencoder(
-    options: TrainGenerator, keys: Sequence[str], worker: sslzoo.DistContext, progress: Progress
+    options: TrainGeneratorOptions, keys: Sequence[str], worker: sslzoo.DistContext, progress: Progress
 ) -> Path:
     """The folder given, or of an autoencoder trained on the images."""
     if options.autoencoder != "train":
         return Path(options.autoencoder)
-    config = eldm.autoencoder_preset(options.preset)
+    config = viewgen.eldm.autoencoder_preset(options.preset)
     given = {
         "steps": autoencoder_steps(options, config.steps),
         "batch_size": options.autoencoder_batch_size,
         "seed": options.seed,
     }
     folder = options.out / "autoencoder"
-    return eldm.train_autoencoder(
+    return viewgen.eldm.train_autoencoder(
         options.images,
         folder,
         dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
@@ -116,7 +126,7 @@ def open_autoencoder(
     )
 
 
-def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
+def autoencoder_steps(options: TrainGeneratorOptions, whole: int) -> int:
     """Return the training steps of the autoencoder, by default ``whole`` scaled by --steps relative to the preset's.
 
     A short trial of the diffusion model therefore trains the autoencoder briefly as well.
@@ -125,26 +135,21 @@ def autoencoder_steps(options: TrainGenerator, whole: int) -> int:
         return options.autoencoder_steps
     if options.steps is None:
         return whole
-    return max(1, round(whole * options.steps / eldm.preset(options.preset).steps))
+    return max(1, round(whole * options.steps / viewgen.eldm.preset(options.preset).steps))
 
 
-def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progress) -> eldm.OnStep | None:
+def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
     return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.is_main else None
 
 
 @command
-def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
-    options = tyro.cli(TrainGenerator, description=__doc__)
-    try:
-        worker = sslzoo.init_distributed(os.environ, options.device)
-        with lock_folder(options.out) if worker.is_main else nullcontext():
-            train_generator(options, worker)
-    except (ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run it."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = tyro.cli(TrainGeneratorOptions, args=given, description=__doc__)
+    with report_errors():
+        run(options)
 
 
 if __name__ == "__main__":

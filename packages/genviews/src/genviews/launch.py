@@ -2,7 +2,7 @@
 
     uv run apps/launch --standalone --nproc_per_node 8 apps/pretrain imagenet-dino --data imagenet/train
 
-The options are those of torchrun, listed below by --help. After an error in a process, torchrun prints a report of
+The options are those of torchrun (`torchrun --help`). After an error in a process, torchrun prints a report of
 about 30 lines. Here the program's own error message stays the last line; for a process killed by a signal, rank and
 signal are printed.
 """
@@ -20,13 +20,14 @@ from genviews_core.command import command
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run torchrun's launcher, and exit with the code of the process that failed first."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
     options = parse_args(arguments)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:

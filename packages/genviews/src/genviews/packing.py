@@ -10,6 +10,7 @@ Stopped at any moment, the same command goes on.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,12 +18,13 @@ from typing import Annotated, Literal
 import tyro
 
 import pairdata
+from genviews.cli.errors import report_errors
 from genviews_core.command import command
 from genviews_core.progress import progress_bar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pack:
+class PackOptions:
     """Write a folder of FFCV's .beton files; started again, only files that are not whole are written."""
 
     images: Annotated[Path, tyro.conf.Positional]
@@ -51,8 +53,8 @@ class Pack:
     """Read everything back at the end: checksums, every square decoded."""
 
 
-def pack(options: Pack) -> pairdata.Packed:
-    """Pack what is not packed; verify, and pack again what was found damaged."""
+def run(options: PackOptions) -> pairdata.Packed:
+    """Pack missing files; with --verify, check all and pack damaged ones again."""
     packed = write_records(options)
     if options.verify:
         damaged = read_back(options.out)
@@ -65,7 +67,7 @@ def pack(options: Pack) -> pairdata.Packed:
     return packed
 
 
-def write_records(options: Pack) -> pairdata.Packed:
+def write_records(options: PackOptions) -> pairdata.Packed:
     """Pack with a progress bar."""
     with progress_bar("packed") as update:
         return pairdata.pack_records(
@@ -91,15 +93,11 @@ def read_back(out: Path) -> dict[str, str]:
 
 
 @command
-def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line, unreadable images in exit code 3."""
-    options = tyro.cli(Pack, description=__doc__)
-    try:
-        packed = pack(options)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run it; unreadable images end in exit code 3."""
+    options = tyro.cli(PackOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    with report_errors():
+        packed = run(options)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     verified = ", all read back" if options.verify else ""
     print(f"{options.out}: {packed.images} images, {packed.views} views, {size:.1f} MB{verified}")

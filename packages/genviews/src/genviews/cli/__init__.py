@@ -1,1 +1,43 @@
-"""Command lines of the jobs."""
+"""The command `genviews`: one subcommand per job.
+
+genviews quickstart                                   # every job in a row, on procedural scenes, on any machine
+genviews pretrain RECIPE --data DIR [--views DIR]     # train an encoder; genviews pretrain --list shows the recipes
+genviews train-generator IMAGES --encoder ENCODER --out DIR
+genviews generate IMAGES --out VIEWS --model DIR      # generate views
+genviews pack IMAGES --out RECORDS [--views VIEWS]    # pack images and views into records
+genviews evaluate [TASK] BACKBONE ...                 # kNN, linear, few labels, retrieval, ...
+genviews inspect IMAGES VIEWS --out report.html       # show pairs and scores in one HTML page
+genviews launch --nproc_per_node 8 -m genviews JOB ...
+
+JOB --help shows the options of a job.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+JOBS = {
+    "pretrain": "genviews.cli.pretrain",
+    "quickstart": "genviews.cli.quickstart",
+    "train-generator": "genviews.generator_training",
+    "generate": "genviews.generation",
+    "pack": "genviews.packing",
+    "evaluate": "genviews.cli.evaluate",
+    "inspect": "genviews.cli.inspect",
+    "launch": "genviews.launch",
+}
+"""Module of each job; its `main(arguments)` runs the command line."""
+
+
+def main() -> None:
+    """Run the job named by the first argument."""
+    job, *arguments = sys.argv[1:] or ["--help"]
+    if job in ("-h", "--help"):
+        print(__doc__)
+        return
+    if job not in JOBS:
+        near = " or ".join(difflib.get_close_matches(job, JOBS, n=2))
+        sys.exit(f"error: expected a job, got {job!r}; " + (f"did you mean {near}?" if near else "see genviews --help"))
+    import_module(JOBS[job]).main(arguments)

@@ -1,92 +1,31 @@
-"""Measure how a backbone classifies, frozen or with few labels.
-
-    uv run apps/evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
-    uv run apps/evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
-    uv run apps/evaluate BACKBONE --protocol vicreg-semi-1 --list 1percent.txt --train IMAGENET/train --test ...
-    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate BACKBONE --protocol ... --train ... --test ...
-
-Protocols, with their sources: ssl_eval/published.py. Without one: DINO's kNN, and a linear probe of kept features whose
-learning rate is chosen on held-out training images.
-"""
+"""Measure how a backbone classifies, frozen or with few labels."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from rich.console import Console
 
 import ssl_eval
 import sslzoo
-from genviews.evaluation.context import PATIENCE, caption_of, count_left_out, log_left_out
-from genviews.evaluation.datasets import Reading
-from genviews.evaluation.run_protocol import Job, at_size, labelled_rows, measure
+from genviews.evaluation.context import DIST_TIMEOUT, caption_of, count_left_out, log_left_out
+from genviews.evaluation.datasets import LoaderConfig
+from genviews.evaluation.options import ClassificationOptions
+from genviews.evaluation.run_protocol import EvalContext, at_size, labelled_rows, measure
 from pairdata import ImageIndex, index_images
 from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
 from ssl_eval.image_files import SkippedFiles, refuse
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Both data folders hold one folder a class; the test images are looked at once."""
-
-    backbone: Annotated[Path, tyro.conf.Positional]
-    """A backbone folder, a checkpoint of an official repository, or timm/NAME."""
-    train: Path
-    test: Path
-    protocol: str | None = None
-    """A published protocol's name; left out, kNN and a linear probe."""
-    epochs: int | None = None
-    """Instead of the protocol's."""
-    batch_size: int | None = None
-    """Instead of the protocol's, over all processes; the learning rates are scaled with it."""
-    learning_rates: tuple[float, ...] = ()
-    """Of a linear protocol, tried in one pass and chosen among on a tenth of the training images."""
-    percent: int | None = None
-    """Of the labels, instead of a semi-supervised protocol's."""
-    head_lr: float | None = None
-    """Learning rate of the classifier, instead of a semi-supervised protocol's."""
-    backbone_lr: float | None = None
-    """And of the backbone."""
-    cached: bool = False
-    """Keep the features of a linear protocol instead of augmenting the images anew every epoch."""
-    label_list: Path | None = None
-    """A text file that names the images with labels; left out, semi-supervised protocols draw them from the seed."""
-    name: str | None = None
-    """The row's name in the table; left out, the backbone folder's path."""
-    results: Path = Path("results.jsonl")
-    """One JSON line a result is appended here; the table shows all of them."""
-    resume: Path | None = Path("runs/evaluate")
-    """Folder of the files that a stopped training goes on from; None keeps none."""
-    size: int | None = None
-    """Side of the images in pixels; None takes the encoder's training's."""
-    resize: int | None = None
-    """Short side before the centre crop; None takes size * 256 / 224 at 64 px and above, else size."""
-    k: int | None = None
-    """Number of neighbors; default: that of the protocol, otherwise 20, at most the number of training images."""
-    value_range: tuple[float, float] | None = None
-    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
-    bf16: bool = False
-    """Compute in bfloat16; published figures are of float32."""
-    seed: int = 0
-    """Seed of the encoder's training, as the table counts it, and of what is drawn here."""
-    workers: int = 0
-    device: str = "auto"
-    strict: bool = False
-    """Stop at an unreadable test image instead of skipping it and recording the count in the result."""
-
-
-def evaluate(options: Evaluate) -> None:
+def run(options: ClassificationOptions) -> None:
     """Measure, append the results, show the table."""
-    worker = sslzoo.init_distributed(os.environ, options.device, timeout=PATIENCE)
+    worker = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     for name in ("size", "resize", "k"):
         if (given := getattr(options, name)) is not None and given < 1:
@@ -106,12 +45,12 @@ def evaluate(options: Evaluate) -> None:
             raise ValueError(f"{options.label_list} names no image of the class {train.classes[missing[0]]}")
     preparation = TransformConfig() if protocol is None else protocol.preparation
     shown = Console(stderr=True, quiet=not worker.is_main)
-    job = Job(
+    job = EvalContext(
         backbone=backbone.to(worker.device),
         train=train,
         test=test,
         preparation=at_size(preparation, options.size or expected["size"], options.resize),
-        reading=Reading(
+        reading=LoaderConfig(
             mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=options.value_range
         ),
         worker=worker,
@@ -136,7 +75,7 @@ def evaluate(options: Evaluate) -> None:
         Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
 
 
-def _variant(options: Evaluate) -> ProtocolOverride | None:
+def _variant(options: ClassificationOptions) -> ProtocolOverride | None:
     """The protocol and what is changed of it; None without a protocol."""
     if options.protocol is None:
         changed = (
@@ -174,7 +113,7 @@ def _variant(options: Evaluate) -> ProtocolOverride | None:
     )
 
 
-def _check_size(options: Evaluate, job: Job) -> None:
+def _check_size(options: ClassificationOptions, job: EvalContext) -> None:
     """Some networks take images of one size alone.
 
     Raises:
@@ -198,7 +137,9 @@ def _open(root: Path) -> ImageIndex:
     return index
 
 
-def _results(options: Evaluate, variant: ProtocolOverride | None, job: Job) -> list[ssl_eval.Result]:
+def _results(
+    options: ClassificationOptions, variant: ProtocolOverride | None, job: EvalContext
+) -> list[ssl_eval.Result]:
     same = {
         "backbone": sslzoo.backbone_hash(job.backbone),
         "data": ssl_eval.data_name(options.test),
@@ -220,7 +161,7 @@ def _results(options: Evaluate, variant: ProtocolOverride | None, job: Job) -> l
     ]
 
 
-def _changes(options: Evaluate) -> str:
+def _changes(options: ClassificationOptions) -> str:
     """What makes a figure another one than the protocol's, beside what the variant tells."""
     given = {"size": options.size, "resize": options.resize}
     scaled = "" if options.value_range is None else " value_range={:g},{:g}".format(*options.value_range)
@@ -229,8 +170,3 @@ def _changes(options: Evaluate) -> str:
 
 def _show(path: Path) -> None:
     Console().print(replace(ssl_eval.tabulate(ssl_eval.read_results(path)), title="accuracy in percent"))
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Read the command line and run it."""
-    evaluate(tyro.cli(Evaluate, args=arguments, description=__doc__))

@@ -7,45 +7,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import tyro
 from rich.console import Console
 from torch import nn
 
 import ssl_eval
 import sslzoo
+from genviews.evaluation.options import EvalOptions
 from genviews_core.distributed import all_gather_object
 from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, refuse
 
-PATIENCE = timedelta(days=30)
+DIST_TIMEOUT = timedelta(days=30)
 """How long a process waits for the others' work."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneBackbone:
-    """A backbone, and where its results go."""
-
-    backbone: Annotated[Path, tyro.conf.Positional]
-    """A backbone folder that apps/pretrain wrote, or a checkpoint file of an official repository."""
-    name: str | None = None
-    """The row's name in tables; left out, the backbone's path."""
-    results: Path = Path("results.jsonl")
-    """One JSON line a result is appended here."""
-    seed: int = 0
-    """Seed of the backbone's training, as tables count it."""
-    workers: int = 0
-    """Processes that decode images."""
-    device: str = "auto"
-    strict: bool = False
-    """Stop at an unreadable test image instead of skipping it and recording the count in the result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
+class LoadedBackbone:
     """A network on this process's device and what images it knows: `size`, `mean`, `std`."""
 
     network: nn.Module
@@ -65,7 +45,7 @@ class Opened:
         return dist.group.WORLD if self.worker.world_size > 1 else None
 
 
-def prepared_for(opened: Opened, options: OneBackbone, *, batch_size: int = 1) -> ReaderConfig:
+def prepared_for(opened: LoadedBackbone, options: EvalOptions, *, batch_size: int = 1) -> ReaderConfig:
     """How the images of a test are read for a backbone."""
     return ReaderConfig(
         mean=opened.images["mean"],
@@ -89,21 +69,21 @@ def count_left_out(on_unreadable: OnUnreadable, group: dist.ProcessGroup | None)
     return len({line for lines in all_gather_object(mine, group) for line in lines})
 
 
-def open_on_device(options: OneBackbone) -> Opened:
+def open_on_device(options: EvalOptions) -> LoadedBackbone:
     """The backbone, on this process's device.
 
     Raises:
         ValueError: it cannot be opened, or results cannot be kept.
     """
-    worker = sslzoo.init_distributed(os.environ, options.device, timeout=PATIENCE)
+    worker = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
     on_unreadable = refuse if options.strict else SkippedFiles(log_left_out)
-    return Opened(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
+    return LoadedBackbone(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
 
 def keep_results(
-    options: OneBackbone, opened: Opened, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
+    options: EvalOptions, opened: LoadedBackbone, *, task: str, protocol: str, data: str, percent: Mapping[str, float]
 ) -> None:
     """Append a line for each metric and print a table on the main process; must be called on every process."""
     left_out = count_left_out(opened.on_unreadable, opened.group)

@@ -29,7 +29,7 @@ Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class LoaderConfig:
     """How images are read: mean and std of values in [0, 1], workers are decoding processes.
 
     `value_range` is mapped to 0 and 255 in images of more than 8 bits; None uses the range of each image.
@@ -52,7 +52,7 @@ class TrainingImages:
         self,
         index: ImageIndex,
         preparation: TransformConfig,
-        reading: Reading,
+        reading: LoaderConfig,
         *,
         batch_size: int,
         seed: int,
@@ -76,7 +76,7 @@ class TrainingImages:
         )
         self._seed, self._worker, self._batch_size = seed, worker, batch_size
         side = preparation.size * (2 if preparation.size >= 64 else 1)
-        self._decoder, self._workers = _Decoder(index, Squash(side, reading.value_range)), reading.workers
+        self._decoder, self._workers = _Decoder(index, ResizeSquare(side, reading.value_range)), reading.workers
 
     def __len__(self) -> int:
         return self._sampling.steps
@@ -100,7 +100,7 @@ class TrainingImages:
         return self._augment.draw(everyone, generator)[mine]
 
 
-class CentredImages:
+class CenterCropDataset:
     """Images with the short side resized and the center cropped; each image on one process.
 
     An unreadable image is skipped if `on_unreadable` returns.
@@ -110,13 +110,13 @@ class CentredImages:
         self,
         index: ImageIndex,
         preparation: TransformConfig,
-        reading: Reading,
+        reading: LoaderConfig,
         *,
         batch_size: int,
         worker: DistContext,
         on_unreadable: OnUnreadable = refuse,
     ):
-        centre = Centre(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
+        centre = CenterCrop(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
         mine = np.arange(worker.rank, len(index), worker.world_size)
         self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         self._decoder, self._reading, self._device = _Decoder(index, centre), reading, worker.device
@@ -135,7 +135,7 @@ class CentredImages:
 
 
 @dataclass(frozen=True)
-class Squash:
+class ResizeSquare:
     """The whole image as a square."""
 
     side: int
@@ -147,7 +147,7 @@ class Squash:
 
 
 @dataclass(frozen=True)
-class Centre:
+class CenterCrop:
     """torchvision's Resize and CenterCrop, of a PIL image."""
 
     side: int
@@ -170,7 +170,7 @@ class Centre:
 class _Decoder(Dataset):
     """Maps indices to (pixels, labels, indices, original sizes) and the error messages of unreadable files."""
 
-    def __init__(self, index: ImageIndex, decode: Squash | Centre):
+    def __init__(self, index: ImageIndex, decode: ResizeSquare | CenterCrop):
         self.index, self.decode = index, decode
 
     def __getitem__(self, positions: np.ndarray) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor] | None, list[str]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import ssl_eval
 import sslzoo
-from genviews.evaluation.datasets import CentredImages, Reading, TrainingImages
+from genviews.evaluation.datasets import CenterCropDataset, LoaderConfig, TrainingImages
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
 from ssl_eval.image_files import OnUnreadable, refuse
@@ -25,7 +25,7 @@ EXTRACTION = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class EvalContext:
     """What a protocol needs beside itself.
 
     Attributes:
@@ -49,7 +49,7 @@ class Job:
     train: ImageIndex
     test: ImageIndex
     preparation: TransformConfig
-    reading: Reading
+    reading: LoaderConfig
     worker: DistContext
     seed: int
     learning_rates: tuple[float, ...] = ()
@@ -70,9 +70,9 @@ class Job:
         """What it is told to compute in; None is float32, as published figures are."""
         return torch.bfloat16 if self.bf16 else None
 
-    def centred(self, index: ImageIndex) -> CentredImages:
+    def centred(self, index: ImageIndex) -> CenterCropDataset:
         """Images as a test sees them."""
-        return CentredImages(
+        return CenterCropDataset(
             index,
             self.preparation,
             self.reading,
@@ -120,7 +120,7 @@ Found = list[tuple[str, str, str, float]]
 """Task, what the label of the protocol is followed by, metric, percent."""
 
 
-def measure(variant: ProtocolOverride, job: Job) -> Found:
+def measure(variant: ProtocolOverride, job: EvalContext) -> Found:
     """What the protocol finds.
 
     Raises:
@@ -134,7 +134,7 @@ def measure(variant: ProtocolOverride, job: Job) -> Found:
     return _linear_cached(protocol, job) if variant.cached else _linear(protocol, job, variant)
 
 
-def _knn(protocol: KNNProtocol, job: Job) -> Found:
+def _knn(protocol: KNNProtocol, job: EvalContext) -> Found:
     train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
     counts = (job.k,) if job.k else protocol.k
     found = ssl_eval.knn_accuracy(
@@ -143,7 +143,7 @@ def _knn(protocol: KNNProtocol, job: Job) -> Found:
     return [("knn", f" k={k}", "top1", found[k]) for k in counts]
 
 
-def _linear_cached(protocol: LinearProtocol, job: Job) -> Found:
+def _linear_cached(protocol: LinearProtocol, job: EvalContext) -> Found:
     network = ssl_eval.features_of(job.backbone, protocol.class_tokens)
     train, test = (job.features(index, network) for index in (job.train, job.test))
     found = ssl_eval.linear_probe(
@@ -165,7 +165,7 @@ def _linear_cached(protocol: LinearProtocol, job: Job) -> Found:
     return _told(found, job)
 
 
-def _linear(protocol: LinearProtocol, job: Job, variant: ProtocolOverride) -> Found:
+def _linear(protocol: LinearProtocol, job: EvalContext, variant: ProtocolOverride) -> Found:
     """Several rates are chosen among on a tenth of every training class, which is then not trained on."""
     rates, index, held_out = _rates(protocol, job), job.train, None
     if len(rates) > 1:
@@ -179,13 +179,13 @@ def _linear(protocol: LinearProtocol, job: Job, variant: ProtocolOverride) -> Fo
     return _told(found, job)
 
 
-def _told(found: LinearResult, job: Job) -> Found:
+def _told(found: LinearResult, job: EvalContext) -> Found:
     if found.holdout_accuracies:
         job.tell(f"learning rate {found.learning_rate:g} is the best on held-out training images")
     return [("linear", job.tried, "top1", found.accuracy), ("linear", job.tried, "top5", found.top5)]
 
 
-def _finetune(protocol: FineTuneProtocol, job: Job, variant: ProtocolOverride) -> Found:
+def _finetune(protocol: FineTuneProtocol, job: EvalContext, variant: ProtocolOverride) -> Found:
     backbone = job.backbone
     if job.worker.world_size > 1:
         backbone = sslzoo.convert_sync_batchnorm(backbone)
@@ -194,11 +194,11 @@ def _finetune(protocol: FineTuneProtocol, job: Job, variant: ProtocolOverride) -
     return [("semi-supervised", "", "top1", found.top1), ("semi-supervised", "", "top5", found.top5)]
 
 
-def _rates(protocol: LinearProtocol, job: Job) -> tuple[float, ...]:
+def _rates(protocol: LinearProtocol, job: EvalContext) -> tuple[float, ...]:
     return job.learning_rates or protocol.searched or (protocol.learning_rate,)
 
 
-def _resume(job: Job, variant: ProtocolOverride, further: str = "") -> Path | None:
+def _resume(job: EvalContext, variant: ProtocolOverride, further: str = "") -> Path | None:
     """A file of its own for each backbone, protocol and set of images."""
     if job.resume is None:
         return None

@@ -1,63 +1,29 @@
-"""Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout.
-
-    uv run apps/evaluate segmentation BACKBONE --data VOCdevkit
-    uv run apps/evaluate segmentation BACKBONE --data ECSSD --classes 2 --steps 500 --crop 128
-    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate segmentation BACKBONE --data VOCdevkit
-
-DATA, DATA/VOC2012 or DATA/VOCdevkit/VOC2012 holds JPEGImages, SegmentationClass and ImageSets/Segmentation. The
-protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen map, ssl_eval/segmentation/.
-"""
+"""Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
-import tyro
 from rich.console import Console
 
 import sslzoo
-from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
+from genviews.evaluation.context import LoadedBackbone, keep_results, open_on_device
+from genviews.evaluation.options import SegmentationOptions
 from ssl_eval.feature_maps import FeatureMapExtractor
 from ssl_eval.segmentation.data import TestImages, TrainingCrops
 from ssl_eval.segmentation.inference import segmentation_confusion
 from ssl_eval.segmentation.mean_iou import class_ious, mean_iou, pixel_accuracy
 from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
-from ssl_eval.segmentation.voc import NUM_CLASSES, SegmentationDataset, load_split
+from ssl_eval.segmentation.voc import SegmentationDataset, load_split
 
 PUBLISHED = SegmentationProtocol()
 SIDE = 224
 """Of the images that the published crop of 512 px goes with; for others it grows and shrinks with them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segmentation(OneBackbone):
-    """The head is trained on one split, and the other is looked at once."""
-
-    data: Path
-    """The folder VOC2012, or one around it."""
-    train_split: str = "train"
-    test_split: str = "val"
-    """Lists of ImageSets/Segmentation."""
-    classes: int = NUM_CLASSES
-    """With the background."""
-    layer: str | None = None
-    """A submodule whose map is taken; None takes the last map."""
-    steps: int = PUBLISHED.steps
-    batch_size: int = PUBLISHED.batch_size
-    """Over all processes; the learning rate stays."""
-    crop: int | None = None
-    """Side of crops and windows, pixels; None takes 512 for backbones of 224 px images, and in proportion."""
-    short: int | None = None
-    """Short side of the images; None takes the crop's."""
-    resume: Path | None = Path("runs/evaluate")
-    """Folder of the file that a stopped training goes on from; None keeps none."""
-
-
-def evaluate(options: Segmentation) -> None:
+def run(options: SegmentationOptions) -> None:
     """Train, measure, append the results."""
     if options.classes < 2 or options.steps < 1:
         raise ValueError(f"--classes {options.classes}, --steps {options.steps}: at least 2 classes and 1 step")
@@ -90,12 +56,12 @@ def evaluate(options: Segmentation) -> None:
 
 
 def _measure(
-    options: Segmentation,
+    options: SegmentationOptions,
     maps: FeatureMapExtractor,
     protocol: SegmentationProtocol,
     train: SegmentationDataset,
     test: SegmentationDataset,
-    opened: Opened,
+    opened: LoadedBackbone,
 ) -> torch.Tensor:
     """How many test pixels of each class are taken for each."""
     worker, normalisation = opened.worker, (opened.images["mean"], opened.images["std"])
@@ -123,7 +89,7 @@ def _measure(
     return segmentation_confusion(maps, head, images, **same)
 
 
-def _protocol(options: Segmentation, maps: FeatureMapExtractor, size: int) -> SegmentationProtocol:
+def _protocol(options: SegmentationOptions, maps: FeatureMapExtractor, size: int) -> SegmentationProtocol:
     """The published one at the sides that go with the network's images."""
     patches = max(1, round(size * PUBLISHED.crop / SIDE / maps.patch))
     crop = options.crop or patches * maps.patch
@@ -142,7 +108,7 @@ def _protocol(options: Segmentation, maps: FeatureMapExtractor, size: int) -> Se
     )
 
 
-def _label(options: Segmentation, protocol: SegmentationProtocol) -> str:
+def _label(options: SegmentationOptions, protocol: SegmentationProtocol) -> str:
     """All that makes two results comparable."""
     parts = ["linear head", f"crop={protocol.crop}"]
     for name in ("steps", "batch_size", "short"):
@@ -151,8 +117,3 @@ def _label(options: Segmentation, protocol: SegmentationProtocol) -> str:
     parts += [f"layer={options.layer}"] if options.layer else []
     parts += [f"train={options.train_split}"] if options.train_split != "train" else []
     return " ".join(parts)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Read the command line and run it."""
-    evaluate(tyro.cli(Segmentation, args=arguments, prog="segmentation", description=__doc__))

@@ -1,30 +1,19 @@
-"""Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT.
-
-    uv run apps/evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv
-    uv run apps/evaluate slides BACKBONE --data BRIGHT --level group
-    uv run torchrun --standalone --nproc_per_node=8 apps/evaluate slides BACKBONE --data ... --runs 8
-
-A slide is a folder of tiles, png or jpg: DATA/<image_id>/<tile> beside a CSV, or DATA/train/<class>/<slide>/<tile> and
-DATA/test/..., or instead of the folder a file of its tiles' embeddings, <slide>.safetensors. Embeddings are kept; a
-stopped embedding goes on. Slides are embedded, and runs trained, on as many processes as there are.
-"""
+"""Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Literal
 
 import torch
 import torch.distributed as dist
-import tyro
 from rich.console import Console
 
 import sslzoo
-from genviews.evaluation.context import OneBackbone, Opened, keep_results, open_on_device
-from genviews.evaluation.datasets import Centre
+from genviews.evaluation.context import LoadedBackbone, keep_results, open_on_device
+from genviews.evaluation.datasets import CenterCrop
+from genviews.evaluation.options import SlidesOptions
 from genviews.evaluation.tiles import Tiles
 from genviews_core.distributed import all_gather_object
 from ssl_eval.distributed import raise_on_all_ranks
@@ -35,56 +24,14 @@ from ssl_eval.slides.slide_sets import SlideSet, check_all_labeled, slides_of_cs
 from ssl_eval.slides.tile_embeddings import BACKBONE, CachedBags, embed_slides
 
 TOLD_EVERY = 50
-"""Slides between two lines of progress."""
+"""SlidesOptions between two lines of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slides(OneBackbone):
-    """The test slides are looked at once a run."""
-
-    data: Path
-    """Holds the slides."""
-    labels: Path | None = None
-    """A CSV with image_id and classes, as PANDA's train.csv; left out, slides are in class folders."""
-    test_labels: Path | None = None
-    """Such a CSV of the test slides; left out, a share of the others is held out."""
-    column: str = "isup_grade"
-    """Of the classes in the CSV; whole numbers are grades."""
-    held_out: float = 0.2
-    """Share of the CSV's slides to test on, of every class and data_provider."""
-    split_seed: int = 0
-    """What the held-out slides are drawn from; the same for all backbones that are compared."""
-    ignore_unlabelled: bool = False
-    """Leave out slides that the CSV does not have."""
-    train_split: str = "train"
-    test_split: str = "test"
-    """Folders of DATA where slides are in class folders."""
-    level: Literal["subtype", "group"] = "subtype"
-    """Which class folders count: those that slides lie in, or the outermost."""
-    protocol: str = "clam"
-    """clam or ilse: the network and its training."""
-    epochs: int | None = None
-    """Instead of the protocol's."""
-    runs: int = 1
-    """Trainings of the attention, of different seeds from --seed on; the mean is the result."""
-    embeddings: Path = Path("runs/slides")
-    """Where the tiles' embeddings are kept, in a folder for each backbone."""
-    resume: Path | None = Path("runs/evaluate")
-    """Folder of the files that a stopped training goes on from; None keeps none."""
-    size: int | None = None
-    """Side of the tiles that the backbone sees, pixels; None takes the encoder's training's."""
-    resize: int | None = None
-    """Short side before the centre is cut; None takes the size: the whole tile is seen."""
-    batch_size: int = 256
-    """Tiles that are embedded at once."""
-    strict: tyro.conf.Suppress[bool] = True  # cached embeddings would not show that tiles are missing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
+class SlidesContext:
     """What every run shares: the slides, their bags, and the hash of the backbone that made them."""
 
-    options: Slides
+    options: SlidesOptions
     protocol: MILProtocol
     train: SlideSet
     test: SlideSet
@@ -98,14 +45,14 @@ class Job:
         return CachedBags(slides.slides, self.kept, backbone=self.backbone)
 
 
-def evaluate(options: Slides) -> None:
+def run(options: SlidesOptions) -> None:
     """Embed, train, measure, append the results."""
     protocol = _protocol(options)
     train, test = _slides(options)
     opened = open_on_device(options)
     worker, group = opened.worker, opened.group
     backbone = sslzoo.backbone_hash(opened.network)
-    job = Job(
+    job = SlidesContext(
         options=options,
         protocol=protocol,
         train=train,
@@ -123,11 +70,11 @@ def evaluate(options: Slides) -> None:
     sslzoo.barrier()
 
 
-def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:
+def _embed(job: SlidesContext, opened: LoadedBackbone, group: dist.ProcessGroup | None) -> None:
     """The tiles of all slides that are not embedded yet."""
     options, size = job.options, job.options.size or opened.images["size"]
     amp = torch.bfloat16 if opened.device.type == "cuda" else None
-    centre = Centre(size, options.resize or size, "bilinear")
+    centre = CenterCrop(size, options.resize or size, "bilinear")
     tiles = Tiles(centre, opened.images, batch_size=options.batch_size, workers=options.workers, device=opened.device)
 
     def tell(done: int, slides: int) -> None:
@@ -147,7 +94,7 @@ def _embed(job: Job, opened: Opened, group: dist.ProcessGroup | None) -> None:
     )
 
 
-def _run(job: Job, run: int) -> ClassificationMetrics:
+def _run(job: SlidesContext, run: int) -> ClassificationMetrics:
     """One training of the attention, and its test."""
     options, resume = job.options, None
     if options.resume is not None:
@@ -166,7 +113,7 @@ def _run(job: Job, run: int) -> ClassificationMetrics:
     return classification_metrics(slide_probabilities(model, job.bags(job.test), device=job.device), job.test.labels)
 
 
-def _tell(job: Job, opened: Opened, runs: list[ClassificationMetrics]) -> None:
+def _tell(job: SlidesContext, opened: LoadedBackbone, runs: list[ClassificationMetrics]) -> None:
     """Keep the mean of each score, and show their spread."""
     names = [score.name for score in fields(ClassificationMetrics) if score.name != "kappa" or job.train.graded]
     values = {name: [getattr(scores, name) for scores in runs] for name in names}
@@ -183,7 +130,7 @@ def _tell(job: Job, opened: Opened, runs: list[ClassificationMetrics]) -> None:
         Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
 
 
-def _protocol(options: Slides) -> MILProtocol:
+def _protocol(options: SlidesOptions) -> MILProtocol:
     if options.protocol not in MIL_PROTOCOLS:
         raise ValueError(f"unknown protocol {options.protocol}: choose one of {', '.join(MIL_PROTOCOLS)}")
     if options.runs < 1 or (options.epochs is not None and options.epochs < 1):
@@ -192,7 +139,7 @@ def _protocol(options: Slides) -> MILProtocol:
     return protocol if options.epochs is None else replace(protocol, epochs=options.epochs)
 
 
-def _label(options: Slides) -> str:
+def _label(options: SlidesOptions) -> str:
     """All that makes two results comparable."""
     parts = [f"attention {options.protocol}"]
     parts += [f"epochs={options.epochs}"] if options.epochs is not None else []
@@ -209,7 +156,7 @@ def _label(options: Slides) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _slides(options: Slides) -> tuple[SlideSet, SlideSet]:
+def _slides(options: SlidesOptions) -> tuple[SlideSet, SlideSet]:
     """Those to train on, and those to test on."""
     if options.labels is None:
         train = slides_of_folders(options.data, options.train_split, level=options.level)
@@ -231,15 +178,10 @@ def _slides(options: Slides) -> tuple[SlideSet, SlideSet]:
     return train, test
 
 
-def _held_out(every: SlideSet, options: Slides) -> tuple[SlideSet, SlideSet]:
+def _held_out(every: SlideSet, options: SlidesOptions) -> tuple[SlideSet, SlideSet]:
     """A share of every class and origin."""
     kinds = [(slide.label, slide.origin) for slide in every.slides]
     place = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
     strata = torch.tensor([place[kind] for kind in kinds])
     kept, held = stratified_holdout(strata, options.held_out, options.split_seed)
     return every.take(kept), every.take(held)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Read the command line and run it."""
-    evaluate(tyro.cli(Slides, args=arguments, prog="slides", description=__doc__))

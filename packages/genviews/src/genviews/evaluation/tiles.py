@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genviews.evaluation.datasets import Centre
+from genviews.evaluation.datasets import CenterCrop
 from pairdata.decode import UnreadableImage
 from ssl_eval.slides.slide_sets import Slide, tiles_of
 
@@ -33,7 +33,7 @@ class Tiles(Dataset):
     """
 
     def __init__(
-        self, centre: Centre, images: Mapping[str, Any], *, batch_size: int, workers: int, device: torch.device
+        self, centre: CenterCrop, images: Mapping[str, Any], *, batch_size: int, workers: int, device: torch.device
     ):
         self.centre, self.mean, self.std = centre, images["mean"], images["std"]
         self.batch_size, self.workers, self.device = batch_size, workers, device
@@ -41,7 +41,9 @@ class Tiles(Dataset):
     @property
     def preparation(self) -> str:
         """What is done to a tile."""
-        return f"{self.centre} mean={self.mean} std={self.std}"
+        centre = self.centre
+        crop = f"Centre(side={centre.side}, resize={centre.resize}, interpolation={centre.interpolation!r})"
+        return f"{crop} mean={self.mean} std={self.std}"
 
     def batches(self, slide: Slide) -> Iterator[Float[Tensor, "B 3 S S"]]:
         """One slide's, in the order of their names.

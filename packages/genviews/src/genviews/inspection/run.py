@@ -1,72 +1,28 @@
-"""Look at a run: pairs with their foreground maps, scores and facts, in one HTML file that needs nothing beside it.
-
-    uv run apps/inspect IMAGES VIEWS --pca FILE --encoder NAME --out report.html
-    uv run apps/inspect IMAGES VIEWS                                   # pictures and facts alone, without a model
-
-The page is self-contained, without external scripts or images, and can be sent by email.
-"""
+"""Draw, score, choose and write the pairs of a run as one HTML page."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 
 import pairquality
 import sslzoo
 from genviews.inspection.cards import make_cards
 from genviews.inspection.histograms import Histogram, histogram
 from genviews.inspection.manifest_stats import Survey, survey
+from genviews.inspection.options import InspectOptions
 from genviews.inspection.page import Report, Scoring, render
 from genviews.inspection.sampling import draw_rows
 from genviews.inspection.scoring import Score, Scorer
-from genviews_core.command import command
 from genviews_core.files import atomic_write, check_writable
 from genviews_core.progress import progress_bar
 from viewgen.manifest import open_manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """Write one HTML page. Whatever the run's length, only the pairs drawn are read."""
-
-    images: Annotated[Path, tyro.conf.Positional]
-    """The images the views were made from."""
-    views: Annotated[Path, tyro.conf.Positional]
-    """Their views, with manifest.parquet."""
-    out: Path = Path("report.html")
-    pca: Path | None = None
-    """What `pairquality fit` wrote; without it pairs are shown, not scored."""
-    encoder: str | None = None
-    """Where the PCA's encoder is now, if not under the name that `pairquality fit` was given."""
-    count: int = 500
-    """Pairs drawn at random and shown."""
-    scored: int | None = None
-    """Pairs scored, these and more; four times the count without."""
-    extremes: int = 24
-    """Best pairs of those scored that are shown too, and as many worst ones."""
-    gamma: float = 1.0
-    """Of the weights; the page can change it."""
-    seed: int = 0
-    """Of the draw."""
-    tile: int = 192
-    """Side in pixels of each picture in the page."""
-    size: int | None = None
-    """Side in pixels of the encoder's images; without, as the PCA says."""
-    batch_size: int = 32
-    workers: int = 4
-    """Threads that read images."""
-    device: str = "auto"
-
-
-def inspect(options: Inspect) -> str:
-    """Draw, score, choose, write; what to tell the user."""
+def run(options: InspectOptions) -> str:
+    """Write the page and return a message about it."""
     check_writable(options.out)
     scorer = open_scorer(options)
     manifest = open_manifest(options.views)
@@ -97,7 +53,7 @@ def inspect(options: Inspect) -> str:
         views=options.views.resolve().name,
         seed=options.seed,
         survey=counted,
-        scoring=told_scoring(options, scorer, scores) if scorer else None,
+        scoring=scoring_summary(options, scorer, scores) if scorer else None,
         histograms=distributions(counted, scores),
         cards=cards,
         failures=failures + unread,
@@ -106,8 +62,8 @@ def inspect(options: Inspect) -> str:
     return f"{options.out}: {len(cards)} of {counted.views} pairs, {options.out.stat().st_size / 1e6:.1f} MB"
 
 
-def open_scorer(options: Inspect) -> Scorer | None:
-    """PCA and encoder, if a PCA is given."""
+def open_scorer(options: InspectOptions) -> Scorer | None:
+    """Open PCA and encoder if a PCA is given."""
     if min(options.count, options.tile, options.batch_size, options.workers) < 1:
         raise ValueError("--count, --tile, --batch-size and --workers must be at least 1")
     if min(options.extremes, options.gamma) < 0:
@@ -132,8 +88,8 @@ def open_scorer(options: Inspect) -> Scorer | None:
     return Scorer(encoder=encoder, pca=pca, device=str(device), batch_size=options.batch_size, workers=options.workers)
 
 
-def told_scoring(options: Inspect, scorer: Scorer, scores: Sequence[Score]) -> Scoring:
-    """How pairs were scored, and how evenly their weights fall."""
+def scoring_summary(options: InspectOptions, scorer: Scorer, scores: Sequence[Score]) -> Scoring:
+    """Return how pairs were scored, and the effective fraction of their weights."""
     qualities = [round(score.quality, 6) for score in scores]
     weights = pairquality.pair_weights(torch.tensor(qualities, dtype=torch.float64), options.gamma).double()
     return Scoring(
@@ -147,8 +103,8 @@ def told_scoring(options: Inspect, scorer: Scorer, scores: Sequence[Score]) -> S
 
 
 def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
-    """The histograms there is something to show in."""
-    quality = np.array([round(score.quality, 6) for score in scores])  # a pair of equal pictures has 0, not -1e-8
+    """Return the histograms that have data."""
+    quality = np.array([round(score.quality, 6) for score in scores])  # a pair of equal images has 0, not -1e-8
     ratios = {
         "source": np.array([score.source.ratio for score in scores]),
         "view": np.array([score.view.ratio for score in scores]),
@@ -160,19 +116,3 @@ def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
         counted.foreground_ratio,
     ]
     return [each for each in found if each is not None]
-
-
-@command
-def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
-    options = tyro.cli(Inspect, description=__doc__)
-    try:
-        print(inspect(options))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; no page was written")
-
-
-if __name__ == "__main__":
-    main()

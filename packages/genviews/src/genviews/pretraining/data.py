@@ -1,76 +1,31 @@
-"""Where a run's images are, and the loader that reads them, from folders or from records."""
+"""Loaders of images and views, from folders or from records."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import inf, isfinite
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 import sslzoo
+from genviews.pretraining.options import DataConfig
 from genviews.recipes import Recipe
 from pairdata import FFCVLoader, FolderLoader, TooFewImages, is_records
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where the images are, and their synthetic views if there are any."""
-
-    images: Annotated[Path, tyro.conf.arg(name="data")]
-    """A folder of images, or records of images and views: what `apps/pack` wrote."""
-    views: Path | None = None
-    """Generative views: what `apps/generate` wrote."""
-    interpolated: Path | None = None
-    """Interpolated views with their partners: what `apps/generate --interpolate` wrote."""
-    real_only: bool = False
-    """Of records, read the images alone."""
-    workers: int = 0
-    """Processes that decode images, or threads for records; 0 decodes in this one."""
-    cache_gb: float = 1.0
-    """Decoded images are kept in memory up to this size; records need none of it."""
-    value_range: tuple[float, float] | None = None
-    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: range of each image."""
-
-    def record(self, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
-        """What a resumed run must find again, in folders or in records."""
-        if isinstance(loader, FFCVLoader):
-            layout = loader.index.layout
-            views, interpolated = (count > 0 and not self.real_only for count in (layout.views, layout.mixed))
-        else:
-            views, interpolated = self.views is not None, self.interpolated is not None
-        found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
-        return found | ({"value_range": list(self.value_range)} if self.value_range else {})
+def data_fingerprint(data: DataConfig, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the interrupted one, the same for folders and records."""
+    if isinstance(loader, FFCVLoader):
+        layout = loader.index.layout
+        views, interpolated = (count > 0 and not data.real_only for count in (layout.views, layout.mixed))
+    else:
+        views, interpolated = data.views is not None, data.interpolated is not None
+    found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
+    return found | ({"value_range": list(data.value_range)} if data.value_range else {})
 
 
-def check_values(recipe: Recipe, data: Data) -> None:
-    """Check the numbers that options give, before anything is opened.
-
-    Raises:
-        ValueError: one is out of its range, or NaN.
-    """
-    for option, value, least, most in (
-        ("--epochs", recipe.epochs, 0, inf),
-        ("--batch-size", recipe.batch_size, 1, inf),
-        ("--lr", recipe.base_lr, 0, inf),
-        ("--weight-decay", recipe.weight_decay, 0, inf),
-        ("--warmup-epochs", recipe.warmup_epochs, 0, inf),
-        ("--view-probability", recipe.view_probability, 0, 1),
-        ("--workers", data.workers, 0, inf),
-        ("--cache-gb", data.cache_gb, 0, inf),
-    ):
-        if not (isfinite(value) and least <= value <= most):
-            told = f"of {least} or more" if most == inf else f"from {least} to {most:g}"
-            raise ValueError(f"expected {option} {told}, got {value}; leave it out for the default")
-    if data.value_range is not None and not data.value_range[0] < data.value_range[1]:
-        low, high = data.value_range
-        raise ValueError(f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}; give 0 4095")
-
-
-def open_loader(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FolderLoader:
+def open_loader(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FolderLoader:
     """The images and views of this process; both loaders yield the same batches in the same order.
 
     Raises:
@@ -83,7 +38,7 @@ def open_loader(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> Folde
 
 
 def open_fitting(
-    recipe: Recipe, data: Data, worker: sslzoo.DistContext, *, parts: int, log: Callable[[str], None]
+    recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext, *, accumulation_steps: int, log: Callable[[str], None]
 ) -> tuple[Recipe, FolderLoader]:
     """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
@@ -91,7 +46,7 @@ def open_fitting(
         recipe: training recipe.
         data: training data.
         worker: this process.
-        parts: number of gradient accumulation steps.
+        accumulation_steps: number of gradient accumulation steps.
         log: called with a message about the reduced batch size, on the main process.
 
     Raises:
@@ -100,11 +55,11 @@ def open_fitting(
     try:
         return recipe, open_loader(recipe, data, worker)
     except TooFewImages as error:
-        unit = worker.world_size * parts
+        unit = worker.world_size * accumulation_steps
         if error.count < unit:
             raise ValueError(
-                f"expected at least {unit} images for {worker.world_size} x {parts} (processes x --accumulate), got "
-                f"{error.count} in {data.images}; use fewer processes or a lower --accumulate"
+                f"expected at least {unit} images for {worker.world_size} x {accumulation_steps} (processes x "
+                f"--accumulation-steps), got {error.count} in {data.images}; use fewer processes or accumulation steps"
             ) from None
         smaller = replace(recipe, batch_size=error.count // unit * unit)
         if worker.is_main:
@@ -115,12 +70,12 @@ def open_fitting(
         return smaller, open_loader(smaller, data, worker)
 
 
-def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FolderLoader:
+def _open_folders(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FolderLoader:
     if data.real_only:
         raise ValueError("--real-only is for records: leave out --views and --interpolated")
     return FolderLoader(
         data.images,
-        size=recipe.stored_size,
+        size=recipe.decode_size,
         views=data.views,
         interpolated=data.interpolated,
         cache_bytes=int(data.cache_gb * 2**30),
@@ -129,14 +84,14 @@ def _open_folders(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> Fol
     )
 
 
-def _open_records(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FFCVLoader:
+def _open_records(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FFCVLoader:
     if data.views or data.interpolated:
         raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
     if data.value_range:
         raise ValueError("records hold 8 bits: give --value-range to apps/pack")
     return FFCVLoader(
         data.images,
-        size=recipe.stored_size,
+        size=recipe.decode_size,
         views_per_image=0 if data.real_only else 1,
         interpolated=recipe.method == "gen-dino" and not data.real_only,
         os_cache=_fits_memory(data.images),
@@ -144,8 +99,8 @@ def _open_records(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> FFC
     )
 
 
-def _shared(recipe: Recipe, data: Data, worker: sslzoo.DistContext) -> dict[str, Any]:
-    """What both loaders are told."""
+def _shared(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> dict[str, Any]:
+    """Return the options that both loaders share."""
     return {
         "batch_size": recipe.batch_size // worker.world_size,
         "seed": recipe.seed,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,29 +13,57 @@ import torch
 
 import sslzoo
 from genviews.pretraining.backbone import fit_backbone
-from genviews.pretraining.data import Data, check_values, open_fitting
-from genviews.pretraining.execution import Execution
+from genviews.pretraining.data import data_fingerprint, open_fitting
 from genviews.pretraining.online_knn import open_knn
-from genviews.pretraining.pair_weighting import Scoring, open_pair_weighter
+from genviews.pretraining.options import DataConfig, PretrainOptions, QualityConfig, RuntimeConfig, check_values
+from genviews.pretraining.pair_weighting import open_pair_weighter
 from genviews.pretraining.views import make_view_batch
-from genviews.recipes import METHODS, Recipe
+from genviews.recipes import Recipe, method_class
+from genviews.recipes.augmentations import drop_augmentations
 from genviews_core.files import write_json
+from genviews_core.lock import lock_folder
+from genviews_core.progress import Progress
 from pairdata import FolderLoader
 from sslzoo import DistContext
 from sslzoo.methods import Method
 from sslzoo.training import TrainConfig
+from sslzoo.training.state import has_batch_norm
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
+def run(options: PretrainOptions) -> Path:
+    """Train with a progress bar, in the processes of torchrun if there are several, and return the backbone folder."""
+    recipe = options.recipe
+    recipe = replace(recipe, augmentation=drop_augmentations(recipe.augmentation, options.drop_augmentations))
+    worker = sslzoo.init_distributed(os.environ, options.device)
+    with lock_folder(options.out) if worker.is_main else nullcontext(), Progress(shown=worker.is_main) as progress:
+        backbone = train_encoder(
+            recipe,
+            options.data,
+            options.out,
+            worker,
+            runtime=options.runtime,
+            quality=options.quality,
+            on_step=progress.add_task(recipe.name),
+            on_message=progress.message,
+            checkpoint_seconds=options.checkpoint_seconds,
+        )
+        progress.message(f"backbone: {backbone}")
+        errors = options.out / "data_errors.json"
+        if errors.exists():
+            progress.message(f"some images or views were missing: see {errors}")
+    return backbone
+
+
 def train_encoder(
     recipe: Recipe,
-    data: Data,
+    data: DataConfig,
     out: Path,
     worker: DistContext,
     *,
-    execution: Execution | None = None,
-    scoring: Scoring | None = None,
+    runtime: RuntimeConfig | None = None,
+    quality: QualityConfig | None = None,
     on_step: OnStep | None = None,
     on_message: Callable[[str], None] | None = None,
     checkpoint_seconds: float = 30.0,
@@ -51,19 +82,19 @@ def train_encoder(
         FloatingPointError: the loss or a parameter became NaN or infinite; the last good checkpoint is kept.
         TrainingInterrupted: a signal ended the training, on all processes after the same step.
     """
-    execution = execution or Execution()
+    runtime = runtime or RuntimeConfig()
     check_values(recipe, data)
     log = on_message if on_message and worker.is_main else _ignore
-    execution.require_parts(recipe, worker.world_size)
+    _check_batch_size(recipe, runtime.accumulation_steps, worker.world_size)
     recipe = fit_backbone(recipe, log)
-    recipe, loader = open_fitting(recipe, data, worker, parts=execution.accumulate, log=log)
+    recipe, loader = open_fitting(recipe, data, worker, accumulation_steps=runtime.accumulation_steps, log=log)
     method = build_method(recipe, worker)
-    execution.require_two(recipe, method)
-    weighter = open_pair_weighter(recipe, scoring or Scoring(), method, worker)
-    knn = open_knn(recipe, data, execution, worker)
+    _check_part_size(recipe, runtime.accumulation_steps, method)
+    weighter = open_pair_weighter(recipe, quality or QualityConfig(), method, worker)
+    knn = open_knn(recipe, data, runtime, worker)
     config = train_config(
         recipe,
-        execution,
+        runtime,
         num_classes=len(loader.index.classes),
         log_every=log_every,
         checkpoint_seconds=checkpoint_seconds,
@@ -72,6 +103,7 @@ def train_encoder(
         f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
         f"{recipe.batch_size} images, policy {recipe.policy}"
     )
+    fingerprint = recipe.record() | data_fingerprint(data, loader)
     sslzoo.fit(
         method,
         loader,  # pyright: ignore[reportArgumentType]  (it has epoch(epoch, start=step))
@@ -81,18 +113,23 @@ def train_encoder(
         context=worker,
         pair_weighter=weighter,
         evaluate=knn.measure if knn else None,
-        fingerprint=recipe.record() | data.record(loader) | ({"scoring": weighter.record} if weighter else {}),
+        fingerprint=fingerprint | ({"scoring": weighter.record} if weighter else {}),
         on_step=on_step,
         on_message=log,
     )
     if worker.is_main:
-        _note_gaps(loader, out)
+        _write_data_errors(loader, out)
         _export(recipe, method, data, out)
     return out / "backbone"
 
 
 def train_config(
-    recipe: Recipe, execution: Execution, *, num_classes: int = 0, log_every: int = 10, checkpoint_seconds: float = 30.0
+    recipe: Recipe,
+    runtime: RuntimeConfig,
+    *,
+    num_classes: int = 0,
+    log_every: int = 10,
+    checkpoint_seconds: float = 30.0,
 ) -> TrainConfig:
     """Return the engine's configuration of a recipe."""
     return TrainConfig(
@@ -102,46 +139,69 @@ def train_config(
         lr=recipe.lr,
         final_lr=recipe.lowest_lr,
         warmup_epochs=recipe.warmup_epochs,
-        warmup_includes_peak=recipe.warmup_holds_peak,
+        warmup_includes_peak=recipe.warmup_includes_peak,
         weight_decay=recipe.weight_decay,
         final_weight_decay=recipe.final_weight_decay,
-        per_param_clip_norm=recipe.clip_norm,
-        clip_grad_norm=recipe.clip_total_norm,
+        per_param_clip_norm=recipe.per_param_clip_norm,
+        clip_grad_norm=recipe.clip_grad_norm,
         precision=recipe.precision,
-        accumulation_steps=execution.accumulate,
+        accumulation_steps=runtime.accumulation_steps,
         seed=recipe.seed,
-        compile=execution.compile,
-        fused=execution.fused,
-        checkpoint_activations=execution.checkpoint_activations,
-        num_classes=num_classes if execution.probe else 0,
-        evaluate_every=execution.knn_every,
+        compile=runtime.compile,
+        fused=runtime.fused,
+        checkpoint_activations=runtime.checkpoint_activations,
+        num_classes=num_classes if runtime.probe else 0,
+        evaluate_every=runtime.knn_every,
         log_every=log_every,
         checkpoint_seconds=checkpoint_seconds,
-        peak_tflops=execution.peak_tflops,
-        wandb=execution.wandb,
+        peak_tflops=runtime.peak_tflops,
+        wandb=runtime.wandb,
     )
 
 
 def build_method(recipe: Recipe, worker: DistContext) -> Method:
     """Return the method of a recipe on the device of this process, with the same weights on every process."""
     torch.manual_seed(recipe.seed)
-    method = METHODS[recipe.method](sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
+    method = method_class(recipe.method)(sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.convert_sync_batchnorm(method) if worker.world_size > 1 else method
+
+
+def _check_batch_size(recipe: Recipe, accumulation_steps: int, world_size: int) -> None:
+    """Check that each process gets equally many images in each accumulation step."""
+    unit = world_size * accumulation_steps
+    if accumulation_steps < 1:
+        raise ValueError(f"expected --accumulation-steps of 1 or more, got {accumulation_steps}")
+    if recipe.batch_size % unit:
+        near = sorted({max(1, recipe.batch_size // unit) * unit, (recipe.batch_size // unit + 1) * unit})
+        raise ValueError(
+            f"batch size {recipe.batch_size} does not divide over {world_size} processes with {accumulation_steps} "
+            f"parts each: choose --batch-size {' or '.join(map(str, near))}"
+        )
+
+
+def _check_part_size(recipe: Recipe, accumulation_steps: int, method: Method) -> None:
+    """Check that methods with batch statistics or batch comparisons get at least two images per accumulation step."""
+    part = recipe.batch_size // accumulation_steps
+    if part < 2 and (method.batch_coupled or has_batch_norm(method)):
+        raise ValueError(
+            f"expected at least 2 images per accumulation step for {recipe.method} with {recipe.backbone}, got "
+            f"{part}; give more images, a larger --batch-size or a lower --accumulation-steps"
+        )
 
 
 def _ignore(message: str) -> None:
     """Ignore a message."""
 
 
-def _note_gaps(loader: FolderLoader, out: Path) -> None:
-    """Write OUT/gaps.json: missing views and unreadable images, which were replaced by others."""
+def _write_data_errors(loader: FolderLoader, out: Path) -> None:
+    """Write OUT/data_errors.json: missing views and unreadable images, which were replaced by others."""
     if loader.failures or loader.missing_views:
-        gaps = {"missing_views": loader.missing_views, "unreadable": loader.failures}
-        write_json(out / "gaps.json", gaps)
+        errors = {"missing_views": loader.missing_views, "unreadable": loader.failures}
+        write_json(out / "data_errors.json", errors)
 
 
-def _export(recipe: Recipe, method: Method, data: Data, out: Path) -> None:
+def _export(recipe: Recipe, method: Method, data: DataConfig, out: Path) -> None:
     augment = recipe.augmentation.first
     sslzoo.save_backbone(
         out / "backbone",

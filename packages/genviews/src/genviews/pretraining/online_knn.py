@@ -10,8 +10,7 @@ import torch.distributed as dist
 
 import ssl_eval
 import sslzoo
-from genviews.pretraining.data import Data
-from genviews.pretraining.execution import Execution
+from genviews.pretraining.options import DataConfig, RuntimeConfig
 from genviews.recipes import Recipe
 from pairdata import LabeledImages, is_records
 from sslzoo import DistContext, block_signals
@@ -21,19 +20,19 @@ NEIGHBOURS = 20
 """As ssl_eval and DINO have it; all training images where there are fewer."""
 
 
-def open_knn(recipe: Recipe, data: Data, execution: Execution, worker: DistContext) -> OnlineKNN | None:
-    """What --test asks for; None without it.
+def open_knn(recipe: Recipe, data: DataConfig, runtime: RuntimeConfig, worker: DistContext) -> OnlineKNN | None:
+    """Return the kNN evaluation for --knn-test, or None without it.
 
     Raises:
         ValueError: one of the folders has no images in class folders, or they do not have the same classes.
     """
-    if execution.test is None:
+    if runtime.knn_test is None:
         return None
-    if execution.knn_every < 1:
-        raise ValueError(f"--knn-every {execution.knn_every}: give 1 or more")
-    if execution.neighbours is None and is_records(data.images):
-        raise ValueError(f"{data.images} holds records: --test needs --neighbours, the folder they were packed from")
-    folders = (execution.neighbours or data.images, execution.test)
+    if runtime.knn_every < 1:
+        raise ValueError(f"--knn-every {runtime.knn_every}: give 1 or more")
+    if runtime.knn_train is None and is_records(data.images):
+        raise ValueError(f"{data.images} holds records: --knn-test needs --knn-train, the folder they were packed from")
+    folders = (runtime.knn_train or data.images, runtime.knn_test)
     train, test = (_labelled(folder, recipe, data, worker) for folder in folders)
     if train.classes != test.classes:
         raise ValueError(f"{folders[0]} and {folders[1]} do not hold the same class folders")
@@ -53,7 +52,7 @@ class OnlineKNN:
 
     recipe: Recipe
     folders: tuple[Path, Path]
-    data: Data
+    data: DataConfig
     worker: DistContext
 
     def measure(self, method: Method) -> dict[str, float]:
@@ -73,7 +72,7 @@ class OnlineKNN:
         return {"knn": ssl_eval.knn_accuracy(train, test, k=k, device=device)[k]}
 
 
-def _labelled(root: Path, recipe: Recipe, data: Data, worker: DistContext) -> LabeledImages:
+def _labelled(root: Path, recipe: Recipe, data: DataConfig, worker: DistContext) -> LabeledImages:
     """This process's share of a folder, as apps/evaluate reads it."""
     size, augment = recipe.image_size, recipe.augmentation.first
     return LabeledImages(

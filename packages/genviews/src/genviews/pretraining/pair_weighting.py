@@ -6,8 +6,6 @@ Shapes: B pairs of this process, h x w pixels of a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import sslzoo
+from genviews.pretraining.options import QualityConfig
 from genviews.recipes import Recipe
 from pairquality import ForegroundPCA, load_encoder, pair_weights
 from pairquality.scorers import DistilledScorer, ExactScorer, OnlineScorer, PairScorer, load_distilled
@@ -25,50 +24,42 @@ from sslzoo.methods import Method
 BINS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """What --quality exact and --quality distilled need."""
-
-    encoder: str | None = None
-    """For exact, where the PCA's encoder is not where it was: what `pairquality fit` takes."""
-    pca: Path | None = None
-    """For exact: what `pairquality fit` wrote."""
-    scorer: Path | None = None
-    """For distilled: what `pairquality distill` wrote."""
-
-
 def open_pair_weighter(
-    recipe: Recipe, scoring: Scoring, method: Method, worker: sslzoo.DistContext
+    recipe: Recipe, quality: QualityConfig, method: Method, worker: sslzoo.DistContext
 ) -> PairWeighter | None:
     """What the recipe asks for; None for equal weights.
 
     Raises:
         ValueError: a file is missing or does not fit.
     """
-    if recipe.quality == "none":
+    if recipe.pair_weighting == "none":
         return None
     group = dist.group.WORLD if worker.world_size > 1 else None
-    if recipe.quality == "self":
+    if recipe.pair_weighting == "self":
         try:
             tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
-        scorer = OnlineScorer(pca_interval=recipe.quality_every, group=group)
+        scorer = OnlineScorer(pca_interval=recipe.pca_interval, group=group)
         return PairWeighter(scorer, recipe.gamma, record={}, tap=tap, group=group)
-    opened = _open_exact if recipe.quality == "exact" else _open_distilled
-    scorer, record = opened(recipe, scoring, worker)
+    opened = _open_exact if recipe.pair_weighting == "exact" else _open_distilled
+    scorer, record = opened(recipe, quality, worker)
     return PairWeighter(scorer, recipe.gamma, record=record, group=group)
 
 
-def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) -> tuple[ExactScorer, dict[str, str]]:
-    if scoring.pca is None:
-        raise ValueError("--quality exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`")
-    pca = ForegroundPCA.load(scoring.pca)
+def _open_exact(
+    recipe: Recipe, quality: QualityConfig, worker: sslzoo.DistContext
+) -> tuple[ExactScorer, dict[str, str]]:
+    if quality.pca is None:
+        raise ValueError(
+            "--pair-weighting exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`"
+        )
+    pca = ForegroundPCA.load(quality.pca)
     known = pca.fitted_on
     if known is None:
-        raise ValueError(f"{scoring.pca} does not name its encoder: make it with `pairquality fit`")
+        raise ValueError(f"{quality.pca} does not name its encoder: make it with `pairquality fit`")
     encoder = load_encoder(
-        scoring.encoder or known.encoder,
+        quality.encoder or known.encoder,
         size=known.size,
         mean=known.mean,
         std=known.std,
@@ -80,12 +71,12 @@ def _open_exact(recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext) ->
 
 
 def _open_distilled(
-    recipe: Recipe, scoring: Scoring, worker: sslzoo.DistContext
+    recipe: Recipe, quality: QualityConfig, worker: sslzoo.DistContext
 ) -> tuple[DistilledScorer, dict[str, str]]:
-    if scoring.scorer is None:
-        raise ValueError("--quality distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
+    if quality.scorer is None:
+        raise ValueError("--pair-weighting distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
     options = {"autocast": _precision(recipe), "device": worker.device}
-    scorer = load_distilled(scoring.scorer, **_normalisation(recipe), **options)
+    scorer = load_distilled(quality.scorer, **_normalisation(recipe), **options)
     return scorer, {"scorer": scorer.network.hash}
 
 

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from genviews.recipes import Recipe, Views
+from genviews.recipes import Recipe
 from pairdata import Augment, PairBatch
 from sslzoo.methods import Interpolated
 from sslzoo.training import ViewBatch

@@ -1,38 +1,24 @@
-"""What to train and how: each recipe is a function that returns a frozen `Recipe`."""
+"""Training recipes: functions that return a frozen `Recipe`. Nothing here imports torch."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
 
 from genviews.recipes import cifar, imagenet, imagenet100, imagenet_genview, small, tiny_imagenet
 from genviews.recipes.augmentations import CIFAR_MEAN, CIFAR_STD
-from genviews.recipes.recipe import Recipe, Views
-from sslzoo.methods import (
-    BYOL,
-    DINO,
-    BarlowTwins,
-    GenDINO,
-    Method,
-    MoCoV2,
-    MoCoV3,
-    SimCLR,
-    SimSiam,
-    SwAV,
-    VICReg,
-)
+from genviews.recipes.recipe import METHODS, AugmentationConfig, Recipe, method_class
 
-__all__ = ["CIFAR_MEAN", "CIFAR_STD", "METHODS", "RECIPES", "Recipe", "Views"]
-
-METHODS: dict[str, Callable[..., Method]] = {
-    "simclr": SimCLR,
-    "moco-v2": MoCoV2,
-    "moco-v3": MoCoV3,
-    "simsiam": SimSiam,
-    "byol": BYOL,
-    "swav": SwAV,
-    "vicreg": VICReg,
-    "barlow-twins": BarlowTwins,
-    "dino": DINO,
-    "gen-dino": GenDINO,
-}
+__all__ = [
+    "CIFAR_MEAN",
+    "CIFAR_STD",
+    "METHODS",
+    "RECIPES",
+    "AugmentationConfig",
+    "Recipe",
+    "get_recipe",
+    "method_class",
+]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "small-simclr": small.small_simclr,
@@ -74,3 +60,20 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet-dino": imagenet.imagenet_dino,
     "imagenet-gen-dino": imagenet.imagenet_gen_dino,
 }
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        ValueError: there is no such recipe; the message suggests similar names.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"expected a recipe, got {name!r}; {suggest(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelled name: similar names, or how to list all."""
+    near = " or ".join(difflib.get_close_matches(name, list(known), n=2))
+    return f"did you mean {near}? --list shows all" if near else "--list shows them"

@@ -1,4 +1,4 @@
-"""The lists of augmentations that the sources share."""
+"""Augmentations shared by several recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from genviews.recipes.recipe import Views
+from genviews.recipes.recipe import AugmentationConfig
 from pairdata import Augment
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -19,12 +19,12 @@ BYOL_JITTER = (0.4, 0.4, 0.2, 0.1)
 FULL_JITTER = (0.8, 0.8, 0.8, 0.2)
 
 
-def pair(first: Augment, second: Augment | None = None, **local: Any) -> Views:
-    """Two lists, or one for both views."""
-    return Views(first=first, second=second or first, **local)
+def symmetric(first: Augment, second: Augment | None = None, **local: Any) -> AugmentationConfig:
+    """Return the configuration of two global views; by default both have the same augmentations."""
+    return AugmentationConfig(first=first, second=second or first, **local)
 
 
-def asymmetric(plain: Augment, *, blur: tuple[float, float] = (1.0, 0.1), **local: Any) -> Views:
+def asymmetric(plain: Augment, *, blur: tuple[float, float] = (1.0, 0.1), **local: Any) -> AugmentationConfig:
     """The two lists of BYOL, MoCo v3, VICReg, Barlow Twins and DINO: one view blurred, the other solarized.
 
     Jitter 0.4/0.4/0.2/0.1, blur with probability 1.0 and 0.1, solarize 0 and 0.2: facebookresearch/moco-v3@c349e6e
@@ -32,7 +32,7 @@ def asymmetric(plain: Augment, *, blur: tuple[float, float] = (1.0, 0.1), **loca
     facebookresearch/dino@7c446df main_dino.py.
     """
     first = replace(plain, jitter=BYOL_JITTER, blur_p=blur[0])
-    return pair(first, replace(first, blur_p=blur[1], solarize_p=0.2), **local)
+    return symmetric(first, replace(first, blur_p=blur[1], solarize_p=0.2), **local)
 
 
 def cifar_augment(**changes: Any) -> Augment:
@@ -46,29 +46,29 @@ def imagenet_augment(**changes: Any) -> Augment:
     return replace(Augment(size=224, crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)), **changes)
 
 
-def dino_cifar_views(**changes: Any) -> Views:
+def dino_cifar_views(**changes: Any) -> AugmentationConfig:
     """DINO's two lists at 32 px, with half the blur and larger crops."""
     return asymmetric(cifar_augment(crop_scale=(0.3, 1.0), **changes), blur=(0.5, 0.1))
 
 
 def multi_crop(global_list: Augment, *, count: int, scale: tuple[float, float], size: int = 96) -> dict[str, Any]:
-    """The `local` and `local_count` of `Views`: small crops with the list of a global view."""
+    """The `local` and `local_count` of `AugmentationConfig`: small crops with the list of a global view."""
     return {"local": replace(global_list, size=size, crop_scale=scale), "local_count": count}
 
 
-Operation = Literal["crop", "flip", "jitter", "grey", "blur", "solarize"]
+Operation = Literal["crop", "flip", "jitter", "gray", "blur", "solarize"]
 LEFT_OUT: dict[Operation, dict[str, Any]] = {
     "crop": {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)},
     "flip": {"flip": 0.0},
     "jitter": {"jitter": None},
-    "grey": {"gray_p": 0.0},
+    "gray": {"gray_p": 0.0},
     "blur": {"blur_p": 0.0},
     "solarize": {"solarize_p": 0.0},
 }
 
 
-def without(views: Views, operations: Sequence[Operation]) -> Views:
-    """The same lists without some of their operations; a view that is not cropped is the image's central square."""
+def drop_augmentations(views: AugmentationConfig, operations: Sequence[Operation]) -> AugmentationConfig:
+    """Return the configuration without some operations; without crop, a view is the central square of the image."""
     changes = {name: value for operation in operations for name, value in LEFT_OUT[operation].items()}
     first, second = (replace(each, **changes) for each in (views.first, views.second))
     return replace(views, first=first, second=second, local=views.local and replace(views.local, **changes))

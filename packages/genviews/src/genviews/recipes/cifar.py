@@ -19,7 +19,7 @@ from genviews.recipes.augmentations import (
     asymmetric,
     cifar_augment,
     dino_cifar_views,
-    pair,
+    symmetric,
 )
 from genviews.recipes.recipe import Recipe
 
@@ -40,7 +40,7 @@ def cifar10_simsiam() -> Recipe:
         name="cifar10-simsiam",
         method="simsiam",
         method_options={"projector_layers": 2},
-        augmentation=pair(cifar_augment(blur_p=0.0)),
+        augmentation=symmetric(cifar_augment(blur_p=0.0)),
         base_lr=0.03,
     )
 
@@ -55,11 +55,11 @@ def genview_moco_v2() -> Recipe:
         name="cifar10-moco-v2",
         method="moco-v2",
         method_options={"queue_size": 4096, "momentum": 0.99, "temperature": 0.2, "splits": 8},
-        augmentation=pair(cifar_augment()),
+        augmentation=symmetric(cifar_augment()),
         expected="linear 93.00 with views (GenView)",
         epochs=500,
         base_lr=0.5,
-        lr_batch=512,
+        base_batch_size=512,
         warmup_epochs=10,
     )
 
@@ -82,13 +82,13 @@ def genview_byol() -> Recipe:
 def cifar100_moco_v2() -> Recipe:
     """cifar10-moco-v2 on CIFAR-100; published 67.49 with views (GenView). Not yet run."""
     changes = {"name": "cifar100-moco-v2", "dataset": "CIFAR-100", "expected": "linear 67.49 with views (GenView)"}
-    return replace(genview_moco_v2(), augmentation=pair(cifar_augment(**ON_CIFAR100)), **changes)
+    return replace(genview_moco_v2(), augmentation=symmetric(cifar_augment(**ON_CIFAR100)), **changes)
 
 
 def cifar100_byol() -> Recipe:
     """cifar10-byol on CIFAR-100; published 67.53 with views (GenView). Not yet run."""
     changes = {"name": "cifar100-byol", "dataset": "CIFAR-100", "expected": "linear 67.53 with views (GenView)"}
-    return replace(genview_byol(), augmentation=pair(cifar_augment(**ON_CIFAR100)), **changes)
+    return replace(genview_byol(), augmentation=symmetric(cifar_augment(**ON_CIFAR100)), **changes)
 
 
 def cifar10_simclr() -> Recipe:
@@ -104,7 +104,7 @@ def cifar10_simclr() -> Recipe:
         dataset="CIFAR-10",
         backbone_options={"cifar_stem": True, "zero_init_residual": True},
         method_options={"temperature": 0.5},
-        augmentation=pair(augment),
+        augmentation=symmetric(augment),
         expected="linear about 91 (SimCLR)",
         epochs=1000,
         optimizer="lars",
@@ -112,7 +112,7 @@ def cifar10_simclr() -> Recipe:
         base_lr=1.0,
         weight_decay=1e-4,
         warmup_epochs=10,
-        warmup_holds_peak=False,
+        warmup_includes_peak=False,
     )
 
 
@@ -151,7 +151,7 @@ def cifar10_vicreg() -> Recipe:
         name="cifar10-vicreg",
         method="vicreg",
         method_options={"expander": (2048, 2048, 2048), "variance": 50.0},
-        augmentation=pair(augment),
+        augmentation=symmetric(augment),
         expected="linear 92.07 (solo-learn)",
         weight_decay=1e-4,
     )
@@ -171,7 +171,7 @@ def cifar10_barlow_twins() -> Recipe:
         augmentation=asymmetric(cifar_augment(crop_scale=(0.08, 1.0)), blur=(0.0, 0.0)),
         expected="kNN 81.9 (lightly)",
         base_lr=0.06,
-        lr_batch=128,
+        base_batch_size=128,
     )
 
 
@@ -186,11 +186,11 @@ def cifar10_swav() -> Recipe:
         name="cifar10-swav",
         method="swav",
         method_options={"prototypes": 512, "hidden_dim": 512, "freeze_fraction": 0.0},
-        augmentation=pair(cifar_augment(crop_scale=(0.14, 1.0), blur_p=0.0)),
+        augmentation=symmetric(cifar_augment(crop_scale=(0.14, 1.0), blur_p=0.0)),
         expected="kNN 84.2 (lightly)",
         optimizer="adamw",
         base_lr=1e-3,
-        lr_batch=128,
+        base_batch_size=128,
         weight_decay=1e-6,
     )
 
@@ -212,7 +212,7 @@ def cifar10_dino() -> Recipe:
         weight_decay=0.04,
         final_weight_decay=0.4,
         warmup_epochs=10,
-        clip_norm=3.0,
+        per_param_clip_norm=3.0,
     )
 
 

@@ -1,7 +1,7 @@
 """ImageNet-1k: VICReg as in GenCL, DINO and Gen-DINO as in Gen-SIS, SimCLR and Barlow Twins as in their papers.
 
 Images are decoded to squares of 288 px, from which crops are taken; officially, crops are taken from the full image.
-The table shows the effect of `--stored-size` on 100 COCO images (586 x 479 px on average) and one core: PSNR of crops
+The table shows the effect of `--decode-size` on 100 COCO images (586 x 479 px on average) and one core: PSNR of crops
 against crops of the full image, fraction of upsampled crops, augmentation speed for 224 px, and memory (or size of raw
 records) for 1.28 million images.
 
@@ -27,7 +27,7 @@ from genviews.recipes.augmentations import (
     asymmetric,
     imagenet_augment,
     multi_crop,
-    pair,
+    symmetric,
 )
 from genviews.recipes.recipe import Recipe
 
@@ -35,7 +35,7 @@ RESNET: dict[str, Any] = {
     "dataset": "ImageNet-1k",
     "backbone": "resnet50",
     "backbone_options": {"zero_init_residual": True},
-    "stored_size": 288,
+    "decode_size": 288,
 }
 
 
@@ -63,7 +63,7 @@ def imagenet_vicreg() -> Recipe:
         final_lr_ratio=1e-3,
         weight_decay=1e-6,
         warmup_epochs=10,
-        warmup_holds_peak=False,
+        warmup_includes_peak=False,
     )
 
 
@@ -83,7 +83,7 @@ def imagenet_dino() -> Recipe:
         backbone_options={"drop_path_rate": 0.1},
         augmentation=asymmetric(full, **multi_crop(full, count=8, scale=(0.05, 0.4))),
         expected="kNN 69.4, linear 74.0 (Gen-SIS)",
-        stored_size=288,
+        decode_size=288,
         epochs=100,
         optimizer="adamw",
         base_lr=5e-4,
@@ -91,7 +91,7 @@ def imagenet_dino() -> Recipe:
         weight_decay=0.04,
         final_weight_decay=0.4,
         warmup_epochs=10,
-        clip_norm=3.0,
+        per_param_clip_norm=3.0,
     )
 
 
@@ -117,18 +117,18 @@ def imagenet_simclr() -> Recipe:
         **RESNET,
         name="imagenet-simclr",
         method="simclr",
-        augmentation=pair(full),
+        augmentation=symmetric(full),
         expected="linear 64.5 (SimCLR)",
         epochs=100,
         batch_size=4096,
         optimizer="lars",
         optimizer_options={"lr_in_momentum": True},
         base_lr=4.8,
-        lr_batch=4096,
+        base_batch_size=4096,
         lr_scaling="sqrt",
         weight_decay=1e-4,
         warmup_epochs=10,
-        warmup_holds_peak=False,
+        warmup_includes_peak=False,
     )
 
 
@@ -153,5 +153,5 @@ def imagenet_barlow_twins() -> Recipe:
         final_lr_ratio=1e-3,
         weight_decay=1e-6,
         warmup_epochs=10,
-        warmup_holds_peak=False,
+        warmup_includes_peak=False,
     )

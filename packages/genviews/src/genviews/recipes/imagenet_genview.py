@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from genviews.recipes.augmentations import FULL_JITTER, asymmetric, imagenet_augment, multi_crop, pair
+from genviews.recipes.augmentations import FULL_JITTER, asymmetric, imagenet_augment, multi_crop, symmetric
 from genviews.recipes.recipe import Recipe
 
-SHARED: dict[str, Any] = {"dataset": "ImageNet-1k", "backbone": "resnet50", "stored_size": 288}
+SHARED: dict[str, Any] = {"dataset": "ImageNet-1k", "backbone": "resnet50", "decode_size": 288}
 
 
 def imagenet_moco_v2() -> Recipe:
@@ -26,7 +26,7 @@ def imagenet_moco_v2() -> Recipe:
         name="imagenet-moco-v2",
         method="moco-v2",
         method_options={"splits": 8},
-        augmentation=pair(imagenet_augment()),
+        augmentation=symmetric(imagenet_augment()),
         expected="linear 67.5, with views 70.0 (GenView)",
         epochs=200,
         batch_size=256,
@@ -48,7 +48,7 @@ def imagenet_simsiam() -> Recipe:
         name="imagenet-simsiam",
         method="simsiam",
         backbone_options={"zero_init_residual": True},
-        augmentation=pair(imagenet_augment()),
+        augmentation=symmetric(imagenet_augment()),
         expected="linear 70.0, with views 72.2 (GenView)",
         epochs=200,
         batch_size=256,
@@ -72,7 +72,7 @@ def imagenet_swav() -> Recipe:
         name="imagenet-swav",
         method="swav",
         method_options={"queue_size": 3840, "queue_start": 15 / 200, "freeze_fraction": 1 / 200},
-        augmentation=pair(full, **multi_crop(full, count=6, scale=(0.05, 0.14))),
+        augmentation=symmetric(full, **multi_crop(full, count=6, scale=(0.05, 0.14))),
         expected="linear 70.5, with views 71.7 (GenView)",
         epochs=200,
         batch_size=256,
@@ -150,7 +150,7 @@ def imagenet_moco_v3_vit_s() -> Recipe:
         method_options={"projector_layers": 3, "predictor_norm": True, "temperature": 0.2},
         dataset="ImageNet-1k",
         backbone="moco_vit_small",
-        stored_size=288,
+        decode_size=288,
         augmentation=asymmetric(imagenet_augment(crop_scale=(0.08, 1.0))),
         expected="linear 73.2, with views 74.5 (GenView)",
         epochs=300,

@@ -1,29 +1,45 @@
-"""What a recipe is: one way of training one encoder."""
+"""The configuration of a recipe: one way of training one encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from pairdata import Augment
+
+if TYPE_CHECKING:
+    from sslzoo.methods import Method
 
 MethodName = Literal[
     "simclr", "moco-v2", "moco-v3", "simsiam", "byol", "swav", "vicreg", "barlow-twins", "dino", "gen-dino"
 ]
 Policy = Literal["genview", "gencl", "gensis", "none"]
 
-WEIGHING = ("quality", "gamma", "quality_layer", "quality_every")
-"""Fields of a recipe that say how pairs are weighed."""
+METHODS: dict[MethodName, str] = {
+    "simclr": "SimCLR",
+    "moco-v2": "MoCoV2",
+    "moco-v3": "MoCoV3",
+    "simsiam": "SimSiam",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "vicreg": "VICReg",
+    "barlow-twins": "BarlowTwins",
+    "dino": "DINO",
+    "gen-dino": "GenDINO",
+}
+"""Class in `sslzoo.methods` of each method."""
+PAIR_WEIGHTING = ("pair_weighting", "gamma", "quality_layer", "pca_interval")
+"""Fields of pair weighting, recorded only if it is used."""
 DESCRIPTION = ("dataset", "expected")
-"""Fields of a recipe that tell a reader about it and change nothing."""
+"""Fields that describe a recipe and do not affect training."""
 NOT_YET_RUN = "not yet run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
+class AugmentationConfig:
     """The augmentations of one training example: two global views and, for multi-crop, smaller local ones."""
 
     first: Augment
@@ -39,66 +55,66 @@ class Recipe:
     name: tyro.conf.Fixed[str]
     method: tyro.conf.Fixed[MethodName]
     method_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
-    augmentation: tyro.conf.Fixed[Views]
+    augmentation: tyro.conf.Fixed[AugmentationConfig]
     dataset: tyro.conf.Fixed[str]
-    """What it is made for; it trains on any folder."""
+    """Dataset that the constants are for; any folder of images can be used."""
     expected: tyro.conf.Fixed[str] = NOT_YET_RUN
-    """Published figures, or what was measured here."""
+    """Published results, or those measured here."""
 
     backbone: str = "resnet18"
     """A torchvision ResNet, resnet10, or timm/<any model>."""
     backbone_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
-    stored_size: int = 32
+    decode_size: int = 32
     """Size in pixels of the square to which images are decoded; smaller crops are upsampled."""
     policy: Policy = "genview"
-    """Where synthetic views go: either place (genview); first, augmented otherwise (gencl); second (gensis); none."""
+    """Position of synthetic views: random (genview), first with other augmentations (gencl), second (gensis), none."""
     view_probability: float = 1.0
-    """How often a pair has a synthetic view, where the image has one."""
+    """Probability of a synthetic view in a pair, for images that have one."""
     synthetic_crops: Literal["one", "half"] = "one"
     """For genview with multi-crop: make one view (as in GenView's code) or half of the views synthetic."""
 
     epochs: int = 200
     batch_size: int = 512
-    """Images a step over all processes."""
+    """Images per step, over all processes."""
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     optimizer_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
     base_lr: Annotated[float, tyro.conf.arg(aliases=["--lr"])] = 0.03
     """Learning rate at the recipe's reference batch (256, or what its text says); scaled to --batch-size."""
-    lr_batch: tyro.conf.Fixed[int] = 256
-    """The reference batch of base_lr."""
+    base_batch_size: tyro.conf.Fixed[int] = 256
+    """Batch size at which base_lr is used unscaled."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the learning rate follows the batch size."""
+    """How the learning rate scales with the batch size."""
     final_lr: float | None = None
     """Final learning rate of the cosine schedule; None: final_lr_ratio times the peak."""
     final_lr_ratio: float = 0.0
     """Final learning rate of the cosine schedule as a fraction of the peak; scales with --lr and --batch-size."""
     weight_decay: float = 5e-4
     final_weight_decay: float | None = None
-    """Where the weight decay goes by a cosine; None keeps it."""
+    """Final weight decay of a cosine schedule; default: constant."""
     warmup_epochs: float = 0.0
-    warmup_holds_peak: bool = True
-    """Whether the last step of the warm-up has the highest learning rate, or the first one after it."""
-    clip_norm: float | None = None
-    """Largest norm of one parameter's gradient."""
-    clip_total_norm: float | None = None
-    """Largest norm of the gradient of all parameters together."""
+    warmup_includes_peak: bool = True
+    """Reach the highest learning rate at the last step of the warm-up instead of the first step after it."""
+    per_param_clip_norm: float | None = None
+    """Maximum norm of the gradient of each parameter."""
+    clip_grad_norm: float | None = None
+    """Maximum norm of the gradient of all parameters together."""
     precision: Literal["bf16", "fp16", "float32"] = "bf16"
     seed: int = 0
 
-    quality: Literal["none", "exact", "self", "distilled"] = "none"
-    """What weighs pairs: nothing; a frozen encoder (--pca); the network in training; a small copy of one (--scorer)."""
+    pair_weighting: Literal["none", "exact", "self", "distilled"] = "none"
+    """Scorer of the pairs: none, a frozen encoder (--pca), the network in training, or a distilled one (--scorer)."""
     gamma: float = 1.0
     """Weights are B softmax(gamma * quality) over the batch of all processes."""
     quality_layer: str | None = None
-    """For self: the layer whose maps are compared, of 3 x 3 tokens at least; None takes the last."""
-    quality_every: int = 32
-    """For self: steps from one look at what is foreground to the next."""
+    """For self: the layer whose feature maps are compared, at least 3 x 3; default: the last."""
+    pca_interval: int = 32
+    """For self: number of steps between updates of the foreground direction."""
 
     @property
     def lr(self) -> float:
-        """The highest learning rate of the training: base_lr, scaled from lr_batch to batch_size."""
-        share = self.batch_size / self.lr_batch
-        return self.base_lr * {"linear": share, "sqrt": share**0.5, "none": 1.0}[self.lr_scaling]
+        """The highest learning rate of the training: base_lr, scaled from base_batch_size to batch_size."""
+        ratio = self.batch_size / self.base_batch_size
+        return self.base_lr * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.lr_scaling]
 
     @property
     def lowest_lr(self) -> float:
@@ -119,10 +135,17 @@ class Recipe:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What `sslzoo.create_backbone` needs to build the backbone again."""
+        """Arguments of `sslzoo.create_backbone`."""
         return {"name": self.backbone, "image_size": self.image_size, **self.backbone_options}
 
     def record(self) -> dict[str, Any]:
-        """The recipe as plain values, for checkpoints and backbone.json; nothing on weights where there are none."""
-        left_out = DESCRIPTION + (WEIGHING if self.quality == "none" else ())
+        """Return the recipe as plain values, for checkpoints and backbone.json; pair weighting only if it is used."""
+        left_out = DESCRIPTION + (PAIR_WEIGHTING if self.pair_weighting == "none" else ())
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+def method_class(name: MethodName) -> Callable[..., Method]:
+    """Return the class of a method."""
+    import sslzoo.methods
+
+    return getattr(sslzoo.methods, METHODS[name])

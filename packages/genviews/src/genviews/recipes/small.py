@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from genviews.recipes.augmentations import asymmetric, cifar_augment, dino_cifar_views, multi_crop, pair
-from genviews.recipes.recipe import NOT_YET_RUN, MethodName, Recipe, Views
+from genviews.recipes.augmentations import asymmetric, cifar_augment, dino_cifar_views, multi_crop, symmetric
+from genviews.recipes.recipe import NOT_YET_RUN, AugmentationConfig, MethodName, Recipe
 
 MEASURED: dict[str, str] = {
     "simclr": "38.5",
@@ -25,7 +25,7 @@ MEASURED: dict[str, str] = {
 }
 
 
-def _small(method: MethodName, views: Views, options: dict[str, Any], **changes: Any) -> Recipe:
+def _small(method: MethodName, views: AugmentationConfig, options: dict[str, Any], **changes: Any) -> Recipe:
     """What the small recipes share; the name is the method's."""
     shared = Recipe(
         name=f"small-{method}",
@@ -41,7 +41,7 @@ def _small(method: MethodName, views: Views, options: dict[str, Any], **changes:
         batch_size=128,
         optimizer="adamw",
         base_lr=2e-3,
-        lr_batch=128,
+        base_batch_size=128,
         final_lr=1e-6,
         weight_decay=1e-4,
         warmup_epochs=1,
@@ -59,7 +59,7 @@ def small_dino() -> Recipe:
         "momentum": 0.95,
         "freeze_fraction": 0.05,
     }
-    return _small("dino", dino_cifar_views(), options, clip_norm=3.0)
+    return _small("dino", dino_cifar_views(), options, per_param_clip_norm=3.0)
 
 
 def small_gen_dino() -> Recipe:
@@ -69,13 +69,13 @@ def small_gen_dino() -> Recipe:
 
 def small_simclr() -> Recipe:
     """SimCLR for a laptop."""
-    return _small("simclr", pair(cifar_augment(blur_p=0.0)), {"projector_layers": 2, "temperature": 0.2})
+    return _small("simclr", symmetric(cifar_augment(blur_p=0.0)), {"projector_layers": 2, "temperature": 0.2})
 
 
 def small_moco_v2() -> Recipe:
     """MoCo v2 for a laptop: a queue of 1024, a momentum of 0.95 for the few steps there are."""
     options = {"queue_size": 1024, "momentum": 0.95, "temperature": 0.2, "symmetric": True, "splits": 8}
-    return _small("moco-v2", pair(cifar_augment(blur_p=0.0)), options)
+    return _small("moco-v2", symmetric(cifar_augment(blur_p=0.0)), options)
 
 
 def small_moco_v3() -> Recipe:
@@ -87,7 +87,7 @@ def small_moco_v3() -> Recipe:
 def small_simsiam() -> Recipe:
     """SimSiam for a laptop."""
     options = {"projection_dim": 512, "prediction_dim": 128, "projector_layers": 2}
-    return _small("simsiam", pair(cifar_augment(blur_p=0.0)), options)
+    return _small("simsiam", symmetric(cifar_augment(blur_p=0.0)), options)
 
 
 def small_byol() -> Recipe:
@@ -100,7 +100,7 @@ def small_swav() -> Recipe:
     """SwAV for a laptop: two global crops and two local ones of 16 px."""
     options = {"prototypes": 100, "hidden_dim": 256, "projection_dim": 128, "freeze_fraction": 0.05}
     full = cifar_augment(crop_scale=(0.3, 1.0), blur_p=0.0)
-    views = pair(full, **multi_crop(full, count=2, scale=(0.1, 0.3), size=16))
+    views = symmetric(full, **multi_crop(full, count=2, scale=(0.1, 0.3), size=16))
     return _small("swav", views, options)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from genviews.recipes.augmentations import imagenet_augment, pair
+from genviews.recipes.augmentations import imagenet_augment, symmetric
 from genviews.recipes.cifar import genview_byol, genview_moco_v2
 from genviews.recipes.recipe import Recipe
 
-SHORTER = {"epochs": 200, "batch_size": 256, "lr_batch": 256, "stored_size": 64, "dataset": "Tiny ImageNet"}
+SHORTER = {"epochs": 200, "batch_size": 256, "base_batch_size": 256, "decode_size": 64, "dataset": "Tiny ImageNet"}
 
 
 def tiny_imagenet_moco_v2() -> Recipe:
@@ -18,7 +18,7 @@ def tiny_imagenet_moco_v2() -> Recipe:
         **SHORTER,
         name="tiny-imagenet-moco-v2",
         method_options={"queue_size": 16384, "momentum": 0.996, "temperature": 0.2, "splits": 8},
-        augmentation=pair(imagenet_augment(size=64)),
+        augmentation=symmetric(imagenet_augment(size=64)),
         expected="linear 56.76 with views (GenView)",
     )
 
@@ -30,6 +30,6 @@ def tiny_imagenet_byol() -> Recipe:
         **SHORTER,
         name="tiny-imagenet-byol",
         method_options={"projection_dim": 128, "momentum": 0.996},
-        augmentation=pair(imagenet_augment(size=64)),
+        augmentation=symmetric(imagenet_augment(size=64)),
         expected="linear 54.79 with views (GenView)",
     )

@@ -1,0 +1,26 @@
+"""Run every job in a row: two encoders, a diffusion model, views, and a table of accuracies.
+
+genviews quickstart                                # on procedural scenes
+genviews quickstart --data TRAIN --test TEST       # on your own images
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from genviews.cli.errors import report_errors
+from genviews.end_to_end.options import QuickstartOptions
+from genviews_core.command import command
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run it."""
+    options = tyro.cli(QuickstartOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    with report_errors():
+        from genviews.end_to_end.run import run
+
+        run(options)
