@@ -35,7 +35,7 @@ def test_views_equal_those_of_diffusers_solver_from_the_noised_image(generator, 
     reference.set_timesteps(timesteps=scheduler.timesteps.tolist())
     for timestep in reference.timesteps:
         with torch.no_grad():
-            predicted = guided_prediction(generator.denoiser, images, timestep.expand(14), known, 2.0)
+            predicted = guided_prediction(generator.denoiser, images, timestep.expand(14), known, 4.0)
         clean = clean_image(generator.noise_process, predicted, timestep, images).clamp(-1, 1)
         images = reference.step(clean, timestep, images).prev_sample
     assert (views.float() - ((images.clamp(-1, 1) + 1) * 127.5).round()).abs().max() <= 1

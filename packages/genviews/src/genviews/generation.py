@@ -58,7 +58,7 @@ class GenerateOptions:
     steps: int | None = None
     """Network evaluations per view; without it the generator's default, 12 for eldm and 20 for unclip."""
     guidance: float | None = None
-    """Without it the generator's default, 2 for eldm and 10 for unclip."""
+    """Without it the generator's default, 4 for eldm and 10 for unclip."""
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
     seed: int = 0

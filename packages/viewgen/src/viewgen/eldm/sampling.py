@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from viewgen.eldm.model import Denoiser
 
 Sampler = Literal["dpm", "ddim"]
+Interval = tuple[float, float]
+WHOLE: Interval = (0.0, 1.0)
 SHARED = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type", "timestep_spacing")
 
 
@@ -48,6 +50,7 @@ def sample(
     steps: int,
     guidance: float,
     clip: bool,
+    guidance_interval: Interval = WHOLE,
 ) -> Float[Tensor, "B C H W"]:
     """Denoise; the guided prediction is ``none + guidance * (conditioned - none)``.
 
@@ -59,11 +62,15 @@ def sample(
         steps: network evaluations (each of two halves if guided).
         guidance: 1 uses the conditioned prediction alone (https://arxiv.org/abs/2207.12598, their w + 1).
         clip: keep the clean image that each prediction implies in [-1, 1]; right for pixels, wrong for latents.
+        guidance_interval: fractions of the noise process between which guidance applies
+            (https://arxiv.org/abs/2404.07724); elsewhere the conditioned prediction alone is computed.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     images: Tensor = noise
     for timestep in scheduler.timesteps:
-        predicted = guided_prediction(denoiser, images, timestep.expand(len(images)), standardized, guidance)
+        at = timestep.expand(len(images))
+        guided = in_interval(at, guidance_interval, scheduler.config["num_train_timesteps"])
+        predicted = guided_prediction(denoiser, images, at, standardized, guidance, guided)
         if clip:
             predicted = clipped(scheduler, predicted, timestep, images)
         images = scheduler.step(predicted, timestep, images, return_dict=False)[0]
@@ -82,6 +89,7 @@ def edit(
     steps: int,
     guidance: float,
     clip: bool,
+    guidance_interval: Interval = WHOLE,
 ) -> Float[Tensor, "B C H W"]:
     """Add noise to images and denoise them again (SDEdit, https://arxiv.org/abs/2108.01073).
 
@@ -98,13 +106,15 @@ def edit(
         steps: network evaluations (each with and without the condition if guided).
         guidance: as for ``sample``.
         clip: as for ``sample``.
+        guidance_interval: as for ``sample``.
     """
     timesteps = edit_timesteps(strength, steps, noise_process.config["num_train_timesteps"]).to(source.device)
     kept = noise_process.alphas_cumprod.to(source.device)[timesteps].view(steps, -1, 1, 1, 1)
     signals, sigmas = [*kept.sqrt(), torch.ones_like(kept[0])], [*(1 - kept).sqrt(), torch.zeros_like(kept[0])]
     images, previous = signals[0] * source + sigmas[0] * noise, None
     for step, timestep in enumerate(timesteps):
-        predicted = guided_prediction(denoiser, images, timestep, standardized, guidance)
+        guided = in_interval(timestep, guidance_interval, noise_process.config["num_train_timesteps"])
+        predicted = guided_prediction(denoiser, images, timestep, standardized, guidance, guided)
         clean = clean_image(noise_process, predicted, timestep, images)
         clean = clean.clamp(-1, 1) if clip else clean
         ratio = signals[step + 1] * sigmas[step] / (sigmas[step + 1] * signals[step])  # exp of half the log-SNR step
@@ -122,19 +132,34 @@ def edit_timesteps(strength: Float[Tensor, " B"], steps: int, timesteps: int) ->
     return (fractions[:, None] * strength.double() * timesteps).round().long().sub(1).clamp_min(0)
 
 
+def in_interval(timestep: Int[Tensor, " B"], interval: Interval, timesteps: int) -> Bool[Tensor, " B"] | None:
+    """Return whether each timestep's fraction of the noise process lies in the interval; None if it is the whole."""
+    if interval == WHOLE:
+        return None
+    fraction = (timestep + 1) / timesteps
+    return (interval[0] <= fraction) & (fraction <= interval[1])
+
+
 def guided_prediction(
     denoiser: Denoiser,
     images: Float[Tensor, "B C H W"],
     timestep: Int[Tensor, " B"],
     standardized: Float[Tensor, "B D"],
     guidance: float,
+    guided: Bool[Tensor, " B"] | None = None,
 ) -> Float[Tensor, "B C H W"]:
-    """Return the prediction ``uncond + guidance * (cond - uncond)``; at guidance 1, only ``cond`` is computed."""
-    if guidance == 1:
+    """Return ``uncond + guidance * (cond - uncond)``, or ``cond`` alone at guidance 1 and for images not ``guided``."""
+    if guidance == 1 or (guided is not None and not guided.any()):
         return denoiser(images, timestep, standardized)
-    conditions = torch.cat([standardized, torch.zeros_like(standardized)])
-    cond, uncond = denoiser(images.repeat(2, 1, 1, 1), timestep.repeat(2), conditions).chunk(2)
-    return uncond + guidance * (cond - uncond)
+    if guided is None or guided.all():
+        conditions = torch.cat([standardized, torch.zeros_like(standardized)])
+        cond, uncond = denoiser(images.repeat(2, 1, 1, 1), timestep.repeat(2), conditions).chunk(2)
+        return uncond + guidance * (cond - uncond)
+    conditions = torch.cat([standardized, torch.zeros_like(standardized[guided])])
+    both = denoiser(torch.cat([images, images[guided]]), torch.cat([timestep, timestep[guided]]), conditions)
+    predicted, uncond = both[: len(images)].clone(), both[len(images) :]
+    predicted[guided] = uncond + guidance * (predicted[guided] - uncond)
+    return predicted
 
 
 def clipped(
