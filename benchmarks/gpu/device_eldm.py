@@ -174,7 +174,7 @@ class DeviceELDM:
         network = network.to(self.device)
         self.optim.ema.copy_to(network)
         if self.config.bf16:
-            network.unet.to(torch.bfloat16)
+            network.network.to(torch.bfloat16)
             network.condition.token.to(torch.bfloat16)
         return network.to(memory_format=torch.channels_last).eval()
 

@@ -158,9 +158,9 @@ def test_user_mistakes_are_one_line_errors(trained, vectors, tmp_path):
         ELDMGenerator(tmp_path)
     with pytest.raises(ValueError, match="expected steps of 1 to 1000, got 0"):
         ELDMGenerator(trained, steps=0)
-    with pytest.raises(ValueError, match=r"there is: .*eldm"):
+    with pytest.raises(ValueError, match=r"expected a generator of .*eldm"):
         load_generator("nothing")
-    with pytest.raises(ValueError, match="32-small, 32, 64-small, 256"):
+    with pytest.raises(ValueError, match="32-small, 32, 32-latent, 64-small, 256"):
         preset("64")
 
 
@@ -291,11 +291,13 @@ def test_the_folder_says_whose_embeddings_it_knows(trained, embeddings):
     assert state["step"] == 400
 
 
-@pytest.mark.parametrize(("name", "side"), [("32-small", 32), ("32", 32), ("64-small", 16), ("256", 32)])
-def test_presets_build(name, side):
+@pytest.mark.parametrize(
+    ("name", "channels", "side"),
+    [("32-small", 3, 32), ("32", 3, 32), ("32-latent", 32, 4), ("64-small", 4, 16), ("256", 4, 32)],
+)
+def test_presets_build(name, channels, side):
     config = preset(name)
     with torch.device("meta"):
-        channels = 4 if config.latents else 3
         denoiser = eldm.build_denoiser(config, 64, channels, side)
         out = denoiser(torch.empty(2, channels, side, side), torch.empty(2, dtype=torch.int64), torch.empty(2, 64))
     assert out.shape == (2, channels, side, side)

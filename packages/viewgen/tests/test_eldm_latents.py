@@ -128,7 +128,7 @@ def test_training_on_cached_latents_is_training_on_encoded_images(images, embedd
 
 
 def test_mistakes_get_one_clear_line(images, embeddings, config, tiny_config, given, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="AutoencoderKL or VQModel"):
+    with pytest.raises(ValueError, match="AutoencoderKL, AutoencoderTiny, TAEF2, VQModel"):
         eldm.Autoencoder.load(tmp_path)
     with pytest.raises(ValueError, match=r"expected an autoencoder .* give its folder"):
         train_eldm(images, embeddings, tmp_path / "none", config)

@@ -39,10 +39,12 @@ class TrainGeneratorOptions:
     """A backbone folder that apps/pretrain wrote, or timm/<model>."""
     out: Path
     """Becomes a diffusers-style folder; the embeddings go to OUT/embeddings."""
-    preset: Literal["32-small", "32", "64-small", "256"] = "256"
-    """The first two denoise pixels, the others an autoencoder's latents; "small" is for a laptop's CPU."""
+    preset: Literal["32-small", "32", "32-latent", "64-small", "256"] = "256"
+    """The first two denoise pixels, the others an autoencoder's latents; "small" and "32-latent" are for a laptop's
+    CPU; the latter needs the folder of a pretrained --autoencoder."""
     autoencoder: str = "train"
-    """For latents: "train" one on the images first, in OUT/autoencoder, or the folder of a diffusers autoencoder."""
+    """For latents: "train" one on the images first, in OUT/autoencoder, or the folder of a pretrained one: of diffusers
+    (AutoencoderKL, VQModel, AutoencoderTiny), or taef2_encoder.pth and taef2_decoder.pth."""
     latents_cached: bool = True
     """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
     steps: int | None = None
@@ -53,6 +55,8 @@ class TrainGeneratorOptions:
     """By default the preset's, scaled in proportion to --steps if that is given."""
     autoencoder_batch_size: int | None = None
     seed: int | None = None
+    compile: bool = False
+    """Compile the diffusion model: a minute at the start, faster steps after it."""
     workers: int = 4
     """Threads that read images."""
     checkpoint_seconds: float = 600.0
@@ -69,6 +73,11 @@ def run(options: TrainGeneratorOptions) -> Path:
 
 def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) -> None:
     """Wire encoder, embeddings and trainings, with bars and logs."""
+    if options.preset == "32-latent" and options.autoencoder == "train":
+        raise ValueError(
+            "the preset 32-latent takes a pretrained autoencoder, got none; give --autoencoder FOLDER with a TAESD of "
+            "diffusers, or with taef2_encoder.pth and taef2_decoder.pth of https://github.com/madebyollin/taesd"
+        )
     given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
     config = dataclasses.replace(
         viewgen.eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None}
@@ -96,6 +105,7 @@ def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) 
             checkpoint_seconds=options.checkpoint_seconds,
             autoencoder=autoencoder,
             latents_cached=options.latents_cached,
+            compile=options.compile,
             workers=options.workers,
         )
         progress.console.print(f"diffusion model: {model}")

@@ -54,19 +54,23 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ELDMConfig(TrainingConfig):
-    """A UNet over pixels or latents, its noise process, and its training.
+    """A network over pixels or latents, its noise process, and its training.
 
     Attributes:
         latents: whether it denoises an autoencoder's latents rather than pixels.
-        patch: side of the blocks folded into channels before the UNet.
-        channels: of each UNet level, from fine to coarse.
-        attention: whether each level attends (to itself and to the condition).
-        layers_per_block: residual blocks per level.
-        head_dim: channels of one attention head.
-        cross_dim: length of the condition token.
-        norm_groups: groups of the group normalisation.
-        add_to_time_embedding: also add a projection of the embedding to the time embedding, so that every residual
-            block sees it.
+        patch: side of the blocks folded into channels before the network.
+        network: "unet", diffusers' UNet, or "dit", a diffusion transformer.
+        channels: of each level of the UNet, from fine to coarse.
+        attention: of the UNet: whether each level attends (to itself and to the condition).
+        layers_per_block: of the UNet: residual blocks per level.
+        head_dim: of the UNet: channels of one attention head.
+        cross_dim: of the UNet: length of the condition token.
+        norm_groups: of the UNet: groups of the group normalisation.
+        add_to_time_embedding: of the UNet: also add a projection of the embedding to the time embedding, so that
+            every residual block sees it.
+        width: of the transformer: length of a token.
+        depth: of the transformer: blocks.
+        heads: of the transformer's attention.
         prediction: what the network predicts: the noise, the velocity, or the clean image itself.
         beta_schedule: diffusers' name of the noise schedule.
         beta_start: first beta; "squaredcos_cap_v2" has no use for it.
@@ -78,13 +82,17 @@ class ELDMConfig(TrainingConfig):
 
     latents: bool = False
     patch: int = 1
-    channels: tuple[int, ...]
-    attention: tuple[bool, ...]
+    network: Literal["unet", "dit"] = "unet"
+    channels: tuple[int, ...] = ()
+    attention: tuple[bool, ...] = ()
     layers_per_block: int = 2
     head_dim: int = 32
     cross_dim: int = 512
     norm_groups: int = 32
     add_to_time_embedding: bool = False
+    width: int = 256
+    depth: int = 8
+    heads: int = 4
     prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
     beta_start: float = 0.0015
@@ -95,15 +103,24 @@ class ELDMConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.channels) != len(self.attention):
+        if self.resolution % self.patch:
+            raise ValueError(f"resolution {self.resolution} must be a multiple of patch {self.patch}")
+        if self.network == "dit":
+            if self.width % (4 * self.heads):
+                raise ValueError(f"expected a width that is a multiple of 4 x {self.heads} heads, got {self.width}")
+            return
+        if not self.channels or len(self.channels) != len(self.attention):
             raise ValueError(f"channels has {len(self.channels)} levels, attention {len(self.attention)}: give as many")
         if any(width % self.norm_groups or width % self.head_dim for width in self.channels):
             raise ValueError(
                 f"channels {self.channels} must be multiples of norm_groups {self.norm_groups} "
                 f"and of head_dim {self.head_dim}"
             )
-        if self.resolution % self.patch:
-            raise ValueError(f"resolution {self.resolution} must be a multiple of patch {self.patch}")
+
+    @property
+    def cond_dim(self) -> int:
+        """Length of what the network sees of an embedding."""
+        return self.width if self.network == "dit" else self.cross_dim
 
 
 @dataclass(frozen=True, kw_only=True)

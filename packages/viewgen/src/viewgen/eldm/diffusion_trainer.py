@@ -6,7 +6,7 @@ denoised (pixels or latents), D the embedding's length.
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,17 @@ from viewgen.embed import Embeddings
 from viewgen.fingerprint import ensure_same_config, keys_hash
 
 MIN_SIGMA = 0.1  # bounds the weight of nearly clean images
+STATISTICS_IMAGES, STATISTICS_BATCH = 2048, 32
+ONLY_UNET = (
+    "channels",
+    "attention",
+    "layers_per_block",
+    "head_dim",
+    "cross_dim",
+    "norm_groups",
+    "add_to_time_embedding",
+)
+ONLY_DIT = ("network", "width", "depth", "heads")  # a record without "network" is of a UNet
 RECORD_NAMES = {"timestep_sampling": "timestep_law", "add_to_time_embedding": "in_time"}
 Batch = tuple[UInt8[Tensor, "B 3 R R"] | Float16[Tensor, "B C H W"], Float[Tensor, "B D"], NoiseDraws]
 
@@ -50,6 +61,7 @@ class DiffusionTrainer:
         autoencoder: encodes images to latents; one without a module means that pixels are denoised.
         device: device to train on.
         world: number of processes.
+        compile: compile the network.
     """
 
     def __init__(
@@ -59,6 +71,8 @@ class DiffusionTrainer:
         autoencoder: Autoencoder,
         device: str | torch.device,
         world: int = 1,
+        *,
+        compile: bool = False,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.autoencoder = autoencoder.to(device)
@@ -67,6 +81,8 @@ class DiffusionTrainer:
         fit_condition(denoiser.condition, embeddings, config.seed)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout).train()
+        if compile:
+            self.denoiser.compile()
         self.optim = OptimState(self.denoiser, config)
         self.network = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
         self.noise_process = build_scheduler(config)
@@ -131,6 +147,7 @@ def train_eldm(
     checkpoint_seconds: float = 60.0,
     autoencoder: str | os.PathLike[str] | None = None,
     latents_cached: bool = True,
+    compile: bool = False,
     workers: int = 4,
 ) -> Path:
     """Train a diffusion model that generates an image from its embedding; resume an interrupted training.
@@ -146,9 +163,12 @@ def train_eldm(
         on_encoded: called with (images encoded, images to encode) of this process, before training.
         device: device to train on.
         checkpoint_seconds: seconds between checkpoints.
-        autoencoder: folder of a diffusers AutoencoderKL or VQModel, if ``config.latents``.
+        autoencoder: folder of an autoencoder that ``Autoencoder.load`` reads, if ``config.latents``. The latents of a
+            TAESD are standardized by those of at most ``STATISTICS_IMAGES`` of the images.
         latents_cached: encode each image once and store the latents in out_folder/latents until the end of training
             (16 KiB for an image of 256 px and its mirror image); otherwise every batch is encoded when it is used.
+        compile: compile the network, which takes a minute or so at the start and is faster then. Compiled and plain
+            training differ by rounding; an interrupted one may go on either way.
         workers: threads that read images.
 
     Returns:
@@ -171,12 +191,14 @@ def train_eldm(
         ensure_same_config(folder / CONFIG_FILE, record, holds="an E-LDM of another configuration")
     if (folder / "model_index.json").is_file():
         return folder
+    if vae.lacks_statistics:
+        measure_latents(vae, root, embeddings.keys, folder / "vae", config, workers)
     if config.latents and latents_cached:
         options = {"resolution": config.resolution, "flip": config.flip, "workers": workers, "on_progress": on_encoded}
         source: Source = cache_latents(root, embeddings.keys, folder / "latents", vae, **options)
     else:
         source = TrainingImages(root, embeddings.keys, config.resolution, workers=workers)
-    trainer = DiffusionTrainer(config, embeddings, vae, device, world)
+    trainer = DiffusionTrainer(config, embeddings, vae, device, world, compile=compile)
     start = load_checkpoint(folder, trainer.optim)
     slices = rank_slices(config, len(embeddings), start, rank, world)
     batches = training_batches(source, embeddings, config, trainer.shape, slices, workers)
@@ -188,6 +210,24 @@ def train_eldm(
     if world > 1:
         dist.barrier()
     return folder
+
+
+def measure_latents(
+    vae: Autoencoder, root: Path, keys: Sequence[str], folder: Path, config: ELDMConfig, workers: int
+) -> None:
+    """Give the autoencoder the statistics of its latents of some training images, stored in ``folder`` once for all."""
+    rank, world = rank_and_world_size(config.batch_size)
+    vae.load_statistics(folder)
+    if rank == 0 and vae.lacks_statistics:
+        order = EpochPermutation(len(keys), config.seed)
+        rows = sorted(order(place) for place in range(min(STATISTICS_IMAGES, len(keys))))
+        batches = [rows[start : start + STATISTICS_BATCH] for start in range(0, len(rows), STATISTICS_BATCH)]
+        images = TrainingImages(root, keys, config.resolution, memory_bytes=0)
+        vae.measure(read_ahead(images, ((batch, [False] * len(batch)) for batch in batches), workers=workers))
+        vae.save_statistics(folder)
+    if world > 1:
+        dist.barrier()
+        vae.load_statistics(folder)
 
 
 def training_batches(
@@ -207,8 +247,10 @@ def training_batches(
 
 
 def config_record(config: ELDMConfig) -> dict:
-    """Return the configuration as ``training.json`` stores it, under the names that its first version had."""
-    return {RECORD_NAMES.get(name, name): value for name, value in asdict(config).items()}
+    """Return what ``training.json`` stores of a configuration: what shapes its network, under the first names."""
+    other = ONLY_UNET if config.network == "dit" else ONLY_DIT
+    kept = {name: value for name, value in asdict(config).items() if name not in other}
+    return {RECORD_NAMES.get(name, name): value for name, value in kept.items()}
 
 
 def encoder_record(embeddings: Embeddings) -> dict:

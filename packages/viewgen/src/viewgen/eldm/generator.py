@@ -74,7 +74,7 @@ class ELDMGenerator:
         self.device = torch.device(device)
         self.denoiser = model.denoiser.to(self.device).to(memory_format=torch.channels_last)
         if compile:
-            self.denoiser.unet.compile()
+            self.denoiser.network.compile()
         self.noise_process, self.autoencoder = model.noise_process, model.autoencoder.to(self.device)
         self.autoencoder.bf16 = precision is torch.bfloat16
         self.steps, self.guidance, self.guidance_interval = steps, guidance, tuple(guidance_interval)

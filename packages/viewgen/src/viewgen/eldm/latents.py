@@ -85,6 +85,8 @@ def cache_latents(
         "shard_rows": shard_rows,
         "shape": shape,
     }
+    if autoencoder.statistics is not None:
+        about["statistics"] = [values.tolist() for values in autoencoder.statistics]
     own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
     make_folder(own)
     shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]

@@ -1,4 +1,4 @@
-"""The network: a diffusers UNet that sees one embedding as a token, and its folder on disk.
+"""The network, a diffusers UNet or a transformer that sees one embedding, and its folder on disk.
 
 Shapes: B images of a batch, C, H, W the channels and sides of what is denoised (pixels or latents), D the embedding.
 """
@@ -21,11 +21,12 @@ from genviews_core.files import write_json, writing
 from genviews_core.tensor_files import save_tensors
 from viewgen.eldm.autoencoder import LOCAL_SAFETENSORS, Autoencoder
 from viewgen.eldm.config import ELDMConfig
+from viewgen.eldm.dit import EmbeddingDiT
 from viewgen.fingerprint import files_hash
 
 
 class Condition(nn.Module):
-    """An embedding, standardized, becomes the single cross-attention token.
+    """An embedding, standardized, becomes the UNet's single cross-attention token, or the transformer's condition.
 
     ``token = Linear((e / |e| - mean) / std)``, with the mean and standard deviation of the training set's normalised
     embeddings per dimension. No condition is the zero vector in place of the standardized embedding.
@@ -50,23 +51,28 @@ class Condition(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """UNet and condition together: noisy images, timesteps and standardized embeddings to the prediction."""
+    """Network and condition together: noisy images, timesteps and standardized embeddings to the prediction."""
 
-    def __init__(self, unet: UNet2DConditionModel, condition: Condition, patch: int) -> None:
+    def __init__(self, network: UNet2DConditionModel | EmbeddingDiT, condition: Condition, patch: int) -> None:
         super().__init__()
-        self.unet: Any = unet
+        self.network: Any = network
         self.condition, self.patch = condition, patch
-        self.add_to_time_embedding = unet.config["class_embed_type"] is not None
+        self.is_dit = isinstance(network, EmbeddingDiT)
+        self.add_to_time_embedding = not self.is_dit and network.config["class_embed_type"] is not None
 
     def forward(
         self, noisy: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], standardized: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B C H W"]:
-        """The predicted noise or velocity, float32."""
+        """The predicted noise, velocity or clean image, float32."""
         dtype = self.condition.token.weight.dtype
-        folded = pixel_unshuffle(noisy.to(dtype), self.patch).contiguous(memory_format=torch.channels_last)
-        labels = standardized.to(dtype) if self.add_to_time_embedding else None
+        folded = pixel_unshuffle(noisy.to(dtype), self.patch)
         tokens = self.condition(standardized)
-        predicted = self.unet(folded, timesteps, tokens, class_labels=labels).sample
+        if self.is_dit:
+            predicted = self.network(folded, timesteps, tokens.squeeze(1)).sample
+        else:
+            labels = standardized.to(dtype) if self.add_to_time_embedding else None
+            folded = folded.contiguous(memory_format=torch.channels_last)
+            predicted = self.network(folded, timesteps, tokens, class_labels=labels).sample
         return pixel_shuffle(predicted.float(), self.patch)
 
 
@@ -78,28 +84,42 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
         dim: length of the embeddings.
         channels: of what it denoises: 3 for pixels.
         side: of what it denoises, in pixels or latents.
+
+    Raises:
+        ValueError: if the side is not a multiple of the patch.
     """
-    folded = channels * config.patch**2
+    if side % config.patch:
+        raise ValueError(f"expected a patch that divides the {side} latents of a side, got {config.patch}")
+    folded, folded_side = channels * config.patch**2, side // config.patch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.network == "dit":
+            shape = {"width": config.width, "depth": config.depth, "heads": config.heads}
+            network = EmbeddingDiT(channels=folded, side=folded_side, **shape)
+        else:
+            network = build_unet(config, dim, folded, folded_side)
+        return Denoiser(network, Condition(dim, config.cond_dim), config.patch)
+
+
+def build_unet(config: ELDMConfig, dim: int, channels: int, side: int) -> UNet2DConditionModel:
+    """A new UNet over ``channels`` of ``side``, for embeddings of length ``dim``."""
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(config.attention)]
     heads: Any = tuple(width // config.head_dim for width in config.channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        unet = UNet2DConditionModel(
-            sample_size=side // config.patch,
-            in_channels=folded,
-            out_channels=folded,
-            block_out_channels=config.channels,
-            down_block_types=tuple(down),
-            up_block_types=tuple(up),
-            layers_per_block=config.layers_per_block,
-            attention_head_dim=heads,  # diffusers' name for the number of heads
-            cross_attention_dim=config.cross_dim,
-            norm_num_groups=config.norm_groups,
-            class_embed_type="simple_projection" if config.add_to_time_embedding else None,
-            projection_class_embeddings_input_dim=dim if config.add_to_time_embedding else None,
-        )
-        return Denoiser(unet, Condition(dim, config.cross_dim), config.patch)
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=config.channels,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        layers_per_block=config.layers_per_block,
+        attention_head_dim=heads,  # diffusers' name for the number of heads
+        cross_attention_dim=config.cross_dim,
+        norm_num_groups=config.norm_groups,
+        class_embed_type="simple_projection" if config.add_to_time_embedding else None,
+        projection_class_embeddings_input_dim=dim if config.add_to_time_embedding else None,
+    )
 
 
 def build_scheduler(config: ELDMConfig) -> DDPMScheduler:
@@ -128,25 +148,33 @@ def save_model(
     Raises:
         ValueError: the folder cannot be written.
     """
+    network = "transformer" if denoiser.is_dit else "unet"
     with writing(folder):
-        save_diffusers(denoiser.unet, folder / "unet")
+        save_diffusers(denoiser.network, folder / network)
         noise_process.save_pretrained(folder / "scheduler")
         if autoencoder.module is not None:
             save_diffusers(autoencoder.module, folder / "vae")
+            autoencoder.save_statistics(folder / "vae")
     save_tensors(folder / "condition" / "model.safetensors", denoiser.condition.state_dict())
     write_json(folder / "condition" / "config.json", encoder)
     index = {
         "_class_name": "EmbeddingDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        network: library_and_class(denoiser.network),
         "scheduler": ["diffusers", "DDPMScheduler"],
         "condition": ["viewgen.eldm", "Condition"],
         "resolution": resolution,
         "patch": denoiser.patch,
     }
     if autoencoder.module is not None:
-        index["vae"] = ["diffusers", type(autoencoder.module).__name__]
+        index["vae"] = library_and_class(autoencoder.module)
     write_json(folder / "model_index.json", index)
+
+
+def library_and_class(module: nn.Module) -> list[str]:
+    """Return what ``model_index.json`` records of a part."""
+    kind = type(module)
+    return ["viewgen.eldm" if kind.__module__.startswith("viewgen.") else "diffusers", kind.__name__]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +205,7 @@ def save_diffusers(module: Any, folder: Path) -> None:
 
 
 def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SavedModel:
-    """Read a finished folder, the UNet in ``dtype``.
+    """Read a finished folder, the network in ``dtype``.
 
     Raises:
         ValueError: if the folder holds no finished model.
@@ -189,14 +217,15 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
         )
     index = json.loads((folder / "model_index.json").read_text())
     encoder = json.loads((folder / "condition" / "config.json").read_text())
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **LOCAL_SAFETENSORS)
-    condition = Condition(encoder["dim"], unet.config["cross_attention_dim"])
+    network = load_network(folder, dtype)
+    cond_dim = network.config["width" if isinstance(network, EmbeddingDiT) else "cross_attention_dim"]
+    condition = Condition(encoder["dim"], cond_dim)
     condition.load_state_dict(load_file(folder / "condition" / "model.safetensors"))
     condition.token.to(dtype=dtype)
     noise_process = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     assert isinstance(noise_process, DDPMScheduler)
     return SavedModel(
-        denoiser=Denoiser(unet, condition, index["patch"]).eval(),
+        denoiser=Denoiser(network, condition, index["patch"]).eval(),
         noise_process=noise_process,
         autoencoder=Autoencoder.load(folder / "vae" if "vae" in index else None),
         encoder=encoder,
@@ -204,7 +233,14 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
     )
 
 
+def load_network(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel | EmbeddingDiT:
+    """Read the transformer or the UNet of a finished folder."""
+    if (folder / "transformer").is_dir():
+        return EmbeddingDiT.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL_SAFETENSORS)
+    return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **LOCAL_SAFETENSORS)
+
+
 def folder_hash(folder: str | os.PathLike[str]) -> str:
     """A hash of all files that decide what the model makes."""
-    parts = [Path(folder) / part for part in ("condition", "scheduler", "unet", "vae")]
+    parts = [Path(folder) / part for part in ("condition", "scheduler", "transformer", "unet", "vae")]
     return files_hash((f"{part.name}/{file.name}", file) for part in parts for file in sorted(part.glob("*")))
