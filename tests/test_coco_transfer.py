@@ -55,8 +55,8 @@ def backbone(tmp_path) -> Path:
 
 
 PROGRAM = "benchmarks/coco_transfer"
-SHORT = ["--iterations", 4, "--batch-size", 2, "--short-edge", 64, "--channels", 16, "--regions", 16]
-LABEL = "iterations=4 batch=2 edge=64 channels=16 regions=16"
+SHORT = ["--iterations", 4, "--batch-size", 2, "--short-edge", 64, "--channels", 16, "--rois-per-image", 16]
+LABEL = "iterations=4 batch=2 edge=64 channels=16 rois_per_image=16"
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def options(module, coco, backbone, tmp_path):
     """options(iterations=2, ...): of the imported program."""
     return partial(
         module.CocoTransfer, backbone=str(backbone), coco=coco, backend="torchvision", batch_size=2, short_edge=64,
-        channels=16, regions=16, device="cpu", results=tmp_path / "results.jsonl", resume=tmp_path / "resume",
+        channels=16, rois_per_image=16, device="cpu", results=tmp_path / "results.jsonl", resume=tmp_path / "resume",
     )  # fmt: skip
 
 
@@ -134,8 +134,8 @@ def test_a_signal_ends_a_training_after_a_whole_step(module, options, tmp_path, 
 
 
 def test_the_small_schedule_is_one_of_minutes_that_may_be_changed(module, options):
-    small = module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="small", regions=7))
-    assert (small.iterations, small.batch_size, small.short_edges, small.regions) == (20, 2, (96,), 7)
+    small = module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="small", rois_per_image=7))
+    assert (small.iterations, small.batch_size, small.short_edges, small.rois_per_image) == (20, 2, (96,), 7)
     assert module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="2x")).iterations == 180_000
     with pytest.raises(ValueError, match="--save-every 0: give a number of steps"):
         module.run(options(save_every=0))

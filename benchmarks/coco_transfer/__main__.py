@@ -68,7 +68,7 @@ class CocoTransfer:
     """Pixels in training and test, instead of 640 to 800 and 800."""
     channels: int | None = None
     """Of pyramid and heads, instead of 256, where time is short."""
-    regions: int | None = None
+    rois_per_image: int | None = None
     """An image that the heads learn from, instead of 512, likewise."""
     train: str = "train2017"
     """Which images to learn from."""
@@ -131,11 +131,11 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     return tables
 
 
-SMALL = {"iterations": 20, "batch_size": 2, "short_edge": 96, "channels": 32, "regions": 32}
+SMALL = {"iterations": 20, "batch_size": 2, "short_edge": 96, "channels": 32, "rois_per_image": 32}
 
 
 def _recipe(options: CocoTransfer) -> DetectionConfig:
-    changed = ("iterations", "batch_size", "learning_rate", "short_edge", "channels", "regions")
+    changed = ("iterations", "batch_size", "learning_rate", "short_edge", "channels", "rois_per_image")
     given = {name: value for name in changed if (value := getattr(options, name)) is not None}
     if options.schedule == "small":
         return detection_config(options.variant, "1x", **(SMALL | given))
@@ -177,8 +177,8 @@ def _measure(
         progress = TransferProgress(recipe.iterations, worker, stop)
         detector = train_mask_rcnn(
             _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
-            save_every=options.save_every, save_now=progress.stop_requested, synchronise=sslzoo.convert_sync_batchnorm,
-            on_step=progress.step, **shared,
+            save_every=options.save_every, save_now=progress.stop_requested,
+            convert_sync_batchnorm=sslzoo.convert_sync_batchnorm, on_step=progress.step, **shared,
         )  # fmt: skip
         if progress.stop_requested():  # while batch norms were measured
             progress.leave(recipe.iterations)

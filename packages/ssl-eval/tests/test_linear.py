@@ -82,8 +82,8 @@ def test_reaches_the_optimum_of_logistic_regression():
     optimizer.step(closure)
     optimum = 100 * float((head(test.features).argmax(dim=1) == test.labels).float().mean())
     assert 60 < optimum < 95
-    for normalise in ("none", "standardise"):
-        found = linear_probe(train, test, epochs=20, normalise=normalise)
+    for normalise in ("none", "standardize"):
+        found = linear_probe(train, test, epochs=20, normalize_features=normalise)
         assert abs(found.accuracy - optimum) <= 1.0, normalise
 
 
@@ -94,8 +94,8 @@ SCIKIT = {1.0: 95.0, 1.5: 80.8, 2.0: 69.3}
 @pytest.mark.parametrize("noise", SCIKIT)
 def test_agrees_with_scikit_learn(noise):
     train, test = blobs(2000, 1, noise), blobs(1000, 2, noise)
-    for normalise in ("none", "standardise"):
-        found = linear_probe(train, test, epochs=20, normalise=normalise)
+    for normalise in ("none", "standardize"):
+        found = linear_probe(train, test, epochs=20, normalize_features=normalise)
         assert abs(found.accuracy - SCIKIT[noise]) <= 1.0, normalise
 
 
@@ -134,8 +134,8 @@ def test_standardised_features_do_not_depend_on_scale_and_offset():
     def moved(data: Features) -> Features:
         return Features(data.features * 7 + 3, data.labels)
 
-    found = linear_probe(moved(train), moved(test), epochs=5, normalise="standardise")
-    assert found == linear_probe(train, test, epochs=5, normalise="standardise")
+    found = linear_probe(moved(train), moved(test), epochs=5, normalize_features="standardize")
+    assert found == linear_probe(train, test, epochs=5, normalize_features="standardize")
 
 
 def test_the_hold_out_takes_its_share_of_every_class():

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from drawn_layouts import SmallTransformer, draw_davis
 
 FRAMES = Frames(mean=(0.485, 0.456, 0.406), std=(0.228, 0.224, 0.225), short_side=96)
-OPTIONS = PropagationConfig(frames=3, radius=4, neighbours=5)
+OPTIONS = PropagationConfig(frames=3, radius=4, neighbors=5)
 # eval_video_segmentation.py of facebookresearch/dino@7c446df on `draw_davis`, with the weights of SmallTransformer in
 # its VisionTransformer and the options above: pixels of both objects in every frame.
 PIXELS = {
@@ -67,8 +67,8 @@ def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
     target, *sources = torch.randn(4, 6, 5, 7, generator=generator)
     labels = list(torch.rand(3, 2, 5, 7, generator=generator))
     for options in (
-        PropagationConfig(radius=2, neighbours=4),
-        PropagationConfig(radius=None, neighbours=3, temperature=0.5),
+        PropagationConfig(radius=2, neighbors=4),
+        PropagationConfig(radius=None, neighbors=3, temperature=0.5),
     ):
         expected = torch.zeros(2, 5, 7)
         for row, column in np.ndindex(5, 7):
@@ -78,7 +78,7 @@ def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
                     if options.radius is None or max(abs(y - row), abs(x - column)) <= options.radius:
                         pair = normalize(torch.stack([target[:, row, column], source[:, y, x]]), dim=1)
                         near.append((float((pair[0] * pair[1]).sum() / options.temperature), label[:, y, x]))
-            near = sorted(near, key=lambda each: -each[0])[: options.neighbours]
+            near = sorted(near, key=lambda each: -each[0])[: options.neighbors]
             weights = torch.tensor([score for score, _ in near]).softmax(dim=0)
             expected[:, row, column] = sum(weight * label for weight, (_, label) in zip(weights, near, strict=True))
         for at_once in (2**25, 3 * 35 * 4):
@@ -165,5 +165,5 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate_davis(nn.Linear(3, 4), [video], FRAMES, OPTIONS)
     with pytest.raises(ValueError, match="frames of 32 pixels are too small"):
         Frames(mean=FRAMES.mean, std=FRAMES.std, short_side=32)
-    with pytest.raises(ValueError, match="neighbours and radius from 1"):
-        PropagationConfig(neighbours=0)
+    with pytest.raises(ValueError, match="neighbors and radius from 1"):
+        PropagationConfig(neighbors=0)

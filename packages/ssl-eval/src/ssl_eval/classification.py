@@ -20,14 +20,14 @@ Batches = Iterable[Sequence[Tensor]]
 
 @runtime_checkable
 class EpochLoader(Protocol):
-    """A loader whose every epoch is another order, and other crops, and always the same for the same number."""
+    """A loader with deterministic epochs: order and crops depend on the number of the epoch."""
 
     def __len__(self) -> int:
-        """Batches an epoch, on this process."""
+        """Return the number of batches per epoch on this process."""
         ...
 
     def epoch(self, epoch: int) -> Batches:
-        """The batches of an epoch."""
+        """Return the batches of an epoch."""
         ...
 
 
@@ -36,15 +36,15 @@ Training = EpochLoader | Sequence[Sequence[Tensor]] | Iterable[Sequence[Tensor]]
 
 
 def batches_of(train: Training, epoch: int) -> Batches:
-    """The batches of an epoch."""
+    """Return the batches of an epoch."""
     return train.epoch(epoch) if isinstance(train, EpochLoader) else train
 
 
 def steps_of(train: Training) -> int:
-    """Batches an epoch.
+    """Return the number of batches per epoch.
 
     Raises:
-        ValueError: it has no length, or none at all.
+        ValueError: it has no length, or is empty.
     """
     if not hasattr(train, "__len__"):
         raise ValueError("the training images must be a loader that can be read every epoch, and have a length")
@@ -55,7 +55,7 @@ def steps_of(train: Training) -> int:
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raises ValueError for a label that is no class."""
+    """Raise ValueError for labels out of range."""
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= num_classes:
         raise ValueError(f"label {low if low < 0 else high} is not one of {num_classes} classes, counted from 0")
@@ -63,10 +63,10 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 @torch.no_grad()
 def feature_width(network: nn.Module, images: Batches, device: str | torch.device) -> int:
-    """How many features the network, in evaluation mode, gives the first of some images.
+    """Return the feature width of a network, which must be in evaluation mode.
 
     Raises:
-        ValueError: there are none, or it does not give one vector an image.
+        ValueError: there are no images, or the network does not return one vector per image.
     """
     first = next(iter(images), None)
     if first is None:
@@ -83,8 +83,8 @@ class Scores:
     """Accuracy in percent.
 
     Attributes:
-        top1: share of images whose class is the most likely one.
-        top5: share of images whose class is among the five most likely; 100 with five classes or fewer.
+        top1: fraction of images whose class is the most likely one.
+        top5: fraction of images whose class is among the five most likely; 100 with five classes or fewer.
     """
 
     top1: float
@@ -92,7 +92,7 @@ class Scores:
 
 
 def count_hits(logits: Float[Tensor, "b r c"], labels: Int[Tensor, " b"]) -> Int[Tensor, "2 r"]:
-    """How many images each classifier has right at the first guess and among five; none where its logits diverged."""
+    """Count the correct top-1 and top-5 predictions of each classifier; non-finite logits count as wrong."""
     guesses = logits.topk(min(5, logits.shape[2]), dim=2).indices
     hits = (guesses == labels[:, None, None]) & logits.isfinite().all(dim=2, keepdim=True)
     return torch.stack([hits[:, :, 0].sum(dim=0), hits.any(dim=2).sum(dim=0)])
@@ -108,18 +108,18 @@ def score(
     device: str | torch.device,
     group: dist.ProcessGroup | None = None,
 ) -> list[Scores]:
-    """The scores of each classifier.
+    """Compute the accuracy of each classifier.
 
     Args:
-        batches: (images, labels), each image on one process only.
-        classify: images on the device to the logits of all classifiers.
-        num_classes: c.
-        classifiers: r.
-        device: where to compute.
+        batches: yields (images, labels), each image on one process only.
+        classify: maps images to the logits of all classifiers.
+        num_classes: number of classes c.
+        classifiers: number of classifiers r.
+        device: device of the computation.
         group: processes that share the images.
 
     Raises:
-        ValueError: no images, or a label that is no class.
+        ValueError: there are no images, or labels are out of range.
     """
     hits, images = torch.zeros(2, classifiers, dtype=torch.long, device=device), 0
     for inputs, labels, *_ in batches:

@@ -1,4 +1,4 @@
-"""Features of labelled images: extracted once from a frozen backbone, then kept, saved and evaluated.
+"""Features of labeled images: extracted once from a frozen backbone, then kept, saved and evaluated.
 
 Shapes: b batch, n images, d feature width.
 """
@@ -20,15 +20,15 @@ from genviews_core.tensor_files import save_tensors
 from ssl_eval.distributed import raise_on_all_ranks
 
 BROADCAST_ROWS = 65_536
-"""Rows that travel at once between processes, so that a gather needs little device memory."""
+"""Rows per broadcast, which bounds the device memory of a gather."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """One feature vector and one class per image.
+    """Features and labels of a data set.
 
     Attributes:
-        features: one row per image.
+        features: one row per image, [n, d].
         labels: classes, counted from 0.
 
     Raises:
@@ -53,15 +53,15 @@ class Features:
 
     @property
     def num_classes(self) -> int:
-        """The largest label plus one."""
+        """Largest label plus one."""
         return int(self.labels.max()) + 1
 
     def to(self, device: str | torch.device) -> "Features":
-        """The same features on another device."""
+        """Return the features on a device."""
         return Features(self.features.to(device), self.labels.to(device))
 
     def select(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"] | slice) -> "Features":
-        """The features of some images."""
+        """Return the features of some images."""
         return Features(self.features[rows], self.labels[rows])
 
     def save(self, path: str | Path) -> None:
@@ -74,10 +74,10 @@ class Features:
 
     @classmethod
     def load(cls, path: str | Path) -> "Features":
-        """Reads what `save` wrote.
+        """Load a file written by `save`.
 
         Raises:
-            ValueError: not such a file.
+            ValueError: the file is missing or invalid.
         """
         try:
             tensors = load_file(path)
@@ -89,7 +89,7 @@ class Features:
 
 
 def check_comparable(train: Features, test: Features) -> None:
-    """Raises ValueError unless `test` can be classified by what `train` holds."""
+    """Raise ValueError if widths differ, or a test class has no training image."""
     if train.features.shape[1] != test.features.shape[1]:
         widths = f"{train.features.shape[1]} wide in training and {test.features.shape[1]} in test"
         raise ValueError(f"Features are {widths}: extract both with one backbone.")
@@ -109,22 +109,22 @@ def extract_features(
     amp: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Features:
-    """Runs the backbone in evaluation mode over a loader.
+    """Extract features with a backbone in evaluation mode.
 
-    The features lie on the CPU, in the loader's order; where the loader also gives each image's index they are sorted
-    by it, and an image met twice (as distributed samplers pad) is kept once. Each submodule gets its own mode back.
+    The features are on the CPU, in the loader's order; if the loader also yields indices, they are sorted by index, and
+    duplicates (padding of distributed samplers) are removed. The modes of all submodules are restored.
 
     Args:
-        backbone: images [b, 3, h, w] to features [b, d].
-        loader: (images, labels) or (images, labels, index), images as the backbone wants them.
-        device: where the backbone runs; it is moved there.
-        dtype: of the kept features; torch.float16 halves the memory.
-        amp: autocast to this type while the backbone runs.
-        group: processes that share the images; every one of them gets all features. None: this process has them all.
+        backbone: maps images [b, 3, h, w] to features [b, d].
+        loader: yields (images, labels) or (images, labels, index), with preprocessed images.
+        device: device that the backbone is moved to.
+        dtype: dtype of the returned features; torch.float16 halves the memory.
+        amp: dtype of autocast; None for none.
+        group: processes that share the images; each gets all features. None for a single process.
 
     Raises:
-        ValueError: features that are not [b, d]; a group without indices; no images; NaN features. Of a group, on every
-            process where one of them met it.
+        ValueError: features are not [b, d], not finite or empty, or indices are missing with a group; raised on every
+            process.
     """
     backbone.to(device)
     features, labels, indices = [], [], []
@@ -154,7 +154,7 @@ def extract_features(
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; outside, every submodule in the mode it had."""
+    """Switch to evaluation mode, and restore the mode of every submodule afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -165,7 +165,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
-    """Where each value stands first, in the order of the values."""
+    """Return the position of the first occurrence of each value, sorted by value."""
     ordered, positions = index.sort(stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
@@ -173,7 +173,7 @@ def _first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
 
 
 def _gather_rows(rows: Tensor, device: str | torch.device, group: dist.ProcessGroup) -> Tensor:
-    """The rows of all processes, rank by rank; they may hold different numbers of rows."""
+    """Gather the rows of all processes in the order of their ranks; the numbers of rows may differ."""
     counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(group.size())]
     dist.all_gather(counts, torch.tensor([len(rows)], device=device), group=group)
     gathered = rows.new_empty(sum(int(count) for count in counts), *rows.shape[1:])

@@ -1,4 +1,4 @@
-"""Semi-supervised evaluation: backbone and classifier trained together on a part of the labels.
+"""Semi-supervised evaluation: fine-tuning of backbone and classifier on a fraction of the labels.
 
 Shapes: b batch, c classes, h x w pixels.
 """
@@ -39,28 +39,27 @@ def finetune(
     resume: Path | None = None,
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
 ) -> Scores:
-    """Train a copy of the backbone and a linear classifier, and measure the last epoch's on the test set, once.
+    """Train a copy of the backbone with a linear classifier, and test the last epoch's model once.
 
-    Batch norm is in training mode, as in the official scripts. (They tell the best epoch on the test set, which is a
-    choice made on it.)
+    Batch norm is in training mode, as in the official scripts. (They report the best epoch on the test set.)
 
     Args:
         backbone: images [b, 3, h, w] to features [b, d]; it stays as it is. With a group its batch norms must be
-            synchronised (torch.nn.SyncBatchNorm), or the processes would train different networks.
-        train: augmented (images, labels), of `protocol.batch_size` images a step over all processes.
-        test: (images, labels); with a group, each image on one process only.
-        protocol: epochs, rates and schedule.
-        num_classes: c.
-        seed: of the classifier's initial weights and of what the backbone draws (dropout).
-        device: where to compute.
-        amp: autocast to this type.
+            synchronized (torch.nn.SyncBatchNorm), or the processes would train different networks.
+        train: yields augmented (images, labels), `protocol.batch_size` images per step over all processes.
+        test: yields (images, labels); with a group, each image on one process only.
+        protocol: the protocol.
+        num_classes: number of classes c.
+        seed: seed of the classifier's initial weights and of dropout.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
         group: processes that share the images.
-        resume: a file to go on from, written after every epoch; bit-identical on a CPU.
-        on_epoch: called after every epoch with how many are done and how many there are.
+        resume: resume file, written after every epoch; bit-identical on a CPU.
+        on_epoch: called after every epoch with the numbers of finished and of all epochs.
 
     Raises:
         ValueError: no images, labels that are no classes, a backbone that gives no vectors or has batch norms that are
-            not synchronised, training diverged, or the resume file is of another training.
+            not synchronized, training diverged, or the resume file is of another training.
     """
     _check_batch_norm(backbone, group)
     body = copy.deepcopy(backbone).to(device).requires_grad_(True)
@@ -107,7 +106,7 @@ def _train_epoch(
     device: str | torch.device,
     group: dist.ProcessGroup | None,
 ) -> None:
-    """Every step: the mean loss over the images of all processes, one step of SGD at the rates of the hour."""
+    """Take an SGD step per batch on the mean loss over all processes, at the scheduled learning rates."""
     steps = steps_of(train)
     for step, (images, labels, *_) in enumerate(lockstep(batches_of(train, epoch), group, device)):
         check_labels(labels, num_classes)
@@ -123,7 +122,7 @@ def _train_epoch(
 
 
 def _optimizer(model: nn.Sequential, protocol: FineTuneProtocol) -> torch.optim.Optimizer:
-    """SGD on two groups: the backbone, then the head."""
+    """Return SGD with two parameter groups: the backbone, then the head."""
     parts = [{"params": list(part.parameters())} for part in model]
     return torch.optim.SGD(parts, lr=0.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
 
@@ -143,5 +142,5 @@ def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> N
     if world_size(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
         raise ValueError(
             "the backbone's batch norms see one process only, so that each would train another network: "
-            "synchronise them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
+            "synchronize them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
         )

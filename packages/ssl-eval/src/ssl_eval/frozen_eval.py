@@ -1,4 +1,4 @@
-"""The usual two measurements of a frozen encoder: weighted kNN and a linear probe, as results."""
+"""Evaluate a frozen encoder with weighted kNN and a linear probe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_eval.knn import knn_accuracy
 from ssl_eval.linear import linear_probe
 from ssl_eval.results import Result, machine
 
-NEIGHBOURS = 20
+NEIGHBORS = 20
 
 
 def evaluate_frozen(
@@ -28,26 +28,26 @@ def evaluate_frozen(
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> list[Result]:
-    """DINO's weighted kNN (T 0.07) and a linear probe whose learning rate is chosen on held-out training data.
+    """Evaluate features with DINO's weighted kNN (T = 0.07) and a linear probe.
 
     Args:
-        train: features the neighbours and the probe learn from.
-        test: features that are classified, once.
-        backbone: hash of the encoder.
+        train: training features.
+        test: test features.
+        backbone: hash of the encoder's weights.
         data: name of the data set.
-        recipe: the row's name in tables.
-        seed: of the encoder's training; also of the probe.
-        k: neighbours; 20 where None, or all training images where there are fewer.
-        epochs: of the probe.
-        device: where to compute; where the features lie if None.
-        group: processes that share the work; each has all features, and gets the same results.
+        recipe: name of the row in tables.
+        seed: seed of the encoder's training, also used for the probe.
+        k: number of neighbors; None for 20, or all training images if fewer.
+        epochs: epochs of the probe.
+        device: device of the computation; None for that of the features.
+        group: processes that share the work; each has all features and gets the same results.
 
     Returns:
         Two results, top-1 accuracy in percent.
     """
     same = {"metric": "top1", "backbone": backbone, "data": data, "recipe": recipe, "seed": seed, "machine": machine()}
     started = time.perf_counter()
-    k = min(NEIGHBOURS, len(train)) if k is None else k
+    k = min(NEIGHBORS, len(train)) if k is None else k
     knn = knn_accuracy(train, test, k=k, device=device, group=group)[k]
     knn_seconds = time.perf_counter() - started
     started = time.perf_counter()

@@ -32,7 +32,7 @@ OnUnreadable = Callable[[str], object]
 """Called with an error message that names an unreadable image; if it returns, the image is skipped."""
 
 
-def refuse(line: str) -> None:
+def raise_error(line: str) -> None:
     """Raise ValueError with the message."""
     raise ValueError(line)
 
@@ -57,15 +57,15 @@ class SkippedFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderConfig:
-    """How images are read and described.
+    """Options of reading images and extracting features.
 
     Attributes:
-        mean: of values in [0, 1].
-        std: of values in [0, 1].
-        batch_size: images at once, where all have one size.
-        workers: processes that decode.
-        device: where the network runs.
-        group: processes that share the images, a GPU each.
+        mean: mean of values in [0, 1].
+        std: standard deviation of values in [0, 1].
+        batch_size: images per batch, if all have one size.
+        workers: worker processes that decode.
+        device: device of the network.
+        group: processes that share the images.
         on_unreadable: called with an error message for each unreadable image, which is then skipped; raises by default.
     """
 
@@ -75,7 +75,7 @@ class ReaderConfig:
     workers: int = 0
     device: str | torch.device = "cpu"
     group: dist.ProcessGroup | None = None
-    on_unreadable: OnUnreadable = refuse
+    on_unreadable: OnUnreadable = raise_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +103,17 @@ def too_thin(width: int, height: int) -> str | None:
 
 
 def normalize_image(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
-    """(values in [0, 1] - mean) / std."""
+    """Return (values in [0, 1] - mean) / std."""
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-    centre, scale = (torch.tensor(each)[:, None, None] for each in (mean, std))
-    return (values - centre) / scale
+    center, scale = (torch.tensor(each)[:, None, None] for each in (mean, std))
+    return (values - center) / scale
 
 
 def images_in(folder: str | Path) -> list[Path]:
-    """The image files of a folder, by name.
+    """Return the image files of a folder, sorted by name.
 
     Raises:
-        ValueError: it is no folder, or has none.
+        ValueError: it is not a folder, or has no images.
     """
     found = listing.images_in(folder)
     if not found:
@@ -127,13 +127,13 @@ def features_of_files(
     fit: Callable[[int, Image.Image], Image.Image],
     preparing: ReaderConfig,
 ) -> FileFeatures:
-    """One vector an image, on every process of a group.
+    """Extract one feature vector per image, on every process of a group.
 
     Args:
-        network: images [b, 3, h, w] to features [b, d].
+        network: maps images [b, 3, h, w] to features [b, d].
         files: the images.
-        fit: what to make of each, by its place in the list, before it is normalized.
-        preparing: the rest; a batch of more than one needs images of one size from `fit`.
+        fit: resizes an image, given its index in the list, before it is normalized.
+        preparing: reader options; batches of more than one image require equal sizes from `fit`.
 
     Raises:
         ValueError: `on_unreadable` raised, no file can be read, or see extract_features.
@@ -156,14 +156,14 @@ def blocks_of_features(
     fit: Callable[[int, Image.Image], Image.Image],
     preparing: ReaderConfig,
 ) -> Iterator[Float[Tensor, "_ d"]]:
-    """The same, some thousands at a time, for what need not be kept."""
+    """Yield features in blocks of some thousands of images, for features that are not kept."""
     for start in range(0, len(files), BLOCK):
         yield features_of_files(network, files[start : start + BLOCK], fit, preparing).features
 
 
 @dataclass(frozen=True)
 class _Files(Dataset):
-    """Some of the files: places among all of them with normalized images, or with what says which file is broken."""
+    """Some of the files: pairs of an index and a normalized image or an error message."""
 
     files: Sequence[Path]
     fit: Callable[[int, Image.Image], Image.Image]

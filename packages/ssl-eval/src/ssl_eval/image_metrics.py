@@ -1,4 +1,4 @@
-"""How near views are to their images, and what they cost: FID, SSIM, LPIPS, cosine, milliseconds, parameters.
+"""Similarity of views to their images, and their cost: FID, SSIM, LPIPS, cosine, milliseconds, parameters.
 
 Shapes: B pairs of a batch, H and W pixels, D features.
 """
@@ -27,10 +27,10 @@ SMALLEST = 6  # pixels a side: the window is reflected at the border
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetrics:
-    """What was measured of pairs; None for what was not asked for.
+    """Metrics of pairs of images and views; None for metrics that were not requested.
 
     Attributes:
-        pairs: how many.
+        pairs: number of pairs.
         ssim: mean structural similarity, 1 for equal images; over all pixels, the image mirrored at its border.
         ssim_deviation: of it, over the pairs.
         fid: Fréchet distance of the features of all images and of all views, 0 for equal ones. It depends on the
@@ -108,7 +108,7 @@ def image_metrics(
         encoder: embeds uint8 images for the cosine, as `ImageFeatures` does.
         make_view: makes the view of one image; it is timed on the first images.
         timed: on how many; GenCL takes 1,000.
-        device: where to compute. Networks that are modules are moved there.
+        device: device of the computation. Networks that are modules are moved there.
 
     Raises:
         ValueError: no pairs, or fewer than two with fid; batches that are not such pairs; torchmetrics is missing.
@@ -134,11 +134,11 @@ def image_metrics(
         raise ValueError(f"{count} pairs are too few to compare: give at least one, and two for FID")
     found: dict[str, Any] = {}
     for measure in sums:
-        found |= measure.found()
+        found |= measure.compute()
     return ImageMetrics(
         pairs=count,
         **found,
-        **({} if frechet is None else frechet.found()),
+        **({} if frechet is None else frechet.compute()),
         milliseconds=watch.milliseconds if make_view else None,
         parameters=count_parameters(make_view) if isinstance(make_view, nn.Module) else None,
     )
@@ -150,8 +150,8 @@ class _Mean:
     def __init__(self) -> None:
         self._count, self._sum, self._squares = 0, 0.0, 0.0
 
-    def include(self, values: Float[Tensor, " B"]) -> None:
-        """A batch more."""
+    def update(self, values: Float[Tensor, " B"]) -> None:
+        """Add a batch."""
         wide = values.double()
         self._count += len(wide)
         self._sum += float(wide.sum())
@@ -159,12 +159,12 @@ class _Mean:
 
     @property
     def mean(self) -> float:
-        """Of all so far."""
+        """Mean of all values so far."""
         return self._sum / self._count
 
     @property
     def deviation(self) -> float:
-        """Of the values themselves, not of their mean."""
+        """Standard deviation of the values."""
         return math.sqrt(max(0.0, self._squares / self._count - self.mean**2))
 
 
@@ -176,13 +176,13 @@ class _Similarity(_Mean):
         self._ssim = required("torchmetrics.functional.image").structural_similarity_index_measure
 
     def add(self, images: Tensor, views: Tensor) -> None:
-        """A batch more."""
+        """Add a batch."""
         levels = (images.float() / 255, views.float() / 255)
         found = self._ssim(*levels, sigma=SSIM_SIGMA, data_range=1.0, reduction="none")
-        self.include(found.reshape(len(images)))
+        self.update(found.reshape(len(images)))
 
-    def found(self) -> dict[str, Any]:
-        """What is told."""
+    def compute(self) -> dict[str, Any]:
+        """Return the computed metrics."""
         return {"ssim": self.mean, "ssim_deviation": self.deviation}
 
 
@@ -194,11 +194,11 @@ class _Distance(_Mean):
         self._network = network
 
     def add(self, images: Tensor, views: Tensor) -> None:
-        """A batch more."""
-        self.include(self._network(images, views))
+        """Add a batch."""
+        self.update(self._network(images, views))
 
-    def found(self) -> dict[str, Any]:
-        """What is told."""
+    def compute(self) -> dict[str, Any]:
+        """Return the computed metrics."""
         return {"lpips": self.mean, "lpips_network": _name(self._network)}
 
 
@@ -210,11 +210,11 @@ class _Cosine(_Mean):
         self._encoder = encoder
 
     def add(self, images: Tensor, views: Tensor) -> None:
-        """A batch more."""
-        self.include(nn.functional.cosine_similarity(self._encoder(images).double(), self._encoder(views).double()))
+        """Add a batch."""
+        self.update(nn.functional.cosine_similarity(self._encoder(images).double(), self._encoder(views).double()))
 
-    def found(self) -> dict[str, Any]:
-        """What is told."""
+    def compute(self) -> dict[str, Any]:
+        """Return the computed metrics."""
         return {"cosine": self.mean, "cosine_encoder": _name(self._encoder)}
 
 
@@ -229,7 +229,7 @@ class _Frechet:
         )
 
     def add(self, images: Tensor, views: Tensor) -> None:
-        """A batch more."""
+        """Add a batch."""
         for batch, real in ((images, True), (views, False)):
             features = self._features(batch)
             if features.ndim != 2:
@@ -238,8 +238,8 @@ class _Frechet:
                 self._metric = self._kind(feature=_Given(features.shape[1])).to(features.device)
             self._metric.update(features.double(), real=real)
 
-    def found(self) -> dict[str, Any]:
-        """What is told."""
+    def compute(self) -> dict[str, Any]:
+        """Return the computed metrics."""
         assert self._metric is not None
         return {"fid": float(self._metric.compute()), "fid_features": _name(self._features)}
 

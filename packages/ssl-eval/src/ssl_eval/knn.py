@@ -1,6 +1,6 @@
-"""Weighted k nearest neighbours, as DINO evaluates (https://github.com/facebookresearch/dino, eval_knn.py).
+"""Weighted k nearest neighbors, as DINO evaluates (https://github.com/facebookresearch/dino, eval_knn.py).
 
-Shapes: n training images, m test images, d feature width, c classes, k neighbours.
+Shapes: n training images, m test images, d feature width, c classes, k neighbors.
 """
 
 from collections.abc import Sequence
@@ -52,22 +52,21 @@ def knn_predictions(
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> dict[int, Int[Tensor, " m"]]:
-    """The class of each test image for each k: argmax_c of the sum over its neighbours of class c of exp(cos / T).
+    """Predict the class of each test image for each k: argmax_c of the sum of exp(cos / T) over neighbors of class c.
 
     Emerging Properties in Self-Supervised Vision Transformers, appendix A (https://arxiv.org/abs/2104.14294); the
-    weights are those of https://arxiv.org/abs/1805.01978. Memory beside the features: a block of `chunk_size` squared
-    similarities, its training features, and max(k) neighbours per test image. Training images equally near may take
-    each other's place.
+    weights are those of https://arxiv.org/abs/1805.01978. Memory besides the features: a block of `chunk_size` squared
+    similarities, its training features, and max(k) neighbors per test image. Ties may be broken arbitrarily.
 
     Args:
-        train: the neighbours; any scale, vectors are L2-normalized here.
-        test: the images to classify.
-        k: how many neighbours vote; several at the cost of the largest.
-        temperature: T of the vote, in units of cosine similarity.
-        num_classes: the largest training label plus one where None.
-        chunk_size: an eighth as many test images meet eight times as many training images at once.
-        device: where to compute; where the training features lie if None.
-        group: processes that share the test images; each has all features, and gets all predictions.
+        train: training features; they are L2-normalized here.
+        test: test features.
+        k: number of neighbors; several values cost as much as the largest.
+        temperature: temperature T of the votes.
+        num_classes: number of classes; None for the largest training label plus one.
+        chunk_size: blocks have chunk_size / 8 test and 8 chunk_size training images.
+        device: device of the computation; None for that of the training features.
+        group: processes that share the test images; each has all features and gets all predictions.
 
     Raises:
         ValueError: k outside 1..n, widths or classes of the two sets do not match, temperature not positive.
@@ -83,9 +82,9 @@ def knn_predictions(
         raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
     device = train.features.device if device is None else torch.device(device)
     first, last = (len(test) * place // world_size(group) for place in (rank(group), rank(group) + 1))
-    similarities, neighbours = _nearest(train.features, test.features[first:last], max(counts), chunk_size, device)
-    voters = train.labels.to(device).long()[neighbours]
-    # A factor common to all votes of an image changes nothing and keeps exp within range for any T.
+    similarities, neighbors = _nearest(train.features, test.features[first:last], max(counts), chunk_size, device)
+    voters = train.labels.to(device).long()[neighbors]
+    # Subtracting the largest similarity changes no prediction and avoids overflow for any T.
     votes = ((similarities - similarities[:, :1]) / temperature).exp()
     own = {count: _elect(votes[:, :count], voters[:, :count], classes, chunk_size) for count in counts}
     if group is None:
@@ -97,8 +96,8 @@ def knn_predictions(
 def _nearest(
     train: Float[Tensor, "n d"], test: Float[Tensor, "m d"], k: int, chunk_size: int, device: torch.device
 ) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
-    """Cosine similarity and row of the k nearest training images, nearest first, by streaming over both sets."""
-    queries_at_once, candidates_at_once = max(1, chunk_size // 8), 8 * chunk_size  # a wide block is sorted the fastest
+    """Return cosine similarity and row of the k nearest training images, nearest first, in blocks over both sets."""
+    queries_at_once, candidates_at_once = max(1, chunk_size // 8), 8 * chunk_size  # wide blocks are sorted fastest
     best = torch.full((len(test), k), -torch.inf, device=device)
     rows = torch.zeros(len(test), k, dtype=torch.long, device=device)
     for start in range(0, len(train), candidates_at_once):
@@ -116,7 +115,7 @@ def _nearest(
 def _elect(
     votes: Float[Tensor, "m k"], voters: Int[Tensor, "m k"], num_classes: int, chunk_size: int
 ) -> Int[Tensor, " m"]:
-    """The class with the largest sum of votes; of equal ones the lowest number."""
+    """Return the class with the largest sum of votes; of equal ones the lowest."""
     winners = []
     for vote, voter in zip(votes.split(chunk_size), voters.split(chunk_size), strict=True):
         ballots = vote.new_zeros(len(vote), num_classes).scatter_add_(1, voter, vote)

@@ -1,4 +1,4 @@
-"""The linear probe: what a linear classifier makes of frozen features.
+"""Linear probe: softmax regression on frozen features, with the learning rate chosen on held-out data.
 
 Shapes: n training images, m held-out images, b batch, d feature width.
 """
@@ -24,19 +24,19 @@ from ssl_eval.softmax_regression import LinearClassifiers, evaluate, train_linea
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Spans what official code uses for 256 images a step, from GenView's 0.1 and BYOL's 0.2 to MoCo v2's 30."""
 
-Normalization = Literal["none", "standardise", "l2"]
+Normalization = Literal["none", "standardize", "l2"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearResult:
-    """What a linear probe found.
+    """Result of a linear probe.
 
     Attributes:
-        accuracy: top-1 on the test set, percent.
-        top5: on the test set, percent.
-        learning_rate: the one chosen.
-        holdout_accuracies: top-1 of each learning rate on the held-out training images, percent; empty where only one
-            learning rate was given.
+        accuracy: top-1 accuracy on the test set in percent.
+        top5: top-5 accuracy on the test set in percent.
+        learning_rate: the selected learning rate.
+        holdout_accuracies: top-1 accuracy of each learning rate on held-out training images in percent; empty for a
+            single learning rate.
     """
 
     accuracy: float
@@ -59,40 +59,40 @@ def linear_probe(
     schedule: Schedule = BY_EPOCH,
     holdout: float = 0.1,
     seed: int = 0,
-    normalise: Normalization = "none",
+    normalize_features: Normalization = "none",
     num_classes: int | None = None,
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> LinearResult:
-    """Softmax regression by SGD, its learning rate chosen on training images held out, the test set touched once.
+    """Train softmax regression by SGD, select the learning rate on held-out training images, and test once.
 
-    All learning rates are trained together without a share `holdout` of every class. The best there (of equals the one
-    named first) is trained again on all training images, and that classifier alone meets the test set.
+    All learning rates are trained together without a fraction `holdout` of every class. The best one (the first of
+    equals) is trained again on all training images, and only that classifier is tested.
 
-    MoCo, SimSiam and DINO probe the features as they are: "none". "standardise" (mean 0, deviation 1 over the training
+    MoCo, SimSiam and DINO probe the features as they are: "none". "standardize" (mean 0, deviation 1 over the training
     images) stands for the batch norm without parameters that other protocols (MAE's) put first; "l2" divides each
     vector by its length.
 
     Args:
-        train: trained on.
-        test: measured on, once.
-        learning_rates: where each schedule starts.
-        epochs: passes over the training images.
+        train: training features.
+        test: test features.
+        learning_rates: initial learning rates.
+        epochs: number of epochs.
         batch_size: images per step; the last batch of an epoch may be smaller.
         weight_decay: L2, on weight and bias, as torch.optim.SGD.
         momentum: as torch.optim.SGD.
         nesterov: as torch.optim.SGD.
-        larc: whether rates adapt to each layer's norms, see `SGDConfig`.
-        schedule: of the learning rates.
-        holdout: share of every class held out to choose the learning rate, in (0, 1).
-        seed: of the initial weights, the held-out images and the order of the images.
-        normalise: what to do to the features first.
-        num_classes: the largest training label plus one where None.
-        device: where to compute; where the training features lie if None.
-        group: processes that share the learning rates; each has all features, and gets the same result.
+        larc: whether to adapt learning rates to the norms of each layer, see `SGDConfig`.
+        schedule: schedule of the learning rates.
+        holdout: fraction of every class that is held out, in (0, 1).
+        seed: seed of the initial weights, the held-out images and the order of the images.
+        normalize_features: what to do to the features first.
+        num_classes: number of classes; None for the largest training label plus one.
+        device: device of the computation; None for that of the training features.
+        group: processes that share the learning rates; each has all features and gets the same result.
 
     Raises:
-        ValueError: the two sets do not match, options out of range, or every learning rate diverged.
+        ValueError: the sets do not match, options are out of range, or training diverged at every learning rate.
     """
     check_comparable(train, test)
     classes = train.num_classes if num_classes is None else num_classes
@@ -103,7 +103,7 @@ def linear_probe(
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1.")
     place = train.features.device if device is None else torch.device(device)
-    prepare = _preparation(train.features, normalise, place)
+    prepare = _preparation(train.features, normalize_features, place)
     descent = SGDConfig(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, larc=larc)
     fit = partial(
         train_linear, num_classes=classes, epochs=epochs, batch_size=batch_size, descent=descent, schedule=schedule,
@@ -134,7 +134,7 @@ def _held_out_scores(
     prepare: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> dict[float, float]:
-    """Top-1 of each learning rate on the held-out images; NaN where the training diverged."""
+    """Return the held-out top-1 accuracy of each learning rate; NaN if training diverged."""
     if not rates:
         return {}
     model = fit(learning_rates=rates)
@@ -144,10 +144,10 @@ def _held_out_scores(
 
 
 def best_learning_rate(scores: dict[float, float]) -> float:
-    """The learning rate with the highest score, of equals the one named first.
+    """Return the learning rate with the highest score, the first of equals.
 
     Raises:
-        ValueError: every training diverged (NaN).
+        ValueError: training diverged at every learning rate (NaN).
     """
     if all(math.isnan(value) for value in scores.values()):
         raise ValueError(f"Training diverged at every rate of {list(scores)}: give smaller ones.")
@@ -155,22 +155,22 @@ def best_learning_rate(scores: dict[float, float]) -> float:
 
 
 def stratified_holdout(
-    labels: Int[Tensor, " n"], share: float, seed: int
+    labels: Int[Tensor, " n"], fraction: float, seed: int
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " m"]]:
-    """Rows to keep and rows to hold out, both in ascending order: `share` of each class, rounded.
+    """Split rows into kept and held-out ones, both ascending; `fraction` of each class, rounded, is held out.
 
-    A class with two images or more gives at least one and keeps at least one; a class with one image keeps it.
+    Of a class with two images or more, at least one is held out and at least one is kept; a single image is kept.
 
     Raises:
-        ValueError: share outside (0, 1), or no class has two images.
+        ValueError: the fraction is outside (0, 1), or no class has two images.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"holdout = {share}: give a share between 0 and 1, such as 0.1.")
+    if not 0 < fraction < 1:
+        raise ValueError(f"holdout = {fraction}: give a fraction between 0 and 1, such as 0.1.")
     shuffled = torch.randperm(len(labels), generator=seeded_generator(seed, "holdout")).to(labels.device)
     held = []
     for label in labels.unique():
         members = shuffled[labels[shuffled] == label]
-        held.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
+        held.append(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
     is_held = torch.zeros_like(labels, dtype=torch.bool)
     is_held[torch.cat(held)] = True
     if not is_held.any():
@@ -179,15 +179,15 @@ def stratified_holdout(
 
 
 def _preparation(
-    features: Float[Tensor, "n d"], normalise: Normalization, device: torch.device
+    features: Float[Tensor, "n d"], normalize_features: Normalization, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """What is done to each batch [b, d] of features before the classifier sees it."""
-    if normalise == "none":
+    """Return the normalization of each batch [b, d] of features."""
+    if normalize_features == "none":
         return lambda inputs: inputs
-    if normalise == "l2":
+    if normalize_features == "l2":
         return partial(normalize, dim=1)
-    if normalise == "standardise":
+    if normalize_features == "standardize":
         variance, mean = torch.var_mean(features.float(), dim=0, correction=0)
         mean, factor = mean.to(device), (variance + 1e-6).rsqrt().to(device)  # MAE's batch norm: eps 1e-6
         return lambda inputs: (inputs - mean) * factor
-    raise ValueError(f'normalise = {normalise!r}: give "none", "standardise" or "l2".')
+    raise ValueError(f'normalize_features = {normalize_features!r}: give "none", "standardize" or "l2".')

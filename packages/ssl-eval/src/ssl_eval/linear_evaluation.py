@@ -1,4 +1,4 @@
-"""The linear classifier as papers train it: on a frozen backbone, through augmentation, every image seen anew.
+"""Linear evaluation as in papers: a linear classifier on a frozen backbone, trained with augmentation.
 
 Shapes: b batch, d feature width, r learning rates, c classes, h x w pixels.
 """
@@ -44,29 +44,29 @@ def linear_evaluation(
     resume: Path | None = None,
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
 ) -> LinearResult:
-    """Train by a protocol and measure the last epoch's classifier on the test set, once.
+    """Train a linear classifier by a protocol, and test the last epoch's classifier once.
 
-    Several learning rates share every forward pass of the backbone. The one that counts is chosen on `held_out` images.
-    (Most official scripts tell the best epoch on the test set instead, which is a choice made on it.)
+    Several learning rates share each forward pass of the backbone; the result is that of the best one on `held_out`
+    images. (Most official scripts report the best epoch on the test set instead.)
 
     Args:
         backbone: images [b, 3, h, w] to features [b, d]; it stays as it is, in evaluation mode.
-        train: augmented (images, labels), of `protocol.batch_size` images a step over all processes.
-        test: (images, labels); with a group, each image on one process only.
-        protocol: epochs, rate, schedule and optimizer.
-        num_classes: c.
-        learning_rates: tried together; the protocol's own where none is given.
-        held_out: labelled images that neither `train` nor `test` has; needed by several learning rates.
-        seed: of the initial weights.
-        device: where to compute.
-        amp: autocast to this type while the backbone runs.
+        train: yields augmented (images, labels), `protocol.batch_size` images per step over all processes.
+        test: yields (images, labels); with a group, each image on one process only.
+        protocol: the protocol.
+        num_classes: number of classes c.
+        learning_rates: trained together; the protocol's own if empty.
+        held_out: labeled images that neither `train` nor `test` has; needed by several learning rates.
+        seed: seed of the initial weights.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
         group: processes that share the images.
-        resume: a file to go on from, written after every epoch; bit-identical on a CPU.
-        on_epoch: called after every epoch with how many are done and how many there are.
+        resume: resume file, written after every epoch; bit-identical on a CPU.
+        on_epoch: called after every epoch with the numbers of finished and of all epochs.
 
     Raises:
-        ValueError: no images, labels that are no classes, a backbone that gives no vectors, several learning rates
-            without held-out images, training diverged, or the resume file is of another training.
+        ValueError: there are no images, labels are out of range, the backbone does not return vectors, held-out images
+            are missing, training diverged, or the resume file belongs to another training.
     """
     rates = tuple(dict.fromkeys(learning_rates)) or (protocol.learning_rate,)
     if len(rates) > 1 and held_out is None:
@@ -96,7 +96,7 @@ def linear_evaluation(
 
 @dataclass(frozen=True)
 class _Frozen:
-    """The backbone: images to features."""
+    """Frozen backbone: maps images to features."""
 
     network: nn.Module
     device: torch.device
@@ -118,7 +118,7 @@ def _train(
     settings: dict[str, Any],
     on_epoch: Callable[[int, int], object],
 ) -> None:
-    """Every epoch that the resume file does not have yet."""
+    """Train the remaining epochs."""
     velocity = LinearClassifiers.zeros_like(model)
     tensors = [*model.tensors(), *velocity.tensors()]
     peaks, steps = torch.tensor(rates, device=frozen.device), steps_of(train)
@@ -140,7 +140,7 @@ def _top1(rates: Sequence[float], scores: list[Scores]) -> dict[float, float]:
 def _settings(
     backbone: nn.Module, protocol: LinearProtocol, rates: Sequence[float], num_classes: int, width: int, seed: int
 ) -> dict[str, Any]:
-    """What a resumed training must find again."""
+    """Return the settings that a resume file must match."""
     return {
         "backbone": backbone_hash(backbone),
         "protocol": asdict(protocol),
@@ -152,7 +152,7 @@ def _settings(
 
 
 def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor], last: int) -> int:
-    """Fill the tensors from the file, if there is one; how many epochs are done."""
+    """Restore the tensors from the resume file, if it exists, and return the number of finished epochs."""
     loaded = None if resume is None else load_checkpoint(resume, settings, last_step=last)
     if resume is None or loaded is None:
         return 0
@@ -164,7 +164,7 @@ def _restore(resume: Path | None, settings: dict[str, Any], tensors: list[Tensor
 
 
 class TokenFeatures(nn.Module):
-    """A vision transformer, of timm or of DINO's own code, that gives the chosen tokens for its output.
+    """Wraps a vision transformer of timm or DINO's code, and returns the chosen tokens.
 
     Raises:
         ValueError: the backbone has no blocks and final norm, too few blocks, or no class token.
@@ -192,7 +192,7 @@ class TokenFeatures(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _after_blocks(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b t d"]]:
-        """What the last blocks give."""
+        """Return the outputs of the last blocks."""
         seen: list[Tensor] = []
         blocks = list(self.backbone.blocks)[-self.chosen.blocks :]  # pyright: ignore
         hooks = [block.register_forward_hook(lambda _, __, output: seen.append(output)) for block in blocks]
@@ -205,5 +205,5 @@ class TokenFeatures(nn.Module):
 
 
 def features_of(backbone: nn.Module, chosen: ClassTokens | None) -> nn.Module:
-    """The backbone, or what it shows of its tokens."""
+    """Return the backbone, or its `TokenFeatures`."""
     return backbone if chosen is None else TokenFeatures(backbone, chosen)

@@ -11,21 +11,21 @@ from typing import Literal, TypeVar
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Half a cosine from 1 to 0.
+    """Half a cosine period from 1 to 0.
 
     Attributes:
-        per_step: whether it moves at every step (BYOL), or at every epoch (MoCo v3, SimSiam, DINO, VICReg).
+        per_step: whether to update every step (BYOL) or every epoch (MoCo v3, SimSiam, DINO, VICReg).
     """
 
     per_step: bool = False
 
     def factor(self, epoch: int, epochs: int, share: float) -> float:
-        """What the peak rate is multiplied by.
+        """Return the factor of the peak learning rate.
 
         Args:
             epoch: counted from 0.
-            epochs: of the whole training.
-            share: of this epoch that is done, in [0, 1).
+            epochs: number of epochs of the training.
+            share: fraction of this epoch that is finished, in [0, 1).
         """
         done = (epoch + (share if self.per_step else 0.0)) / epochs
         return 0.5 + 0.5 * math.cos(math.pi * done)
@@ -33,25 +33,25 @@ class Cosine:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep:
-    """Constant but for some epochs.
+    """Piecewise constant with decay at milestones.
 
     Attributes:
-        at: where it falls, as shares of the training, so that a shorter training falls there too.
-        by: what it is multiplied by at each.
+        at: milestones as fractions of the training.
+        by: factor at each milestone.
     """
 
     at: tuple[float, ...]
     by: float
 
     def factor(self, epoch: int, epochs: int, share: float) -> float:
-        """As `Cosine.factor`."""
+        """Return the factor; see `Cosine.factor`."""
         return self.by ** sum(epoch >= round(place * epochs) for place in self.at)
 
 
 Schedule = Cosine | MultiStep
 
 BY_EPOCH = Cosine()
-"""What most protocols use."""
+"""Schedule of most protocols."""
 
 
 Trained = TypeVar("Trained", bound="LinearProtocol | FineTuneProtocol")
@@ -59,12 +59,12 @@ Trained = TypeVar("Trained", bound="LinearProtocol | FineTuneProtocol")
 
 @dataclass(frozen=True, kw_only=True)
 class SGDConfig:
-    """How gradients move weights.
+    """Options of SGD.
 
     Attributes:
-        momentum: of SGD, without dampening.
-        nesterov: whether it is Nesterov's.
-        weight_decay: L2 on weights and biases.
+        momentum: momentum, without dampening.
+        nesterov: whether to use Nesterov momentum.
+        weight_decay: L2 weight decay on weights and biases.
         larc: whether each gradient is first multiplied by trust |w| / (|gradient| + decay |w| + epsilon), where neither
             norm is 0; weights and biases of each classifier for themselves (https://arxiv.org/abs/1708.03888).
     """
@@ -93,14 +93,14 @@ class ClassTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformConfig:
-    """How an image becomes an input: in training a random resized crop and a flip, in a test the centre.
+    """Preprocessing: random resized crop and flip in training, center crop in the test.
 
     Attributes:
-        size: side of the input, pixels.
-        resize: short side before the centre is cut, pixels.
-        crop_scale: share of the area of a random crop, smallest and largest; aspect ratio from 3/4 to 4/3.
-        flip: chance of a horizontal flip in training.
-        interpolation: of the test images.
+        size: height and width of the input, pixels.
+        resize: short side before the center crop, pixels.
+        crop_scale: smallest and largest fraction of the area of a random crop; its aspect ratio is 3/4 to 4/3.
+        flip: probability of a horizontal flip in training.
+        interpolation: interpolation of the test images.
     """
 
     size: int = 224
@@ -112,13 +112,13 @@ class TransformConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KNNProtocol:
-    """Weighted k nearest neighbours.
+    """Weighted k nearest neighbors.
 
     Attributes:
-        source: where the numbers come from.
-        k: how many neighbours vote; the first is the one usually told.
-        temperature: of the votes.
-        preparation: of the images.
+        source: source of the numbers.
+        k: numbers of neighbors; the first is the one usually reported.
+        temperature: temperature of the votes.
+        preparation: preprocessing of the images.
     """
 
     source: str
@@ -132,18 +132,18 @@ class LinearProtocol:
     """A linear classifier on a frozen backbone.
 
     Attributes:
-        source: where the numbers come from.
-        epochs: of training.
-        batch_size: images a step, over all processes.
-        learning_rate: at the start.
-        searched: rates that the source chooses among on held-out training images; empty where it names one.
-        schedule: of the rate.
-        momentum: of SGD.
-        nesterov: whether the momentum is Nesterov's.
-        weight_decay: L2.
-        larc: whether rates adapt to each layer's norms.
-        class_tokens: of which blocks of a vision transformer; the backbone's own output where None.
-        preparation: of the images.
+        source: source of the numbers.
+        epochs: number of epochs.
+        batch_size: images per step, over all processes.
+        learning_rate: initial learning rate.
+        searched: learning rates that the source selects from on held-out training images; empty for a single one.
+        schedule: schedule of the learning rate.
+        momentum: momentum of SGD.
+        nesterov: whether to use Nesterov momentum.
+        weight_decay: L2 weight decay.
+        larc: whether to adapt learning rates to the norms of each layer.
+        class_tokens: class tokens of a vision transformer to use; None for the backbone's output.
+        preparation: preprocessing of the images.
     """
 
     source: str
@@ -161,25 +161,25 @@ class LinearProtocol:
 
     @property
     def descent(self) -> SGDConfig:
-        """How gradients move the classifier."""
+        """Options of SGD for the classifier."""
         return SGDConfig(momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay, larc=self.larc)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneProtocol:
-    """Backbone and classifier trained together on a part of the labels, at rates of their own.
+    """Backbone and classifier trained together on a fraction of the labels, with separate learning rates.
 
     Attributes:
-        source: where the numbers come from.
-        percent: of the labels.
-        epochs: of training.
-        batch_size: images a step, over all processes.
-        head_lr: learning rate of the classifier at the start.
-        backbone_lr: learning rate of the backbone at the start.
-        schedule: of both.
-        momentum: of SGD.
-        weight_decay: L2.
-        preparation: of the images.
+        source: source of the numbers.
+        percent: percentage of the labels.
+        epochs: number of epochs.
+        batch_size: images per step, over all processes.
+        head_lr: initial learning rate of the classifier.
+        backbone_lr: initial learning rate of the backbone.
+        schedule: schedule of both learning rates.
+        momentum: momentum of SGD.
+        weight_decay: L2 weight decay.
+        preparation: preprocessing of the images.
     """
 
     source: str
@@ -198,7 +198,7 @@ Protocol = KNNProtocol | LinearProtocol | FineTuneProtocol
 
 
 def scale_protocol(protocol: Trained, *, batch_size: int | None = None, epochs: int | None = None) -> Trained:
-    """The protocol at another batch size, its learning rates scaled linearly, or over another number of epochs."""
+    """Return the protocol with another batch size, with linearly scaled learning rates, or number of epochs."""
     if (batch_size is not None and batch_size < 1) or (epochs is not None and epochs < 1):
         raise ValueError(f"batch_size = {batch_size}, epochs = {epochs}: both must be at least 1")
     times = (batch_size or protocol.batch_size) / protocol.batch_size

@@ -126,7 +126,7 @@ PROTOCOLS: dict[str, Protocol] = {
         class_tokens=None,
     ),
     "dino-knn": KNNProtocol(
-        source="facebookresearch/dino@7c446df eval_knn.py: 20 neighbours usually work best",
+        source="facebookresearch/dino@7c446df eval_knn.py: 20 neighbors usually work best",
         k=(20, 10, 100, 200),
         temperature=0.07,
         preparation=TransformConfig(interpolation="bicubic"),
@@ -141,10 +141,10 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of this name.
+    """Return the protocol of this name.
 
     Raises:
-        ValueError: there is none; the line names near ones.
+        ValueError: there is none; the message suggests similar names.
     """
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=3, cutoff=0.4)
@@ -154,17 +154,17 @@ def find_protocol(name: str) -> Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOverride:
-    """A protocol by name, and what was changed of it.
+    """A published protocol with overrides.
 
     Attributes:
-        name: one of PROTOCOLS.
-        epochs: instead of its own.
-        batch_size: instead of its own, the learning rates scaled with it.
-        cached: whether features are extracted once, without augmentation (linear protocols).
-        labels: which labels there were, where a protocol does not fix the list: "seed 0".
-        percent: of the labels, instead of its own (few labels).
-        head_lr: learning rate of the classifier, instead of its own (few labels); taken as it is.
-        backbone_lr: likewise of the backbone.
+        name: name of the protocol, one of PROTOCOLS.
+        epochs: overrides the protocol's epochs.
+        batch_size: overrides the batch size, and scales the learning rates.
+        cached: whether to extract features once, without augmentation (linear protocols).
+        labels: which labels are used, if the protocol does not fix the list: "seed 0".
+        percent: overrides the percentage of the labels (fine-tuning).
+        head_lr: overrides the classifier's learning rate, without scaling (fine-tuning).
+        backbone_lr: overrides the backbone's learning rate, without scaling (fine-tuning).
     """
 
     name: str
@@ -178,7 +178,7 @@ class ProtocolOverride:
 
     @property
     def label(self) -> str:
-        """What results call it: "genview-linear", "vicreg-semi-10 epochs=5 seed 0"."""
+        """Name in results, such as "genview-linear", "vicreg-semi-10 epochs=5 seed 0"."""
         told = [self.name]
         told += [f"epochs={self.epochs}"] if self.epochs else []
         told += [f"batch={self.batch_size}"] if self.batch_size else []
@@ -188,7 +188,7 @@ class ProtocolOverride:
 
     @property
     def options(self) -> list[str]:
-        """As a command line takes them: "--protocol=vicreg-semi-10", "--epochs=5"; labels are the caller's to give."""
+        """Command-line options, without the labels: "--protocol=vicreg-semi-10", "--epochs=5"."""
         changed = {"protocol": self.name, "epochs": self.epochs, "batch-size": self.batch_size}
         changed |= {name.replace("_", "-"): value for name, value in self._few_labels.items()}
         return [f"--{name}={value}" for name, value in changed.items() if value is not None] + [
@@ -197,16 +197,16 @@ class ProtocolOverride:
 
     @property
     def _few_labels(self) -> dict[str, int | float]:
-        """What is changed that only protocols of few labels have."""
+        """Overrides that only fine-tuning protocols have."""
         given = {name: getattr(self, name) for name in ("percent", "head_lr", "backbone_lr")}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def protocol(self) -> Protocol:
-        """With the changes made.
+        """The protocol with the overrides.
 
         Raises:
-            ValueError: no such protocol, or it has nothing of that kind to change.
+            ValueError: there is no such protocol, or an override does not apply to it.
         """
         found = find_protocol(self.name)
         if self._few_labels and not isinstance(found, FineTuneProtocol):

@@ -1,4 +1,4 @@
-"""Results: one JSON line per measured number, appended so that no crash and no second process harms the others."""
+"""Results: one JSON line per measured value, appended safely by several processes."""
 
 import json
 import math
@@ -15,19 +15,19 @@ from genviews_core.files import check_writable
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One measured number.
+    """One measured value.
 
     Attributes:
-        task: what was measured: "linear", "knn".
+        task: the evaluation: "linear", "knn".
         metric: "top1".
         value: percent for accuracies; finite.
-        protocol: all that makes two values comparable: "k=20 T=0.07".
+        protocol: what makes two values comparable: "k=20 T=0.07".
         backbone: hash of the weights, see `backbone_hash`.
-        data: the data set's name.
-        seed: of the training run that made the backbone.
-        machine: what it ran on, see `machine`.
+        data: name of the data set.
+        seed: seed of the backbone's training.
+        machine: description of the machine, see `machine`.
         seconds: wall time of the measurement.
-        recipe: how the backbone was trained; names the row of a table. Same recipe, other seed: one row.
+        recipe: how the backbone was trained; the name of the row in tables, shared by all seeds.
         left_out: number of skipped unreadable images (videos for DAVIS); written only if not 0.
     """
 
@@ -57,22 +57,22 @@ class Result:
 
     @property
     def identity(self) -> tuple[str, str, str, str, str, int, str]:
-        """What a newer measurement replaces: the same (task, metric, protocol, backbone, data, seed, recipe).
+        """Key of a measurement, which a newer result replaces.
 
-        Two recipes may end in the same weights, as where one leaves out what the other never did.
+        The recipe is part of it, as two recipes may result in the same weights.
         """
         return (self.task, self.metric, self.protocol, self.backbone, self.data, self.seed, self.recipe)
 
 
 def data_name(test: str | Path) -> str:
-    """What results call the images of a folder: "cifar10/test" for cifar10/test and for cifar10/test/images."""
+    """Return a folder's data set name in results: "cifar10/test" for cifar10/test and for cifar10/test/images."""
     place = Path(test).resolve()
     place = place.parent if place.name == "images" else place
     return f"{place.parent.name}/{place.name}".strip("/")
 
 
 def check_results(path: str | Path) -> None:
-    """Find out before hours of measuring whether results can be kept.
+    """Check that results can be written, before measuring for hours.
 
     Raises:
         ValueError: nothing can be appended to this file.
@@ -112,7 +112,7 @@ def append_results(path: str | Path, results: Sequence[Result], *, on_lost: Call
 
 
 def read_results(path: str | Path) -> list[Result]:
-    """The results of a file, the newest of each identity, in the order written; none if there is no file.
+    """Read the results of a file, the newest of each identity, in the order written; none if there is no file.
 
     A torn last line is ignored, a torn line before it (closed by a later append) is ignored with a warning.
 
@@ -153,7 +153,7 @@ _TYPES: dict[object, type | tuple[type, ...]] = {str: str, int: int, float: (int
 
 
 def _parse(content: object, where: str) -> Result:
-    """A result from decoded JSON."""
+    """Return a result from decoded JSON."""
     names = {field.name for field in fields(Result)}
     needed = names - {"recipe", "left_out"}
     if not isinstance(content, dict) or not needed <= content.keys():
@@ -170,7 +170,7 @@ def _parse(content: object, where: str) -> Result:
 
 
 def machine() -> str:
-    """This machine in a line: processor, usable cores, GPU, torch."""
+    """Describe this machine: processor, usable cores, GPU, torch."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

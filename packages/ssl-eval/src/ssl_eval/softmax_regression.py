@@ -1,4 +1,4 @@
-"""Softmax regression for many learning rates at once: one batch and one matrix product serve them all.
+"""Softmax regression with many learning rates at once, sharing batches and matrix products.
 
 Shapes: n images, b batch, d feature width, c classes, r learning rates.
 """
@@ -19,11 +19,11 @@ from ssl_eval.protocols import BY_EPOCH, Schedule, SGDConfig
 from ssl_eval.rng import seeded_generator
 
 INITIAL_DEVIATION = 0.01
-"""Of the initial weights, as in the linear evaluation of MoCo, SimSiam and DINO; biases start at 0."""
+"""Standard deviation of the initial weights, as in the linear evaluation of MoCo, SimSiam and DINO."""
 
 
 LARC_TRUST, LARC_EPSILON = 0.001, 1e-8
-"""Of apex.parallel.LARC as facebookresearch/simsiam@a7bc177 main_lincls.py makes it."""
+"""Parameters of apex.parallel.LARC in facebookresearch/simsiam@a7bc177 main_lincls.py."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class LinearClassifiers:
     def start(
         cls, classifiers: int, num_classes: int, width: int, *, seed: int, device: str | torch.device
     ) -> "LinearClassifiers":
-        """All with the same small random weights, and no bias."""
+        """Initialize all classifiers with the same small random weights and zero bias."""
         first = torch.randn(num_classes, width, generator=seeded_generator(seed, "weights")) * INITIAL_DEVIATION
         return cls(
             weight=first.to(device).repeat(classifiers, 1, 1), bias=torch.zeros(classifiers, num_classes, device=device)
@@ -45,15 +45,15 @@ class LinearClassifiers:
 
     @classmethod
     def zeros_like(cls, other: "LinearClassifiers") -> "LinearClassifiers":
-        """Of the same shapes, for velocities."""
+        """Return zeros of the same shapes, for velocities."""
         return cls(weight=torch.zeros_like(other.weight), bias=torch.zeros_like(other.bias))
 
     def logits(self, inputs: Float[Tensor, "b d"]) -> Float[Tensor, "b r c"]:
-        """All classifiers' logits from one matrix product."""
+        """Return the logits of all classifiers with one matrix product."""
         return linear(inputs, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
 
     def tensors(self) -> list[Tensor]:
-        """Both."""
+        """Return weight and bias."""
         return [self.weight, self.bias]
 
 
@@ -70,21 +70,21 @@ def train_linear(
     device: str | torch.device,
     schedule: Schedule = BY_EPOCH,
 ) -> LinearClassifiers:
-    """Trains each classifier just as torch.optim.SGD would train it alone.
+    """Train each classifier exactly as torch.optim.SGD would train it alone.
 
-    All start from the same weights and see the same batches, which depend on the seed and the number of images only.
+    All start from the same weights and use the same batches, which depend only on the seed and the number of images.
 
     Args:
-        data: features and classes.
-        learning_rates: one classifier for each.
-        num_classes: c.
-        epochs: passes over the data.
+        data: features and labels.
+        learning_rates: one per classifier.
+        num_classes: number of classes c.
+        epochs: number of epochs.
         batch_size: images per step; the last batch of an epoch may be smaller.
         descent: how gradients move weights.
-        seed: of the initial weights and the order.
+        seed: seed of the initial weights and the order.
         prepare: applied to each batch of features, in float32.
-        device: where to compute.
-        schedule: of all learning rates.
+        device: device of the computation.
+        schedule: schedule of all learning rates.
     """
     model = LinearClassifiers.start(len(learning_rates), num_classes, data.features.shape[1], seed=seed, device=device)
     velocity = LinearClassifiers.zeros_like(model)
@@ -110,7 +110,7 @@ def sgd_step(
     descent: SGDConfig,
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """One step of every classifier, in place, on the mean gradient over the images of all processes.
+    """Take one step of every classifier, in place, with the mean gradient over the images of all processes.
 
     v <- momentum v + g + decay w, then w <- w - rate v, or w - rate (g + decay w + momentum v) for Nesterov.
     """
@@ -133,7 +133,7 @@ def sgd_step(
 
 
 def _decayed(weight: Float[Tensor, "r ..."], gradient: Float[Tensor, "r ..."], descent: SGDConfig) -> Tensor:
-    """The gradient with weight decay, and with LARC's factor for each classifier."""
+    """Return the gradient with weight decay, and with LARC's factor for each classifier."""
     decayed = gradient.add(weight, alpha=descent.weight_decay)
     if not descent.larc:
         return decayed
@@ -147,7 +147,7 @@ def _decayed(weight: Float[Tensor, "r ..."], gradient: Float[Tensor, "r ..."], d
 def evaluate(
     model: LinearClassifiers, data: Features, *, prepare: Callable[[Tensor], Tensor], device: str | torch.device
 ) -> list[Scores]:
-    """Accuracy of each classifier; images for which a classifier diverged count as wrong."""
+    """Compute the accuracy of each classifier; non-finite logits count as wrong."""
     return score(
         _blocks(data, 8192),
         lambda features: model.logits(prepare(features.float())),

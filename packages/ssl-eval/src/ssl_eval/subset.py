@@ -1,4 +1,4 @@
-"""Which training images keep their labels: those of a published list, or a balanced few drawn from a seed.
+"""Subsets of labeled training images: from a published list, or drawn class-balanced from a seed.
 
 Shapes: n images, m chosen.
 """
@@ -15,17 +15,17 @@ from ssl_eval.text import read_names
 
 
 def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
-    """Rows of the images that a list names, in the data set's order.
+    """Return the rows of the images in a list, in the data set's order.
 
     A line is an image's key ("n01440764/n01440764_10026.JPEG") or its file name, as SimCLR's 1percent.txt and
     10percent.txt have it (https://github.com/google-research/simclr, imagenet_subsets); empty lines mean nothing.
 
     Args:
-        path: a text file with a name a line.
-        keys: of all training images.
+        path: a text file with one name per line.
+        keys: keys of all training images.
 
     Raises:
-        ValueError: no such list, an empty one, a name twice, or images that are not there; the line says how many.
+        ValueError: the list is missing, empty, or has duplicate or unknown names.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,16 +54,16 @@ def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
 def balanced_subset(
     labels: Int[Tensor, " n"], percent: int | float, *, seed: int, num_classes: int | None = None
 ) -> Int[Tensor, " m"]:
-    """As many images of every class, drawn from the seed; ascending rows.
+    """Draw equally many images of every class; return ascending rows.
 
     Args:
-        labels: of all training images.
-        percent: of the images, in (0, 100]; rounded to at least one image a class.
-        seed: of the draw.
-        num_classes: the largest label plus one where None.
+        labels: labels of all training images.
+        percent: percentage of the images, in (0, 100]; rounded to at least one image per class.
+        seed: seed of the draw.
+        num_classes: number of classes; None for the largest label plus one.
 
     Raises:
-        ValueError: percent out of range, a class without images, or with fewer than its share.
+        ValueError: percent is out of range, or a class has too few images.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"percent = {percent}: give a number above 0 and up to 100")

@@ -1,4 +1,4 @@
-"""What a view costs: the time to make one, and the parameters of what makes it."""
+"""Cost of a view: the time to generate it, and the number of parameters of the generator."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 WARM_UP = 3
-"""First calls are not counted: they compile, allocate and fill caches."""
+"""Number of warm-up calls, which compile, allocate and fill caches."""
 
 
 class Timer:
-    """Mean wall time of calls, one after another.
+    """Measures the mean wall time of calls.
 
     Args:
-        device: where the calls compute; on a GPU each is waited for.
-        warm_up: so many first calls are not counted.
+        device: device of the calls; a GPU is synchronized after each call.
+        warm_up: number of calls before the measurement.
     """
 
     def __init__(self, device: str | torch.device = "cpu", *, warm_up: int = WARM_UP) -> None:
@@ -26,7 +26,7 @@ class Timer:
         self.count = 0
 
     def __call__(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Make one call; the warm-up comes with the first."""
+        """Time one call; the first one is preceded by the warm-up."""
         for _ in range(0 if self.count else self._warm_up):
             call(*arguments)
         self._wait()
@@ -38,7 +38,7 @@ class Timer:
 
     @property
     def milliseconds(self) -> float | None:
-        """Of one call; None before the first."""
+        """Mean time of a call; None before the first call."""
         return 1000 * self._seconds / self.count if self.count else None
 
     def _wait(self) -> None:
@@ -47,7 +47,7 @@ class Timer:
 
 
 def count_parameters(maker: object) -> int:
-    """Parameters of all networks that an object holds, in its attributes and in theirs, each counted once."""
+    """Count the parameters of all networks in an object's attributes, recursively, each once."""
     parameters = {id(each): each.numel() for network in _networks(maker, set()) for each in network.parameters()}
     return sum(parameters.values())
 

@@ -62,7 +62,7 @@ def small_recipe():
     from ssl_eval.coco import detection_config
 
     def small_recipe(variant: str = "fpn", **changes):
-        small = {"iterations": 4, "batch_size": 2, "short_edge": 64, "channels": 16, "regions": 16}
+        small = {"iterations": 4, "batch_size": 2, "short_edge": 64, "channels": 16, "rois_per_image": 16}
         return replace(detection_config(variant, **small), **changes)
 
     return small_recipe

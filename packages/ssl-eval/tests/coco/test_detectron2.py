@@ -102,7 +102,7 @@ def test_c4_has_the_backbones_last_stage_and_one_more_norm_in_its_head(instances
     settings = {"MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.WIDTH_PER_GROUP": 4, "MODEL.RESNETS.STRIDE_IN_1X1": False}
     settings["MODEL.RESNETS.RES2_OUT_CHANNELS"] = 256
     weights = in_detectron2s_names(network)
-    recipe = replace(small_recipe("c4"), iterations=1, regions=4)
+    recipe = replace(small_recipe("c4"), iterations=1, rois_per_image=4)
     detector = train_mask_rcnn(Detectron2Backbone(settings, weights), instances, recipe=recipe, backend="detectron2")
     head = detector.network.roi_heads.res5
     assert isinstance(head.norm, torch.nn.BatchNorm2d) and head.norm.num_features == 2048 and len(head) == 4
@@ -133,7 +133,7 @@ def test_the_learning_rate_is_detectron2s(schedule):
 
     recipe = detection_config(schedule=schedule)
     config = get_cfg()
-    for name, value in {"MAX_ITER": recipe.iterations, "STEPS": recipe.drops, "BASE_LR": 0.02}.items():
+    for name, value in {"MAX_ITER": recipe.iterations, "STEPS": recipe.lr_milestones, "BASE_LR": 0.02}.items():
         config.merge_from_list([f"SOLVER.{name}", value])
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
     scheduler = build_lr_scheduler(config, optimizer)
@@ -143,7 +143,7 @@ def test_the_learning_rate_is_detectron2s(schedule):
         500,
         999,
         1000,
-        *(drop + near for drop in recipe.drops for near in (-1, 0)),
+        *(drop + near for drop in recipe.lr_milestones for near in (-1, 0)),
         recipe.iterations - 1,
     ):
         scheduler.last_epoch = step

@@ -12,7 +12,7 @@ from pycocotools import mask as masks
 
 from ssl_eval.coco import load_instances
 from ssl_eval.coco.masks import draw, move
-from ssl_eval.coco.sampler import Request, read_batches, read_example, resized, training_batches
+from ssl_eval.coco.sampler import SampleRequest, read_batches, read_example, resized, training_batches
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_broken_image_is_one_line(instances, small_recipe, workers):
     }.items():
         (instances.images / "000.png").write_bytes(content)
         with pytest.raises(ValueError, match=message) as error:
-            list(read_batches(instances, [[Request(0, 64)]], small_recipe(), lambda example: example, workers))
+            list(read_batches(instances, [[SampleRequest(0, 64)]], small_recipe(), lambda example: example, workers))
         assert "\n" not in str(error.value)
 
 

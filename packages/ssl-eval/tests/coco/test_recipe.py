@@ -10,7 +10,10 @@ from ssl_eval.coco import VARIANTS, detection_config
 
 def test_the_published_schedule():
     recipe = detection_config()
-    assert recipe.drops == (60_000, 80_000) and detection_config(schedule="2x").drops == (120_000, 160_000)
+    assert recipe.lr_milestones == (60_000, 80_000) and detection_config(schedule="2x").lr_milestones == (
+        120_000,
+        160_000,
+    )
     rates = {0: 2e-5, 500: 0.01001, 1000: 0.02, 59_999: 0.02, 60_000: 0.002, 79_999: 0.002, 80_000: 2e-4, 89_999: 2e-4}
     for step, rate in rates.items():
         assert recipe.rate(step) == pytest.approx(rate)
@@ -19,7 +22,7 @@ def test_the_published_schedule():
 
 def test_a_small_one_keeps_its_shape():
     recipe = detection_config("fpn-heads", iterations=90, batch_size=2, short_edge=160)
-    assert (recipe.drops, recipe.warmup, recipe.precise_norm) == ((60, 80), 9, 90)
+    assert (recipe.lr_milestones, recipe.warmup, recipe.precise_norm) == ((60, 80), 9, 90)
     assert (recipe.learning_rate, recipe.short_edges, recipe.long_edge) == (0.0025, (160,), 267)
     assert recipe.label == "fpn-heads iterations=90 batch=2 edge=160"
     assert detection_config(learning_rate=0.01).label == "fpn 1x rate=0.01"

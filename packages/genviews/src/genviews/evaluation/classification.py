@@ -20,7 +20,7 @@ from genviews.evaluation.run_protocol import EvalContext, at_size, labelled_rows
 from pairdata import ImageIndex, index_images
 from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
-from ssl_eval.image_files import SkippedFiles, refuse
+from ssl_eval.image_files import SkippedFiles, raise_error
 
 
 def run(options: ClassificationOptions) -> None:
@@ -59,7 +59,7 @@ def run(options: ClassificationOptions) -> None:
         k=options.k,
         resume=options.resume,
         bf16=options.bf16,
-        on_unreadable=refuse if options.strict else SkippedFiles(log_left_out),
+        on_unreadable=raise_error if options.strict else SkippedFiles(log_left_out),
         tell=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )

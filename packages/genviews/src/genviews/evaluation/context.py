@@ -18,7 +18,7 @@ import ssl_eval
 import sslzoo
 from genviews.evaluation.options import EvalOptions
 from genviews_core.distributed import all_gather_object
-from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, refuse
+from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, raise_error
 
 DIST_TIMEOUT = timedelta(days=30)
 """How long a process waits for the others' work."""
@@ -31,7 +31,7 @@ class LoadedBackbone:
     network: nn.Module
     images: Mapping[str, Any]
     worker: sslzoo.DistContext
-    on_unreadable: OnUnreadable = refuse
+    on_unreadable: OnUnreadable = raise_error
     since: float = field(default_factory=time.perf_counter)
 
     @property
@@ -78,7 +78,7 @@ def open_on_device(options: EvalOptions) -> LoadedBackbone:
     worker = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
-    on_unreadable = refuse if options.strict else SkippedFiles(log_left_out)
+    on_unreadable = raise_error if options.strict else SkippedFiles(log_left_out)
     return LoadedBackbone(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
 
 

@@ -22,7 +22,7 @@ from pairdata.augment import Interpolation
 from pairdata.decode import UnreadableImage, decode_square
 from pairdata.sampling import EpochSampler
 from ssl_eval import TransformConfig
-from ssl_eval.image_files import OnUnreadable, refuse
+from ssl_eval.image_files import OnUnreadable, raise_error
 from sslzoo import DistContext
 
 Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
@@ -114,7 +114,7 @@ class CenterCropDataset:
         *,
         batch_size: int,
         worker: DistContext,
-        on_unreadable: OnUnreadable = refuse,
+        on_unreadable: OnUnreadable = raise_error,
     ):
         centre = CenterCrop(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
         mine = np.arange(worker.rank, len(index), worker.world_size)
@@ -189,7 +189,7 @@ class _Decoder(Dataset):
 
 
 def _read(
-    decoder: _Decoder, requests: list[np.ndarray], workers: int, on_unreadable: OnUnreadable = refuse
+    decoder: _Decoder, requests: list[np.ndarray], workers: int, on_unreadable: OnUnreadable = raise_error
 ) -> Iterator[tuple[Tensor, ...]]:
     """What the decoder makes of each request, in order.
 

@@ -16,7 +16,7 @@ import sslzoo
 from genviews.evaluation.datasets import CenterCropDataset, LoaderConfig, TrainingImages
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
-from ssl_eval.image_files import OnUnreadable, refuse
+from ssl_eval.image_files import OnUnreadable, raise_error
 from ssl_eval.linear import LinearResult, stratified_holdout
 from sslzoo import DistContext
 
@@ -57,7 +57,7 @@ class EvalContext:
     resume: Path | None = None
     bf16: bool = False
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None
-    on_unreadable: OnUnreadable = refuse
+    on_unreadable: OnUnreadable = raise_error
     tell: Callable[[str], object] = lambda line: None
 
     @property

@@ -16,7 +16,7 @@ from ssl_eval.video.mask_propagation import Frames, PropagationConfig
 def run(options: VideoOptions) -> None:
     """Measure and append the results."""
     videos = read_davis(options.data, subset=options.subset, resolution=options.resolution)
-    propagation = PropagationConfig(frames=options.frames, radius=options.radius, neighbours=options.neighbors)
+    propagation = PropagationConfig(frames=options.frames, radius=options.radius, neighbors=options.neighbors)
     remarks = unusual_masks(videos)
     opened = open_on_device(options)
     for remark in remarks if opened.worker.is_main else ():

@@ -22,12 +22,12 @@ from ssl_eval.coco.masks import Segmentation, read_segmentation
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationFile:
-    """What it holds, whole and consistent.
+    """Content of an annotation file, validated.
 
     Attributes:
-        images: with id, file_name, height and width, by ascending id.
-        annotations: of each image, by its id.
-        categories: ids and names, by ascending id.
+        images: dicts with id, file_name, height and width, sorted by id.
+        annotations: annotations by image id.
+        categories: (id, name), sorted by id.
     """
 
     images: Sequence[Mapping[str, Any]]
@@ -36,10 +36,10 @@ class AnnotationFile:
 
 
 def read_annotations(path: Path, folder: Path) -> AnnotationFile:
-    """The file at `path`, whose images are in `folder`.
+    """Read and validate the file at `path`, whose images are in `folder`.
 
     Raises:
-        ValueError: a file is missing or broken; one line that names it, and the annotation or image by its id.
+        ValueError: a file is missing or invalid; the message names it, and the annotation or image by its id.
     """
     content = _load(path)
     images = sorted(content["images"], key=lambda image: image["id"])
@@ -54,10 +54,10 @@ def read_annotations(path: Path, folder: Path) -> AnnotationFile:
 
 @contextmanager
 def naming(path: Path, place: str) -> Iterator[None]:
-    """Whatever is wrong inside is told with the file and the place in it.
+    """Prefix errors of the block with the file and the location in it.
 
     Raises:
-        ValueError: for a value that is missing, of a wrong type or wrong.
+        ValueError: instead of a KeyError, TypeError, ValueError or OverflowError.
     """
     try:
         yield
@@ -96,7 +96,7 @@ def _is_image(told: object) -> bool:
 
 
 def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
-    """One listing a folder: a look at each file takes minutes where the disk is far."""
+    """Check that all files exist, by listing each folder once: checking single files takes minutes on network disks."""
     listed: dict[Path, set[str]] = {}
     for image in images:
         file = folder / image["file_name"]
@@ -111,7 +111,7 @@ def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) 
 def _by_image(
     path: Path, annotations: Sequence[Any], images: set[int], categories: set[int]
 ) -> dict[int, list[dict[str, Any]]]:
-    """Each has an id of its own and a place."""
+    """Group annotations by image, after checking their ids and references."""
     grouped: dict[int, list[dict[str, Any]]] = {}
     numbers: set[int] = set()
     for each in annotations:
@@ -134,13 +134,13 @@ NOTHING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """What there is to learn in an image.
+    """Training targets of an image.
 
     Attributes:
         file_name: relative to the images' folder.
-        boxes: m times left, top, right, bottom, in pixels.
-        labels: m classes, counted from 0.
-        segmentations: m of them.
+        boxes: [m, 4], left, top, right, bottom, in pixels.
+        labels: [m], classes from 0.
+        segmentations: m masks.
     """
 
     file_name: str
@@ -151,18 +151,18 @@ class Instances:
 
 @dataclass(frozen=True, eq=False)
 class CocoInstances:
-    """A data set, see load_instances.
+    """A data set of images with instances; see load_instances.
 
     Attributes:
         annotations: the JSON file.
         images: the folder of the images.
-        ids: of the images, in ascending order.
-        sizes: n times height and width.
-        counts: n times how many objects there are to learn.
-        categories: ids of the classes, in ascending order, and their names.
+        ids: image ids, sorted.
+        sizes: [n, 2], height and width.
+        counts: [n], number of training targets.
+        categories: (id, name) of the classes, sorted by id.
         test_objects: number of annotated objects that are not crowds.
-        packed: the objects of all images, pickled one after the other.
-        ends: n places in it.
+        packed: the pickled targets of all images, concatenated.
+        ends: [n], end of each image's targets in `packed`.
     """
 
     annotations: Path
@@ -191,7 +191,7 @@ class CocoInstances:
             )
 
     def objects(self, row: int) -> Instances:
-        """Of one image."""
+        """Return the targets of one image."""
         start = int(self.ends[row - 1]) if row else 0
         return pickle.loads(self.packed[start : int(self.ends[row])].numpy().tobytes())
 
@@ -199,15 +199,15 @@ class CocoInstances:
 def load_instances(annotations: str | Path, images: str | Path) -> CocoInstances:
     """Read and check a JSON file of COCO's instances format.
 
-    Crowds, boxes without area and outlines of fewer than three points are not learned, as in detectron2; a test takes
-    them from the file.
+    Crowds, boxes without area and polygons of fewer than three points are not trained on, as in detectron2; the test
+    reads all annotations from the file.
 
     Args:
-        annotations: instances_train2017.json or its like.
+        annotations: a file like instances_train2017.json.
         images: the folder its file names are relative to.
 
     Raises:
-        ValueError: a file is missing or broken; one line that names it, and the annotation or image by its id.
+        ValueError: a file is missing or invalid; the message names it, and the annotation or image by its id.
     """
     annotations, images = Path(annotations), Path(images)
     content = read_annotations(annotations, images)
@@ -256,7 +256,7 @@ def _objects(
 
 
 def _box(told: object, height: int, width: int) -> np.ndarray:
-    """Left, top, right, bottom inside the image, of left, top, width, height."""
+    """Convert left, top, width, height to left, top, right, bottom, clipped to the image."""
     box = np.asarray(told, dtype=np.float64)
     if box.shape != (4,) or not np.isfinite(box).all():
         raise ValueError(f"its box {told} is not four finite numbers")

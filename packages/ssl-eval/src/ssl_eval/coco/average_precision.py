@@ -16,12 +16,12 @@ EVALUATORS = ("faster-coco-eval", "pycocotools")
 def average_precision(
     annotations: str | Path, found: Sequence[Detection], *, evaluator: str = "faster-coco-eval"
 ) -> dict[str, dict[str, float]]:
-    """Percent by task ("box", "mask") and metric; a metric is absent where no object is of that size.
+    """Compute AP in percent by task ("box", "mask") and metric; metrics of sizes without objects are absent.
 
     Args:
         annotations: COCO's JSON of the test set.
-        found: what detect gives.
-        evaluator: "faster-coco-eval" or "pycocotools"; the figures are the same.
+        found: the result of detect.
+        evaluator: "faster-coco-eval" or "pycocotools", with equal results.
 
     Raises:
         ValueError: the evaluator is unknown, or no object is annotated.
@@ -43,7 +43,7 @@ def average_precision(
 
 
 def _library(evaluator: str) -> tuple[Any, Any]:
-    """Its class for data and that for an evaluation."""
+    """Import the evaluator's classes for data and for evaluation."""
     if evaluator == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -55,7 +55,7 @@ def _library(evaluator: str) -> tuple[Any, Any]:
 
 
 def _results(truth: Any, empty: Any, found: Sequence[Detection], unused: str) -> Any:
-    """As the evaluator reads them. It takes an object's size from its box where one is told, so a mask comes alone."""
+    """Load detections without boxes or without masks: given a box, the evaluator takes the size of a mask from it."""
     if found:
         return truth.loadRes([{key: value for key, value in each.items() if key != unused} for each in found])
     empty.dataset = {**truth.dataset, "annotations": []}

@@ -18,30 +18,30 @@ VARIANTS = {
     "transfer/detection/configs/COCO_R_50_FPN_1x.yaml",
     "c4": "facebookresearch/moco@132aea9 detection/configs/{Base-RCNN-C4-BN,coco_R_50_C4_2x}.yaml, train_net.py",
 }
-"""The networks: `fpn` has synchronised batch norm in backbone and FPN, `fpn-heads` also in a box head of four
+"""The networks: `fpn` has synchronized batch norm in backbone and FPN, `fpn-heads` also in a box head of four
 convolutions and in the mask head, `c4` in the backbone and once more after its last stage, which is the box head."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig:
-    """A training and a test of Mask R-CNN.
+    """Training and test settings of Mask R-CNN.
 
     Attributes:
-        variant: of VARIANTS.
-        schedule: of SCHEDULES; its shape, where `iterations` differ.
-        iterations: steps.
-        batch_size: images a step, over all processes.
-        learning_rate: at its peak.
-        warmup: steps of linear growth to it.
-        short_edges: pixels of an image's short edge, one drawn for every training image.
-        short_edge_test: the same in a test.
-        long_edge: at most, in pixels.
-        precise_norm: batches whose mean statistics batch norms keep after training, instead of the moving ones.
-        channels: of the pyramid and of the heads' convolutions.
-        features: of the box head's fully connected layers, four times as many.
-        regions: an image that the heads learn from.
-        mean: of the pixels in RGB, from 0 to 255.
-        std: likewise.
+        variant: one of VARIANTS.
+        schedule: one of SCHEDULES; defines the shape if `iterations` differ.
+        iterations: number of steps.
+        batch_size: images per step, over all processes.
+        learning_rate: peak learning rate.
+        warmup: steps of linear warmup.
+        short_edges: lengths in pixels from which the short edge of each training image is drawn.
+        short_edge_test: length of the short edge in the test.
+        long_edge: maximum length of the long edge in pixels.
+        precise_norm: number of batches from which batch norm statistics are computed after training.
+        channels: channels of the pyramid and of the heads' convolutions.
+        features: width of the box head's fully connected layers, four times `channels`.
+        rois_per_image: regions per image that the heads are trained on.
+        mean: mean of the pixels in RGB, from 0 to 255.
+        std: standard deviation of the pixels.
     """
 
     variant: str = "fpn"
@@ -56,7 +56,7 @@ class DetectionConfig:
     precise_norm: int = 0
     channels: int = 256
     features: int = 1024
-    regions: int = 512
+    rois_per_image: int = 512
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -66,18 +66,20 @@ class DetectionConfig:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"no schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
         counts = (self.iterations, self.batch_size, *self.short_edges, self.short_edge_test, self.long_edge)
-        if min(*counts, self.channels, self.regions) < 1:
-            raise ValueError("iterations, batch size, edges, channels and regions are at least 1")
+        if min(*counts, self.channels, self.rois_per_image) < 1:
+            raise ValueError("iterations, batch size, edges, channels and rois_per_image are at least 1")
 
     @property
-    def drops(self) -> tuple[int, int]:
-        """The steps from which the learning rate is a tenth of what it was: 60,000 and 80,000 of 90,000."""
+    def lr_milestones(self) -> tuple[int, int]:
+        """Steps at which the learning rate is divided by 10: 60,000 and 80,000 of 90,000."""
         return round(self.iterations * 2 / 3), round(self.iterations * 8 / 9)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         grown = min(step / self.warmup, 1.0) if self.warmup else 1.0
-        return self.learning_rate * (WARMUP_FACTOR * (1 - grown) + grown) * 0.1 ** bisect_right(self.drops, step)
+        return (
+            self.learning_rate * (WARMUP_FACTOR * (1 - grown) + grown) * 0.1 ** bisect_right(self.lr_milestones, step)
+        )
 
     @property
     def label(self) -> str:
@@ -90,7 +92,7 @@ class DetectionConfig:
             "rate": (self.learning_rate, round(published.learning_rate * self.batch_size / published.batch_size, 9)),
             "edge": (self.short_edge_test, published.short_edge_test),
             "channels": (self.channels, published.channels),
-            "regions": (self.regions, published.regions),
+            "regions": (self.rois_per_image, published.rois_per_image),
         }
         return " ".join(told + [f"{name}={value:g}" for name, (value, usual) in changes.items() if value != usual])
 
@@ -104,20 +106,20 @@ def detection_config(
     learning_rate: float | None = None,
     short_edge: int | None = None,
     channels: int | None = None,
-    regions: int | None = None,
+    rois_per_image: int | None = None,
 ) -> DetectionConfig:
-    """A published training, or a smaller one of the same shape.
+    """Return a published configuration, or a smaller one of the same shape.
 
     Args:
-        variant: of VARIANTS.
-        schedule: of SCHEDULES.
-        iterations: instead of the schedule's; the drops of the learning rate stay at six and eight ninths of it, and
-            the warmup is a tenth at most.
-        batch_size: instead of 16; the learning rate is scaled with it.
-        learning_rate: instead of that.
-        short_edge: in training and test, instead of 640 to 800 and 800; the long edge is scaled with it.
-        channels: of pyramid and heads, instead of 256; the box head's features are four times as many.
-        regions: an image that the heads learn from, instead of 512.
+        variant: one of VARIANTS.
+        schedule: one of SCHEDULES.
+        iterations: instead of the schedule's; the learning rate milestones scale with it, and the warmup is at most
+            a tenth.
+        batch_size: instead of 16; scales the learning rate.
+        learning_rate: instead of the scaled one.
+        short_edge: in training and test, instead of 640 to 800 and 800; scales the long edge.
+        channels: of pyramid and heads, instead of 256; the box head has four times as many features.
+        rois_per_image: regions per image that the heads are trained on, instead of 512.
 
     Raises:
         ValueError: there is no such variant or schedule, or a number is below 1.
@@ -140,4 +142,4 @@ def detection_config(
         recipe = replace(recipe, short_edges=(short_edge,), short_edge_test=short_edge, long_edge=long_edge)
     if channels is not None:
         recipe = replace(recipe, channels=channels, features=4 * channels)
-    return recipe if regions is None else replace(recipe, regions=regions)
+    return recipe if rois_per_image is None else replace(recipe, rois_per_image=rois_per_image)

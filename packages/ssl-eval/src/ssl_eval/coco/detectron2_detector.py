@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_eval.coco.config import DetectionConfig
-from ssl_eval.coco.inference import Found
+from ssl_eval.coco.inference import Detections
 from ssl_eval.coco.masks import draw
 from ssl_eval.coco.sampler import Example
 
@@ -25,7 +25,7 @@ COMMON = {
     "MODEL.WEIGHTS": "",
     "MODEL.DEVICE": "cpu",
     "MODEL.BACKBONE.FREEZE_AT": 0,
-    # Batch norms are synchronised by whoever trains.
+    # Batch norms are synchronized by whoever trains.
     "MODEL.RESNETS.NORM": "BN",
     "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
     "INPUT.FORMAT": "RGB",
@@ -69,11 +69,11 @@ INSTALL = (
 
 @dataclass(frozen=True, eq=False)
 class Detectron2Backbone:
-    """A ResNet as detectron2 knows it.
+    """A ResNet in detectron2's format.
 
     Attributes:
-        settings: MODEL.RESNETS.DEPTH and the others under which it is built.
-        weights: by the names of its bare ResNet: stem.conv1.weight, res2.0.conv1.norm.bias.
+        settings: detectron2 settings of its architecture, such as MODEL.RESNETS.DEPTH.
+        weights: by the parameter names of detectron2's ResNet: stem.conv1.weight, res2.0.conv1.norm.bias.
     """
 
     settings: Mapping[str, Any]
@@ -81,15 +81,15 @@ class Detectron2Backbone:
 
 
 class Detectron2Detector:
-    """detectron2's.
+    """detectron2's Mask R-CNN.
 
     Args:
-        backbone: with all its weights.
-        classes: how many.
-        recipe: the variant, and mean and std of the pixels.
+        backbone: settings and weights.
+        classes: number of classes.
+        recipe: variant, mean and std.
 
     Raises:
-        ValueError: detectron2 is not installed, or weights have no place or a place has none.
+        ValueError: detectron2 is not installed, or weights are missing or unexpected.
     """
 
     def __init__(self, backbone: Detectron2Backbone, classes: int, recipe: DetectionConfig):
@@ -103,7 +103,7 @@ class Detectron2Detector:
         config = get_cfg()
         own = {
             "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": recipe.regions,
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": recipe.rois_per_image,
             "MODEL.FPN.OUT_CHANNELS": recipe.channels,
             "MODEL.ROI_BOX_HEAD.CONV_DIM": recipe.channels,
             "MODEL.ROI_BOX_HEAD.FC_DIM": recipe.features,
@@ -121,7 +121,7 @@ class Detectron2Detector:
 
     @staticmethod
     def to_input(example: Example) -> dict[str, Any]:
-        """What detectron2's DatasetMapper gives."""
+        """Return the output of detectron2's DatasetMapper."""
         from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks  # pyright: ignore[reportMissingImports]
 
         told = Instances(example.size)
@@ -137,23 +137,25 @@ class Detectron2Detector:
         return {"image": example.image, "instances": told, "height": height, "width": width}
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Of regions and their proposals, boxes, classes and masks."""
+        """Return the losses of proposals, boxes, classes and masks."""
         from detectron2.utils.events import EventStorage  # pyright: ignore[reportMissingImports]
 
         with EventStorage():
             return self.network(inputs)
 
-    def detect(self, inputs: list[dict[str, Any]]) -> list[Found]:
-        """At most 100 objects an image."""
+    def detect(self, inputs: list[dict[str, Any]]) -> list[Detections]:
+        """Return at most 100 detections per image."""
         found = [each["instances"] for each in self.network(inputs)]
         return [
-            Found(boxes=each.pred_boxes.tensor, scores=each.scores, labels=each.pred_classes, masks=each.pred_masks)
+            Detections(
+                boxes=each.pred_boxes.tensor, scores=each.scores, labels=each.pred_classes, masks=each.pred_masks
+            )
             for each in found
         ]
 
 
 def _fill(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Each weight into its place in the pyramid's or the C4 detector's ResNet, which nothing may be left of."""
+    """Load all weights into the ResNet of the FPN or C4 detector; none may be missing or unexpected."""
     prefixes = ("backbone.bottom_up.", "backbone.", "roi_heads.")
     places = network.state_dict()
     moved = {}

@@ -17,20 +17,20 @@ from genviews_core.distributed import all_gather_object, rank, world_size
 from ssl_eval.coco.annotations import CocoInstances
 from ssl_eval.coco.config import DetectionConfig
 from ssl_eval.coco.masks import encode
-from ssl_eval.coco.sampler import Example, Request, read_batches
+from ssl_eval.coco.sampler import Example, SampleRequest, read_batches
 from ssl_eval.distributed import raise_on_all_ranks
 from ssl_eval.features import evaluating
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a detector sees in one image.
+class Detections:
+    """Detections in one image.
 
     Attributes:
-        boxes: left, top, right, bottom, in the pixels of the file.
-        scores: from 0 to 1.
+        boxes: left, top, right, bottom, in pixels of the file.
+        scores: confidence from 0 to 1.
         labels: classes, counted from 0.
-        masks: of the file's size.
+        masks: masks of the file's size.
     """
 
     boxes: Float[Tensor, "k 4"]
@@ -41,25 +41,25 @@ class Found:
 
 @runtime_checkable
 class Detector(Protocol):
-    """A Mask R-CNN.
+    """Interface of a Mask R-CNN.
 
     Attributes:
-        network: all that is trained.
+        network: the module that is trained.
     """
 
     network: nn.Module
 
     @staticmethod
     def to_input(example: Example) -> Any:
-        """What it takes of an image; called where the image is read."""
+        """Convert an example to the input of `losses` and `detect`; called in the worker process."""
         ...
 
     def losses(self, inputs: list[Any]) -> dict[str, Tensor]:
-        """In training mode: what is summed up and descended."""
+        """Return the losses, in training mode; their sum is minimized."""
         ...
 
-    def detect(self, inputs: list[Any]) -> list[Found]:
-        """In evaluation mode."""
+    def detect(self, inputs: list[Any]) -> list[Detections]:
+        """Return detections, in evaluation mode."""
         ...
 
 
@@ -79,23 +79,23 @@ def detect(
     workers: int = 0,
     on_image: Callable[[int, int], object] = lambda done, images: None,
 ) -> list[Detection]:
-    """All objects found in all images, on every process. One image at a time, so that none is padded to another.
+    """Return the detections in all images, on every process; images are processed one by one, without padding.
 
     Args:
-        detector: as train_mask_rcnn gives it.
-        test: the images; their annotations are not looked at.
-        recipe: for the sizes.
-        device: where to compute.
-        amp: autocast to this type.
+        detector: the result of train_mask_rcnn.
+        test: the images; their annotations are not used.
+        recipe: image sizes.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
         group: processes that share the images.
-        workers: processes that read images, for each of those.
-        on_image: called with how many images of this process are done, and of how many.
+        workers: worker processes that read images, for each process.
+        on_image: called with the numbers of finished and of all images of this process.
 
     Raises:
-        ValueError: an image is broken.
+        ValueError: an image cannot be read.
     """
     rows = range(rank(group), len(test), world_size(group))
-    requests = [[Request(row, recipe.short_edge_test)] for row in rows]
+    requests = [[SampleRequest(row, recipe.short_edge_test)] for row in rows]
     ids = [category for category, _ in test.categories]
     found: list[Detection] = []
     precision = torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None)
@@ -108,7 +108,7 @@ def detect(
     return [each for part in all_gather_object(found, group) for each in part]
 
 
-def _told(found: Found, image: int, categories: list[int]) -> Iterator[Detection]:
+def _told(found: Detections, image: int, categories: list[int]) -> Iterator[Detection]:
     corners = found.boxes.double().cpu().numpy()
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
     several = zip(boxes, found.scores.tolist(), found.labels.tolist(), found.masks.cpu().numpy(), strict=True)

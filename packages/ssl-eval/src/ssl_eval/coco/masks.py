@@ -23,13 +23,13 @@ masks: Any = coco_mask  # whose stubs know no dictionaries
 
 
 def read_segmentation(told: object, height: int, width: int) -> Segmentation:
-    """What the JSON says of one object, checked.
+    """Validate and convert the segmentation of one object.
 
-    Polygons of fewer than three points are left out, as in detectron2 (facebookresearch/detectron2@02b5c4e
+    Polygons of fewer than three points are dropped, as in detectron2 (facebookresearch/detectron2@02b5c4e
     detectron2/data/datasets/coco.py load_coco_json).
 
     Raises:
-        ValueError: it is neither, or broken.
+        ValueError: it is neither polygons nor run lengths, or invalid.
     """
     if isinstance(told, Mapping):
         return _run_lengths(told, height, width)
@@ -43,13 +43,13 @@ def read_segmentation(told: object, height: int, width: int) -> Segmentation:
 
 
 def move(segmentation: Segmentation, size: tuple[int, int], flip: bool, original: tuple[int, int]) -> Segmentation:
-    """The same object after its image was resized and, perhaps, mirrored.
+    """Return the segmentation after its image was resized and optionally mirrored.
 
     Args:
-        segmentation: in the original image.
-        size: height and width now.
-        flip: whether left and right are exchanged.
-        original: height and width before.
+        segmentation: segmentation in the original image.
+        size: new height and width.
+        flip: whether the image was mirrored horizontally.
+        original: original height and width.
     """
     (height, width), (tall, wide) = size, original
     if isinstance(segmentation, dict):
@@ -65,7 +65,7 @@ def move(segmentation: Segmentation, size: tuple[int, int], flip: bool, original
 
 
 def draw(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarray, "h w"]:
-    """1 inside, 0 outside."""
+    """Rasterize a segmentation: 1 inside, 0 outside."""
     if isinstance(segmentation, dict):
         return masks.decode(segmentation)
     pieces = masks.frPyObjects([polygon.tolist() for polygon in segmentation], height, width)
@@ -73,7 +73,7 @@ def draw(segmentation: Segmentation, height: int, width: int) -> UInt8[np.ndarra
 
 
 def encode(pixels: UInt8[np.ndarray, "h w"]) -> RunLengths:
-    """A mask of 0 and 1 to its run lengths, as bytes."""
+    """Run-length encode a mask of 0 and 1."""
     return masks.encode(np.asfortranarray(pixels))
 
 
@@ -92,10 +92,10 @@ def _run_lengths(told: Mapping[str, Any], height: int, width: int) -> RunLengths
 
 
 def _pixels(text: str) -> int:
-    """How many pixels packed run lengths are of; -1 where they are broken.
+    """Return the number of pixels of packed run lengths; -1 if they are invalid.
 
-    Five bits a character from 48 on, a sixth where more follow, a sign at the end; from the third count on differences
-    to the one but last (cocodataset/cocoapi common/maskApi.c rleFrString).
+    Five bits per character from 48 on, a sixth as continuation flag, sign extension at the end; from the third count
+    on, differences to the one before the last (cocodataset/cocoapi common/maskApi.c rleFrString).
     """
     counts: list[int] = []
     value = shift = 0
@@ -119,16 +119,16 @@ def _pixels(text: str) -> int:
 def paste(
     probabilities: Float[Tensor, "k s s"], boxes: Float[Tensor, "k 4"], size: tuple[int, int], threshold: float = 0.5
 ) -> Bool[Tensor, "k h w"]:
-    """Where a mask, spread bilinearly over its box, reaches the threshold; outside of it nothing.
+    """Resize masks bilinearly to their boxes and threshold them; zero outside the boxes.
 
-    As in facebookresearch/detectron2@02b5c4e detectron2/layers/mask_ops.py: a pixel's middle is half a pixel in, and no
-    box is rounded. One mask at a time, on the pixels around its box, so that memory does not grow with their number.
+    As in facebookresearch/detectron2@02b5c4e detectron2/layers/mask_ops.py: pixel centers are at half pixels, and boxes
+    are not rounded. Masks are pasted one by one, on the pixels around their boxes, to bound the memory.
 
     Args:
         probabilities: from 0 to 1.
-        boxes: left, top, right, bottom, in pixels, inside the image and of some area.
+        boxes: left, top, right, bottom, in pixels, inside the image and not empty.
         size: height and width of the image.
-        threshold: likewise from 0 to 1.
+        threshold: probability threshold.
     """
     height, width = size
     whole = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)

@@ -1,4 +1,4 @@
-"""Batch norms' statistics over many batches of the trained network, instead of moving averages of the training's.
+"""Precise batch norm: statistics over many batches of the trained network, instead of moving averages.
 
 "Rethinking Batch in BatchNorm" (https://arxiv.org/abs/2105.07576), section 3; as fvcore's precise_bn.py, which
 detectron2's TEST.PRECISE_BN runs.
@@ -23,13 +23,13 @@ def update_bn_statistics(
     batches: Iterable[Any],
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """Set every batch norm's mean and variance to those of all values it meets in these batches.
+    """Set the mean and variance of every batch norm to those over all values of these batches.
 
     Args:
         network: in training mode.
-        forward: calls it with a batch.
-        batches: of this process.
-        group: processes over which the batch norms are synchronised.
+        forward: runs the network on a batch.
+        batches: batches of this process.
+        group: processes over which the batch norms are synchronized.
     """
     norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
     if not norms:
@@ -37,7 +37,7 @@ def update_bn_statistics(
     place = next(network.parameters()).device
     totals = torch.zeros(len(norms), dtype=torch.double, device=place)
     sums: list[tuple[Tensor, Tensor]] = [(torch.zeros(()), torch.zeros(()))] * len(norms)
-    with _seeing_one_batch(norms) as met:
+    with _last_batch_statistics(norms) as met:
         for batch in batches:
             met.update(dict.fromkeys(norms, 0))
             forward(batch)
@@ -63,8 +63,8 @@ def _running(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _seeing_one_batch(norms: list[_BatchNorm]) -> Iterator[dict[_BatchNorm, int]]:
-    """Inside, running statistics are the last batch's, and how many values a channel each norm met is counted."""
+def _last_batch_statistics(norms: list[_BatchNorm]) -> Iterator[dict[_BatchNorm, int]]:
+    """Make running statistics those of the last batch, and count the values per channel that each norm sees."""
     momenta = [norm.momentum for norm in norms]
     met: dict[_BatchNorm, int] = {}
 

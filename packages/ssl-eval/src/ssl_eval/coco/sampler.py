@@ -29,15 +29,15 @@ from ssl_eval.rng import seeded_generator
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One image.
+    """A training or test image.
 
     Attributes:
         image: its pixels in RGB.
-        boxes: left, top, right, bottom, in these pixels.
+        boxes: left, top, right, bottom, in pixels of `image`.
         labels: classes, counted from 0.
-        segmentations: one an object, in these pixels.
+        segmentations: one per object, in pixels of `image`.
         original: height and width of the file.
-        row: in the data set.
+        row: position in the data set.
     """
 
     image: UInt8[Tensor, "3 h w"]
@@ -49,7 +49,7 @@ class Example:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Return height and width."""
         return self.image.shape[1], self.image.shape[2]
 
 
@@ -57,7 +57,7 @@ def read_example(instances: CocoInstances, row: int, short_edge: int, long_edge:
     """Decode, resize with PIL's antialiased bilinear filter and mirror, as detectron2 does.
 
     Raises:
-        ValueError: the image is broken or of another size than told; one line that names file and id.
+        ValueError: the image cannot be read, or its size differs from the annotation.
     """
     objects = instances.objects(row)
     height, width = (int(pixels) for pixels in instances.sizes[row])
@@ -80,7 +80,7 @@ def read_example(instances: CocoInstances, row: int, short_edge: int, long_edge:
 
 
 def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
-    """The short edge as asked, unless the long one would be too long.
+    """Return height and width with the given short edge, or less if the long edge would be too long.
 
     facebookresearch/detectron2@02b5c4e detectron2/data/transforms/augmentation_impl.py ResizeShortestEdge.
     """
@@ -103,8 +103,8 @@ def _decode(instances: CocoInstances, row: int, file_name: str) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One image, as it shall be read."""
+class SampleRequest:
+    """An image to read, with its size and flip."""
 
     row: int
     short_edge: int
@@ -113,15 +113,15 @@ class Request:
 
 def training_batches(
     instances: CocoInstances, recipe: DetectionConfig, seed: int, *, start: int = 0, rank: int = 0, processes: int = 1
-) -> Iterator[list[Request]]:
-    """What this process reads for each step, from step `start` on, without end.
+) -> Iterator[list[SampleRequest]]:
+    """Yield the requests of this process for each step, from step `start` on, without end.
 
-    Images that hold nothing to learn are left out. Every epoch is shuffled anew. Upright and broad images come in
-    pairs of their kind, as where two images a GPU are grouped by their aspect
+    Images without targets are skipped. Every epoch has another order. Portrait and landscape images are grouped in
+    pairs, as with aspect ratio grouping and two images per GPU
     (facebookresearch/detectron2@02b5c4e detectron2/data/common.py AspectRatioGroupedDataset).
 
     Raises:
-        ValueError: there is nothing to learn, or the batch does not divide over the processes.
+        ValueError: there are no targets, or the batch size is not a multiple of the number of processes.
     """
     if recipe.batch_size % processes:
         raise ValueError(f"batch size {recipe.batch_size} does not divide over {processes} processes")
@@ -134,7 +134,7 @@ def training_batches(
         edges = torch.randint(len(recipe.short_edges), (len(batch),), generator=draws).tolist()
         flips = (torch.rand(len(batch), generator=draws) < 0.5).tolist()
         drawn = zip(batch, edges, flips, strict=True)
-        yield [Request(row, recipe.short_edges[edge], flip) for row, edge, flip in drawn][mine]
+        yield [SampleRequest(row, recipe.short_edges[edge], flip) for row, edge, flip in drawn][mine]
 
 
 def _batches(instances: CocoInstances, rows: np.ndarray, size: int, seed: int) -> Iterator[list[int]]:
@@ -157,19 +157,19 @@ def _batches(instances: CocoInstances, rows: np.ndarray, size: int, seed: int) -
 
 def read_batches(
     instances: CocoInstances,
-    requests: Iterable[list[Request]],
+    requests: Iterable[list[SampleRequest]],
     recipe: DetectionConfig,
     to_input: Callable[[Example], Any],
     workers: int = 0,
 ) -> Iterator[list[Any]]:
-    """The inputs of a detector for each list of requests, in order.
+    """Yield the inputs of a detector for each list of requests, in order.
 
     Args:
         instances: the data set.
-        requests: see above.
-        recipe: for the long edge.
-        to_input: makes an input of an example, where it was read.
-        workers: processes that read.
+        requests: see `training_batches`.
+        recipe: maximum long edge.
+        to_input: converts an example to an input, in the worker process.
+        workers: worker processes that read.
 
     Raises:
         ValueError: an image cannot be read.
@@ -191,12 +191,12 @@ def read_batches(
 
 
 class _Reader(Dataset):
-    """A list of requests to inputs, or to the line that says what is broken."""
+    """Maps a list of requests to inputs, or to an error message."""
 
     def __init__(self, instances: CocoInstances, long_edge: int, to_input: Callable[[Example], Any]):
         self._instances, self._long_edge, self._to_input = instances, long_edge, to_input
 
-    def __getitem__(self, requests: list[Request]) -> list[Any] | str:
+    def __getitem__(self, requests: list[SampleRequest]) -> list[Any] | str:
         try:
             return [
                 self._to_input(
@@ -209,7 +209,7 @@ class _Reader(Dataset):
 
 
 def _ignore_signals(worker: int) -> None:
-    """A scheduler signals every process of a job; these live until the one that reads from them has ended."""
+    """Ignore signals, which schedulers send to all processes: workers end after the process that reads from them."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

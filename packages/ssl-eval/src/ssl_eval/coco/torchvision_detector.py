@@ -26,22 +26,22 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxe
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ssl_eval.coco.config import DetectionConfig
-from ssl_eval.coco.inference import Found
+from ssl_eval.coco.inference import Detections
 from ssl_eval.coco.masks import draw, paste
 from ssl_eval.coco.sampler import Example
 from ssl_eval.features import evaluating
 
 
 class TorchvisionDetector:
-    """torchvision's, on any ResNet with torchvision's names.
+    """torchvision's Mask R-CNN, on any ResNet with torchvision's names.
 
     Args:
-        backbone: stays as it is; a copy is trained.
-        classes: how many.
-        recipe: the variant, and mean and std of the pixels.
+        backbone: the backbone; a copy is trained.
+        classes: number of classes.
+        recipe: variant, mean and std.
 
     Raises:
-        ValueError: the backbone has no maps of strides 4 to 32, or the variant is c4.
+        ValueError: the backbone has no feature maps of strides 4 to 32, or the variant is c4.
     """
 
     def __init__(self, backbone: nn.Module, classes: int, recipe: DetectionConfig):
@@ -59,7 +59,7 @@ class TorchvisionDetector:
             rpn_pre_nms_top_n_test=1000,
             rpn_post_nms_top_n_train=1000,  # torchvision: 2,000
             rpn_post_nms_top_n_test=1000,
-            box_batch_size_per_image=recipe.regions,
+            box_batch_size_per_image=recipe.rois_per_image,
             box_roi_pool=_AlignedPooler(7),
             box_predictor=FastRCNNPredictor(features, classes + 1),
             mask_roi_pool=_AlignedPooler(14),
@@ -72,7 +72,7 @@ class TorchvisionDetector:
 
     @staticmethod
     def to_input(example: Example) -> dict[str, Any]:
-        """Pixels and targets; classes are counted from 1."""
+        """Return pixels and targets; classes are counted from 1."""
         height, width = example.size
         drawn = [draw(each, height, width) for each in example.segmentations]
         masks = torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, height, width, dtype=torch.uint8)
@@ -80,25 +80,25 @@ class TorchvisionDetector:
         return {"image": example.image, "target": target, "original": example.original}
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Of regions and their proposals, boxes, classes and masks."""
+        """Return the losses of proposals, boxes, classes and masks."""
         device = next(self.network.parameters()).device
         targets = [{name: tensor.to(device) for name, tensor in each["target"].items()} for each in inputs]
         return self.network([each["image"].to(device) for each in inputs], targets)
 
-    def detect(self, inputs: list[dict[str, Any]]) -> list[Found]:
-        """At most 100 objects an image."""
+    def detect(self, inputs: list[dict[str, Any]]) -> list[Detections]:
+        """Return at most 100 detections per image."""
         device = next(self.network.parameters()).device
         found = self.network([each["image"].to(device) for each in inputs])
         return [_in_file(each["image"], each["original"], seen) for each, seen in zip(inputs, found, strict=True)]
 
 
-def _in_file(image: Tensor, original: tuple[int, int], seen: dict[str, Tensor]) -> Found:
+def _in_file(image: Tensor, original: tuple[int, int], seen: dict[str, Tensor]) -> Detections:
     (height, width), (tall, wide) = image.shape[-2:], original
     scale = seen["boxes"].new_tensor([wide / width, tall / height] * 2)
     boxes = clip_boxes_to_image(seen["boxes"].float() * scale, original)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
     boxes = boxes[kept]
-    return Found(
+    return Detections(
         boxes=boxes,
         scores=seen["scores"][kept].float(),
         labels=seen["labels"][kept] - 1,
@@ -107,7 +107,7 @@ def _in_file(image: Tensor, original: tuple[int, int], seen: dict[str, Tensor]) 
 
 
 class _Pyramid(nn.Module):
-    """Maps of four stages to five of equally many channels, batch norm after each convolution."""
+    """Feature pyramid of five levels, with batch norm after each convolution."""
 
     def __init__(self, backbone: nn.Module, channels: int):
         super().__init__()
@@ -120,7 +120,7 @@ class _Pyramid(nn.Module):
 
 
 class _Padding(nn.Module):
-    """In the place of torchvision's transform: the images are resized already; what is found stays in their pixels."""
+    """Replaces torchvision's transform: images are already resized, and detections stay in their pixels."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
@@ -143,7 +143,7 @@ class _Padding(nn.Module):
 class _AlignedPooler(MultiScaleRoIAlign):
     """detectron2's ROIAlignV2 with sampling ratio 0 (detectron2/modeling/poolers.py).
 
-    A region is cut from the map of stride 4, 8, 16 or 32 by its size: 224 x 224 pixels from stride 16 (FPN,
+    A region is pooled from the level of stride 4, 8, 16 or 32 by its size: 224 x 224 pixels from stride 16 (FPN,
     https://arxiv.org/abs/1612.03144, equation 1).
     """
 
@@ -165,7 +165,7 @@ class _AlignedPooler(MultiScaleRoIAlign):
 
 
 def _initialise(heads: nn.Module) -> None:
-    """As in detectron2: modeling/roi_heads/{box_head,fast_rcnn,mask_head}.py."""
+    """Initialize the heads as in detectron2: modeling/roi_heads/{box_head,fast_rcnn,mask_head}.py."""
     for part in heads.box_head.modules():  # pyright: ignore
         if isinstance(part, nn.Linear):
             nn.init.kaiming_uniform_(part.weight, a=1)
@@ -183,11 +183,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 def stage_feature_maps(backbone: nn.Module) -> tuple[nn.Module, list[int]]:
-    """A copy of the backbone that gives the maps "0" to "3", all of it trainable, and their channels.
+    """Return a trainable copy of the backbone that returns the feature maps "0" to "3", and their channels.
 
     Raises:
-        ValueError: it has no such stages, its own forward pass computes them otherwise, or their strides are not 4, 8,
-            16 and 32, as those of CIFAR's stems.
+        ValueError: it has no such stages, its forward pass computes them differently, or their strides are not 4, 8,
+            16 and 32, as with CIFAR stems.
     """
     if not all(isinstance(getattr(backbone, name, None), nn.Module) for name in STAGES):
         raise ValueError(

@@ -44,36 +44,36 @@ def train_mask_rcnn(
     resume: Path | None = None,
     save_every: int = SAVE_EVERY,
     save_now: Callable[[], bool] = lambda: False,
-    synchronise: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm,
+    convert_sync_batchnorm: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm,
     on_step: Callable[[int, dict[str, float]], object] = lambda step, losses: None,
 ) -> Detector:
-    """Train the whole network, none of it frozen.
+    """Train all parameters of the network.
 
     Args:
         backbone: a ResNet with torchvision's names for torchvision, a Detectron2Backbone for detectron2.
-        train: what to learn.
-        recipe: variant, schedule, sizes.
-        backend: "detectron2" or "torchvision"; their results do not compare.
-        seed: of the heads' initial weights, the order of the images and everything drawn.
-        device: where to compute.
-        amp: autocast to this type.
+        train: the training data.
+        recipe: the configuration.
+        backend: "detectron2" or "torchvision"; their results are not comparable.
+        seed: seed of the initial weights, the order of the images and all random draws.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
         group: processes that share each batch.
-        workers: processes that read images, for each of those.
-        resume: a file to go on from, written every `save_every` steps and at the end; bit-identical on a CPU.
-        save_every: steps.
-        save_now: asked after every step on every process; True on the first one writes the file then, too.
-        synchronise: makes batch norms span the group; torch's needs GPUs.
-        on_step: called after every step with how many are done and the losses of this process.
+        workers: worker processes that read images, for each process.
+        resume: resume file, written every `save_every` steps and at the end; bit-identical on a CPU.
+        save_every: steps between two writes of the resume file.
+        save_now: called after every step on every process; True on the first one writes the resume file.
+        convert_sync_batchnorm: synchronizes batch norms over the group; torch's function needs GPUs.
+        on_step: called after every step with the number of finished steps and the losses of this process.
 
     Raises:
-        ValueError: detectron2 is not installed, the backbone does not fit, there is nothing to learn, an image is
-            broken, the loss is no number, or the resume file is of another training.
+        ValueError: detectron2 is not installed, the backbone does not fit, there are no targets, an image cannot be
+            read, the loss is not finite, or the resume file belongs to another training.
     """
     with rng_scope(seed, "coco/weights", device):
         detector = _detector(backbone, len(train.categories), recipe, backend)
     detector.network.to(device)
     if world_size(group) > 1:
-        detector.network = synchronise(detector.network)
+        detector.network = convert_sync_batchnorm(detector.network)
     network = detector.network.train()
     optimizer = _optimizer(network)
     settings = {
@@ -94,7 +94,7 @@ def train_mask_rcnn(
             part["lr"] = recipe.rate(step)
         with rng_scope(seed, f"coco/step/{step}/{rank(group)}", device):
             losses = compute(batch)
-        _descend(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
+        _sgd_step(network, optimizer, sum(losses.values()), step, group, resume)  # pyright: ignore
         done = step + 1
         due = save_now() or done % save_every == 0 or done == recipe.iterations
         if resume is not None and rank(group) == 0 and due:
@@ -130,7 +130,7 @@ def _compute(
     return compute
 
 
-def _descend(
+def _sgd_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Tensor,
@@ -138,7 +138,7 @@ def _descend(
     group: dist.ProcessGroup | None,
     resume: Path | None,
 ) -> None:
-    """One step of SGD on the mean of all processes' losses."""
+    """Take one SGD step on the mean loss of all processes."""
     mean = all_reduce_sum(loss.detach().clone(), group) / world_size(group)
     if not mean.isfinite():
         kept = f"{resume} keeps the last good checkpoint; " if resume is not None and resume.exists() else ""
@@ -150,7 +150,7 @@ def _descend(
 
 
 def _mean_gradients(network: nn.Module, group: dist.ProcessGroup | None) -> None:
-    """In one message. A process without an object of some kind has no gradient for it: zeros."""
+    """Average gradients over all processes, in one message; parameters without gradient count as zero."""
     if group is None:
         return
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -161,7 +161,7 @@ def _mean_gradients(network: nn.Module, group: dist.ProcessGroup | None) -> None
 
 
 def _optimizer(network: nn.Module) -> torch.optim.SGD:
-    """SGD, without weight decay on batch norms."""
+    """Return SGD without weight decay on batch norms."""
     norms = {id(each) for part in network.modules() if isinstance(part, _BatchNorm) for each in part.parameters()}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [

@@ -38,17 +38,17 @@ BLOCKS = (
     *(f"crops/{share}" for share in (10, 15, 20, 30, 40, 50, 60, 70, 80)),
 )
 NAMED_BY = 4
-"""Characters that a strong copy's name shares with its original's."""
+"""Length of the common prefix of the names of a strong copy and its original."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Copies of one kind.
+    """A set of copies of one kind.
 
     Attributes:
         name: one of BLOCKS.
         files: the copies.
-        copied: rows of the originals for each.
+        copied: positions of the originals of each copy.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Block:
 
 
 def read_copydays(folder: str | Path) -> list[Block]:
-    """The blocks that are there; the first is the originals, the second the strong copies.
+    """Read the existing blocks; the first is the originals, the second the strong copies.
 
     Raises:
-        ValueError: one of these two is missing, a strong copy has no original, or a block is not as long.
+        ValueError: one of these two is missing, a strong copy has no original, or a block has another length.
     """
     folder = Path(folder)
     for name in (ORIGINAL, STRONG):
@@ -98,15 +98,15 @@ def evaluate_copydays(
     distractors: Sequence[Path] = (),
     whitening: Sequence[Path] = (),
 ) -> dict[str, float]:
-    """Mean average precision of each block, in percent.
+    """Compute the mean average precision of each block, in percent.
 
     Args:
         backbone: a vision transformer or a ResNet.
         blocks: see `read_copydays`.
-        preparing: how images are read.
-        size: they are resized to squares of this side, pixels.
-        distractors: images among which the originals are to be found; their features are not kept.
-        whitening: other images, which descriptors are whitened by; where there are none they stay as they are.
+        preparing: reader options.
+        size: images are resized to size x size pixels.
+        distractors: further database images; their features are not kept in memory.
+        whitening: other images for the whitening of descriptors; none for no whitening.
 
     Raises:
         ValueError: `on_unreadable` raised, or the backbone has no feature map.
@@ -150,43 +150,43 @@ class _Square:
 
 
 POWER = 4
-"""Of the generalised mean, https://arxiv.org/abs/1711.02512; this and the next three are the official script's."""
+"""Power of the generalized mean, https://arxiv.org/abs/1711.02512; this and the next three: official script."""
 FLOOR = 1e-6
-"""What smaller features count as, so that a power can be taken."""
+"""Features are clamped to this minimum before taking the power."""
 NEAREST = 20
-"""Database images that a query is given; copies further off count as never found."""
+"""Number of nearest database images per query; more distant copies count as not found."""
 SMALLEST = 1e-5
-"""Share of the largest variance that smaller ones are raised to before whitening."""
+"""Variances are clamped to this fraction of the largest variance before whitening."""
 
 
 class CopyDescriptor(nn.Module):
-    """[the network's own output; generalised mean of its map]: class token and patch tokens, or a ResNet's last map."""
+    """Concatenate a network's output and the generalized mean (GeM) of its feature map."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.network = OutputAndFeatureMap(backbone)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """One vector an image."""
+        """Return one vector per image."""
         output, found = self.network(images)
         return torch.cat([output, generalized_mean(found)], dim=1)
 
 
 def generalized_mean(found: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b c"]:
-    """The fourth root of the mean fourth power over a map, of values clamped to be positive."""
+    """Compute generalized mean pooling with power 4, of values clamped to be positive."""
     return found.clamp(min=FLOOR).pow(POWER).mean(dim=(2, 3)).pow(1 / POWER)
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """(x - mean) W^T."""
+    """Whitening (x - mean) W^T."""
 
     mean: Float[Tensor, " d"]
     directions: Float[Tensor, "d d"]
 
     @classmethod
     def fit(cls, features: Float[Tensor, "n d"]) -> "Whitening":
-        """The inverse square root of second moments; they are not centred, as those of the official script are not."""
+        """Fit the inverse square root of the second moments, which are not centered, as in the official script."""
         exact = features.double()
         moments = exact.T @ exact / len(exact)
         variances, vectors = torch.linalg.eigh(moments)
@@ -195,7 +195,7 @@ class Whitening:
         return cls(exact.mean(dim=0).to(features.dtype), directions.to(features.dtype))
 
     def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """The features, whitened."""
+        """Return the whitened features."""
         return (features - self.mean) @ self.directions.T
 
 
@@ -207,14 +207,14 @@ def copy_precision(
     distractors: Iterable[Float[Tensor, "_ d"]] = (),
     device: str | torch.device | None = None,
 ) -> list[float]:
-    """Average precision of each query, from 0 to 1, among the NEAREST it is given.
+    """Compute the average precision of each query, from 0 to 1, among its NEAREST images.
 
     Args:
-        queries: descriptors.
-        originals: descriptors of the database that holds what was copied.
-        copied: for each query the rows of its originals, at least one.
-        distractors: further images of the database, in blocks.
-        device: where to compare.
+        queries: descriptors of the queries.
+        originals: descriptors of the database.
+        copied: database rows of the originals of each query, at least one.
+        distractors: descriptors of further database images, in blocks.
+        device: device of the computation.
     """
     ranks = ranks_among(queries, originals, copied, distractors=distractors, device=device)
     return [average_precision(each[each < NEAREST], len(each)) for each in ranks]

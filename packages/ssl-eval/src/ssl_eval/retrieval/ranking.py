@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 SIMILARITIES = 2**22
-"""Computed at once: 64 MB with those in order, beside the features."""
+"""Number of similarities computed at once: 64 MB including the sorted copy."""
 
 
 def ranks_among(
@@ -24,20 +24,20 @@ def ranks_among(
     distractors: Iterable[Float[Tensor, "_ d"]] = (),
     device: str | torch.device | None = None,
 ) -> list[Int64[Tensor, " _"]]:
-    """Where the images that each query wants stand among all, by cosine similarity; the best is 0.
+    """Compute the ranks of the relevant images of each query by cosine similarity; the best rank is 0.
 
-    Of images equally near the earlier one comes first. The similarities are never all there: the database is gone
-    through in blocks, twice, and distractors as they come.
+    Ties are broken by position. The similarity matrix is never stored: the database is processed in blocks, twice, and
+    distractors as they arrive.
 
     Args:
         queries: any scale; vectors are L2-normalized here.
         database: may be memory-mapped.
-        wanted: rows of the database for each query.
-        distractors: further images that nobody wants, in blocks of some thousands.
-        device: where to compute; where the queries lie if None.
+        wanted: database rows of the relevant images of each query.
+        distractors: features of further, irrelevant images, in blocks of some thousands.
+        device: device of the computation; None for that of the queries.
 
     Raises:
-        ValueError: not one list of wanted images a query, or rows that the database has not.
+        ValueError: there is not one list per query, or a row is out of range.
     """
     if len(wanted) != len(queries):
         raise ValueError(f"{len(queries)} queries but {len(wanted)} lists of images to find: give one list a query")
@@ -69,7 +69,7 @@ def ranks_among(
 def _before(
     block: Float[Tensor, "q b"], scores: Float[Tensor, "q m"], places: Int64[Tensor, "q m"]
 ) -> Int64[Tensor, "q m"]:
-    """How many images of a block stand before each wanted one; `places` are counted from the block's first image."""
+    """Count the images of a block that rank before each relevant one; `places` are relative to the block."""
     ordered = block.sort(dim=1).values
     not_nearer = torch.searchsorted(ordered, scores.contiguous(), right=True)
     as_near = not_nearer - torch.searchsorted(ordered, scores.contiguous())
@@ -82,7 +82,7 @@ def _before(
 
 
 def remove_junk(ranks: Int64[Tensor, " r"], junk: Int64[Tensor, " _"]) -> Int64[Tensor, " r"]:
-    """Ranks, from the best to the worst, as they are where the junk is taken away."""
+    """Return sorted ranks after removing the junk images from the ranking."""
     ranks = ranks.sort().values
     return ranks - torch.searchsorted(junk.sort().values, ranks)
 
@@ -92,17 +92,17 @@ DIFFICULTIES = {
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("easy", "junk")),
 }
-"""What is to be found and what is looked past: Revisiting Oxford and Paris, section 3.3, https://arxiv.org/abs/1803.11285."""
+"""Relevant and ignored kinds: Revisiting Oxford and Paris, section 3.3, https://arxiv.org/abs/1803.11285."""
 
 
 @dataclass(frozen=True, eq=False)
 class RelevanceLabels:
-    """Rows of the database by what they show of one query; all others are wrong.
+    """Database rows by their relevance to one query; all others are irrelevant.
 
     Attributes:
-        easy: clearly the same.
-        hard: the same, seen from another side, small or hidden.
-        junk: not to be counted, neither right nor wrong.
+        easy: clearly relevant.
+        hard: relevant, but from another viewpoint, small or occluded.
+        junk: ignored, neither relevant nor irrelevant.
     """
 
     easy: Int64[Tensor, " _"]
@@ -112,12 +112,12 @@ class RelevanceLabels:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalScore:
-    """Means over the queries that have something to find, in percent.
+    """Means over the queries with relevant images, in percent.
 
     Attributes:
         mean_average_precision: mAP.
         precision: mP@k for each k.
-        queries: how many.
+        queries: number of queries.
     """
 
     mean_average_precision: float
@@ -134,7 +134,7 @@ def revisited_scores(
     cutoffs: Sequence[int] = (1, 5, 10),
     device: str | torch.device | None = None,
 ) -> dict[str, RetrievalScore]:
-    """The revisited protocol: one score for each of DIFFICULTIES, without those that no query has anything of.
+    """Evaluate by the revisited protocol: one score per difficulty that has relevant images.
 
     https://github.com/filipradenovic/revisitop, python/example_evaluate.py at be39832. Arguments and errors as in
     `ranks_among`.
@@ -155,14 +155,14 @@ def revisited_scores(
 
 
 def score_ranks(positives: Sequence[Int64[Tensor, " _"]], cutoffs: Sequence[int] = ()) -> RetrievalScore:
-    """Means over the queries with positives.
+    """Average over the queries with relevant images.
 
     Args:
-        positives: for each query the ranks of all images to find.
-        cutoffs: k of mP@k; where fewer than k images are needed to see all positives, so many.
+        positives: ranks of all relevant images of each query.
+        cutoffs: k of mP@k; fewer if all relevant images rank before.
 
     Raises:
-        ValueError: no query has anything to find.
+        ValueError: no query has relevant images.
     """
     counted = [ranks for ranks in positives if len(ranks)]
     if not counted:
@@ -173,11 +173,11 @@ def score_ranks(positives: Sequence[Int64[Tensor, " _"]], cutoffs: Sequence[int]
 
 
 def average_precision(ranks: Int64[Tensor, " r"], count: int) -> float:
-    """The area under precision over recall by trapezoids, from 0 to 1.
+    """Compute the area under the precision-recall curve by trapezoids, from 0 to 1.
 
     Args:
-        ranks: of the images found, the best being 0.
-        count: of the images to find; those without a rank are never found.
+        ranks: ranks of the retrieved relevant images, from 0.
+        count: number of relevant images; those without a rank count as not retrieved.
     """
     ranks = ranks.sort().values.double()
     found = torch.arange(len(ranks), dtype=torch.float64)
@@ -186,6 +186,6 @@ def average_precision(ranks: Int64[Tensor, " r"], count: int) -> float:
 
 
 def precision_at(ranks: Int64[Tensor, " r"], k: int) -> float:
-    """The share of right images among the first k, or among so many as all right ones need."""
+    """Compute the precision among the first k images, or fewer if all relevant ones rank before."""
     first = min(k, int(ranks.max()) + 1)
     return float((ranks < first).sum()) / first

@@ -34,13 +34,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class RevisitedSet:
-    """A data set and its ground truth.
+    """A retrieval data set with its ground truth.
 
     Attributes:
-        queries: images.
-        boxes: what each query is about.
-        images: the database.
-        relevance: rows of the database for each query.
+        queries: query images.
+        boxes: bounding box of each query.
+        images: database images.
+        relevance: relevance labels of each query.
     """
 
     queries: Sequence[Path]
@@ -50,10 +50,10 @@ class RevisitedSet:
 
 
 def read_revisited(folder: str | Path) -> RevisitedSet:
-    """The folder that holds gnd_<name>.pkl and jpg.
+    """Read the folder that holds gnd_<name>.pkl and jpg.
 
     Raises:
-        ValueError: something of the layout is missing or is not what it should be.
+        ValueError: a file is missing or invalid.
     """
     folder = Path(folder)
     truths = sorted(folder.glob("gnd_*.pkl"))
@@ -96,7 +96,7 @@ def _files(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def read_distractors(folder: str | Path) -> list[Path]:
-    """The images that revisitop1m.txt lists, or where there is no such list those of the folder itself.
+    """Return the images listed in revisitop1m.txt, or without such a list all images of the folder.
 
     Raises:
         ValueError: the folder or a listed image is missing.
@@ -121,19 +121,19 @@ def evaluate_revisited(
     crop_queries: bool = False,
     distractors: Sequence[Path] = (),
 ) -> dict[str, RetrievalScore]:
-    """The backbone's own output (a transformer's class token, a ResNet's mean), compared by cosine similarity.
+    """Evaluate the cosine similarity of the backbone's output (class token or mean of the feature map).
 
-    https://github.com/facebookresearch/dino, eval_image_retrieval.py at 7c446df: its command for Oxford has size 224
-    and one scale, that for Paris 512 and SCALES.
+    https://github.com/facebookresearch/dino, eval_image_retrieval.py at 7c446df: it uses size 224
+    and one scale for Oxford, 512 and SCALES for Paris.
 
     Args:
-        backbone: images of any size to features [b, d], where need be through VariableSizeViT.
+        backbone: maps images to features [b, d]; wrapped in VariableSizeViT.
         data: see `read_revisited`.
-        preparing: its batch size does not matter, images keep their shape and come one by one.
-        size: the long side in pixels; smaller images stay as they are.
-        scales: factors of that size whose outputs are averaged.
-        crop_queries: cut the queries' boxes out, as the revisited protocol does and DINO's script does not.
-        distractors: further images in the database; their features are not kept.
+        preparing: reader options; images keep their aspect ratio and are processed one by one.
+        size: maximum length of the long side in pixels.
+        scales: scale factors whose outputs are averaged.
+        crop_queries: crop queries to their boxes, as in the revisited protocol but not in DINO's script.
+        distractors: further database images; their features are not kept in memory.
 
     Raises:
         ValueError: `on_unreadable` raised, no positives can be read, or the features are not [b, d].
@@ -175,14 +175,14 @@ SCALES = (1.0, 2**-0.5, 0.5)
 
 
 class MultiScale(nn.Module):
-    """The mean of a network's outputs over scales of its input, L2-normalized."""
+    """Average a network's outputs over several scales of its input, and L2-normalize."""
 
     def __init__(self, network: nn.Module, scales: Sequence[float] = SCALES):
         super().__init__()
         self.network, self.scales = network, tuple(scales)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """[d] of each image."""
+        """Return one feature vector per image."""
         seen = [
             images if scale == 1 else interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
             for scale in self.scales

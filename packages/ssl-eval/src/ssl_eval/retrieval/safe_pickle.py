@@ -9,13 +9,13 @@ import numpy as np
 
 
 def read_pickle(path: str | Path) -> Any:
-    """What a pickle holds.
+    """Load a pickle of plain data.
 
-    A pickle is a program. Here it can name nothing but stand-ins of this file for the functions that rebuild numpy's
-    arrays, which take numbers alone, so that nothing of numpy's own is called by it either.
+    Unpickling can execute code. Here only replacements of the functions that rebuild numpy arrays can be called, which
+    accept nothing but numbers; numpy's own functions are not called.
 
     Raises:
-        ValueError: it names anything else, or is broken.
+        ValueError: it refers to anything else, or is invalid.
     """
     try:
         with Path(path).open("rb") as file:
@@ -27,7 +27,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 class _Refused(Exception):
-    """What a pickle asks for and is not given."""
+    """Raised for objects that are not allowed."""
 
 
 class _SafeUnpickler(pickle.Unpickler):
@@ -39,7 +39,7 @@ class _SafeUnpickler(pickle.Unpickler):
 
 
 class _Type:
-    """In place of numpy.dtype."""
+    """Replacement of numpy.dtype."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[<>|=]?[biuf][1248]", str(code)):
@@ -51,7 +51,7 @@ class _Type:
 
 
 class _Array:
-    """In place of numpy.ndarray: `values` is the array."""
+    """Replacement of numpy.ndarray; `values` is the array."""
 
     values: np.ndarray = np.empty(0)
 
@@ -84,9 +84,9 @@ _KNOWN = {
 
 
 def as_list(value: Any) -> list:
-    """A list, of a list or an array of `read_pickle`.
+    """Convert a list or an array from `read_pickle` to a list.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the value is neither.
     """
     return value.values.tolist() if isinstance(value, _Array) else list(value)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core.images import UnreadableImage
-from ssl_eval.image_files import OnUnreadable, refuse
+from ssl_eval.image_files import OnUnreadable, raise_error
 from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
 from ssl_eval.segmentation.training import SegmentationProtocol
 from ssl_eval.segmentation.voc import SegmentationDataset
@@ -35,26 +35,26 @@ TRIES = 10
 
 
 class TrainingCrops(Dataset):
-    """Batches by the number of their step; drawn from the seed and the image's place in the training alone.
+    """Training batches by step; random draws depend only on the seed and the position in the training.
 
     Args:
-        images: labelled.
-        protocol: of crops and batches.
-        normalisation: of the values.
-        seed: of everything drawn.
+        images: labeled.
+        protocol: sizes of crops and batches.
+        normalization: mean and std.
+        seed: seed of all random draws.
         rank: of this process.
-        world_size: processes that share each batch.
-        workers: processes that read images.
+        world_size: number of processes that share each batch.
+        workers: worker processes that read images.
 
     Raises:
-        ValueError: a batch that does not divide over the processes.
+        ValueError: the batch size is not a multiple of the number of processes.
     """
 
     def __init__(
         self,
         images: SegmentationDataset,
         protocol: SegmentationProtocol,
-        normalisation: Normalization,
+        normalization: Normalization,
         *,
         seed: int,
         rank: int = 0,
@@ -63,12 +63,12 @@ class TrainingCrops(Dataset):
     ):
         if protocol.batch_size % world_size:
             raise ValueError(f"batch size {protocol.batch_size} does not divide over {world_size} processes")
-        self.images, self.protocol, self.normalisation, self.seed = images, protocol, normalisation, seed
+        self.images, self.protocol, self.normalization, self.seed = images, protocol, normalization, seed
         self.share = range(rank * protocol.batch_size // world_size, (rank + 1) * protocol.batch_size // world_size)
         self.workers = workers
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """Those of the steps from `first` up to `last`.
+        """Yield the batches of the steps from `first` up to `last`.
 
         Raises:
             ValueError: see SegmentationDataset.read.
@@ -87,19 +87,19 @@ class TrainingCrops(Dataset):
         epoch, position = divmod(place, len(self.images))
         row = int(_generator(self.seed, "order", epoch).permutation(len(self.images))[position])
         image, mask = self.images.read(row)
-        return training_crop(image, mask, self.protocol, self.normalisation, _generator(self.seed, "crop", place))
+        return training_crop(image, mask, self.protocol, self.normalization, _generator(self.seed, "crop", place))
 
 
 class TestImages(Dataset):
-    """Whole images at the protocol's size, with their masks as they are; each on one process.
+    """Whole test images at the protocol's size, with masks of the original size; each on one process.
 
     Args:
-        images: labelled.
-        protocol: of their size.
-        normalisation: of the values.
+        images: labeled.
+        protocol: size of the images.
+        normalization: mean and std.
         rank: of this process.
         world_size: processes that share the images.
-        workers: processes that read them.
+        workers: worker processes that read images.
         on_unreadable: called with an error message for each unreadable image or mask, which is then skipped; raises by
             default.
     """
@@ -110,14 +110,14 @@ class TestImages(Dataset):
         self,
         images: SegmentationDataset,
         protocol: SegmentationProtocol,
-        normalisation: Normalization,
+        normalization: Normalization,
         *,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        on_unreadable: OnUnreadable = refuse,
+        on_unreadable: OnUnreadable = raise_error,
     ):
-        self.images, self.protocol, self.normalisation = images, protocol, normalisation
+        self.images, self.protocol, self.normalization = images, protocol, normalization
         self.on_unreadable = on_unreadable
         self.rows, self.workers = range(rank, len(images), world_size), workers
 
@@ -132,7 +132,7 @@ class TestImages(Dataset):
         except ValueError as error:
             return str(error)
         pixels = np.asarray(image.resize(scaled(image.size, self.protocol.short), Image.Resampling.BILINEAR))
-        return normalize_image(pixels, self.normalisation), torch.from_numpy(mask)
+        return normalize_image(pixels, self.normalization), torch.from_numpy(mask)
 
 
 def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
@@ -145,9 +145,9 @@ class _Unreadable(str):
 
 
 def _read(
-    items: Dataset, places: range, workers: int, on_unreadable: OnUnreadable = refuse
+    items: Dataset, places: range, workers: int, on_unreadable: OnUnreadable = raise_error
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The items at these places, in order."""
+    """Yield the items at these indices, in order."""
     loader = DataLoader(
         items,
         batch_size=None,
@@ -178,10 +178,10 @@ def training_crop(
     image: Image.Image,
     mask: np.ndarray,
     protocol: SegmentationProtocol,
-    normalisation: Normalization,
+    normalization: Normalization,
     draw: np.random.Generator,
 ) -> tuple[Float[Tensor, "3 side side"], UInt8[Tensor, "side side"]]:
-    """One image, scaled, cropped, flipped, distorted and filled up: the image with mean values, the mask with 255."""
+    """Scale, crop, flip and color-distort an image; padding has mean values, and 255 in the mask."""
     size = scaled(image.size, round(protocol.short * draw.uniform(*protocol.scales)))
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     classes = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
@@ -198,13 +198,13 @@ def training_crop(
     height, width = classes.shape
     whole = torch.zeros(3, protocol.crop, protocol.crop)
     filled = torch.full((protocol.crop, protocol.crop), IGNORE_INDEX, dtype=torch.uint8)
-    whole[:, :height, :width] = normalize_image(pixels, normalisation)
+    whole[:, :height, :width] = normalize_image(pixels, normalization)
     filled[:height, :width] = torch.from_numpy(classes.copy())
     return whole, filled
 
 
 def distorted(pixels: UInt8[np.ndarray, "h w 3"], draw: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """Brightness, contrast, saturation and hue, each with even chance; contrast before or after the colours."""
+    """Brightness, contrast, saturation and hue, each with even chance; contrast before or after the colors."""
     if draw.random() < 0.5:
         pixels = _clipped(pixels + draw.uniform(-BRIGHTNESS, BRIGHTNESS))
     contrast = draw.uniform(*FACTOR) if draw.random() < 0.5 else 1.0
@@ -220,13 +220,13 @@ def distorted(pixels: UInt8[np.ndarray, "h w 3"], draw: np.random.Generator) -> 
 
 
 def _is_varied(classes: np.ndarray, max_share: float) -> bool:
-    """Whether there are two classes, and none has more than its share of the pixels that count."""
+    """Return whether there are two classes, and none exceeds its maximum fraction of the labeled pixels."""
     counts = np.bincount(classes[classes != IGNORE_INDEX].ravel())
     return int(np.count_nonzero(counts)) > 1 and float(counts.max()) < max_share * float(counts.sum())
 
 
 def scaled(size: tuple[int, int], short: int) -> tuple[int, int]:
-    """(width, height) with the short side as asked for."""
+    """Return (width, height) with the given short side."""
     width, height = (max(1, round(side * short / min(size))) for side in size)
     return width, height
 
@@ -235,7 +235,7 @@ def _clipped(values: np.ndarray) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def normalize_image(pixels: UInt8[np.ndarray, "h w 3"], normalisation: Normalization) -> Float[Tensor, "3 h w"]:
-    """As the network wants it."""
-    mean, std = (torch.tensor(each)[:, None, None] for each in normalisation)
+def normalize_image(pixels: UInt8[np.ndarray, "h w 3"], normalization: Normalization) -> Float[Tensor, "3 h w"]:
+    """Normalize pixels to a float tensor."""
+    mean, std = (torch.tensor(each)[:, None, None] for each in normalization)
     return (torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255 - mean) / std

@@ -28,9 +28,9 @@ def segment(
     window: int,
     stride: int,
 ) -> Float[Tensor, "c h w"]:
-    """The logits of every pixel, averaged over the windows that see it.
+    """Compute the logits of every pixel, averaged over the windows that contain it.
 
-    Windows stand `stride` apart, the last ones at the image's edges, as mmsegmentation's slide_inference sets them.
+    Windows are `stride` apart, the last ones at the image's border, as in mmsegmentation's slide_inference.
     """
     height, width = image.shape[1:]
     total, seen = None, image.new_zeros(height, width)
@@ -57,18 +57,18 @@ def segmentation_confusion(
     amp: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Int[Tensor, "c c"]:
-    """How many pixels of each class are taken for each, over all test images; see `mean_iou`.
+    """Compute the confusion matrix over the pixels of all test images; see `mean_iou`.
 
     Args:
-        network: as trained with.
-        head: what `train_segmentation` gave.
+        network: the network used in training.
+        head: the result of `train_segmentation`.
         test: (image [3, h, w] as the network wants it, mask [H, W] of the image's own size); with a group, each image
             on one process only.
-        protocol: of the windows.
-        num_classes: c.
-        device: where to compute.
-        amp: autocast to this type while the network runs.
-        group: processes that share the images; each gets the counts of all.
+        protocol: size and stride of the windows.
+        num_classes: number of classes c.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
+        group: processes that share the images; each gets the result of all.
     """
     look = FrozenMaps(network.to(device), torch.device(device), amp)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
@@ -82,7 +82,7 @@ def segmentation_confusion(
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side."""
+    """Return the starts of the windows along one axis."""
     if length <= window:
         return [0]
     return [min(start, length - window) for start in range(0, length - window + stride, stride)]

@@ -7,34 +7,34 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 IGNORE_INDEX = 255
-"""The value of pixels that do not count: object borders in PASCAL VOC."""
+"""Value of ignored pixels: object borders in PASCAL VOC."""
 
 
 def confusion_matrix(
     guesses: Integer[Tensor, "*shape"], truth: Integer[Tensor, "*shape"], num_classes: int
 ) -> Int[Tensor, "c c"]:
-    """How many pixels of class i are taken for class j; pixels of value 255 are left out."""
+    """Count the pixels of class i that are predicted as class j; pixels of value 255 are ignored."""
     counted = truth != IGNORE_INDEX
     pairs = truth[counted].long() * num_classes + guesses[counted].long()
     return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def class_ious(counts: Int[Tensor, "c c"]) -> Float[Tensor, " c"]:
-    """For each class, pixels that are it and are taken for it, of those that are it or are taken for it; in [0, 1].
+    """Compute the intersection over union of each class, in [0, 1].
 
-    NaN for a class that neither occurs nor is guessed.
+    NaN for a class that neither occurs nor is predicted.
     """
     right = counts.diagonal().double()
     return right / (counts.sum(dim=0) + counts.sum(dim=1) - right)
 
 
 def mean_iou(counts: Int[Tensor, "c c"]) -> float:
-    """The mean over the classes that occur or are guessed, in percent, as the VOC challenge ranks by.
+    """Compute the mean IoU over the classes that occur or are predicted, in percent, as in the VOC challenge.
 
     https://doi.org/10.1007/s11263-014-0733-5, section 4.2
 
     Raises:
-        ValueError: no pixel counts.
+        ValueError: there are no labeled pixels.
     """
     if int(counts.sum()) == 0:
         raise ValueError("no pixel of the test images has a class")
@@ -42,5 +42,5 @@ def mean_iou(counts: Int[Tensor, "c c"]) -> float:
 
 
 def pixel_accuracy(counts: Int[Tensor, "c c"]) -> float:
-    """Share of pixels whose class is found, in percent."""
+    """Compute the fraction of correctly classified pixels, in percent."""
     return 100.0 * float(counts.diagonal().sum() / counts.sum())

@@ -25,9 +25,9 @@ from ssl_eval.training_state import restore, save
 
 
 class SyncBatchNorm(nn.Module):
-    """Batch norm of inputs that nothing is learned through, over the images of all processes.
+    """Batch norm over the images of all processes, for inputs without gradient.
 
-    As torch.nn.BatchNorm2d, whose constants these are; the statistics need no gradient, so that any backend serves.
+    As torch.nn.BatchNorm2d, with its defaults; the statistics have no gradient, so any backend works.
     """
 
     mean: Tensor
@@ -43,13 +43,13 @@ class SyncBatchNorm(nn.Module):
     def forward(
         self, maps: Float[Tensor, "b d r s"], group: dist.ProcessGroup | None = None
     ) -> Float[Tensor, "b d r s"]:
-        """In training by the statistics of this batch, else by those of the training."""
+        """Normalize with the statistics of this batch in training mode, otherwise with the running ones."""
         mean, variance = self._measure(maps.detach(), group) if self.training else (self.mean, self.variance)
         return batch_norm(maps, mean, variance, self.weight, self.bias, training=False, eps=self.epsilon)
 
     @torch.no_grad()
     def _measure(self, maps: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
-        """Of all processes' maps; the running ones are moved towards them."""
+        """Compute mean and variance over all processes, and update the running statistics."""
         count = maps.new_tensor([maps.numel() / maps.shape[1]])
         total, count = all_reduce_sum(torch.cat([maps.sum(dim=(0, 2, 3)), count]), group).split([maps.shape[1], 1])
         mean = total / count
@@ -60,15 +60,15 @@ class SyncBatchNorm(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Maps to the logits of every pixel.
+    """Maps feature maps to the logits of every pixel.
 
     As facebookresearch/dinov2@b8931f7 dinov2/eval/segmentation/models/decode_heads/linear_head.py (BNHead), whose 1 x 1
-    convolution starts at normal weights of deviation 0.01 and no bias (mmsegmentation's BaseDecodeHead).
+    convolution is initialized with standard deviation 0.01 and zero bias (mmsegmentation's BaseDecodeHead).
 
     Args:
-        channels: d.
-        num_classes: c.
-        seed: of the initial weights.
+        channels: number of channels d.
+        num_classes: number of classes c.
+        seed: seed of the initial weights.
     """
 
     def __init__(self, channels: int, num_classes: int, *, seed: int):
@@ -83,7 +83,7 @@ class SegmentationHead(nn.Module):
     def forward(
         self, maps: Float[Tensor, "b d r s"], size: tuple[int, int], group: dist.ProcessGroup | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Logits of each place of the map, bilinearly enlarged to (h, w) = `size`."""
+        """Return the logits of each position, resized bilinearly to (h, w) = `size`."""
         return interpolate(self.classify(self.norm(maps, group)), size=size, mode="bilinear", align_corners=False)
 
 
@@ -93,23 +93,23 @@ SAVED_EVERY = 500
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationProtocol:
-    """AdamW, its rate raised linearly and then lowered linearly to 0.
+    """AdamW with linear warmup and linear decay to 0.
 
     The defaults are those of DINOv2's linear head for PASCAL VOC 2012 (https://arxiv.org/abs/2304.07193, section 7.4),
     whose settings Jiawei-Yang/Denoising-ViT@2d08bd8 evaluation/configs/vitb_voc2012_linear_config.py keeps.
 
     Attributes:
-        steps: of training.
-        batch_size: images a step, over all processes.
-        learning_rate: the highest.
-        weight_decay: decoupled.
-        warm_up: share of the steps in which the rate rises.
+        steps: number of steps.
+        batch_size: images per step, over all processes.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay.
+        warm_up: fraction of the steps with warmup.
         crop: side of the training crops and of the test windows, pixels.
         short: shortest side of the images before cropping, and of the test images.
-        stride: from window to window.
+        stride: distance of the windows, pixels.
         scales: smallest and largest factor of a training image's size.
-        max_share: share of a crop that one class may have, if ten draws find another.
-        distort: whether brightness, contrast, saturation and hue are drawn.
+        max_share: maximum fraction of a crop that one class may cover, if ten draws suffice.
+        distort: whether to jitter brightness, contrast, saturation and hue.
     """
 
     steps: int = 40_000
@@ -125,7 +125,7 @@ class SegmentationProtocol:
     distort: bool = True
 
     def rate(self, step: int) -> float:
-        """Of a step, counted from 0; mmcv's poly schedule of power 1 with linear warm-up from a millionth."""
+        """Return the learning rate of a step, counted from 0: mmcv's poly schedule of power 1 with linear warmup."""
         lowered = self.learning_rate * (1 - step / self.steps)
         warming = self.warm_up * self.steps
         return lowered * (1 - (1 - step / warming) * (1 - 1e-6)) if step < warming else lowered
@@ -144,26 +144,26 @@ def train_segmentation(
     resume: Path | None = None,
     on_step: Callable[[int, float], object] = lambda done, loss: None,
 ) -> SegmentationHead:
-    """Learn every pixel's class from the maps; the network stays as it is.
+    """Train a linear head that classifies pixels from the feature maps of a frozen network.
 
-    The loss is the mean cross-entropy over the pixels that count, of all processes. (mmsegmentation divides by all
-    pixels, those of value 255 too.)
+    The loss is the mean cross-entropy over the labeled pixels of all processes. (mmsegmentation divides by the number
+    of all pixels, including ignored ones.)
 
     Args:
-        network: images [b, 3, h, w] to maps [b, d, r, s]; see `FeatureMapExtractor`.
+        network: maps images [b, 3, h, w] to feature maps [b, d, r, s]; see `FeatureMapExtractor`.
         batches: (first, last) to the batches of these steps: images [b, 3, h, w] as the network wants them, and the
             classes of their pixels, [b, h, w], 255 where none.
-        protocol: of the training.
-        num_classes: c.
-        seed: of the initial weights.
-        device: where to compute.
-        amp: autocast to this type while the network runs.
+        protocol: the protocol.
+        num_classes: number of classes c.
+        seed: seed of the initial weights.
+        device: device of the computation.
+        amp: dtype of autocast; None for none.
         group: processes that share each batch.
-        resume: a file to go on from, written every 500 steps; bit-identical on a CPU.
-        on_step: called with how many steps are done and their last loss.
+        resume: resume file, written every 500 steps; bit-identical on a CPU.
+        on_step: called with the number of finished steps and the last loss.
 
     Raises:
-        ValueError: training diverged, or the resume file is of another training.
+        ValueError: training diverged, or the resume file belongs to another training.
     """
     look = FrozenMaps(network.to(device), torch.device(device), amp)
     settings = {"network": backbone_hash(network), "protocol": asdict(protocol), "num_classes": num_classes}
@@ -194,7 +194,7 @@ def _step(
     rate: float,
     group: dist.ProcessGroup | None,
 ) -> float:
-    """One step of AdamW on the mean over the pixels of all processes; the loss before it."""
+    """Take one AdamW step on the mean over the pixels of all processes; return the loss."""
     counted = all_reduce_sum((masks != IGNORE_INDEX).sum().float(), group).clamp(min=1)
     logits = head(look(images), (masks.shape[1], masks.shape[2]), group)
     loss = cross_entropy(logits, masks, ignore_index=IGNORE_INDEX, reduction="sum") / counted

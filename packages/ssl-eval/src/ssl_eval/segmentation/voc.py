@@ -24,12 +24,12 @@ NUM_CLASSES = 21
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationDataset:
-    """The images of one split.
+    """The images and masks of one split.
 
     Attributes:
         root: the folder VOC2012.
-        names: as the split's list has them.
-        num_classes: values from here to 254 are a mistake.
+        names: names in the split's list.
+        num_classes: number of classes; larger values up to 254 are invalid.
     """
 
     root: Path
@@ -40,10 +40,10 @@ class SegmentationDataset:
         return len(self.names)
 
     def read(self, row: int) -> tuple[Image.Image, np.ndarray]:
-        """An image, and the class of each of its pixels, uint8 [height, width].
+        """Read an image and its mask, uint8 [height, width].
 
         Raises:
-            ValueError: a file that cannot be read, a mask of another size, or values that are no classes.
+            ValueError: a file cannot be read, or the mask has another size or invalid classes.
         """
         path, mask_path = self._paths(self.names[row])
         image, mask = read_rgb(path), np.array(read_label_map(mask_path))
@@ -83,7 +83,7 @@ class SegmentationDataset:
             )
 
     def digest(self) -> str:
-        """Of which images there are, under which masks: names and masks' sizes in bytes."""
+        """Return a hash of the names and of the masks' sizes in bytes."""
         told = "".join(f"{name} {self._paths(name)[1].stat().st_size}\n" for name in self.names)
         return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
@@ -92,15 +92,15 @@ class SegmentationDataset:
 
 
 def load_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> SegmentationDataset:
-    """The images that a list names.
+    """Load the images listed for a split.
 
     Args:
-        root: the folder VOC2012, or VOCdevkit, or the one that it is in.
-        split: of ImageSets/Segmentation: train, val or trainval.
-        num_classes: with the background.
+        root: the folder VOC2012, VOCdevkit, or its parent.
+        split: a list of ImageSets/Segmentation: train, val or trainval.
+        num_classes: number of classes including the background.
 
     Raises:
-        ValueError: no such folder or list, an empty one, or images or masks that are missing.
+        ValueError: the folder, the list, images or masks are missing, or the list is empty.
     """
     places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
     place = next((place for place in places if (place / "ImageSets" / "Segmentation").is_dir()), None)

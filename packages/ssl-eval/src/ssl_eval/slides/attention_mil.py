@@ -23,11 +23,11 @@ from ssl_eval.training_state import restore, save
 
 
 class SlidePrediction(NamedTuple):
-    """What is found of one slide.
+    """Prediction for one slide.
 
     Attributes:
-        logits: of the classes.
-        attention: of the tiles; positive, sums to 1.
+        logits: logits of the classes.
+        attention: attention weights of the tiles, which sum to 1.
     """
 
     logits: Float[Tensor, " c"]
@@ -35,7 +35,7 @@ class SlidePrediction(NamedTuple):
 
 
 class AttentionMIL(nn.Module):
-    """A bag of tiles to the logits of its classes.
+    """Gated attention: maps the tiles of a slide to the logits of the classes.
 
     h_k = relu(W x_k), a_k = softmax_k(w . (tanh(V h_k) * sigmoid(U h_k))), logits = C sum_k a_k h_k: the paper's
     equations 7 and 9, with biases, as in AMLab-Amsterdam/AttentionDeepMIL@eb0434b model.py (GatedAttention, whose
@@ -43,11 +43,11 @@ class AttentionMIL(nn.Module):
     without its clustering of tiles).
 
     Args:
-        width: d.
-        num_classes: c.
+        width: feature width d.
+        num_classes: number of classes c.
         hidden: width of h.
-        attention: rows of U and V.
-        dropout: of h and of both halves of the gate, in training.
+        attention: number of rows of U and V.
+        dropout: dropout rate of h and of both parts of the gate.
     """
 
     def __init__(self, width: int, num_classes: int, *, hidden: int, attention: int, dropout: float):
@@ -60,7 +60,7 @@ class AttentionMIL(nn.Module):
         self.classify = nn.Linear(hidden, num_classes)
 
     def forward(self, bag: Float[Tensor, "n d"]) -> SlidePrediction:
-        """All tiles of one slide."""
+        """Return the prediction for the tiles of one slide."""
         tiles = self.embed(bag)
         attention = softmax(self.weigh(self.value(tiles) * self.gate(tiles)).squeeze(1), dim=0)
         return SlidePrediction(self.classify(attention @ tiles), attention)
@@ -68,16 +68,16 @@ class AttentionMIL(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MILProtocol:
-    """Adam at a constant rate, one slide a step; the last epoch's weights count.
+    """Adam with a constant learning rate and one slide per step; the weights after the last epoch are used.
 
     Attributes:
-        source: where the numbers come from.
-        epochs: of training.
-        learning_rate: of Adam.
-        weight_decay: L2.
+        source: source of the numbers.
+        epochs: number of epochs.
+        learning_rate: learning rate of Adam.
+        weight_decay: L2 weight decay.
         hidden: width of a tile's features before the attention.
-        attention: of the gate.
-        dropout: in training.
+        attention: width of the gate.
+        dropout: dropout rate.
     """
 
     source: str
@@ -113,23 +113,23 @@ def train_mil(
     resume: Path | None = None,
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None,
 ) -> AttentionMIL:
-    """Learn the classes of slides from their tiles' embeddings; one slide is in memory at a time.
+    """Train attention MIL on the tile embeddings of slides; one slide is in memory at a time.
 
-    The weights depend on the seed alone, and a training that was stopped goes on to the same ones, bit by bit on a CPU.
+    The weights depend only on the seed; an interrupted training resumes bit-identically on a CPU.
 
     Args:
-        bags: the embeddings of each slide, [tiles, width]; any number of tiles.
-        labels: of the slides.
+        bags: embeddings of each slide, [tiles, width].
+        labels: classes of the slides.
         protocol: the network and its training.
-        num_classes: c.
-        seed: of the initial weights, the order and the dropout.
-        device: where to compute.
-        resume: a file to go on from, written after every epoch.
-        on_epoch: called after every epoch with how many are done and how many there are.
+        num_classes: number of classes c.
+        seed: seed of the initial weights, the order and the dropout.
+        device: device of the computation.
+        resume: resume file, written after every epoch.
+        on_epoch: called after every epoch with the numbers of finished and of all epochs.
 
     Raises:
-        ValueError: no slides, labels that are no classes or that some class is missing of, embeddings of different
-            widths, training diverged, or the resume file is of another training.
+        ValueError: there are no slides, labels are out of range, a class has no slide, embeddings differ in width,
+            training diverged, or the resume file belongs to another training.
     """
     if len(bags) == 0 or len(bags) != len(labels):
         raise ValueError(f"{len(bags)} slides and {len(labels)} labels: give at least one slide, and a label for each")
@@ -160,14 +160,14 @@ def train_mil(
 def slide_probabilities(
     model: AttentionMIL, bags: Sequence[Tensor], *, device: str | torch.device = "cpu"
 ) -> Float[Tensor, "n c"]:
-    """The classes' probabilities for each slide, one slide in memory at a time."""
+    """Compute the class probabilities of each slide, with one slide in memory at a time."""
     with evaluating(model):
         each = (bags[row].to(device) for row in range(len(bags)))
         return torch.stack([model(bag).logits.softmax(dim=0).cpu() for bag in each])
 
 
 def _digest(bags: Sequence[Float[Tensor, "_ d"]], labels: Int[Tensor, " n"]) -> str:
-    """Of all that is learned from."""
+    """Return a hash of the training data."""
     found = hashlib.blake2b(labels.numpy().tobytes(), digest_size=16)
     for bag in bags:
         found.update(f"{list(bag.shape)}".encode() + bag.contiguous().numpy().tobytes())

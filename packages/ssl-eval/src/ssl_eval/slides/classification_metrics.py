@@ -14,11 +14,11 @@ from ssl_eval.classification import check_labels
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """All in percent.
+    """Classification metrics in percent.
 
     Attributes:
-        accuracy: share of slides whose class is the most likely one.
-        balanced_accuracy: mean over classes of the share of their slides that is recognised.
+        accuracy: fraction of slides whose most likely class is correct.
+        balanced_accuracy: mean recall over classes.
         auc: area under the ROC curve of each class against the others, mean over classes.
         weighted_f1: F1 of each class, mean weighted by its slides.
         macro_f1: F1 of each class, plain mean, which the BRIGHT challenge ranks by
@@ -35,7 +35,7 @@ class ClassificationMetrics:
 
 
 def classification_metrics(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> ClassificationMetrics:
-    """The scores of one test; of equally likely classes the first counts.
+    """Compute the metrics of one test set; of equally likely classes the first counts.
 
     Raises:
         ValueError: a class without test slides, for which most of the scores have no value; a label that is no class.

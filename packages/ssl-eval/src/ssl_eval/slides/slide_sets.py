@@ -28,10 +28,10 @@ class Slide:
     """One slide.
 
     Attributes:
-        name: of its tiles' folder under the root, POSIX.
-        place: the folder of its tiles, or the file of their embeddings.
-        label: the position of its class among the classes.
-        origin: who provided it, where that is known; a held-out share has slides of all origins.
+        name: path of its tile folder relative to the root, POSIX.
+        place: folder of its tiles, or file of their embeddings.
+        label: index of its class.
+        origin: provider, if known; held-out sets contain slides of all providers.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Slide:
 
 @dataclass(frozen=True, kw_only=True)
 class SlideSet:
-    """Slides and what their labels mean.
+    """Slides with their classes.
 
     Attributes:
-        slides: in the order of the CSV, or of their names.
-        classes: the names.
-        graded: whether the classes are the grades 0, 1, 2 and so on, so that an error of two counts more than of one.
+        slides: in the order of the CSV file, or of their names.
+        classes: names of the classes.
+        graded: whether the classes are ordinal grades 0, 1, 2, ...
     """
 
     slides: tuple[Slide, ...]
@@ -56,26 +56,26 @@ class SlideSet:
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
-        """Of all slides."""
+        """Return the labels of all slides."""
         return torch.tensor([slide.label for slide in self.slides])
 
     def take(self, rows: Int[Tensor, " m"]) -> "SlideSet":
-        """Some of the slides; the classes stay as they are."""
+        """Return some of the slides; the classes are kept."""
         return replace(self, slides=tuple(self.slides[row] for row in rows.tolist()))
 
 
 def is_tile(path: Path) -> bool:
-    """Whether a file's name is that of a tile."""
+    """Return whether a file has the suffix of an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 def tiles_of(folder: Path) -> list[Path]:
-    """A slide's tiles, by name."""
+    """Return the tiles of a slide, sorted by name."""
     return images_in(folder)
 
 
 def place_of(root: Path, name: str) -> Path | None:
-    """The folder of tiles or the file of embeddings; None where there is neither."""
+    """Return the folder of tiles or the file of embeddings; None if there is neither."""
     folder, file = root / name, root / f"{name}{EMBEDDED}"
     if folder.is_dir() and images_in(folder):
         return folder
@@ -85,13 +85,13 @@ def place_of(root: Path, name: str) -> Path | None:
 def slides_of_csv(
     path: Path, root: Path, *, column: str = "isup_grade", classes: Sequence[str] | None = None
 ) -> SlideSet:
-    """The slides that a CSV lists by `image_id`, as PANDA's train.csv does; `data_provider` is their origin.
+    """Read slides from a CSV file with the columns `image_id` and optionally `data_provider`, like PANDA's.
 
     Args:
-        path: the CSV.
-        root: holds the slides.
-        column: of the classes; whole numbers are grades from 0.
-        classes: those of the training slides; the CSV's own where None.
+        path: the CSV file.
+        root: folder of the slides.
+        column: column of the classes; integers are grades from 0.
+        classes: classes of the training slides; None for those in the CSV file.
 
     Raises:
         ValueError: no such file or column, a slide without class or twice, a class without slides, or not of
@@ -122,7 +122,7 @@ def slides_of_csv(
 
 
 def check_all_labeled(root: Path, *sets: SlideSet) -> None:
-    """Raises ValueError where the root holds a slide that no CSV labels."""
+    """Raise ValueError if the root holds a slide without a label."""
     named = {slide.name for each in sets for slide in each.slides}
     here = sorted(entry.stem if entry.suffix == EMBEDDED else entry.name for entry in visible(root))
     unlabelled = [name for name in here if name not in named and place_of(root, name) is not None]
@@ -134,7 +134,7 @@ def check_all_labeled(root: Path, *sets: SlideSet) -> None:
 
 
 def _rows(path: Path, column: str) -> list[tuple[str, str, str]]:
-    """Name, class and origin of each line."""
+    """Return name, class and origin of each row."""
     if not path.is_file():
         raise ValueError(f"no CSV of slides at {path}")
     with io.StringIO(read_text(path), newline="") as file:
@@ -162,13 +162,13 @@ def _classes(values: Sequence[str], graded: bool) -> tuple[str, ...]:
 def slides_of_folders(
     root: Path, split: str, *, level: str = "subtype", classes: Sequence[str] | None = None
 ) -> SlideSet:
-    """The slides of ROOT/SPLIT/<class>/<slide>, or of ROOT/SPLIT/<group>/<subtype>/<slide>.
+    """Read slides from ROOT/SPLIT/<class>/<slide>, or from ROOT/SPLIT/<group>/<subtype>/<slide>.
 
     Args:
         root: the data set.
         split: train, test or the like.
-        level: "subtype" for the folder that a slide lies in, "group" for the first one.
-        classes: those of the training slides; the folders' own where None.
+        level: "subtype" for the parent folder of a slide, "group" for the first folder.
+        classes: classes of the training slides; None for the folders' names.
 
     Raises:
         ValueError: no such folder, a folder with nothing in it, a slide outside class folders or of a class that is
@@ -189,7 +189,7 @@ def slides_of_folders(
 
 
 def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Path]]:
-    """The slides below a folder, with the names of the folders that lead to them."""
+    """Yield the slides below a folder with the components of their paths."""
     entries = visible(folder)
     if any(is_tile(entry) for entry in entries):
         yield _inside_classes(parts, folder), folder

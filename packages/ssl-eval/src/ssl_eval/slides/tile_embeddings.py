@@ -38,37 +38,37 @@ def embed_slides(
     group: dist.ProcessGroup | None = None,
     on_slide: Callable[[int, int], object] = lambda done, slides: None,
 ) -> None:
-    """Embed the tiles of every slide that is not kept yet, and keep them as float16 at FOLDER/<name>.safetensors.
+    """Embed the tiles of all slides that are not cached yet, as float16 in FOLDER/<name>.safetensors.
 
-    Stopped at any moment, it goes on with the next slide. A slide is made anew where its tiles or `about` have changed.
-    At any time one slide's embeddings and one batch of its tiles are in memory.
+    If interrupted, it continues with the next slide. A slide is embedded again if its tiles or `about` have changed.
+    Memory holds the embeddings of one slide and one batch of tiles.
 
     Args:
         backbone: tiles [b, 3, h, w] to features [b, d].
-        slides: those whose place is a file of embeddings already are left alone.
-        read: the tiles of a slide, in the order of `tiles_of`, batch by batch.
-        folder: where they are kept.
-        about: what the embeddings depend on: `backbone`, its hash, and how tiles are prepared.
-        device: where the backbone runs.
-        amp: autocast to this type while it runs.
-        group: processes that share the slides; all return when all slides are there.
-        on_slide: called after each slide of this process with how many are done, and of how many.
+        slides: the slides; those given as embeddings are skipped.
+        read: yields the tiles of a slide in batches, in the order of `tiles_of`.
+        folder: folder of the cached embeddings.
+        about: what the embeddings depend on: the hash of the backbone and the preprocessing.
+        device: device of the backbone.
+        amp: dtype of autocast; None for none.
+        group: processes that share the slides; all return after all slides are embedded.
+        on_slide: called after each slide with the numbers of finished and of all slides of this process.
 
     Raises:
-        ValueError: on every process, where one cannot read a tile, or gets features that are no finite vectors.
+        ValueError: on every process, if a tile cannot be read or features are not finite vectors.
     """
     backbone.to(device)
     mine = [slide for slide in slides if slide.place.suffix != EMBEDDED][rank(group) :: world_size(group)]
     with raise_on_all_ranks(group):
         for done, slide in enumerate(mine, start=1):
             path, said = embedding_path(folder, slide), {**about, "tiles": _tiles_hash(slide.place)}
-            if _said(path) != said:
+            if _metadata(path) != said:
                 _write(path, _embed(backbone, read(slide), device, amp, slide), said)
             on_slide(done, len(mine))
 
 
 def embedding_path(folder: Path, slide: Slide) -> Path:
-    """Where a slide's embeddings are: its own file where it is one, else the kept file."""
+    """Return the file of a slide's embeddings: its own, or the cached one."""
     if slide.place.suffix == EMBEDDED:
         return slide.place
     name = slide.name
@@ -78,12 +78,12 @@ def embedding_path(folder: Path, slide: Slide) -> Path:
 
 
 class CachedBags(Sequence[Tensor]):
-    """The embeddings of slides, each read when it is asked for.
+    """Embeddings of slides, read on access.
 
     Args:
-        slides: their order is the bags'.
-        folder: where `embed_slides` kept them.
-        backbone: the hash of the network that they must be of, where a file tells.
+        slides: the slides.
+        folder: folder that `embed_slides` wrote to.
+        backbone: expected hash of the backbone, for files that contain one.
     """
 
     def __init__(self, slides: Sequence[Slide], folder: Path, *, backbone: str):
@@ -97,10 +97,10 @@ class CachedBags(Sequence[Tensor]):
 
 
 def read_bag(path: Path, *, backbone: str) -> Float[Tensor, "n d"]:
-    """The embeddings of one slide, float32.
+    """Read the embeddings of one slide as float32.
 
     Raises:
-        ValueError: no such file, not of that kind, without tiles, or of another backbone.
+        ValueError: the file is missing, invalid, empty, or of another backbone.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -143,8 +143,8 @@ def _write(path: Path, features: Float[Tensor, "n d"], said: dict[str, str]) -> 
     )
 
 
-def _said(path: Path) -> dict[str, str] | None:
-    """What a kept file says it is of; None where there is none, or a broken one."""
+def _metadata(path: Path) -> dict[str, str] | None:
+    """Return the metadata of a cached file; None if it is missing or invalid."""
     try:
         with safe_open(path, "pt") as file:
             return file.metadata()
@@ -153,7 +153,7 @@ def _said(path: Path) -> dict[str, str] | None:
 
 
 def _tiles_hash(folder: Path) -> str:
-    """Of the tiles' names and sizes in bytes."""
+    """Return a hash of the tiles' names and sizes in bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for tile in tiles_of(folder):
         digest.update(f"{tile.name} {tile.stat().st_size}\n".encode())

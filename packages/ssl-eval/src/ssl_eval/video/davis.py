@@ -27,7 +27,7 @@ from genviews_core.images import UnreadableImage, read_label_map
 from genviews_core.listing import images_in
 from ssl_eval.distributed import raise_on_all_ranks
 from ssl_eval.feature_maps import OutputAndFeatureMap
-from ssl_eval.image_files import OnUnreadable, read_rgb, refuse
+from ssl_eval.image_files import OnUnreadable, raise_error, read_rgb
 from ssl_eval.text import read_names
 from ssl_eval.video.davis_metrics import ObjectScores, compare_masks
 from ssl_eval.video.mask_propagation import Frames, PropagationConfig, propagate_masks
@@ -37,7 +37,7 @@ VOID = 255
 
 @dataclass(frozen=True)
 class Video:
-    """Frames and their masks, in order."""
+    """Frames of a video and their masks, in order."""
 
     name: str
     frames: Sequence[Path]
@@ -45,10 +45,10 @@ class Video:
 
 
 def read_davis(folder: str | Path, *, subset: str = "val", resolution: str = "480p") -> list[Video]:
-    """The videos of a subset that has masks: train or val.
+    """Read the videos of a subset with masks: train or val.
 
     Raises:
-        ValueError: something of the layout is missing.
+        ValueError: a file or folder is missing.
     """
     folder = Path(folder)
     listing = folder / "ImageSets/2017" / f"{subset}.txt"
@@ -72,10 +72,10 @@ def _video(folder: Path, name: str, resolution: str) -> Video:
 
 
 def read_mask(path: Path) -> UInt8[ndarray, "h w"]:
-    """0 or the number of an object; void is 0.
+    """Read a mask of object numbers; background and void are 0.
 
     Raises:
-        ValueError: it is no image of one channel.
+        ValueError: the image does not have one channel.
     """
     return _without_void(_read_numbers(path))
 
@@ -101,7 +101,7 @@ def _objects_in(mask: UInt8[ndarray, "h w"], path: Path) -> list[int]:
 def segment_video(
     network: OutputAndFeatureMap, video: Video, frames: Frames, options: PropagationConfig
 ) -> list[UInt8[ndarray, "h w"]]:
-    """A mask of each frame; the first is the one that is given.
+    """Return a mask of each frame; the first one is the annotation.
 
     Raises:
         ValueError: a file cannot be read, the first mask has no object, or sizes differ.
@@ -122,7 +122,7 @@ def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[
     """Compute J and F of each object of the first mask; the first and the last frame are excluded.
 
     Raises:
-        ValueError: see compare_masks; masks of different sizes.
+        ValueError: masks differ in size, or see compare_masks.
     """
     masks = [read_mask(path) for path in video.masks]
     numbers = _objects_in(masks[0], video.masks[0])
@@ -178,18 +178,18 @@ def evaluate_davis(
     masks: str | Path | None = None,
     group: dist.ProcessGroup | None = None,
     on_video: Callable[[str, Sequence[ObjectScores]], object] = lambda name, followed: None,
-    on_unreadable: OnUnreadable = refuse,
+    on_unreadable: OnUnreadable = raise_error,
 ) -> list[ObjectScores]:
-    """J and F of every object of every video, for `davis_table`.
+    """Compute J and F of every object of every video, for `davis_table`.
 
     Args:
         backbone: a vision transformer or a ResNet.
         videos: see `read_davis`.
-        frames: how they are seen.
-        options: how labels are carried.
-        masks: a folder for the masks that were found.
-        group: processes that share the videos; all of them get all objects.
-        on_video: called after each video of this process with its name and its objects.
+        frames: preprocessing of the frames.
+        options: options of the propagation.
+        masks: folder for the predicted masks.
+        group: processes that share the videos; each gets the result of all.
+        on_video: called after each video of this process with its name and scores.
         on_unreadable: called with an error message for each video with an unreadable file, which is then skipped.
 
     Raises:

@@ -16,45 +16,45 @@ from numpy import ndarray
 from scipy.spatial import KDTree
 
 BOUND = 0.008
-"""Share of the image's diagonal within which contours meet."""
+"""Maximum distance of matching contours, as a fraction of the image diagonal."""
 
 
 def region_similarity(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
-    """J: intersection over union; 1 where both are empty."""
+    """Compute J, the intersection over union; 1 if both masks are empty."""
     union = np.count_nonzero(truth | found)
     return np.count_nonzero(truth & found) / union if union else 1.0
 
 
 def contour_accuracy(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
-    """F: harmonic mean of the shares of either contour that lie near the other one; 1 where both are empty."""
+    """Compute F, the harmonic mean of contour precision and recall; 1 if both contours are empty."""
     mine, right = (np.argwhere(contour(mask)) for mask in (found, truth))
     if not len(mine) or not len(right):
         return float(len(mine) == len(right))
     within = ceil(BOUND * hypot(*truth.shape))
-    precision, recall = _share_near(mine, right, within), _share_near(right, mine, within)
+    precision, recall = _fraction_near(mine, right, within), _fraction_near(right, mine, within)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def contour(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """Pixels that differ from their neighbour to the right, below, or both; the mask goes on beyond the image."""
+    """Pixels that differ from their neighbor to the right, below, or both; the mask goes on beyond the image."""
     beyond = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != beyond[:-1, 1:]) | (mask != beyond[1:, :-1]) | (mask != beyond[1:, 1:])
 
 
-def _share_near(points: Int[ndarray, "_ 2"], others: Int[ndarray, "_ 2"], within: int) -> float:
-    """Of the points, those with another at that distance: what the other contour dilated by a disk covers."""
+def _fraction_near(points: Int[ndarray, "_ 2"], others: Int[ndarray, "_ 2"], within: int) -> float:
+    """Compute the fraction of points within a distance of the other contour."""
     distances, _ = KDTree(others).query(points, distance_upper_bound=within + 0.5)
     return np.count_nonzero(distances <= within) / len(points)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of one measure over the frames of one object, or their means over objects.
+    """Statistics of one measure over the frames of an object, or their means over objects.
 
     Attributes:
-        mean: over frames.
-        recall: share of frames above one half.
-        decay: mean of the first quarter less that of the last.
+        mean: mean over frames.
+        recall: fraction of frames above one half.
+        decay: mean of the first quarter minus that of the last.
     """
 
     mean: float
@@ -63,7 +63,7 @@ class Statistics:
 
 
 def statistics(values: Float[ndarray, " t"]) -> Statistics:
-    """One object's; quarters share the frames they meet at."""
+    """Compute the statistics of one object; adjacent quarters share a frame."""
     ends = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
     first, last = values[: ends[1] + 1], values[ends[3] :]
     return Statistics(
@@ -83,7 +83,7 @@ class ObjectScores:
 def compare_masks(
     truth: Integer[ndarray, "t h w"], found: Integer[ndarray, "_ _ _"], numbers: Sequence[int]
 ) -> list[ObjectScores]:
-    """Each object by itself; pixels hold 0 or the number of an object.
+    """Compute J and F of each object; masks hold 0 or object numbers.
 
     The official code measures every number up to the largest, and an absent object counts as perfectly segmented. If
     `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
@@ -94,7 +94,7 @@ def compare_masks(
         numbers: numbers of the annotated objects.
 
     Raises:
-        ValueError: masks of different sizes, or an object that the truth has not.
+        ValueError: masks differ in size, or contain other object numbers.
     """
     if truth.shape != found.shape:
         raise ValueError(f"masks {list(found.shape)} are compared with {list(truth.shape)}: give as many, as large")
@@ -111,7 +111,7 @@ def compare_masks(
 
 
 def davis_table(objects: Sequence[ObjectScores]) -> dict[str, float]:
-    """The official table, in percent: means over the objects of all videos."""
+    """Return the official table in percent: means over the objects of all videos."""
     found: dict[str, float] = {}
     for letter, name in (("J", "regions"), ("F", "contours")):
         each = [statistics(getattr(followed, name)) for followed in objects]

@@ -28,24 +28,24 @@ LIKENESSES = 2**25
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationConfig:
-    """Which labels count; the official script's.
+    """Options of the label propagation, with the defaults of the official script.
 
     Attributes:
-        frames: the first one and so many before the one that is asked about.
-        radius: of the square window around a place that is looked at, in places; None looks everywhere.
-        neighbours: the most alike places, over all frames.
-        temperature: of their weights exp(cosine / temperature).
+        frames: number of preceding frames used as sources besides the first frame.
+        radius: radius of the square search window, in positions of the feature map; None for no window.
+        neighbors: number of most similar positions, over all frames.
+        temperature: temperature of the weights exp(cosine / temperature).
     """
 
     frames: int = 7
     radius: int | None = 12
-    neighbours: int = 5
+    neighbors: int = 5
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        least = min(self.neighbours, 1 if self.radius is None else self.radius)
+        least = min(self.neighbors, 1 if self.radius is None else self.radius)
         if self.frames < 0 or least < 1 or self.temperature <= 0:
-            raise ValueError(f"{self}: frames from 0, neighbours and radius from 1, temperature above 0")
+            raise ValueError(f"{self}: frames from 0, neighbors and radius from 1, temperature above 0")
 
 
 def propagate(
@@ -54,12 +54,12 @@ def propagate(
     labels: Sequence[Float[Tensor, "k rows columns"]],
     options: PropagationConfig,
 ) -> Float[Tensor, "k rows columns"]:
-    """The mean of the labels of the most alike places, weighted by exp(cosine / temperature).
+    """Average the labels of the most similar positions, weighted by exp(cosine / temperature).
 
     Args:
         target: features of the frame without labels.
-        sources: features of those with labels.
-        labels: theirs, any numbers that can be averaged.
+        sources: features of the frames with labels.
+        labels: labels of these frames.
         options: see `PropagationConfig`.
     """
     rows, columns = target.shape[1:]
@@ -73,19 +73,19 @@ def propagate(
         weights = likeness.exp()
         if options.radius is not None:
             weights = weights * _window(start, likeness.shape[1], rows, columns, options.radius).to(weights.device)
-        weights = _largest(weights.permute(1, 0, 2).flatten(1), options.neighbours)
+        weights = _largest(weights.permute(1, 0, 2).flatten(1), options.neighbors)
         parts.append(weights @ given / weights.sum(dim=1, keepdim=True))
     return torch.cat(parts).T.unflatten(1, (-1, columns))
 
 
 def _largest(weights: Float[Tensor, "s _"], count: int) -> Float[Tensor, "s _"]:
-    """All but the largest set to zero; those as large as the last of them stay."""
+    """Set all but the largest weights to zero; ties with the smallest of them are kept."""
     least = weights.topk(min(count, weights.shape[1]), dim=1).values[:, -1:]
     return torch.where(weights < least, 0, weights)
 
 
 def _window(start: int, count: int, rows: int, columns: int, radius: int) -> Bool[Tensor, "s p"]:
-    """Which places each of some asks."""
+    """Return which positions are in the search windows of some positions."""
     row, column = (axis.flatten() for axis in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
     near = [(axis[start : start + count, None] - axis).abs() <= radius for axis in (row, column)]
     return near[0] & near[1]
@@ -97,13 +97,13 @@ MULTIPLE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """How the network sees frames.
+    """Preprocessing of video frames.
 
     Attributes:
-        mean: of values in [0, 1].
-        std: of values in [0, 1]; the official script has 0.228 where all others have 0.229.
-        short_side: pixels.
-        device: where the network runs.
+        mean: mean of values in [0, 1].
+        std: standard deviation of values in [0, 1]; the official script has 0.228 instead of 0.229.
+        short_side: length of the short side in pixels.
+        device: device of the network.
     """
 
     mean: tuple[float, float, float]
@@ -124,17 +124,17 @@ def propagate_masks(
     frames: Frames,
     options: PropagationConfig,
 ) -> Iterator[UInt8[ndarray, "h w"]]:
-    """A mask of each frame after the first, as soon as it is known; the last `options.frames` are kept.
+    """Yield a mask of each frame after the first; the last `options.frames` feature maps are kept in memory.
 
     Args:
-        network: the backbone and its map.
+        network: backbone with its feature map.
         images: the frames, from the first on.
         first: mask of the first frame: 0 or object numbers, possibly with gaps.
-        frames: how they are seen.
-        options: how labels are carried.
+        frames: preprocessing of the frames.
+        options: options of the propagation.
 
     Raises:
-        ValueError: the mask is not of the frame's size.
+        ValueError: mask and frame differ in size.
     """
     network.to(frames.device)
     numbers = np.union1d(first, [0]).astype(np.uint8)
@@ -146,7 +146,7 @@ def propagate_masks(
             raise ValueError(f"a frame cannot be followed: {why}")
         if image.shape[:2] != first.shape:
             raise ValueError(f"the mask has {list(first.shape)} pixels, and a frame {list(image.shape[:2])}")
-        seen, size = _seen(network, image, frames)
+        seen, size = _feature_map(network, image, frames)
         if origin is None:
             origin = (seen, _shrunk_labels(places, seen.shape[1:]).to(seen.device))
             continue
@@ -156,10 +156,10 @@ def propagate_masks(
         yield numbers[_mask(found, size, first.shape)]
 
 
-def _seen(
+def _feature_map(
     network: OutputAndFeatureMap, image: UInt8[ndarray, "h w 3"], frames: Frames
 ) -> tuple[Float[Tensor, "c rows columns"], tuple[int, int]]:
-    """The map of a frame, and the size that the frame was given."""
+    """Return the feature map of a frame, and the size that the frame was resized to."""
     size = network_size(image.shape[:2], frames.short_side, patch_of(network.network.backbone))
     pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
     values = interpolate(pixels, size, mode="bilinear", align_corners=False).round() / 255
@@ -170,7 +170,7 @@ def _seen(
 
 
 def network_size(size: Sequence[int], short_side: int, patch: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width: the short side as asked for, the long one by MULTIPLE; both cut down to whole patches."""
+    """Return height and width with the given short side and a multiple of MULTIPLE, cut down to whole patches."""
     height, width = size
     if height > width:
         new = [short_side * height // width // MULTIPLE * MULTIPLE, short_side]
@@ -187,7 +187,7 @@ def _shrunk_labels(mask: UInt8[ndarray, "h w"], grid: Sequence[int]) -> Float[Te
 
 
 def _mask(labels: Float[Tensor, "k rows columns"], size: tuple[int, int], own: Sequence[int]) -> UInt8[ndarray, "h w"]:
-    """The largest class of each pixel, once every class is stretched to values from 0 to 1."""
+    """Return the class with the largest value at each pixel, after scaling the values of each class to [0, 1]."""
     large = interpolate(labels[None], size, mode="bilinear", align_corners=False)[0]
     low, high = (bound(large, dim=(1, 2), keepdim=True) for bound in (torch.amin, torch.amax))
     alike = torch.where(high > 0, torch.inf, 0)  # a class that every pixel has alike wins
