@@ -78,7 +78,7 @@ def commands() -> dict[str, list[list[str]]]:
                 continue
             arguments = [word.strip("[]") for word in words[place + 1 :]]
             known = found.setdefault(words[place], [])
-            if arguments not in known and not {"RECIPE", "NAME", "..."} & set(arguments):  # placeholders
+            if arguments not in known and not {"RECIPE", "NAME", "JOB", "..."} & set(arguments):  # placeholders
                 known.append(arguments)
     return found
 
