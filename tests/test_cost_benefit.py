@@ -191,7 +191,7 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
         (images, root, "--features", "nothing"): "nothing",
         (images, root, "--results", tmp_path / "none.jsonl"): "has no linear top-1",
         (images, root, "--generators", "other=eldm"): "ROW one of views-0.1",
-        (images, root, "--generators", "views-0.1=nothing"): "there is no generator 'nothing'",
+        (images, root, "--generators", "views-0.1=nothing"): "got 'nothing'; give one of them",
         (images, root, "--generators", "views-0.1=retrieval --pol x"): "see viewgen generate --generator retrieval",
         (tmp_path / "nowhere", root): "nowhere",
         (images, root, "--size", 4): "at least 6 pixels",

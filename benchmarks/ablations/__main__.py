@@ -96,7 +96,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        sys.exit("stopped; run the same command again to continue")
     Console(width=140).print(table)
 
 

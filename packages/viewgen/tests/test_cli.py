@@ -74,7 +74,7 @@ def test_bad_lines_of_a_list_are_failures_and_the_rest_is_made(generate, images,
     [
         (["--strength", "adaptive:1,2,3,4,5"], "foreground ratios"),
         (["--strength", "random"], "takes no strength"),
-        (["--strength", "loud"], "is none"),
+        (["--strength", "loud"], "invalid strength"),
         (["--embeddings", "nowhere"], "no finished embeddings"),
         (["--list", "nowhere"], "cannot read the list"),
     ],

@@ -198,7 +198,7 @@ def test_jpg_and_strength_per_image(images, tmp_path):
     assert all(row["path"].endswith(".0.jpg") for row in rows)
     quiet = read_image(tmp_path / rows[0]["path"]).int() - read_image(images / rows[0]["key"]).int()
     assert quiet.abs().float().mean() < 8
-    with pytest.raises(ValueError, match="no value for the image"):
+    with pytest.raises(ValueError, match="expected a strength for every image"):
         generate_views(images, tmp_path / "lacking", Noisy(), strength={"x": 1.0})
 
 

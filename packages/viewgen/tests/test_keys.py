@@ -37,8 +37,8 @@ def test_a_key_file_refuses_disorder_and_places_beyond_its_end(tmp_path):
 def test_path_sets_are_sets(first, second, asked):
     one, other = HashedPathSet(first), HashedPathSet(second)
     asked = [*asked, *first[:2], *second[:2]]
-    assert one.holds(asked).tolist() == [path in first for path in asked]
-    assert (one & other).holds(asked).tolist() == [path in first and path in second for path in asked]
+    assert one.contains(asked).tolist() == [path in first for path in asked]
+    assert (one & other).contains(asked).tolist() == [path in first and path in second for path in asked]
 
 
 @settings(deadline=None)

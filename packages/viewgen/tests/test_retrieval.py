@@ -154,7 +154,7 @@ def test_images_from_elsewhere_find_themselves_unless_their_key_is_of_the_pool(m
 
 
 def test_one_of_several_neighbours_is_drawn_by_the_views_seed(made, embeddings):
-    generator, key = made(neighbours=3), embeddings.keys[0]
+    generator, key = made(neighbors=3), embeddings.keys[0]
     rows = generator.condition_for([key], None)
     nearest = [embeddings.keys[row] for row in rows[0].tolist()]
     seeds = [view_seed(0, key, k) for k in range(300)]
@@ -173,8 +173,8 @@ def test_the_pool_names_the_model_and_its_supervision(made, images, tmp_path, ma
     embed_images(tmp_path / "copy", tmp_path / "fewer", other)
     fewer = RetrievalGenerator(pool=tmp_path / "fewer", pool_images=tmp_path / "copy")
     assert fewer.supervision == "labels"
-    assert fewer.model_hash != generator.model_hash == made(neighbours=2).model_hash
-    assert made(neighbours=2).settings != generator.settings
+    assert fewer.model_hash != generator.model_hash == made(neighbors=2).model_hash
+    assert made(neighbors=2).settings != generator.settings
 
 
 def test_mistakes_are_named(made, images, tmp_path, make_encoder):
@@ -184,7 +184,7 @@ def test_mistakes_are_named(made, images, tmp_path, make_encoder):
         RetrievalGenerator(pool=tmp_path / "pool", pool_images=tmp_path / "missing")
     for neighbour in (0, 14):
         with pytest.raises(ValueError, match="from 1 to 13"):
-            made(neighbours=neighbour)
+            made(neighbors=neighbour)
     other = make_encoder()
     other[2].bias.data += 1
     with pytest.raises(ValueError, match="give that encoder"):
@@ -198,7 +198,7 @@ def test_mistakes_are_named(made, images, tmp_path, make_encoder):
 
 
 def test_a_run_writes_the_neighbours_and_names_them(made, images, embeddings, tmp_path):
-    generator = made(neighbours=2)
+    generator = made(neighbors=2)
     for folder, batch in (("one", 3), ("two", 14)):
         generate_views(images, tmp_path / folder, generator, views_per_image=2, batch_size=batch)
     first, second = (pq.read_table(merge_journals(tmp_path / folder)) for folder in ("one", "two"))

@@ -58,12 +58,12 @@ def test_what_is_no_ratio_is_refused(ratio, tmp_path):
 
 def test_random_strength_belongs_to_the_view_and_is_uniform():
     law = RandomStrength(levels=(0.0, 0.5, 0.7))
-    drawn = [law.of("key", view_seed(0, "key", k))[0] for k in range(3000)]
-    assert drawn == [law.of("other", view_seed(0, "key", k))[0] for k in range(3000)]
+    drawn = [law.sample("key", view_seed(0, "key", k))[0] for k in range(3000)]
+    assert drawn == [law.sample("other", view_seed(0, "key", k))[0] for k in range(3000)]
     counts = Counter(drawn)
     assert set(counts) == {0.0, 0.5, 0.7}
     assert all(900 < count < 1100 for count in counts.values())
-    assert law.of("key", 0)[1] is None
+    assert law.sample("key", 0)[1] is None
 
 
 def test_adaptive_strength_follows_the_images_ratio(tmp_path):
@@ -71,11 +71,11 @@ def test_adaptive_strength_follows_the_images_ratio(tmp_path):
     ratios = read(tmp_path, pairs)
     plain, scaled = AdaptiveStrength(ratios=ratios), AdaptiveStrength(ratios=ratios, levels=(0.4, 0.5, 0.6, 0.7, 0.8))
     for key, ratio in pairs:
-        assert plain.of(key, 1) == (float(noise_level(ratio)), ratio)
-    assert [scaled.of(key, 1)[0] for key, _ in pairs] == [0.4, 0.7, 0.8, 0.4]
+        assert plain.sample(key, 1) == (float(noise_level(ratio)), ratio)
+    assert [scaled.sample(key, 1)[0] for key, _ in pairs] == [0.4, 0.7, 0.8, 0.4]
     for missing in ("a", "zzz.png", "a.pn", ""):
         with pytest.raises(ValueError, match="no foreground ratio"):
-            plain.of(missing, 1)
+            plain.sample(missing, 1)
 
 
 def test_ratios_are_the_same_from_every_format_and_order(tmp_path):
@@ -119,8 +119,8 @@ def test_what_the_command_line_names(tmp_path):
     assert parse_strength("200") == parse_strength("constant:200") == ConstantStrength(200.0)
     assert parse_strength("random") == RandomStrength()
     assert parse_strength("random:0.5,0.7") == RandomStrength(levels=(0.5, 0.7))
-    assert parse_strength("adaptive", ratios).of("a.png", 0) == (200.0, 0.5)
-    assert parse_strength("adaptive:1,2,3,4,5", ratios).of("a.png", 0) == (3.0, 0.5)
+    assert parse_strength("adaptive", ratios).sample("a.png", 0) == (200.0, 0.5)
+    assert parse_strength("adaptive:1,2,3,4,5", ratios).sample("a.png", 0) == (3.0, 0.5)
     for text in ("", "much", "random:", "constant:1,2", "constant", "mixed:1", "nan", "random:1,inf"):
         with pytest.raises(ValueError, match="strength"):
             parse_strength(text)

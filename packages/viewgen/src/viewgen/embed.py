@@ -39,8 +39,8 @@ class Embeddings:
         encoder_name: who made them.
         encoder_hash: the hash of its weights.
         encoder_size: side in pixels of the images it took; None if it cuts them itself.
-        encoder_mean: its normalisation.
-        encoder_std: its normalisation.
+        encoder_mean: its normalization.
+        encoder_std: its normalization.
         supervision: the strongest human supervision behind the encoder's weights.
     """
 

@@ -27,16 +27,16 @@ Triple = tuple[float, float, float]
 
 
 class ImageEncoder:
-    """A frozen network images -> Float[B, D] behind one uint8 interface.
+    """A frozen network that maps uint8 images to embeddings.
 
     Args:
-        module: the network; it takes normalised float images and returns one vector per image.
-        size: the side in pixels of its square inputs.
-        mean: per channel, on [0, 1] images.
-        std: per channel, on [0, 1] images.
-        name: what manifests and caches call it.
-        supervision: the strongest human supervision behind its weights.
-        device: where it runs.
+        module: network that takes normalized float images and returns one vector per image.
+        size: size of its square inputs in pixels.
+        mean: mean per channel of images in [0, 1].
+        std: standard deviation per channel of images in [0, 1].
+        name: name recorded in manifests and caches.
+        supervision: the strongest human supervision used to train its weights.
+        device: device of the network.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Embed images; they are resized (bicubic, antialiased) if they are not of the encoder's size."""
+        """Embed images, resized (bicubic, antialiased) to the encoder's size if needed."""
         values = images.to(self.device).float() / 255
         if values.shape[-2:] != (self.size, self.size):
             values = interpolate(values, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
@@ -66,7 +66,9 @@ class ImageEncoder:
         self.module.eval()
         vectors = self.module((values - mean) / std)
         if vectors.ndim != 2:
-            raise ValueError(f"the encoder {self.name} must give one vector per image, but gave {tuple(vectors.shape)}")
+            raise ValueError(
+                f"expected one vector per image from the encoder {self.name}, got shape {tuple(vectors.shape)}"
+            )
         return vectors.float()
 
 
@@ -109,10 +111,10 @@ def load_encoder(
 
 
 class ConditionEncoder:
-    """What ``embed_images`` takes, made of a generator; the embeddings are then that generator's conditions.
+    """A generator as an encoder for ``embed_images``: the embeddings are the generator's conditions.
 
     Args:
-        generator: its conditions must be one vector of real numbers per image.
+        generator: generator whose conditions are one vector of real numbers per image.
     """
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -126,7 +128,7 @@ class ConditionEncoder:
         self.prepare = getattr(generator, "prepare", None)
 
     def __call__(self, images: Tensor) -> Float[Tensor, "B D"]:
-        """The conditions of images, or of what ``prepare`` made of them.
+        """Return the conditions of images, or of prepared images if the generator has ``prepare``.
 
         Raises:
             ValueError: if they are not vectors of real numbers.

@@ -15,13 +15,13 @@ BLOCK = 1 << 24
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
-    """Of a file's bytes."""
+    """Return the hash of a file's bytes."""
     with Path(path).open("rb") as stream:
         return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def files_hash(named: Iterable[tuple[str, Path]]) -> str:
-    """Of files' names and bytes, in this order."""
+    """Return the hash of the names and bytes of files, in order."""
     digest = blake2b(digest_size=16)
     for name, path in named:
         digest.update(f"{name}\n".encode())
@@ -32,7 +32,7 @@ def files_hash(named: Iterable[tuple[str, Path]]) -> str:
 
 
 def keys_hash(keys: Iterable[str]) -> str:
-    """Of the names of images."""
+    """Return the hash of image keys, in order."""
     digest = blake2b(digest_size=16)
     for key in keys:
         digest.update(json.dumps(key).encode())
@@ -40,15 +40,15 @@ def keys_hash(keys: Iterable[str]) -> str:
 
 
 def ensure_same_config(path: Path, values: dict[str, Any], *, holds: str) -> None:
-    """Write ``values`` to a JSON file, or compare with those that are there; many workers may do so at once.
+    """Write a configuration to a JSON file, or check that an existing file has the same; workers may call this at once.
 
     Args:
-        path: the file; its folder is made if it is missing.
-        values: all that must not change.
-        holds: what the folder holds if they have, for the error: "views of other settings".
+        path: the file; its folder is created if missing.
+        values: configuration that must not change between calls.
+        holds: content of a folder with another configuration, for the message: "views of other settings".
 
     Raises:
-        ValueError: values differ (the message names them), or the file cannot be written or is damaged.
+        ValueError: values differ (the message names them), or the file is damaged or cannot be written.
     """
     values = json.loads(json.dumps(values))
     if not path.exists():

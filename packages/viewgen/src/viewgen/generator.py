@@ -1,4 +1,4 @@
-"""What every generator of views is.
+"""The interface of all generators of views.
 
 Shapes: B images of a batch, H and W their height and width in pixels.
 """
@@ -16,23 +16,23 @@ Supervision = Literal["none", "labels", "captions"]
 
 @runtime_checkable
 class Generator(Protocol):
-    """Makes synthetic views of images in two steps, so that the first can be cached.
+    """Generates synthetic views of images in two steps, the first of which can be cached.
 
     A generator may also have
 
-    - ``name``, ``model_id`` and ``settings``: what the manifest and settings.json say of it;
-    - ``input_size``: the side in pixels of the square images it wants;
+    - ``name``, ``model_id`` and ``settings``, which the manifest and settings.json record;
+    - ``input_size``: size in pixels of the square images that it expects;
     - ``prepare(image: UInt8[3, H, W]) -> Tensor`` and ``encode(prepared: Tensor[B, ...]) -> Tensor``, if it takes
-      images of any size: ``condition`` is the second after the first, and many threads prepare while it works;
-    - ``condition_for(keys, images)`` in place of ``condition``, if an image's key matters;
-    - ``partner_keys(condition, seeds)``: the second image behind each view;
-    - ``encoder_hash``: whose embeddings it accepts as conditions;
-    - ``strength_unit``: what its strength is, and ``strength_levels``, five of them from weak to strong.
+      images of any size: ``condition`` is ``encode`` of ``prepare``, and ``prepare`` runs in threads;
+    - ``condition_for(keys, images)`` instead of ``condition``, if conditions depend on keys;
+    - ``partner_keys(condition, seeds)``: keys of the images that views are mixed with or taken from;
+    - ``encoder_hash``: hash of the encoder whose embeddings it accepts as conditions;
+    - ``strength_unit``: name of its strength, and ``strength_levels``, five strengths from weak to strong.
 
     Attributes:
-        supervision: the strongest human supervision behind its weights.
-        licence: the licence of its weights.
-        model_hash: the hash of its weights.
+        supervision: the strongest human supervision used to train its weights.
+        licence: license of its weights.
+        model_hash: hash of its weights.
     """
 
     supervision: Supervision
@@ -40,30 +40,30 @@ class Generator(Protocol):
     model_hash: str
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Tensor:
-        """What the generator needs to know of each image, first axis B."""
+        """Return the conditions of images, with first axis B."""
         ...
 
     def generate(
         self, condition: Tensor, *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """One view per condition; the same seed and condition give the same view.
+        """Generate one view per condition; equal seeds and conditions give equal views.
 
         Args:
-            condition: from ``condition``, from a cache, or interpolated; first axis B.
-            seeds: one per view.
-            strength: how far each view may leave its source, in the generator's own unit.
+            condition: conditions from ``condition``, from a cache, or interpolated, with first axis B.
+            seeds: one seed per view.
+            strength: how much each view may differ from its source, in the generator's own unit.
         """
         ...
 
 
-def to_uint8(pixels: Float[Tensor, "B 3 H W"], side: int | None) -> UInt8[Tensor, "B 3 h w"]:
-    """Pixels in [0, 1], clipped, resized (bicubic, antialiased) before they are rounded, on the CPU.
+def to_uint8(pixels: Float[Tensor, "B 3 H W"], size: int | None) -> UInt8[Tensor, "B 3 h w"]:
+    """Convert float images to uint8 on the CPU: clip to [0, 1], resize (bicubic, antialiased), and round.
 
     Args:
-        pixels: what lies outside [0, 1] is clipped.
-        side: of the views, in pixels; None keeps the pixels' own.
+        pixels: images in [0, 1]; values outside are clipped.
+        size: size of the result in pixels; None to keep the size.
     """
     pixels = pixels.float().clamp(0, 1)
-    if side is not None and pixels.shape[-2:] != (side, side):
-        pixels = interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    if size is not None and pixels.shape[-2:] != (size, size):
+        pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
     return (pixels * 255).round().to(torch.uint8).cpu()

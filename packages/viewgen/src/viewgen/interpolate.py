@@ -1,4 +1,4 @@
-"""Conditions between two images: spherical interpolation, and whom to interpolate with.
+"""Spherical interpolation between the conditions of two images, and the choice of the partner image.
 
 Shapes: B vectors of a batch, N vectors of a pool, D their length.
 """
@@ -18,14 +18,14 @@ from viewgen.seeding import generator_for
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation:
-    """How interpolated views choose their second image and their place between the two.
+    """How interpolated views choose their partner image and their weight.
 
     Gen-SIS takes a random other image as partner (https://arxiv.org/abs/2412.01672); it does not publish alpha.
 
     Attributes:
-        alpha: the weight of the image itself: one value, or (low, high) to draw uniformly from, per view.
+        alpha: weight of the image itself: a constant, or (low, high) to draw uniformly from for each view.
         partner: "random" for any other image, "nearest" for the one of highest cosine similarity.
-        from_k: views with k below it stay plain views of the image alone.
+        from_k: views with smaller k are not interpolated.
     """
 
     alpha: float | tuple[float, float] = (0.3, 0.7)
@@ -35,20 +35,20 @@ class Interpolation:
     def __post_init__(self) -> None:
         low, high = self.alpha_range
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"alpha must be in [0, 1], and low <= high, but is {self.alpha}")
+            raise ValueError(f"expected alpha in [0, 1] with low <= high, got {self.alpha}")
         if self.partner not in ("random", "nearest"):
-            raise ValueError(f"partner must be 'random' or 'nearest', but is {self.partner!r}")
+            raise ValueError(f"expected partner 'random' or 'nearest', got {self.partner!r}; give one of them")
 
     @property
     def alpha_range(self) -> tuple[float, float]:
-        """(low, high), equal for a fixed alpha."""
+        """Return (low, high), which are equal for a constant alpha."""
         return self.alpha if isinstance(self.alpha, tuple) else (self.alpha, self.alpha)
 
 
 def slerp(
     first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], alpha: float | Float[Tensor, " B"]
 ) -> Float[Tensor, "B D"]:
-    """Walk the great circle from ``second`` (alpha = 0) to ``first`` (alpha = 1).
+    """Interpolate on the great circle from ``second`` (alpha = 0) to ``first`` (alpha = 1).
 
     With u, v the unit vectors of first and second, theta their angle, and w the unit vector orthogonal to u in their
     plane, the direction is ``cos((1 - alpha) theta) u + sin((1 - alpha) theta) w``: well defined for parallel vectors,
@@ -82,7 +82,7 @@ def _orthogonal(u: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
 
 
 def random_partner(view: int, own: int, count: int) -> int:
-    """A uniformly drawn index other than ``own`` among ``count``, from the view's seed.
+    """Draw an index other than ``own`` uniformly from ``count``, with the view's seed.
 
     Raises:
         ValueError: if there is no other.
@@ -93,18 +93,18 @@ def random_partner(view: int, own: int, count: int) -> int:
     return drawn + (drawn >= own)
 
 
-def draw_alpha(view: int, law: Interpolation) -> float:
-    """The view's alpha, uniform on the law's range."""
-    low, high = law.alpha_range
+def draw_alpha(view: int, interpolation: Interpolation) -> float:
+    """Draw a view's alpha uniformly from the range."""
+    low, high = interpolation.alpha_range
     return low + (high - low) * float(torch.rand((), generator=generator_for(view, "alpha"), dtype=torch.float64))
 
 
 def nearest_partners(pool: np.ndarray, own: Sequence[int]) -> Int[Tensor, " B"]:
-    """The row of highest cosine similarity to each row ``own`` of the pool, itself excluded; exact, in chunks.
+    """Return the row of highest cosine similarity to each row ``own`` of the pool, excluding itself; exact.
 
     Args:
         pool: array (N, D), possibly memory-mapped.
-        own: rows whose neighbours are wanted.
+        own: rows to find neighbors of.
 
     Raises:
         ValueError: if the pool has fewer than two rows.

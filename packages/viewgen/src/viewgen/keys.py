@@ -45,11 +45,11 @@ def read_key(root: Path, key: str, size: int | None = None) -> UInt8[Tensor, "3 
 
 
 def key_path(root: Path, key: str) -> Path:
-    """The file of ``key`` under ``root``.
+    """Return the file of ``key`` under ``root``.
 
     Raises:
-        UnreadableImage: if the key is empty, absolute or climbs with ``..``, and so could leave ``root``; or if it is
-            not UTF-8, and so fits no manifest.
+        UnreadableImage: if the key is empty, absolute or has ``..``, and so could refer to a file outside ``root``; or
+            if it is not UTF-8, and so cannot be written to a manifest.
     """
     if leaves_folder(key) or not PurePosixPath(key).parts:
         raise UnreadableImage(f"the key {key!r} is refused: a key is a path inside its folder, without '..'")
@@ -61,21 +61,21 @@ def key_path(root: Path, key: str) -> Path:
 def read_key_list(
     path: str | os.PathLike[str], images_root: str | os.PathLike[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """The keys that a file lists, and what is wrong with each line that is none.
+    """Read a list of keys.
 
-    One key per line; in a ``.jsonl`` file one JSON string per line, which can also hold a line break. "./a//b.png" is
-    read as "a/b.png". Empty lines are passed over. Whether the images are there is not looked up.
+    The file has one key per line, or one JSON string per line if its suffix is ``.jsonl``, which allows line breaks in
+    keys. "./a//b.png" is read as "a/b.png"; empty lines are skipped. Whether the images exist is not checked.
 
     Args:
         path: the list.
-        images_root: the folder that the keys are relative to.
+        images_root: folder that the keys are relative to.
 
     Returns:
-        The keys, sorted, each once; and for every refused line (absolute, climbing with ``..``, not UTF-8, not JSON)
-        the line and the reason.
+        The sorted keys without repetitions; and the invalid lines (absolute, with ``..``, not UTF-8, not JSON) with the
+        reasons.
 
     Raises:
-        ValueError: if the list cannot be read or names no image.
+        ValueError: if the list cannot be read or has no key.
     """
     path, root = Path(path), Path(images_root)
     keys, refused = set[str](), dict[str, str]()
@@ -94,7 +94,7 @@ def read_key_list(
 
 
 def _keys_of(line: str, *, as_json: bool, root: Path) -> list[str]:
-    """The key of a line, or none of an empty line."""
+    """Return the key of a line; an empty line has none."""
     if not line:
         return []
     key = line
@@ -113,7 +113,7 @@ SCAN_BYTES = 1 << 24
 
 
 class KeyFile(Sequence[str]):
-    """The keys of a file with one JSON string a line, in ascending order; read from the disk as they are asked for.
+    """A sequence of ascending keys in a file with one JSON string per line, read from disk on access.
 
     Args:
         path: the file.
@@ -127,7 +127,7 @@ class KeyFile(Sequence[str]):
 
     @classmethod
     def write(cls, path: Path, keys: Iterable[str]) -> "KeyFile":
-        """Write ascending keys to ``path``, and open it."""
+        """Write ascending keys to ``path`` and open it."""
         last = None
         with path.open("w") as file:
             for key in keys:
@@ -151,7 +151,7 @@ class KeyFile(Sequence[str]):
         return json.loads(self._data[start : int(self._ends[row])])
 
     def row(self, key: str) -> int | None:
-        """The place of a key, or None."""
+        """Return the index of a key, or None."""
         row = bisect_left(self, key)
         return row if row < len(self) and self[row] == key else None
 
@@ -162,7 +162,7 @@ class KeyFile(Sequence[str]):
 
 
 def _line_ends(path: Path) -> np.ndarray:
-    """The offset behind each newline."""
+    """Return the offset after each newline."""
     ends, offset = [np.empty(0, dtype=np.int64)], 0
     with path.open("rb") as file:
         while block := file.read(SCAN_BYTES):
@@ -175,12 +175,12 @@ BLOCK = 100_000
 
 
 class HashedPathSet:
-    """A frozen set that keeps the 128-bit hashes of its paths, not the paths.
+    """An immutable set of paths that stores only their 128-bit hashes.
 
-    Two of a billion paths share a hash with a probability of about 1e-21.
+    The probability that any two of a billion paths have the same hash is about 1e-21.
 
     Args:
-        paths: its members; repeats are welcome.
+        paths: members, possibly repeated.
     """
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
@@ -189,8 +189,8 @@ class HashedPathSet:
             blocks.append(_hashes(block))
         self._hashes = np.sort(np.concatenate(blocks))
 
-    def holds(self, paths: Sequence[str]) -> np.ndarray:
-        """Which of the paths are members: bool array of the same length."""
+    def contains(self, paths: Sequence[str]) -> np.ndarray:
+        """Return a bool array: whether each path is a member."""
         if not len(self._hashes):
             return np.zeros(len(paths), dtype=bool)
         wanted = _hashes(paths)
@@ -211,7 +211,7 @@ class HashedPathSet:
         return len(self._hashes) > 0
 
     def __contains__(self, path: str) -> bool:
-        return bool(self.holds([path])[0])
+        return bool(self.contains([path])[0])
 
 
 def _hashes(paths: Sequence[str]) -> np.ndarray:

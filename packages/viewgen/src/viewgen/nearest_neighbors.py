@@ -1,6 +1,6 @@
 """The rows of a pool of vectors nearest to others by cosine similarity: exact, or through an inverted file.
 
-Shapes: N vectors of the pool, D their length, B queries, K neighbours of each, W >= K candidates for them, M
+Shapes: N vectors of the pool, D their length, B queries, K neighbors of each, W >= K candidates for them, M
 vectors of a chunk.
 """
 
@@ -20,7 +20,7 @@ CLOSE = 2.0**-18  # two float32 similarities nearer than this may be in the wron
 
 
 class Search(Protocol):
-    """Finds neighbours in a pool."""
+    """Finds neighbors in a pool."""
 
     def __call__(self, queries: Float[Tensor, "B D"], own: Int[Tensor, " B"], count: int) -> Int[Tensor, "B K"]:
         """The ``count`` rows nearest to each query, the nearest first, leaving out the row ``own`` (-1: none)."""
@@ -31,7 +31,7 @@ class ExactSearch:
     """Compares each query with the whole pool, in chunks; of equally near rows the lowest comes first.
 
     Float32 similarities choose a few rows of each chunk, float64 ones order them. Where more rows than these few are
-    within rounding of the last neighbour, the query is compared with the chunk again in float64. So what is found does
+    within rounding of the last neighbor, the query is compared with the chunk again in float64. So what is found does
     not depend on what else is asked for, nor on a device that multiplies in full float32.
 
     Args:
@@ -109,7 +109,7 @@ class IVFSearch:
             found = np.unique(self.index.search(query[None].float().numpy(), count + IVF_SPARE)[1][0])
             found = found[(found >= 0) & (found != mine)]
             if len(found) < count:
-                raise ValueError(f"only {len(found)} of {count} neighbours were found: raise probes, or lower cells")
+                raise ValueError(f"only {len(found)} of {count} neighbors were found: raise probes, or lower cells")
             vectors = torch.from_numpy(self.pool[found].astype(np.float32))
             order = _similarity(query[None], vectors[None])[0].sort(descending=True, stable=True).indices
             nearest[place] = torch.from_numpy(found)[order[:count]]
@@ -150,6 +150,6 @@ def _check(pool: np.ndarray, queries: Float[Tensor, "B D"], count: int) -> None:
     if queries.shape[1] != pool.shape[1]:
         raise ValueError(f"the pool has vectors of length {pool.shape[1]}, but the queries have {queries.shape[1]}")
     if not 0 < count < len(pool):
-        raise ValueError(f"{count} neighbours need a pool of more than {count} images, but it has {len(pool)}")
+        raise ValueError(f"{count} neighbors need a pool of more than {count} images, but it has {len(pool)}")
     if not bool(queries.isfinite().all()):
         raise ValueError("the queries must be finite numbers")

@@ -1,6 +1,6 @@
 """The nearest other image of a pool as the view: what generated views have to beat.
 
-Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length, K neighbours of each image.
+Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length, K neighbors of each image.
 """
 
 import os
@@ -26,7 +26,7 @@ from viewgen.seeding import generator_for
 class RetrievalGenerator:
     """Views that are real images: the nearest of a pool by cosine similarity, or one of the nearest.
 
-    An image's condition is the rows of its nearest neighbours in the pool; itself is left out by its key.
+    An image's condition is the rows of its nearest neighbors in the pool; itself is left out by its key.
 
     Args:
         pool: folder of the pool's embeddings, as embed_images writes it.
@@ -34,7 +34,7 @@ class RetrievalGenerator:
         encoder: for images that are not of the pool, a network whose weights are those that made the pool's
             embeddings, or its name (timm/MODEL). Without it every image must be of the pool.
         search: exact compares with every image of the pool; ivf with a few cells of it, through faiss.
-        neighbours: a view is drawn uniformly from this many nearest images, by its seed.
+        neighbors: a view is drawn uniformly from this many nearest images, by its seed.
         output_size: side of the views in pixels.
         cells: of an ivf search; the square root of the pool's size if not given.
         probes: cells of an ivf search looked into per image.
@@ -55,7 +55,7 @@ class RetrievalGenerator:
         pool_images: str | os.PathLike[str],
         encoder: str | ImageEncoder | None = None,
         search: Literal["exact", "ivf"] = "exact",
-        neighbours: int = 1,
+        neighbors: int = 1,
         output_size: int = 224,
         cells: int | None = None,
         probes: int = 32,
@@ -66,17 +66,17 @@ class RetrievalGenerator:
         if not Path(pool_images).is_dir():
             raise ValueError(f"{pool_images} is not a folder: give the folder that holds the pool's images")
         self.pool, self.images = Embeddings.load(pool), Path(pool_images)
-        if not 0 < neighbours < len(self.pool):
-            raise ValueError(f"neighbours must be from 1 to {len(self.pool) - 1}, but is {neighbours}")
+        if not 0 < neighbors < len(self.pool):
+            raise ValueError(f"neighbors must be from 1 to {len(self.pool) - 1}, but is {neighbors}")
         self.encoder = _checked(encoder, self.pool, device)
         vectors = self.pool.vectors
         self.search = IVFSearch(vectors, cells, probes) if search == "ivf" else ExactSearch(vectors, device)
-        self.neighbours, self.output_size = neighbours, output_size
+        self.neighbors, self.output_size = neighbors, output_size
         self.supervision: Supervision = self.pool.supervision  # pyright: ignore[reportAttributeAccessIssue]
         self.model_hash = _pool_hash(self.pool)
         self.model_id = f"retrieval from {len(self.pool)} images by {self.pool.encoder_name}"
         self.input_size = self.pool.encoder_size
-        self.settings = {"search": search, "neighbours": neighbours, "output_size": output_size}
+        self.settings = {"search": search, "neighbours": neighbors, "output_size": output_size}
         if isinstance(self.search, IVFSearch):
             self.settings |= {"cells": self.search.cells, "probes": probes}
 
@@ -106,13 +106,13 @@ class RetrievalGenerator:
     def generate(
         self, condition: Int[Tensor, "B K"], *, seeds: Sequence[int], strength: Tensor | None = None
     ) -> UInt8[Tensor, "B 3 S S"]:
-        """One of each image's neighbours, its central square at ``output_size``.
+        """One of each image's neighbors, its central square at ``output_size``.
 
         Raises:
             ValueError: if a strength is given, or if an image of the pool cannot be read any more.
         """
         if strength is not None:
-            raise ValueError("retrieval takes no strength: leave it None, and choose how many neighbours")
+            raise ValueError("retrieval takes no strength: leave it None, and choose how many neighbors")
         keys = self.partner_keys(condition, seeds)
         return torch.stack([read_key(self.images, key, self.output_size) for key in keys])
 
@@ -122,13 +122,13 @@ class RetrievalGenerator:
         Raises:
             ValueError: if the conditions are not this generator's.
         """
-        if condition.shape[1:] != (self.neighbours,) or condition.is_floating_point():
+        if condition.shape[1:] != (self.neighbors,) or condition.is_floating_point():
             raise ValueError("retrieval needs its own conditions (rows of its pool), not embeddings: use condition_for")
-        drawn = [int(torch.randint(self.neighbours, (), generator=generator_for(seed, "neighbour"))) for seed in seeds]
+        drawn = [int(torch.randint(self.neighbors, (), generator=generator_for(seed, "neighbour"))) for seed in seeds]
         return [self.pool.keys[int(rows[place])] for rows, place in zip(condition, drawn, strict=True)]
 
     def _nearest(self, vectors: Float[Tensor, "B D"], own: list[int]) -> Int[Tensor, "B K"]:
-        return self.search(vectors, torch.tensor(own, dtype=torch.int64), self.neighbours)
+        return self.search(vectors, torch.tensor(own, dtype=torch.int64), self.neighbors)
 
     def _embed(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         if self.encoder is None:

@@ -1,7 +1,7 @@
-"""How far each view may leave its source: one strength for all, a random one, or one by the image's foreground.
+"""Strength schedules: how much each view may differ from its source; constant, random, or by foreground ratio.
 
-GenView compares the three (Table 8 of https://arxiv.org/abs/2403.12003) in noise levels of Stable unCLIP; the same laws
-serve any generator, in its own unit.
+GenView compares the three for noise levels of Stable unCLIP (Table 8 of https://arxiv.org/abs/2403.12003); they apply
+to any generator, in its own unit.
 """
 
 import json
@@ -28,7 +28,7 @@ def noise_level(foreground_ratio: float) -> int: ...
 @overload
 def noise_level(foreground_ratio: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]: ...
 def noise_level(foreground_ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
-    """GenView's noise level for an image's share of foreground: little noise where the object is small.
+    """Return GenView's noise level for an image's foreground ratio: little noise if the object is small.
 
     ``level = 100 max(0, ceil(5 r) - 1)``: [0, 0.2] gives 0, (0.2, 0.4] gives 100, ..., (0.8, 1] gives 400
     (https://arxiv.org/abs/2403.12003). The edges are compared in the ratio's own precision, so 0.2 is 0.2 in float32.
@@ -44,7 +44,7 @@ def _bin(ratio: float) -> int: ...
 @overload
 def _bin(ratio: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]: ...
 def _bin(ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
-    """Which of the five bins, 0 to 4: ``numpy.digitize(ratio, RATIO_EDGES, right=True) - 1``, and 0 for 0."""
+    """Return the index of the bin, 0 to 4: ``numpy.digitize(ratio, RATIO_EDGES, right=True) - 1``, and 0 for 0."""
     if isinstance(ratio, Tensor):
         if not bool(((ratio >= 0) & (ratio <= 1)).all()):
             raise ValueError("foreground ratios must be numbers in [0, 1]")
@@ -56,25 +56,24 @@ def _bin(ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
 
 
 @runtime_checkable
-@runtime_checkable
 class Strength(Protocol):
-    """A law that gives every view its strength."""
+    """A schedule that assigns a strength to every view."""
 
-    def of(self, key: str, view_seed: int) -> tuple[float, float | None]:
-        """The strength of the view of the image ``key`` with that seed, and the image's foreground ratio if known."""
+    def sample(self, key: str, view_seed: int) -> tuple[float, float | None]:
+        """Return the strength of a view of the image ``key``, and the image's foreground ratio if known."""
         ...
 
     def description(self) -> dict[str, Any]:
-        """The law as JSON values: equal descriptions give equal strengths."""
+        """Return the schedule as JSON values; schedules with equal descriptions give equal strengths."""
         ...
 
 
 @dataclass(frozen=True)
 class ConstantStrength:
-    """The same for every view.
+    """The same strength for every view.
 
     Attributes:
-        value: in the generator's unit.
+        value: strength in the generator's unit.
     """
 
     value: float
@@ -82,7 +81,7 @@ class ConstantStrength:
     def __post_init__(self) -> None:
         _check_finite((self.value,))
 
-    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+    def sample(self, key: str, view_seed: int) -> tuple[float, None]:
         """See ``Strength``."""
         return float(self.value), None
 
@@ -93,10 +92,10 @@ class ConstantStrength:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomStrength:
-    """One of several, drawn uniformly for each view from its seed.
+    """A strength drawn uniformly from several levels, from each view's seed.
 
     Attributes:
-        levels: in the generator's unit; GenView's noise levels if not given.
+        levels: strengths in the generator's unit; by default GenView's noise levels.
     """
 
     levels: tuple[float, ...] = NOISE_LEVELS
@@ -104,7 +103,7 @@ class RandomStrength:
     def __post_init__(self) -> None:
         _check_finite(self.levels)
 
-    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+    def sample(self, key: str, view_seed: int) -> tuple[float, None]:
         """See ``Strength``."""
         drawn = torch.randint(len(self.levels), (), generator=generator_for(view_seed, "strength"))
         return float(self.levels[int(drawn)]), None
@@ -116,11 +115,11 @@ class RandomStrength:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveStrength:
-    """By the image's foreground ratio: the i-th of five levels for a ratio in the i-th fifth of [0, 1].
+    """A strength that depends on the image's foreground ratio: the i-th of five levels for the i-th fifth of [0, 1].
 
     Attributes:
-        ratios: of all images.
-        levels: five, in the generator's unit; if not given, GenView's, and the law is ``noise_level``.
+        ratios: foreground ratios of all images.
+        levels: five strengths in the generator's unit; by default GenView's noise levels, as in ``noise_level``.
     """
 
     ratios: ForegroundRatios
@@ -129,9 +128,11 @@ class AdaptiveStrength:
     def __post_init__(self) -> None:
         _check_finite(self.levels)
         if len(self.levels) != len(NOISE_LEVELS):
-            raise ValueError(f"adaptive strength needs {len(NOISE_LEVELS)} levels, but has {len(self.levels)}")
+            raise ValueError(
+                f"expected {len(NOISE_LEVELS)} levels for adaptive strength, got {len(self.levels)}; give as many"
+            )
 
-    def of(self, key: str, view_seed: int) -> tuple[float, float]:
+    def sample(self, key: str, view_seed: int) -> tuple[float, float]:
         """See ``Strength``.
 
         Raises:
@@ -149,70 +150,72 @@ class AdaptiveStrength:
 def parse_strength(
     text: str, ratios: ForegroundRatios | None = None, levels: tuple[float, ...] | None = NOISE_LEVELS
 ) -> Strength:
-    """The law that a command line names.
+    """Parse a schedule from a command line.
 
     Args:
         text: "200" or "constant:200"; "random" or "random:0.5,0.7"; "adaptive" or "adaptive:0.4,0.5,0.6,0.7,0.8".
-        ratios: of the images, for "adaptive".
-        levels: that "random" and "adaptive" mean without numbers; None if the generator has none of its own.
+        ratios: foreground ratios of the images, for "adaptive".
+        levels: levels of "random" and "adaptive" without numbers; None if the generator has no default levels.
 
     Raises:
-        ValueError: if the text names no law, or the law and the ratios do not go together.
+        ValueError: if the text is invalid, or ratios are given for another schedule or missing for "adaptive".
     """
-    law, colon, values = text.partition(":")
-    if not colon and law not in ("random", "adaptive"):
-        law, values = "constant", text
+    kind, colon, values = text.partition(":")
+    if not colon and kind not in ("random", "adaptive"):
+        kind, values = "constant", text
     if values or colon:
         levels = _numbers(values, text)
     if levels is None:
-        raise ValueError(f"the strength {text!r} needs levels in the generator's unit: write {law}:A,B,...")
-    if (law == "adaptive") != (ratios is not None):
-        raise ValueError(f"the strength {text!r}: foreground ratios go with 'adaptive', and 'adaptive' needs them")
-    if law == "constant" and len(levels) == 1:
+        raise ValueError(f"expected levels in the generator's unit, got strength {text!r}; write {kind}:A,B,...")
+    if (kind == "adaptive") != (ratios is not None):
+        raise ValueError(
+            f"expected foreground ratios if and only if the strength is adaptive, got strength {text!r}; see --ratios"
+        )
+    if kind == "constant" and len(levels) == 1:
         return ConstantStrength(levels[0])
-    if law == "random":
+    if kind == "random":
         return RandomStrength(levels=levels)
-    if law == "adaptive" and ratios is not None:
+    if kind == "adaptive" and ratios is not None:
         return AdaptiveStrength(ratios=ratios, levels=levels)
-    raise _not_a_strength(text)
+    raise _invalid_strength(text)
 
 
 def _numbers(values: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values.split(","))
     except ValueError:
-        raise _not_a_strength(text) from None
+        raise _invalid_strength(text) from None
 
 
-def _not_a_strength(text: str) -> ValueError:
+def _invalid_strength(text: str) -> ValueError:
     return ValueError(
-        f"the strength {text!r} is none: write a number, random, random:A,B,..., adaptive or adaptive:A,B,C,D,E"
+        f"invalid strength {text!r}: expected a number, random, random:A,B,..., adaptive or adaptive:A,B,C,D,E"
     )
 
 
 def _check_finite(levels: tuple[float, ...]) -> None:
     if not levels or not all(math.isfinite(level) for level in levels):
-        raise ValueError(f"strengths must be finite numbers, at least one, but are {levels}")
+        raise ValueError(f"expected one or more finite strengths, got {levels}")
 
 
 @dataclass(frozen=True)
 class PerImageStrength:
-    """Each image's own.
+    """A strength for each image.
 
     Attributes:
-        by_key: in the generator's unit.
+        by_key: strengths in the generator's unit, by image key.
     """
 
     by_key: Mapping[str, float]
 
-    def of(self, key: str, view_seed: int) -> tuple[float, None]:
+    def sample(self, key: str, view_seed: int) -> tuple[float, None]:
         """See ``Strength``.
 
         Raises:
             ValueError: if the image has none.
         """
         if key not in self.by_key:
-            raise ValueError(f"strength has no value for the image {key!r}: give one for every key")
+            raise ValueError(f"expected a strength for every image, got none for {key!r}; add it")
         return float(self.by_key[key]), None
 
     def description(self) -> dict[str, Any]:
@@ -222,7 +225,7 @@ class PerImageStrength:
 
 
 def as_strength(strength: float | Mapping[str, float] | Strength | None) -> Strength | None:
-    """The law of a number for all images, or of a number for each."""
+    """Return the schedule for one number, for a number per image, or the schedule itself."""
     if isinstance(strength, Mapping):
         return PerImageStrength(strength)
     return ConstantStrength(float(strength)) if isinstance(strength, int | float) else strength

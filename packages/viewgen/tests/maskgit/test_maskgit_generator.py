@@ -80,12 +80,12 @@ def test_masks_paint_what_they_say():
     ring = center_mask(16).view(16, 16)
     assert ring[1:15, 1:15].all()
     assert int(ring.sum()) == 196
-    anywhere = [MaskRule(kind="square", grid=16, share=0.25).draw(seed).view(16, 16) for seed in range(40)]
+    anywhere = [MaskRule(kind="square", grid=16, fraction=0.25).draw(seed).view(16, 16) for seed in range(40)]
     assert all(int(mask.sum()) == 64 and mask.any(0).sum() == 8 for mask in anywhere)
     assert len({tuple(mask.flatten().tolist()) for mask in anywhere}) > 20
-    cells = MaskRule(kind="random", grid=16, share=0.3)
+    cells = MaskRule(kind="random", grid=16, fraction=0.3)
     assert all(int(cells.draw(seed).sum()) == 77 for seed in range(5))
-    around = MaskRule(kind="reverse_crop", grid=16, share=0.75).draw(0).view(16, 16)
+    around = MaskRule(kind="reverse_crop", grid=16, fraction=0.75).draw(0).view(16, 16)
     assert int(around.sum()) == 192
     assert not around[4:12, 4:12].any()
 
@@ -93,7 +93,7 @@ def test_masks_paint_what_they_say():
 def test_reverse_crop_shrinks_the_image_into_the_middle():
     image = torch.zeros(1, 3, 32, 32)
     image[..., :16] = 1
-    canvas = MaskRule(kind="reverse_crop", grid=8, share=0.75).canvas(image)
+    canvas = MaskRule(kind="reverse_crop", grid=8, fraction=0.75).canvas(image)
     assert canvas.shape == image.shape
     assert (canvas[0, 0, 16, 8:14] > 0.9).all()
     assert (canvas[0, 0, 16, 18:24] < 0.1).all()
@@ -238,8 +238,8 @@ def test_half_precision_paints_the_same_mask(make, images):
         ({"class_id": 5}, r"class_id must be in 0\.\.4, not 5"),
         ({"class_id": -1}, r"class_id must be in 0\.\.4, not -1"),
         ({"mask": "file"}, "mask_file belong together"),
-        ({"masked_fraction": 1.5}, "masked_fraction is a share"),
-        ({"masked_fraction": float("nan")}, "masked_fraction is a share"),
+        ({"masked_fraction": 1.5}, "expected a masked_fraction in"),
+        ({"masked_fraction": float("nan")}, "expected a masked_fraction in"),
         ({"group": 0}, "group is a number of images"),
         ({"start": 12}, "start must be in"),
         ({"steps": 0}, "start must be in"),
@@ -262,7 +262,7 @@ def test_wrong_inputs_are_told(make, images):
     with pytest.raises(ValueError, match=r"must be 3 x 785 .*codes and pixels"):
         make(composite=True).generate(condition, seeds=[1, 2, 3])
     for strength in (torch.tensor([0.1, 0.2, 1.1]), torch.tensor([0.1, 0.2, float("nan")])):
-        with pytest.raises(ValueError, match="strength is a share of the cells"):
+        with pytest.raises(ValueError, match="per view, got"):
             generator.generate(condition, seeds=[1, 2, 3], strength=strength)
     with pytest.raises(ValueError, match="takes no strength"):
         make(mask="reverse_crop").generate(condition, seeds=[1, 2, 3], strength=torch.zeros(3))

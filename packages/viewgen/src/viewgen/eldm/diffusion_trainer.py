@@ -126,7 +126,7 @@ def denoising_loss(
 
 
 def fit_condition(condition: Condition, embeddings: Embeddings, seed: int, most: int = 10_000) -> None:
-    """Set the mean and standard deviation from (at most ``most``) normalised embeddings."""
+    """Set the mean and standard deviation from (at most ``most``) normalized embeddings."""
     order = EpochPermutation(len(embeddings), seed)
     rows = sorted(order(place) for place in range(min(most, len(embeddings))))
     vectors = nn.functional.normalize(torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), dim=1).double()

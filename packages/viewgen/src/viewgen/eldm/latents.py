@@ -1,7 +1,7 @@
-"""Every image encoded once, so that a training step need not: float16 latents in memory-mapped shards.
+"""A cache of the latents of all images: float16 in memory-mapped shards, so that training steps need not encode.
 
-The folder: 000000000000.npy, 000000004096.npy, ... of shape (rows, V, C, h, w), V = 2 where mirrored images are there
-too, and about.json. A shard is whole or not there, whichever process made it.
+The folder has 000000000000.npy, 000000004096.npy, ... of shape (rows, V, C, h, w), V = 2 if it includes mirrored
+images, and about.json. Shards are written atomically, by any process.
 
 Shapes: C, h, w the channels and sides of an image's latents.
 """
@@ -31,11 +31,11 @@ OPEN_SHARDS = 4096
 
 
 class Latents:
-    """The latents of images by row, scaled, on the CPU.
+    """Cached latents by row, scaled, on the CPU.
 
     Args:
-        folder: of the shards.
-        shard_rows: images in each.
+        folder: folder of the shards.
+        shard_rows: images per shard.
     """
 
     def __init__(self, folder: Path, shard_rows: int) -> None:
@@ -43,7 +43,7 @@ class Latents:
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(lambda start: np.load(shard_path(folder, start), mmap_mode="r"))
 
     def read(self, row: int, mirrored: bool) -> Float16[Tensor, "C h w"]:
-        """One image's."""
+        """Return the latents of one image."""
         offset = row % self.shard_rows
         return torch.from_numpy(np.array(self._shard(row - offset)[offset, int(mirrored)]))
 
@@ -60,21 +60,21 @@ def cache_latents(
     on_progress: Callable[[int, int], None] | None = None,
     shard_rows: int = SHARD_ROWS,
 ) -> Latents:
-    """Encode what an interrupted call left; under torch.distributed every process calls this and takes its share.
+    """Encode all images that are not cached yet; under torch.distributed, every process must call this.
 
     Args:
-        images_root: the images.
-        keys: which of them; the row of an image is its place among these.
-        folder: gets one folder for each combination of autoencoder, resolution, flip and keys.
-        autoencoder: makes the latents.
-        resolution: side of the square images, in pixels.
-        flip: encode every image's mirror image too.
+        images_root: folder of images.
+        keys: keys of the images; the row of an image is its index in this sequence.
+        folder: folder with one subfolder per combination of autoencoder, resolution, flip and keys.
+        autoencoder: autoencoder of the latents.
+        resolution: size of the square images in pixels.
+        flip: whether to encode mirror images as well.
         workers: threads that read images.
         on_progress: called with (images encoded, images to encode) of this process.
-        shard_rows: images per file, and the most that are held in memory.
+        shard_rows: images per file; this many are held in memory.
 
     Raises:
-        ValueError: if the disk has no room for them, or a latent is not finite in float16.
+        ValueError: if the disk is too small, or latents are not finite in float16.
     """
     shape = (1 + flip, *autoencoder.latent_shape(resolution))
     about = {
@@ -90,7 +90,7 @@ def cache_latents(
     own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
     make_folder(own)
     shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]
-    missing = _agreed([rows for rows in shards if not shard_path(own, rows.start).exists()], autoencoder.device)
+    missing = _broadcast([rows for rows in shards if not shard_path(own, rows.start).exists()], autoencoder.device)
     _check_room(own, sum(map(len, missing)) * 2 * math.prod(shape))
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if rank == 0:
@@ -111,14 +111,14 @@ def cache_latents(
 
 
 def shard_path(folder: Path, start: int) -> Path:
-    """The file of the rows from ``start`` on."""
+    """Return the file of the rows from ``start`` on."""
     return folder / f"{start:012d}.npy"
 
 
 def _encode(
     images: TrainingImages, rows: range, autoencoder: Autoencoder, flip: bool, workers: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The latents of batches of rows, each with its place in the shard."""
+    """Yield the latents of batches of rows, each with its offset in the shard."""
     batches = [list(rows[offset : offset + BATCH]) for offset in range(0, len(rows), BATCH)]
     wanted = ((batch, [False] * len(batch)) for batch in batches)
     for number, pixels in enumerate(read_ahead(images, wanted, workers=workers)):
@@ -140,12 +140,12 @@ def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
     atomic_write(path, write)
 
 
-def _agreed(missing: list[range], device: torch.device) -> list[range]:
-    """The first process's list, for all."""
-    told = [missing]
+def _broadcast(missing: list[range], device: torch.device) -> list[range]:
+    """Return the main process's list on all processes."""
+    shared = [missing]
     if dist.is_initialized():
-        dist.broadcast_object_list(told, device=device)
-    return told[0]
+        dist.broadcast_object_list(shared, device=device)
+    return shared[0]
 
 
 def _check_room(folder: Path, needed: int) -> None:

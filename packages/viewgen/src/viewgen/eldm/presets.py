@@ -1,4 +1,4 @@
-"""Configurations by name; change one with ``dataclasses.replace``."""
+"""Named configurations; modify one with ``dataclasses.replace``."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ from viewgen.eldm.config import AutoencoderConfig, ELDMConfig
 
 
 def preset(name: str) -> ELDMConfig:
-    """A diffusion model's configuration.
+    """Return the configuration of a diffusion model.
 
     - "32-small": 32 px pixels on a laptop's CPU. On one core of an AMD EPYC with AVX-512 bf16: 175 images/s of training
       (219 s of that core in all), 27 guided views/s at 12 steps.
@@ -23,16 +23,16 @@ def preset(name: str) -> ELDMConfig:
       (https://github.com/LTH14/rcg, config/ldm/cin-ldm-vq-f8-repcond.yaml). Not yet run.
 
     Raises:
-        ValueError: naming the presets, if there is none of that name.
+        ValueError: if the name is unknown; the message lists the presets.
     """
     presets = {"32-small": _laptop_32, "32": _gpu_32, "32-latent": _dit_32, "64-small": _latent_64, "256": _latent_256}
     if name not in presets:
-        raise ValueError(f"there is no preset {name!r}; there is: {', '.join(presets)}")
+        raise ValueError(f"expected a preset of {', '.join(presets)}, got {name!r}; give one of them")
     return presets[name]()
 
 
 def autoencoder_preset(name: str) -> AutoencoderConfig:
-    """An autoencoder's configuration, for the diffusion model of the same name.
+    """Return the configuration of an autoencoder, for the diffusion model of the same name.
 
     - "64-small": 64 px to 4 x 16 x 16 on a laptop's CPU, without a discriminator. On the 300 photographs it learned
       from, 24.0 dB; the best linear map of 4 x 4 pixels to four numbers has 22.4 dB there.
@@ -41,11 +41,11 @@ def autoencoder_preset(name: str) -> AutoencoderConfig:
       place of LPIPS, whose weights were trained with labels, a Laplacian pyramid. Not yet run.
 
     Raises:
-        ValueError: naming the presets, if there is none of that name.
+        ValueError: if the name is unknown; the message lists the presets.
     """
     presets = {"64-small": _autoencoder_64, "256": _autoencoder_256}
     if name not in presets:
-        raise ValueError(f"there is no autoencoder preset {name!r}; there is: {', '.join(presets)}")
+        raise ValueError(f"expected an autoencoder preset of {', '.join(presets)}, got {name!r}; give one of them")
     return presets[name]()
 
 

@@ -19,7 +19,7 @@ from viewgen.icgan.checkpoint import compare, read_tensors
 NETWORK_SIDE = 224  # pixels
 # Heads that follow the pooled features: SwAV's two (facebookresearch/swav) and a classifier's.
 HEADS = ("projection_head.", "prototypes.", "fc.")
-COUNTER = ".num_batches_tracked"  # of batch normalisation in training; some files lack it
+COUNTER = ".num_batches_tracked"  # of batch normalization in training; some files lack it
 
 
 class FeatureExtractor:

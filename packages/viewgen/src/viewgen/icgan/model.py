@@ -66,12 +66,12 @@ class ConditionalNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Float[Tensor, "B Y"]) -> Float[Tensor, "B C H W"]:
-        """Normalise, scale and shift each channel."""
-        return _normalise(x, self.stored_mean, self.stored_var, 1 + self.gain(y), self.bias(y))
+        """Normalize, scale and shift each channel."""
+        return _normalize(x, self.stored_mean, self.stored_var, 1 + self.gain(y), self.bias(y))
 
 
 class Block(nn.Module):
-    """Double the side: two normalised convolutions beside a 1 x 1 shortcut."""
+    """Double the side: two normalized convolutions beside a 1 x 1 shortcut."""
 
     def __init__(self, inner: int, outer: int, condition: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Attention(nn.Module):
 
 
 class OutputNorm(nn.Module):
-    """Batch normalisation with the mean and variance of training, under the names of the checkpoints."""
+    """Batch normalization with the mean and variance of training, under the names of the checkpoints."""
 
     stored_mean: Tensor
     stored_var: Tensor
@@ -122,7 +122,7 @@ class OutputNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """(x - mean) / sqrt(var + eps) * gain + bias."""
-        return _normalise(x, self.stored_mean, self.stored_var, self.gain, self.bias)
+        return _normalize(x, self.stored_mean, self.stored_var, self.gain, self.bias)
 
 
 class ICGAN(nn.Module):
@@ -169,7 +169,7 @@ def _double(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H2 W2"]:
     return interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def _normalise(
+def _normalize(
     x: Float[Tensor, "B C H W"],
     mean: Float[Tensor, " C"],
     var: Float[Tensor, " C"],

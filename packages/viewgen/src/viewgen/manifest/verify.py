@@ -71,7 +71,7 @@ def _verify(root: Path, repair: bool, check_bytes: bool) -> VerifyReport:
     views, without_file, damaged, broken = 0, [], [], list[str]()
     for table in sorted_rows(root, broken):
         paths = table.column("path").to_pylist()
-        there = files.holds(paths)
+        there = files.contains(paths)
         views += len(paths)
         without_file += [path for path, is_there in zip(paths, there, strict=True) if not is_there]
         if check_bytes:
@@ -103,7 +103,7 @@ def _named(some: HashedPathSet, root: Path) -> list[str]:
     """The sorted paths of some of the files, of which a set keeps the hashes only."""
     walk, found = view_files(root), []
     while some and (block := list(islice(walk, BLOCK))):
-        found += compress(block, some.holds(block))
+        found += compress(block, some.contains(block))
     return sorted(found)
 
 
@@ -117,7 +117,7 @@ def _repair(root: Path, report: VerifyReport) -> None:
         with kept.open("wb") as file:
             while block := list(islice(lines, BLOCK)):
                 rows = [(line, row) for line in block if isinstance(row := parse_row(line), dict)]
-                dropped = gone.holds([row["path"] for _, row in rows])
+                dropped = gone.contains([row["path"] for _, row in rows])
                 file.writelines(line for (line, _), drop in zip(rows, dropped, strict=True) if not drop)
         kept.replace(journal)
     merge_journals(root)

@@ -1,4 +1,4 @@
-"""MaskGIT and MAGE as generators of views: part of an image's codes stays, the rest is painted anew (GenCL).
+"""MaskGIT and MAGE as generators of views: some of an image's codes are kept, the others generated (GenCL).
 
 Shapes: B images of a batch, S their side in pixels, G the side of the code grid, L = G * G cells, C what a condition
 holds per image: its class, then its codes, then (with the composite) its pixels.
@@ -27,7 +27,7 @@ LARGEST_TOKEN = 2**15 - 1  # of a condition's int16
 
 
 class MaskGITGenerator:
-    """Views that keep a part of the image's code grid and paint the rest.
+    """Views that keep a part of the image's code grid and generate the rest.
 
     With the official MaskGIT weights this is GenCL's mask-based view; they were trained on ImageNet's labels, so their
     supervision is "labels" whatever the source of the class. MAGE's weights are accepted in the same place; they know
@@ -48,8 +48,8 @@ class MaskGITGenerator:
         mask: what is painted: "ring" all but a ring along the border (GenCL), "square" a square at a random place,
             "random" cells anywhere, "reverse_crop" the surroundings of the shrunk image, "file" mask_file.
         mask_file: a picture, white where it is to be painted; only with mask="file".
-        masked_fraction: share of the cells that is painted, when no strength is given; 196/256 is GenCL's. Squares take
-            the nearest whole side.
+        masked_fraction: fraction of the cells that is generated if no strength is given; 196/256 is GenCL's. Squares
+            are rounded to whole cells.
         steps: of the decoding schedule; GenCL and the official demo take 12.
         start: the first step taken; the official editing demo starts at 2 of 12, GenCL does not say.
         choice_temperature: randomness of which cells are kept first; 4.5 officially.
@@ -117,8 +117,8 @@ class MaskGITGenerator:
             classifier=classifier,
             device=self.device,
         )
-        picture = None if mask_file is None else mask_from_file(mask_file, self.grid)
-        self.masks = MaskRule(kind=mask, grid=self.grid, share=masked_fraction, picture=picture)
+        mask_image = None if mask_file is None else mask_from_file(mask_file, self.grid)
+        self.masks = MaskRule(kind=mask, grid=self.grid, fraction=masked_fraction, image=mask_image)
         if self.masks.takes_strength:
             self.strength_unit = "fraction masked"
         self.steps, self.start, self.choice_temperature = steps, start, choice_temperature
@@ -187,7 +187,7 @@ class MaskGITGenerator:
         Args:
             condition: from ``condition`` or ``condition_for``, or a cached copy in any type.
             seeds: one per view; the mask, the class and the painting are drawn from it where they are random.
-            strength: share of the cells to paint, in [0, 1].
+            strength: fraction of the cells to generate, in [0, 1].
 
         Raises:
             ValueError: if shapes or values do not fit.
@@ -255,5 +255,7 @@ class MaskGITGenerator:
         if not self.masks.takes_strength:
             raise ValueError(f'mask="{self.masks.kind}" decides what is painted and takes no strength: leave it None')
         if strength.shape != (len(seeds),) or not ((strength >= 0) & (strength <= 1)).all():
-            raise ValueError(f"strength is a share of the cells in [0, 1], one per view, not {strength.tolist()}")
+            raise ValueError(
+                f"expected one strength in [0, 1] per view, got {strength.tolist()}; give fractions of the cells"
+            )
         return torch.stack([self.masks.draw(*each) for each in zip(seeds, strength.tolist(), strict=True)])

@@ -31,53 +31,53 @@ class MaskRule:
         kind: "ring" paints the central square, "square" one anywhere, "random" cells anywhere, "reverse_crop" all
             around the shrunk image, "file" the white of a picture.
         grid: cells along a side.
-        share: of the cells that is painted, where a view's strength does not say it.
-        picture: the mask of kind "file".
+        fraction: of the cells that is painted, where a view's strength does not say it.
+        image: the mask of kind "file".
     """
 
     kind: MaskKind
     grid: int
-    share: float = GENCL_FRACTION
-    picture: Bool[Tensor, " L"] | None = None
+    fraction: float = GENCL_FRACTION
+    image: Bool[Tensor, " L"] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"masked_fraction is a share of the cells in [0, 1], not {self.share}")
-        if (self.picture is None) == (self.kind == "file"):
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"expected a masked_fraction in [0, 1], got {self.fraction}; give a fraction of the cells")
+        if (self.image is None) == (self.kind == "file"):
             raise ValueError('mask="file" and mask_file belong together: give both or neither')
 
     @property
     def takes_strength(self) -> bool:
-        """Whether a view's strength is its masked share; the others are bound to the condition or the picture."""
+        """Whether a view's strength is its masked fraction; the others are bound to the condition or the picture."""
         return self.kind in ("ring", "square", "random")
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the manifest says of it; a picture as hexadecimal digits."""
-        if self.picture is None:
-            return {"mask": self.kind, "masked_fraction": self.share}
-        bits = "".join(str(int(cell)) for cell in self.picture.tolist())
+        if self.image is None:
+            return {"mask": self.kind, "masked_share": self.fraction}
+        bits = "".join(str(int(cell)) for cell in self.image.tolist())
         return {"mask": self.kind, "masked_cells": f"{int(bits, 2):x}"}
 
-    def draw(self, seed: int, share: float | None = None) -> Bool[Tensor, " L"]:
+    def draw(self, seed: int, fraction: float | None = None) -> Bool[Tensor, " L"]:
         """The mask of one view, from its seed and its strength."""
-        share = self.share if share is None else share
-        if self.picture is not None:
-            return self.picture
+        fraction = self.fraction if fraction is None else fraction
+        if self.image is not None:
+            return self.image
         if self.kind == "square":
-            return random_square_mask(self.grid, share, generator_for(seed, "mask"))
+            return random_square_mask(self.grid, fraction, generator_for(seed, "mask"))
         if self.kind == "random":
-            return random_cells(self.grid, share, generator_for(seed, "mask"))
-        return outside(self.grid, share) if self.kind == "reverse_crop" else center_mask(self.grid, share)
+            return random_cells(self.grid, fraction, generator_for(seed, "mask"))
+        return outpaint_mask(self.grid, fraction) if self.kind == "reverse_crop" else center_mask(self.grid, fraction)
 
     def canvas(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """What the codes are taken from: the images, or smaller on a larger canvas for reverse crop."""
-        return shrink(images, self.grid, self.share) if self.kind == "reverse_crop" else images
+        return shrink(images, self.grid, self.fraction) if self.kind == "reverse_crop" else images
 
 
-def side_of(grid: int, share: float) -> int:
-    """The side in cells of the square that is nearest to a share of the grid."""
-    return int(grid * share**0.5 + 0.5)
+def square_size(grid: int, fraction: float) -> int:
+    """The side in cells of the square that is nearest to a fraction of the grid."""
+    return int(grid * fraction**0.5 + 0.5)
 
 
 def square(grid: int, top: int, left: int, side: int) -> Bool[Tensor, " L"]:
@@ -87,56 +87,56 @@ def square(grid: int, top: int, left: int, side: int) -> Bool[Tensor, " L"]:
     return mask.flatten()
 
 
-def center_mask(grid: int, share: float = GENCL_FRACTION) -> Bool[Tensor, " L"]:
+def center_mask(grid: int, fraction: float = GENCL_FRACTION) -> Bool[Tensor, " L"]:
     """The central square is painted, the ring around it stays: GenCL's mask.
 
     Args:
         grid: cells along a side.
-        share: of the cells that is painted; the nearest square is taken.
+        fraction: of the cells that is painted; the nearest square is taken.
     """
-    side = side_of(grid, share)
+    side = square_size(grid, fraction)
     return square(grid, (grid - side) // 2, (grid - side) // 2, side)
 
 
-def random_square_mask(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
+def random_square_mask(grid: int, fraction: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
     """A square at a random place is painted."""
-    side = side_of(grid, share)
+    side = square_size(grid, fraction)
     top, left = torch.randint(grid - side + 1, (2,), generator=generator).tolist()
     return square(grid, top, left, side)
 
 
-def random_cells(grid: int, share: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
-    """Cells anywhere are painted, exactly the share rounded to whole cells."""
-    count = int(share * grid * grid + 0.5)
+def random_cells(grid: int, fraction: float, generator: torch.Generator) -> Bool[Tensor, " L"]:
+    """Cells anywhere are painted, exactly the fraction rounded to whole cells."""
+    count = int(fraction * grid * grid + 0.5)
     order = torch.rand(grid * grid, generator=generator).argsort()
     return torch.zeros(grid * grid, dtype=torch.bool).index_fill_(0, order[:count], True)
 
 
-def outside(grid: int, share: float) -> Bool[Tensor, " L"]:
+def outpaint_mask(grid: int, fraction: float) -> Bool[Tensor, " L"]:
     """All around the central square is painted: the mask of reverse crop.
 
     Args:
         grid: cells along a side.
-        share: of the cells that is painted; what remains becomes the nearest square.
+        fraction: of the cells that is painted; what remains becomes the nearest square.
     """
-    return ~center_mask(grid, 1 - share)
+    return ~center_mask(grid, 1 - fraction)
 
 
-def shrink(images: Float[Tensor, "B 3 H W"], grid: int, share: float) -> Float[Tensor, "B 3 H W"]:
-    """Reverse crop's canvas: the whole image, smaller, where ``outside`` paints nothing.
+def shrink(images: Float[Tensor, "B 3 H W"], grid: int, fraction: float) -> Float[Tensor, "B 3 H W"]:
+    """Reverse crop's canvas: the whole image, smaller, where ``outpaint_mask`` paints nothing.
 
     Its edges are repeated outwards, so that the codes along them do not see the border of an image.
     """
     height = images.shape[2]
     cell = height // grid
-    side = side_of(grid, 1 - share)
+    side = square_size(grid, 1 - fraction)
     before, after = (grid - side) // 2 * cell, (grid - side - (grid - side) // 2) * cell
     small = interpolate(images, (side * cell, side * cell), mode="bicubic", antialias=True).clamp(0, 1)
     return pad(small, (before, after, before, after), mode="replicate")
 
 
 def mask_from_file(path: str | os.PathLike[str], grid: int) -> Bool[Tensor, " L"]:
-    """A picture as a mask: cells whose mean is above mid-grey are painted.
+    """A picture as a mask: cells whose mean is above mid-gray are painted.
 
     Raises:
         UnreadableImage: if it is not an image.

@@ -41,7 +41,7 @@ class TransformerSizes:
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added to its input and then normalised."""
+    """Attention and feed-forward, each added to its input and then normalized."""
 
     def __init__(self, width: int, hidden: int, heads: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class MageSizes:
 
 
 class Block(nn.Module):
-    """A vision transformer's layer, normalised before attention and before the feed-forward part."""
+    """A vision transformer's layer, normalized before attention and before the feed-forward part."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Tokens and their places as normalised vectors."""
+    """Tokens and their places as normalized vectors."""
 
     def __init__(self, vocabulary: int, length: int, width: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Embedding(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, BLOCK_EPSILON)
 
     def forward(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B N E"]:
-        """The sum of both, normalised."""
+        """The sum of both, normalized."""
         return self.LayerNorm(self.word_embeddings(tokens) + self.position_embeddings.weight[: tokens.shape[1]])
 
 

@@ -1,4 +1,4 @@
-"""Where the conditions of a chunk of views come from: the images, cached embeddings, or between two of these.
+"""Sources of the conditions of a chunk of views: images, cached embeddings, or interpolations of embeddings.
 
 Shapes: B views of a chunk, N images of a chunk.
 """
@@ -20,14 +20,14 @@ from viewgen.run.plan import WantedView
 
 
 class Partner(NamedTuple):
-    """The second image behind a view, and the weight of the first if the two were interpolated."""
+    """The partner image of a view, and the weight of the image itself if the two were interpolated."""
 
     key: str
     alpha: float | None
 
 
 class Conditions(NamedTuple):
-    """What ``generate`` takes, and the partners of views that have one, by their place in the chunk."""
+    """Conditions for ``generate``, and the partners of views that have one, by index in the chunk."""
 
     values: Tensor
     partners: Mapping[int, Partner]
@@ -35,22 +35,22 @@ class Conditions(NamedTuple):
 
 @runtime_checkable
 class ConditionSource(Protocol):
-    """First reads the sources of a chunk (in threads), then makes the conditions (the generator's turn)."""
+    """Reads the sources of a chunk (in threads), then computes the conditions (on the generator's device)."""
 
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
-        """The source of each key, or a text that says why it cannot be had."""
+        """Return the source of each key, or the reason why it cannot be read."""
         ...
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
-        """The condition of each view; where the source cannot be had, that of a view whose source can."""
+        """Return the condition of each view; views without a source get that of another view."""
         ...
 
 
 class FromImages:
-    """Conditions that the generator makes from the images.
+    """Conditions computed from images by the generator.
 
-    Images of one size are put through ``condition`` together, always ``most`` at a time and each at its own place
-    (repeats of a good one fill up), so that a condition does not depend on which images of a chunk are good.
+    Images of one size go through ``condition`` in batches of fixed size ``most``, filled up with repetitions, so that a
+    condition does not depend on which images of the chunk are readable.
     """
 
     def __init__(self, generator: Generator, images_root: Path, most: int) -> None:
@@ -99,10 +99,10 @@ class FromImages:
 
 
 class FromEmbeddings:
-    """Cached embeddings as conditions: an image's own, or one between it and a partner's."""
+    """Cached embeddings as conditions, optionally interpolated with those of a partner."""
 
     def __init__(self, embeddings: Embeddings, interpolate: Interpolation | None) -> None:
-        self._embeddings, self._law = embeddings, interpolate
+        self._embeddings, self._interpolation = embeddings, interpolate
 
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
         """See ``ConditionSource``; a source is a row of the embeddings."""
@@ -118,19 +118,21 @@ class FromEmbeddings:
         views = [spare if isinstance(sources[view.key], str) else view for view in views]
         rows = [sources[view.key] for view in views]
         own = _vectors(self._embeddings, rows)
-        if self._law is None:
+        if self._interpolation is None:
             return Conditions(own, {})
-        mixed = [place for place, view in enumerate(views) if view.k >= self._law.from_k]
+        mixed = [place for place, view in enumerate(views) if view.k >= self._interpolation.from_k]
         if not mixed:
             return Conditions(own, {})
-        others = self._partner_rows([views[place] for place in mixed], [rows[place] for place in mixed], self._law)
-        alphas = [draw_alpha(views[place].seed, self._law) for place in mixed]
+        others = self._partner_rows(
+            [views[place] for place in mixed], [rows[place] for place in mixed], self._interpolation
+        )
+        alphas = [draw_alpha(views[place].seed, self._interpolation) for place in mixed]
         own[mixed] = slerp(own[mixed], _vectors(self._embeddings, others), torch.tensor(alphas, dtype=torch.float64))
         pairs = zip(mixed, others, alphas, strict=True)
         return Conditions(own, {place: Partner(self._embeddings.keys[row], alpha) for place, row, alpha in pairs})
 
-    def _partner_rows(self, views: Sequence[WantedView], own: list[int], law: Interpolation) -> list[int]:
-        if law.partner == "nearest":
+    def _partner_rows(self, views: Sequence[WantedView], own: list[int], interpolation: Interpolation) -> list[int]:
+        if interpolation.partner == "nearest":
             return nearest_partners(self._embeddings.vectors, own).tolist()
         return [random_partner(view.seed, row, len(self._embeddings)) for view, row in zip(views, own, strict=True)]
 

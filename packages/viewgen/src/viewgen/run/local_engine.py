@@ -1,4 +1,4 @@
-"""Make the chunks of a plan on this machine: in this process, or in one process a device."""
+"""Run the chunks of a plan on this machine: in this process, or in one process per device."""
 
 import contextlib
 import multiprocessing
@@ -25,17 +25,17 @@ IN_FLIGHT = 2  # chunks of one device at a time: one computes while another is r
 
 
 def run_here(job: Job, plan: Plan, journal: Journal) -> Iterator[ChunkResult]:
-    """All chunks in this process. A generator that is yet to be loaded computes on one thread of a CPU, or on a GPU."""
+    """Run all chunks in this process; a generator that is not loaded yet runs on a GPU or on one CPU thread."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     single = device == "cpu" and isinstance(job.generator, GeneratorSpec)
-    with one_thread() if single else contextlib.nullcontext(), ChunkWorker(job, journal, device) as maker:
+    with one_thread() if single else contextlib.nullcontext(), ChunkWorker(job, journal, device) as chunk_worker:
         if not job.threads:
-            yield from map(maker.make, plan.chunks.tolist())
+            yield from map(chunk_worker.run, plan.chunks.tolist())
             return
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             waiting: deque = deque()
             for number in plan.chunks.tolist():
-                waiting.append(pool.submit(maker.make, number))
+                waiting.append(pool.submit(chunk_worker.run, number))
                 if len(waiting) == IN_FLIGHT:
                     yield waiting.popleft().result()
             yield from (future.result() for future in waiting)
@@ -43,7 +43,7 @@ def run_here(job: Job, plan: Plan, journal: Journal) -> Iterator[ChunkResult]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes on one thread: the bytes of a view do not depend on the machine's number of cores."""
+    """Limit torch to one thread, so that views do not depend on the machine's number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -61,10 +61,10 @@ class _Worker:
 
 
 def run_processes(job: Job, plan: Plan, devices: Sequence[str]) -> Iterator[ChunkResult]:
-    """The chunks dealt one by one to processes, one a device (at most one a chunk); a dead one's go to the others.
+    """Run chunks in one process per device; the chunks of a process that dies go to the others.
 
     Raises:
-        ValueError: with what a process raised; or if all are dead.
+        ValueError: raised by a process; or if all processes have died.
     """
     workers = [_start(job, device, place) for place, device in enumerate(devices[: len(plan.chunks)])]
     todo = deque(plan.chunks.tolist())
@@ -105,7 +105,7 @@ def _start(job: Job, device: str, place: int) -> _Worker:
 
 
 def _feed(worker: _Worker, todo: deque[int]) -> None:
-    """Hand chunks to a worker; one that has died will be noticed by its closed connection."""
+    """Send chunks to a worker; if it has died, its closed connection will show that later."""
     with contextlib.suppress(BrokenPipeError):
         while todo and len(worker.busy_with) < IN_FLIGHT:
             worker.busy_with.append(todo.popleft())
@@ -113,7 +113,7 @@ def _feed(worker: _Worker, todo: deque[int]) -> None:
 
 
 def _receive(worker: _Worker) -> ChunkResult | None:
-    """A worker's next result; None if it is dead."""
+    """Receive a worker's next result; None if it has died."""
     try:
         received = worker.connection.recv()
     except (EOFError, ConnectionResetError):
@@ -124,14 +124,14 @@ def _receive(worker: _Worker) -> ChunkResult | None:
 
 
 def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
-    """A worker's life: make what comes until the connection closes."""
+    """Run chunks in a worker process until the connection closes."""
     if device == "cpu":
         torch.set_num_threads(1)
     answering = threading.Lock()
 
-    def answer(number: int, maker: ChunkWorker) -> None:
+    def answer(number: int, chunk_worker: ChunkWorker) -> None:
         try:
-            result: Any = maker.make(number)
+            result: Any = chunk_worker.run(number)
         except ValueError as error:
             result = error
         with answering, contextlib.suppress(OSError):
@@ -140,12 +140,12 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
     try:
         with (
             Journal(job.views / "journals" / f"{journal}.jsonl") as opened,
-            ChunkWorker(job, opened, device) as maker,
+            ChunkWorker(job, opened, device) as chunk_worker,
             ThreadPoolExecutor(IN_FLIGHT) as pool,
         ):
             while True:
                 number = connection.recv()
-                pool.submit(answer, number, maker).add_done_callback(_die_of_it)
+                pool.submit(answer, number, chunk_worker).add_done_callback(_exit_on_error)
     except (EOFError, KeyboardInterrupt):
         return
     except ValueError as error:
@@ -153,8 +153,8 @@ def _serve(job: Job, device: str, journal: str, connection: Connection) -> None:
             connection.send(error)
 
 
-def _die_of_it(answered: Future) -> None:
-    """What is not a user's mistake ends the process, after its traceback: the others take over."""
+def _exit_on_error(answered: Future) -> None:
+    """Print the traceback of an unexpected error and end the process; other workers take over."""
     if answered.exception() is not None:
         traceback.print_exception(answered.exception())
         os._exit(1)

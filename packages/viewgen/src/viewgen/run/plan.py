@@ -1,8 +1,8 @@
-"""Which views a run wants and which it lacks, cut into chunks that any worker can make.
+"""The plan of a run: its views in chunks of fixed size, and which of them are missing.
 
-The views wanted are the sorted list of (key, k), cut into chunks of fixed size. A chunk is always computed whole, so a
-view's bytes do not depend on what was interrupted or on who makes which chunk. A plan is a folder: workers read their
-chunks from it by number, however many images there are.
+The views are the sorted list of (key, k), split into chunks. A chunk is always computed as a whole, so the bytes of a
+view do not depend on interruptions or on which worker computes which chunk. A plan is stored in a folder, from which
+workers read their chunks by number.
 """
 
 import json
@@ -29,7 +29,7 @@ class WantedView(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Views that are computed together, and the places among them of those that are lacking."""
+    """Views that are computed together, and the indices of those that are missing."""
 
     views: list[WantedView]
     missing: list[int]
@@ -42,9 +42,9 @@ class Plan:
         folder: what ``Plan.make`` wrote.
 
     Attributes:
-        wanted: views of this shard.
-        missing: those not there yet.
-        chunks: the numbers of the chunks that lack a view, ascending.
+        wanted: number of views in this shard.
+        missing: number of views that do not exist yet.
+        chunks: ascending numbers of the chunks with missing views.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,14 +73,14 @@ class Plan:
         """Write a plan to ``folder``.
 
         Args:
-            folder: where; made if it is missing.
-            keys: of the images, ascending.
-            whole: the paths of views that are there and recorded.
+            folder: folder of the plan; created if missing.
+            keys: ascending keys of the images.
+            whole: paths of views that exist and are recorded.
             views_per_image: K.
-            batch_size: views in a chunk.
-            seed: of the run.
-            image_format: the views' suffix.
-            shard: (which, of how many); a shard has every so-many-th chunk.
+            batch_size: views per chunk.
+            seed: seed of the run.
+            image_format: suffix of the views.
+            shard: (index, count); shard i has the chunks i, i + count, ...
 
         Raises:
             ValueError: if there is no key.
@@ -97,7 +97,7 @@ class Plan:
             own[number * batch_size : (number + 1) * batch_size] = True
         for start in range(0, count, HASHED):
             places = start + np.flatnonzero(own[start : start + HASHED])
-            lacks[places] = ~whole.holds(_paths(listed, places, views_per_image, image_format))
+            lacks[places] = ~whole.contains(_paths(listed, places, views_per_image, image_format))
         lacking = [number for number in numbers if lacks[number * batch_size : (number + 1) * batch_size].any()]
         np.save(folder / "lacks.npy", np.packbits(lacks))
         np.save(folder / "chunks.npy", np.array(lacking, dtype=np.int64))
@@ -107,7 +107,7 @@ class Plan:
         return cls(folder)
 
     def chunk(self, number: int) -> Chunk:
-        """The chunk of that number."""
+        """Return a chunk by its number."""
         first = number * self.batch_size
         places = np.arange(first, min(first + self.batch_size, len(self._keys) * self.views_per_image))
         bits = self._lacks[places // 8] >> (7 - places % 8) & 1

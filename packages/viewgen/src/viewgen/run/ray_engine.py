@@ -1,8 +1,8 @@
-"""Make the chunks of a plan with Ray Data: an actor a device, chunks streamed to whoever is free.
+"""Run the chunks of a plan with Ray Data: one actor per device, chunks streamed to idle actors.
 
-The views' folder must be one that every machine of the cluster sees. An actor that dies is started again, and what it
-held is made again: the same files. A program that is started by ``uv run`` sets RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 before
-this module is imported, or Ray looks for a project to make the actors' environment of.
+All machines of the cluster must share the folder of views. An actor that dies is restarted and its chunks are repeated,
+with the same files. A program started by ``uv run`` must set RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 before this module is
+imported; otherwise Ray builds the actors' environment from the project.
 """
 
 import uuid
@@ -23,10 +23,10 @@ MOST_BLOCKS = 10_000  # chunks are handed out in blocks, so that a billion views
 
 
 class RayWorker:
-    """An actor of Ray Data: a maker with a journal of its own.
+    """A Ray Data actor: a chunk worker with its own journal.
 
     Args:
-        job: a reference to the job in Ray's store.
+        job: reference to the job in Ray's object store.
     """
 
     def __init__(self, job: Any) -> None:
@@ -37,30 +37,30 @@ class RayWorker:
         try:
             held: Job = ray.get(job)
             journal = Journal(held.views / "journals" / f"{held.shard}.{uuid.uuid4().hex}.jsonl")
-            self._maker = ChunkWorker(held, journal, "cuda" if gpu else "cpu")
+            self._worker = ChunkWorker(held, journal, "cuda" if gpu else "cpu")
         except ValueError as error:
             self._error = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
-        """Make the chunks of the numbers in a batch."""
+        """Run a batch of chunks."""
         made = [self._make(int(number)) for number in batch["number"]]
         return {name: [result[name] for result in made] for name in ("number", "written", "failed", "error")}
 
     def _make(self, number: int) -> dict[str, Any]:
-        """A result; a user's mistake travels as text, for Ray would retry or wrap an exception."""
+        """Run a chunk; a user's mistake is returned as text, because Ray would retry or wrap an exception."""
         if self._error is None:
             try:
-                return {**self._maker.make(number)._asdict(), "error": ""}
+                return {**self._worker.run(number)._asdict(), "error": ""}
             except ValueError as error:
                 self._error = str(error)
         return {"number": number, "written": 0, "failed": 0, "error": self._error}
 
 
 def run_ray(job: Job, plan: Plan, actors: int | None) -> Iterator[ChunkResult]:
-    """All chunks, on the cluster that ``ray.init`` joined, or else on one of this machine.
+    """Run all chunks on the cluster joined by ``ray.init``, or on a local one.
 
     Raises:
-        ValueError: with what an actor raised.
+        ValueError: raised by an actor.
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=False)

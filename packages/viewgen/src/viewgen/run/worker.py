@@ -36,7 +36,7 @@ SAVE_OPTIONS = {"png": {"format": "PNG"}, "jpg": {"format": "JPEG", "quality": 9
 
 
 class EncodedView(NamedTuple):
-    """A file's bytes, the image's sides in pixels, and the bytes' SHA-256."""
+    """The bytes of a file, the size of its image in pixels, and the SHA-256 of the bytes."""
 
     data: bytes
     width: int
@@ -45,7 +45,7 @@ class EncodedView(NamedTuple):
 
 
 def encode_view(image: UInt8[Tensor, "3 H W"], image_format: str) -> EncodedView:
-    """The file of one view, "png" or "jpg"."""
+    """Encode a view as "png" or "jpg"."""
     array = image.permute(1, 2, 0).contiguous().cpu().numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, **SAVE_OPTIONS[image_format])
@@ -58,20 +58,20 @@ TOO_LONG = "the name of its views would be too long for the file system: rename 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a worker must know.
+    """What a worker needs to know about a run.
 
     Attributes:
-        images: the images' folder.
-        views: the views' folder.
-        plan: the plan's folder.
-        generator: itself, or how to load it.
+        images: folder of the images.
+        views: folder of the views.
+        plan: folder of the plan.
+        generator: the generator, or how to load it.
         embeddings: folder of cached conditions.
-        interpolate: between them.
-        strength: of every view; None leaves it to the generator.
+        interpolate: interpolation between conditions.
+        strength: strength schedule; None for the generator's default.
         image_format: "png" or "jpg".
-        seed: of the run.
-        shard: the name of the shard; journals begin with it.
-        threads: that read and write images; 0 does both in the thread that computes.
+        seed: seed of the run.
+        shard: name of the shard, with which its journals begin.
+        threads: threads that read and write images; 0 to do both in the thread that computes.
     """
 
     images: Path
@@ -88,7 +88,7 @@ class Job:
 
 
 class ChunkResult(NamedTuple):
-    """What became of the lacking views of a chunk."""
+    """Counts of the missing views of a chunk that were written or failed."""
 
     number: int
     written: int
@@ -96,15 +96,15 @@ class ChunkResult(NamedTuple):
 
 
 class ChunkWorker:
-    """Makes chunks of a job on one device. Several threads may call ``make``: one computes while others read and write.
+    """Generates the chunks of a job on one device. Threads may call ``run`` at once: one computes, others do I/O.
 
     Args:
-        job: what to make.
-        journal: this worker's own.
-        device: where a generator that is yet to be loaded works.
+        job: the job.
+        journal: journal of this worker.
+        device: device of a generator that is not loaded yet.
 
     Raises:
-        ValueError: if the folder holds views of other settings, or the generator does not know the embeddings' encoder.
+        ValueError: if the folder has views of other settings, or the generator needs embeddings of another encoder.
     """
 
     def __init__(self, job: Job, journal: Journal, device: str) -> None:
@@ -130,8 +130,8 @@ class ChunkWorker:
         if self._pool:
             self._pool.shutdown()
 
-    def make(self, number: int) -> ChunkResult:
-        """Make what the chunk lacks and can be made; nothing is computed if that is nothing.
+    def run(self, number: int) -> ChunkResult:
+        """Generate and write the missing views of a chunk whose sources are readable.
 
         Raises:
             WriteError: if a view cannot be written.
@@ -160,17 +160,17 @@ class ChunkWorker:
         return max(map(len, path.split(b"/"))) > self._longest[0] or len(path) >= self._longest[1]
 
     def _compute(self, views: list[WantedView], sources: Mapping[str, Any], errors: Mapping[str, str]) -> tuple:
-        """Views for all places of the batch, with what they were made from.
+        """Return views for all positions of the batch, with their conditions and strengths.
 
-        Places without a source, and those behind the last view, repeat a good one: the batch has always one size.
+        Positions without a source, and those after the last view, repeat a readable one: the batch size is fixed.
         """
         spare = next(place for place, view in enumerate(views) if view.key not in errors)
         places = [spare if view.key in errors else place for place, view in enumerate(views)]
         places += [spare] * (self.plan.batch_size - len(places))
         conditions = self._source.conditions(views, sources)
         values, seeds = conditions.values[places], [views[place].seed for place in places]
-        law = self.job.strength
-        strengths = None if law is None else [law.of(views[place].key, views[place].seed) for place in places]
+        schedule = self.job.strength
+        strengths = schedule and [schedule.sample(views[place].key, views[place].seed) for place in places]
         given = None if strengths is None else torch.tensor([strength for strength, _ in strengths])
         images = self.generator.generate(values, seeds=seeds, strength=given)
         if hasattr(self.generator, "partner_keys"):
@@ -230,7 +230,7 @@ def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None)
 
 
 def _settings(job: Job, generator: Any, embeddings: Embeddings | None) -> dict[str, Any]:
-    """All that decides how a view looks."""
+    """Return all settings that determine views."""
     return {
         "generator": getattr(generator, "name", type(generator).__name__),
         "model_hash": generator.model_hash,
@@ -244,7 +244,7 @@ def _settings(job: Job, generator: Any, embeddings: Embeddings | None) -> dict[s
 
 
 def _about(place: int, conditions: Conditions, strengths: list[tuple[float, float | None]] | None) -> dict[str, Any]:
-    """The columns of a view's row that differ from view to view."""
+    """Return the columns of a row that differ between views."""
     strength, ratio = (None, None) if strengths is None else strengths[place]
     partner = conditions.partners.get(place)
     return {
