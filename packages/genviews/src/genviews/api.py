@@ -23,6 +23,7 @@ def pretrain(
     recipe: str = "cifar10-simsiam",
     out: str | Path | None = None,
     views: str | Path | None = None,
+    weights: str | Path | None = None,
     **overrides: Any,
 ) -> Path:
     """Train an encoder and return its backbone folder. A stopped training is continued by the same call.
@@ -32,6 +33,8 @@ def pretrain(
         recipe: name of a recipe; see `list_recipes`.
         out: folder of the run; default: runs/RECIPE.
         views: generative views written by `generate`.
+        weights: what to start from: a backbone folder, an official checkpoint, a state dict of the backbone, timm/NAME
+            or torchvision/NAME; default: random weights. A tenth of the recipe's base_lr is a good first choice.
         overrides: fields of `genviews.recipes.Recipe` and of the dataclasses in `genviews.pretraining.options`, such
             as epochs=100, batch_size=256, pair_weighting="self", knn_test="cifar/test" or device="cpu".
 
@@ -45,7 +48,7 @@ def pretrain(
     from genviews.pretraining.job import run
 
     options = default_options(recipe, images=Path(data))
-    given = {"out": out, "views": views}
+    given = {"out": out, "views": views, "weights": None if weights is None else str(weights)}
     changes = {name: value for name, value in given.items() if value is not None} | overrides
     return run(override(options, changes, job="pretrain"))
 

@@ -170,7 +170,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[Architecture]:
         reason = f"{stem} belongs to a convolutional stem" if stem else f"it has {', '.join(list(tensors)[:3])}"
         raise ValueError(
             f"is neither a ResNet of torchvision nor a vision transformer of timm: {reason}; name another network of "
-            "timm with --architecture timm/<name> (architecture= in Python)"
+            "timm, timm/<name>, with --architecture (architecture= in Python)"
         )
 
 

@@ -48,7 +48,7 @@ def timm_images(network: nn.Module | str) -> dict[str, Any]:
 
 
 @contextmanager
-def from_hub(name: str, otherwise: str = "give a backbone folder") -> Iterator[None]:
+def from_hub(name: str, otherwise: str = "give a backbone folder or a local file") -> Iterator[None]:
     """Download weights in this context, from the hub's cache if the hub does not respond.
 
     Args:

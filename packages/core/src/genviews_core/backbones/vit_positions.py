@@ -4,6 +4,7 @@ Shapes: L and M tokens, the class token and one per patch; D features.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -39,3 +40,21 @@ def resize_patch_positions(positions: Float[Tensor, "1 L D"], rows: int, columns
     grid = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2)
     resized = interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)
     return resized.flatten(2).transpose(1, 2)
+
+
+def fit_positions(tensors: Mapping[str, Tensor], image_size: int) -> dict[str, Tensor]:
+    """Return a vision transformer's tensors with position embeddings for images of another size.
+
+    Args:
+        tensors: under timm's names; with registers, the positions have no class token.
+        image_size: in pixels.
+
+    Raises:
+        ValueError: the size is not a multiple of the patch size.
+    """
+    patch = tensors["patch_embed.proj.weight"].shape[-1]
+    if image_size % patch:
+        raise ValueError(f"expected an image_size that is a multiple of the patch size {patch}, got {image_size}")
+    side = image_size // patch
+    resize = resize_patch_positions if "reg_token" in tensors else resize_positions
+    return {**tensors, "pos_embed": resize(tensors["pos_embed"], side, side)}

@@ -18,6 +18,7 @@ from genviews.pretraining.online_knn import open_knn
 from genviews.pretraining.options import DataConfig, PretrainOptions, QualityConfig, RuntimeConfig, check_values
 from genviews.pretraining.pair_weighting import open_pair_weighter
 from genviews.pretraining.views import make_view_batch
+from genviews.pretraining.weights import InitialWeights, build_backbone, open_weights
 from genviews.recipes import Recipe, method_class
 from genviews.recipes.augmentations import drop_augmentations
 from genviews_core.files import write_json
@@ -45,6 +46,7 @@ def run(options: PretrainOptions) -> Path:
             worker,
             runtime=options.runtime,
             quality=options.quality,
+            weights=options.weights,
             on_step=progress.add_task(recipe.name),
             on_message=progress.message,
             checkpoint_seconds=options.checkpoint_seconds,
@@ -64,6 +66,7 @@ def train_encoder(
     *,
     runtime: RuntimeConfig | None = None,
     quality: QualityConfig | None = None,
+    weights: str | None = None,
     on_step: OnStep | None = None,
     on_message: Callable[[str], None] | None = None,
     checkpoint_seconds: float = 30.0,
@@ -71,7 +74,8 @@ def train_encoder(
 ) -> Path:
     """Train until the last epoch, from the checkpoint OUT/resume.pt if there is one, and export OUT/backbone.
 
-    The batch size is reduced if the images do not fill one batch. A finished run is not trained again. SIGTERM, SIGUSR1
+    The batch size is reduced if the images do not fill one batch. `weights` names what to start from (see
+    `open_weights`). A finished run is not trained again. SIGTERM, SIGUSR1
     and Ctrl-C stop training after the current step and save a checkpoint.
 
     Returns:
@@ -86,9 +90,10 @@ def train_encoder(
     check_values(recipe, data)
     log = on_message if on_message and worker.is_main else _ignore
     _check_batch_size(recipe, runtime.accumulation_steps, worker.world_size)
+    recipe, initial = open_weights(recipe, weights, log)
     recipe = fit_backbone(recipe, log)
     recipe, loader = open_fitting(recipe, data, worker, accumulation_steps=runtime.accumulation_steps, log=log)
-    method = build_method(recipe, worker)
+    method = build_method(recipe, worker, initial)
     _check_part_size(recipe, runtime.accumulation_steps, method)
     weighter = open_pair_weighter(recipe, quality or QualityConfig(), method, worker)
     knn = open_knn(recipe, data, runtime, worker)
@@ -104,6 +109,8 @@ def train_encoder(
         f"{recipe.batch_size} images, policy {recipe.policy}"
     )
     fingerprint = recipe.record() | data_fingerprint(data, loader)
+    if initial:
+        fingerprint["weights"] = initial.hash
     sslzoo.fit(
         method,
         loader,  # pyright: ignore[reportArgumentType]  (it has epoch(epoch, start=step))
@@ -119,7 +126,7 @@ def train_encoder(
     )
     if worker.is_main:
         _write_data_errors(loader, out)
-        _export(recipe, method, data, out)
+        _export(recipe, method, data, out, initial)
     return out / "backbone"
 
 
@@ -159,10 +166,13 @@ def train_config(
     )
 
 
-def build_method(recipe: Recipe, worker: DistContext) -> Method:
-    """Return the method of a recipe on the device of this process, with the same weights on every process."""
+def build_method(recipe: Recipe, worker: DistContext, weights: InitialWeights | None = None) -> Method:
+    """Return the method of a recipe on the device of this process, with the same weights on every process.
+
+    Momentum networks and teachers start from the same weights as the backbone.
+    """
     torch.manual_seed(recipe.seed)
-    method = method_class(recipe.method)(sslzoo.create_backbone(**recipe.architecture), **recipe.method_options)
+    method = method_class(recipe.method)(build_backbone(recipe, weights), **recipe.method_options)
     method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return sslzoo.convert_sync_batchnorm(method) if worker.world_size > 1 else method
 
@@ -201,14 +211,15 @@ def _write_data_errors(loader: FolderLoader, out: Path) -> None:
         write_json(out / "data_errors.json", errors)
 
 
-def _export(recipe: Recipe, method: Method, data: DataConfig, out: Path) -> None:
+def _export(recipe: Recipe, method: Method, data: DataConfig, out: Path, weights: InitialWeights | None) -> None:
     augment = recipe.augmentation.first
+    images = {"image_size": recipe.image_size, "mean": augment.mean, "std": augment.std}
     sslzoo.save_backbone(
         out / "backbone",
         method.backbone,
         architecture=recipe.architecture,
         method=recipe.method,
-        recipe={**recipe.record(), "image_size": recipe.image_size, "mean": augment.mean, "std": augment.std},
+        recipe=recipe.record() | images | ({"weights": weights.record()} if weights else {}),
         epoch=recipe.epochs,
         data=str(data.images),
     )

@@ -82,6 +82,8 @@ class PretrainOptions:
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     out: Path
     """Folder of the run: resume.pt, log.jsonl, TensorBoard events, backbone/."""
+    weights: str | None = None
+    """Start from these weights: a backbone folder, a checkpoint file, timm/NAME or torchvision/NAME; --lr a tenth."""
     drop_augmentations: tuple[Operation, ...] = ()
     """Operations to leave out of the augmentations of the recipe."""
     device: str = "auto"

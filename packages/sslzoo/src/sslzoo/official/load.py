@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genviews_core.backbones import Architecture, create_backbone, describe, timm_images
 from genviews_core.backbones.names import DINO_VITS
-from genviews_core.backbones.vit_positions import resize_patch_positions, resize_positions
+from genviews_core.backbones.vit_positions import fit_positions
 from sslzoo.backbones import infer_architecture, shape_mismatch
 from sslzoo.official.formats import CheckpointFormat
 from sslzoo.official.key_mapping import Tensors
@@ -75,7 +75,7 @@ def load_official_checkpoint(
     if not allow_nonfinite:
         _require_finite(path, kept)
     if image_size is not None and "pos_embed" in kept:
-        kept, architecture = _resize(kept, architecture, image_size)
+        kept, architecture = fit_positions(kept, image_size), {**architecture, "image_size": image_size}
     backbone = create_backbone(**architecture)
     backbone.load_state_dict(kept)
     about = _about(path, detected, architecture, content)
@@ -130,18 +130,6 @@ def _same_padded(architecture: Architecture) -> Architecture:
     name: str = architecture["name"]
     widened = {"name": "widened_resnet", "depth": 50} if name == "resnet50" else architecture
     return {**widened, "same_padding": True}
-
-
-def _resize(tensors: Tensors, architecture: Architecture, image_size: int) -> tuple[Tensors, Architecture]:
-    patch = tensors["patch_embed.proj.weight"].shape[-1]
-    if image_size % patch:
-        raise ValueError(f"expected an image_size that is a multiple of the patch size {patch}, got {image_size}")
-    side = image_size // patch
-    if "reg_token" in tensors:
-        positions = resize_patch_positions(tensors["pos_embed"], side, side)
-    else:
-        positions = resize_positions(tensors["pos_embed"], side, side)
-    return {**tensors, "pos_embed": positions}, {**architecture, "image_size": image_size}
 
 
 def _about(path: Path, source: CheckpointFormat, architecture: Architecture, content: dict[str, Any]) -> dict[str, Any]:
