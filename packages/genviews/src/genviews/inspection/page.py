@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from genviews.inspection.cards import Card
 from genviews.inspection.histograms import Histogram
 from genviews.inspection.manifest_stats import Survey
-
-HERE = Path(__file__).resolve().parent
+from ssl_eval.report import render_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +61,7 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as text; the same report gives the same page."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["signed"] = signed
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        css=Markup((HERE / "page.css").read_text()),
-        script=Markup((HERE / "page.js").read_text()),
-    )
+    return render_page("genviews.inspection", {"signed": signed}, title=f"Pairs of {report.views}", report=report)
 
 
 def signed(value: float) -> str:
