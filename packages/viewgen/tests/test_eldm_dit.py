@@ -136,6 +136,7 @@ def test_resume_is_bit_identical(images, embeddings, config, tmp_path, compiled)
         if step == 4:
             raise KeyboardInterrupt
 
+    config = replace(config, bf16=compiled)
     whole = train_eldm(images, embeddings, tmp_path / "whole", config, compile=compiled)
     parts, seen = tmp_path / "parts", []
     with pytest.raises(KeyboardInterrupt):

@@ -82,7 +82,7 @@ class DiffusionTrainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout).train()
         if compile:
-            self.denoiser.compile()
+            self.denoiser.network.compile()  # without the condition: in one graph, torch 2.15's C++ for bf16 is wrong
         self.optim = OptimState(self.denoiser, config)
         self.network = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
         self.noise_process = build_scheduler(config)
