@@ -43,7 +43,7 @@ def test_help_of_every_command_does_not_import_torch():
     script = SHOW.format(commands=commands, apps=[str(app) for app in APPS])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(APPS) == 7
+    assert len(APPS) == 8
 
 
 def test_help_names_every_job_and_pretrain_every_recipe(monkeypatch, capsys):

@@ -129,6 +129,28 @@ def evaluate(backbone: str | Path, *, task: str = "classification", **options: A
     found.run(from_keywords(found.options(), {"backbone": backbone} | options, job="evaluate"))
 
 
+def embed(images: str | Path, out: str | Path, *, backbone: str | Path, **options: Any) -> Path:
+    """Embed a folder of images and return the file of vectors. A stopped call is continued by the same call.
+
+    Args:
+        images: folder of images.
+        out: a .parquet file with the columns key and vector, or a .npy file with STEM.keys.txt.
+        backbone: backbone folder, third-party checkpoint, or timm/<model>.
+        options: fields of `genviews.embedding.options.EmbedOptions`, such as map="map.html" or device="cpu".
+
+    Raises:
+        ValueError: an option is unknown or invalid, or no image can be read.
+    """
+    from genviews.embedding.options import EmbedOptions
+    from genviews.embedding.run import run
+    from genviews.overrides import from_keywords
+
+    given = {"images": images, "out": out, "backbone": str(backbone)} | options
+    made = from_keywords(EmbedOptions, given, job="embed")
+    run(made)
+    return made.out
+
+
 def inspect(images: str | Path, views: str | Path, **options: Any) -> Path:
     """Write pairs with their foreground maps, scores and statistics to one HTML page, and return its path.
 

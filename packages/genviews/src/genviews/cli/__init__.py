@@ -6,6 +6,7 @@ genviews train-generator IMAGES --encoder ENCODER --out DIR
 genviews generate IMAGES --out VIEWS --model DIR      # generate views
 genviews pack IMAGES --out RECORDS [--views VIEWS]    # pack images and views into records
 genviews evaluate [TASK] BACKBONE ...                 # kNN, linear, few labels, retrieval, ...
+genviews embed IMAGES --backbone BACKBONE --out F     # one vector per image in F, and a map of them
 genviews inspect IMAGES VIEWS --out report.html       # show pairs and scores in one HTML page
 genviews launch --nproc_per_node 8 -m genviews JOB ...
 
@@ -25,6 +26,7 @@ JOBS = {
     "generate": "genviews.generation",
     "pack": "genviews.packing",
     "evaluate": "genviews.cli.evaluate",
+    "embed": "genviews.cli.embed",
     "inspect": "genviews.cli.inspect",
     "launch": "genviews.launch",
 }

@@ -1,0 +1,35 @@
+"""Options of embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """Embed every image, batch by batch; a repeated call continues an interrupted one."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images."""
+    backbone: str
+    """Backbone folder, checkpoint file or timm/NAME."""
+    out: Path = Path("features.parquet")
+    """File with columns key and vector (.parquet), or an array (.npy) with STEM.keys.txt; OUT.parts is for resuming."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type of the written numbers, which are rounded to float16 in either case."""
+    map: Path | None = None
+    """HTML page with a 2-D map (t-SNE) of the embeddings."""
+    map_points: int = 2000
+    """Maximum number of images on the map, chosen at random."""
+    thumbnail: int = 64
+    """Side in pixels of the thumbnails on the map."""
+    seed: int = 0
+    """Seed of the map."""
+    batch_size: int = 256
+    workers: int = 4
+    """Threads that read images."""
+    device: str = "auto"
