@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import tyro
 from rich.console import Console
 
@@ -31,6 +30,7 @@ import sslzoo
 from benchmarks.coco_transfer.grids import TASKS, cells
 from benchmarks.coco_transfer.progress import TransferProgress
 from genviews_core.command import command
+from genviews_core.distributed import default_group
 from genviews_core.files import atomic_write
 from genviews_core.lock import lock_file
 from ssl_eval.coco import (
@@ -166,7 +166,7 @@ def _measure(
         "recipe": recipe,
         "device": worker.device,
         "amp": torch.bfloat16 if options.bf16 else None,
-        "group": dist.group.WORLD if worker.world_size > 1 else None,
+        "group": default_group(),
         "workers": options.workers,
     }
     resume = None

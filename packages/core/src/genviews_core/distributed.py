@@ -37,6 +37,17 @@ def all_reduce_sum(tensor: torch.Tensor, group: ProcessGroup | None) -> torch.Te
     return tensor
 
 
+def all_gather(tensor: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
+    """Stack the tensors of all processes, of equal shape, in the order of their ranks; without gradient."""
+    import torch
+
+    if group is None:
+        return tensor[None]
+    parts = [torch.empty_like(tensor) for _ in range(group.size())]
+    torch.distributed.all_gather(parts, tensor.contiguous(), group=group)
+    return torch.stack(parts)
+
+
 def all_gather_object(item: Item, group: ProcessGroup | None) -> list[Item]:
     """Return the items of all processes in the order of their ranks; for small objects that can be pickled."""
     if group is None:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from genviews_core.distributed import all_gather_object
 from genviews_core.listing import iter_images
 from pairquality.encoder import FeatureEncoder
 from pairquality.foreground import FittedOn, ForegroundPCA
@@ -127,8 +128,8 @@ def _sampled_projections(
     if group is None:
         assert sample is not None
         return pca.project(sample.rows[None])[0]
-    mine = None if sample is None else (sample.capacity, sample.keys, pca.project(sample.rows[None])[0])
-    parts = [part for part in _gathered(mine, group) if part is not None]
+    mine: Any = None if sample is None else (sample.capacity, sample.keys, pca.project(sample.rows[None])[0])
+    parts = [part for part in all_gather_object(mine, group) if part is not None]
     keys, projections = (torch.cat([part[place] for part in parts]) for place in (1, 2))
     capacity = min(len(keys), max(part[0] for part in parts))
     return projections[keys.topk(capacity, largest=False).indices]
@@ -136,17 +137,11 @@ def _sampled_projections(
 
 def _joined(moments: TokenMoments | None, group: dist.ProcessGroup) -> TokenMoments | None:
     """Merge the moments of all processes in the order of their ranks; a process without images has none."""
-    parts = [part for part in _gathered(None if moments is None else moments.cpu(), group) if part is not None]
+    parts = [part for part in all_gather_object(None if moments is None else moments.cpu(), group) if part is not None]
     if not parts:
         return None
     parts[0].sums = merged([part.sums for part in parts])
     return parts[0]
-
-
-def _gathered(mine: Any, group: dist.ProcessGroup) -> list[Any]:
-    found: list[Any] = [None] * group.size()
-    dist.all_gather_object(found, mine, group=group)
-    return found
 
 
 Progress = Callable[[int, int], None]

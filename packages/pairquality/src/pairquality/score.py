@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from genviews_core.distributed import all_gather
+
 EPSILON = 1e-7
 """Avoids division by zero for constant maps, as in GenView's code."""
 
@@ -94,9 +96,7 @@ def pair_weights(
     peak = logits.max().clamp(min=torch.finfo(logits.dtype).min)
     total = (logits - peak).exp().sum()
     if group is not None:
-        parts = [torch.stack([peak, total, count]) for _ in range(group.size())]
-        dist.all_gather(parts, torch.stack([peak, total, count]), group=group)
-        peaks, totals, counts = torch.stack(parts).unbind(dim=1)
+        peaks, totals, counts = all_gather(torch.stack([peak, total, count]), group).unbind(dim=1)
         peak, count = peaks.max(), counts.sum()
         total = (totals * (peaks - peak).exp()).sum()
     return (logits - peak).exp() * (count / total.clamp(min=torch.finfo(total.dtype).tiny))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genviews_core.backbones import backbone_hash as backbone_hash  # part of the public API
+from genviews_core.distributed import all_gather
 from genviews_core.tensor_files import save_tensors
 from ssl_eval.distributed import raise_on_all_ranks
 
@@ -174,10 +175,9 @@ def _first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
 
 def _gather_rows(rows: Tensor, device: str | torch.device, group: dist.ProcessGroup) -> Tensor:
     """Gather the rows of all processes in the order of their ranks; the numbers of rows may differ."""
-    counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(group.size())]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=device), group=group)
-    gathered = rows.new_empty(sum(int(count) for count in counts), *rows.shape[1:])
-    blocks = gathered.split([int(count) for count in counts])
+    counts = all_gather(torch.tensor(len(rows), device=device), group).tolist()
+    gathered = rows.new_empty(sum(counts), *rows.shape[1:])
+    blocks = gathered.split(counts)
     blocks[group.rank()].copy_(rows)
     for rank, block in enumerate(blocks):
         for part in block.split(BROADCAST_ROWS):

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genviews_core.distributed import all_gather, all_reduce_sum, default_group
 from sslzoo.distributed import mean_over_ranks, world_size
 from sslzoo.losses.reduction import upcast
 
@@ -192,8 +193,7 @@ class _Normalize(torch.autograd.Function):
         axes = [0, *range(2, x.dim())]
         normal = (x - _channels(mean, x)) * _channels(scale, x)
         own = torch.stack([gradient.sum(axes), (gradient * normal).sum(axes)])
-        total = own.clone()
-        distributed.all_reduce(total)
+        total = all_reduce_sum(own.clone(), default_group())
         of_shift, of_scale = total / count
         factor = scale if weight is None else scale * weight
         of_input = (gradient - _channels(of_shift, x) - normal * _channels(of_scale, x)) * _channels(factor, x)
@@ -202,10 +202,7 @@ class _Normalize(torch.autograd.Function):
 
 def _combine(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Combine mean, variance and count of all ranks, which may hold different numbers of samples."""
-    own = torch.cat([mean, variance, mean.new_tensor([count])])
-    gathered = [torch.empty_like(own) for _ in range(world_size())]
-    distributed.all_gather(gathered, own)
-    stacked = torch.stack(gathered)
+    stacked = all_gather(torch.cat([mean, variance, mean.new_tensor([count])]), default_group())
     channels = len(mean)
     means, variances, counts = stacked[:, :channels], stacked[:, channels:-1], stacked[:, -1:]
     total = counts.sum()

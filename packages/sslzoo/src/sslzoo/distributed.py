@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core import distributed as core
 from genviews_core.device import resolve_device
 
 
@@ -49,13 +50,13 @@ def init_distributed(
     world_size = int(environ.get("WORLD_SIZE", "1"))
     if world_size > 1 and device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"expected --device auto, cpu or cuda for {world_size} processes, got {device!r}; give one")
-    resolve_weights = resolve_device(device, local_rank=int(environ.get("LOCAL_RANK", "0")))
-    on_gpu = resolve_weights.type == "cuda"
+    resolved = resolve_device(device, local_rank=int(environ.get("LOCAL_RANK", "0")))
+    on_gpu = resolved.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(resolve_weights)
+        torch.cuda.set_device(resolved)
     if world_size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
-    return DistContext(rank=int(environ.get("RANK", "0")), world_size=world_size, device=resolve_weights)
+    return DistContext(rank=int(environ.get("RANK", "0")), world_size=world_size, device=resolved)
 
 
 def wrap_ddp(method: nn.Module) -> DistributedDataParallel:
@@ -71,12 +72,12 @@ def wrap_ddp(method: nn.Module) -> DistributedDataParallel:
 
 def world_size() -> int:
     """Return the number of ranks."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return core.world_size(core.default_group())
 
 
 def rank() -> int:
     """Return the rank of this process."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return core.rank(core.default_group())
 
 
 def barrier() -> None:
@@ -96,11 +97,8 @@ def all_reduce_min(values: Tensor) -> Tensor:
 @torch.no_grad()
 def mean_over_ranks(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Return the mean of a tensor over all ranks, without gradient."""
-    if world_size() == 1:
-        return tensor
-    total = tensor.clone()
-    distributed.all_reduce(total)
-    return total / world_size()
+    group = core.default_group()
+    return tensor if group is None else core.all_reduce_sum(tensor.clone(), group) / group.size()
 
 
 def gather(tensor: Shaped[Tensor, "B *rest"]) -> Shaped[Tensor, "WB *rest"]:
@@ -117,12 +115,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, tensor: Tensor) -> Tensor:
-        blocks = [torch.empty_like(tensor) for _ in range(world_size())]
-        distributed.all_gather(blocks, tensor.contiguous())
-        return torch.cat(blocks)
+        return core.all_gather(tensor, core.default_group()).flatten(0, 1)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        distributed.all_reduce(total)
+        total = core.all_reduce_sum(gradients[0].contiguous().clone(), core.default_group())
         return total.chunk(world_size())[rank()]

@@ -17,7 +17,7 @@ from torch import nn
 import ssl_eval
 import sslzoo
 from genviews.evaluation.options import EvalOptions
-from genviews_core.distributed import all_gather_object
+from genviews_core.distributed import all_gather_object, default_group
 from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, raise_error
 
 DIST_TIMEOUT = timedelta(days=30)
@@ -42,7 +42,7 @@ class LoadedBackbone:
     @property
     def group(self) -> dist.ProcessGroup | None:
         """All processes, where there are several."""
-        return dist.group.WORLD if self.worker.world_size > 1 else None
+        return default_group()
 
 
 def prepared_for(opened: LoadedBackbone, options: EvalOptions, *, batch_size: int = 1) -> ReaderConfig:

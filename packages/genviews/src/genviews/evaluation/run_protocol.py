@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import ssl_eval
 import sslzoo
 from genviews.evaluation.datasets import CenterCropDataset, LoaderConfig, TrainingImages
+from genviews_core.distributed import default_group
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
 from ssl_eval.image_files import OnUnreadable, raise_error
@@ -63,7 +64,7 @@ class EvalContext:
     @property
     def group(self) -> dist.ProcessGroup | None:
         """The processes that share the work."""
-        return dist.group.WORLD if self.worker.world_size > 1 else None
+        return default_group()
 
     @property
     def amp(self) -> torch.dtype | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 
 import sslzoo
 from genviews.evaluation.context import LoadedBackbone, keep_results, open_on_device
 from genviews.evaluation.options import SegmentationOptions
+from genviews_core.distributed import default_group
 from ssl_eval.feature_maps import FeatureMapExtractor
 from ssl_eval.segmentation.data import TestImages, TrainingCrops
 from ssl_eval.segmentation.inference import segmentation_confusion
@@ -77,7 +77,7 @@ def _measure(
         "num_classes": options.classes,
         "device": worker.device,
         "amp": torch.bfloat16 if worker.device.type == "cuda" else None,
-        "group": dist.group.WORLD if worker.world_size > 1 else None,
+        "group": default_group(),
     }
 
     def tell(done: int, loss: float) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 import ssl_eval
 import sslzoo
 from genviews.pretraining.options import DataConfig, RuntimeConfig
 from genviews.recipes import Recipe
+from genviews_core.distributed import default_group
 from pairdata import LabeledImages, is_records
 from sslzoo import DistContext, block_signals
 from sslzoo.methods import Method
@@ -60,7 +60,7 @@ class OnlineKNN:
         worker, device = self.worker, self.worker.device
         backbone = sslzoo.create_backbone(**self.recipe.architecture)
         backbone.load_state_dict(method.backbone.state_dict())
-        group = dist.group.WORLD if worker.world_size > 1 else None
+        group = default_group()
         amp = torch.bfloat16 if device.type == "cuda" else None
         train, test = (
             ssl_eval.extract_features(backbone, block_signals(images), device=device, amp=amp, group=group)

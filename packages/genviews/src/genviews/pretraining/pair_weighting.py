@@ -17,6 +17,7 @@ from torch import Tensor
 import sslzoo
 from genviews.pretraining.options import QualityConfig
 from genviews.recipes import Recipe
+from genviews_core.distributed import default_group
 from pairquality import ForegroundPCA, load_encoder, pair_weights
 from pairquality.scorers import DistilledScorer, ExactScorer, OnlineScorer, PairScorer, load_distilled
 from sslzoo.methods import Method
@@ -34,7 +35,7 @@ def open_pair_weighter(
     """
     if recipe.pair_weighting == "none":
         return None
-    group = dist.group.WORLD if worker.world_size > 1 else None
+    group = default_group()
     if recipe.pair_weighting == "self":
         try:
             tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)

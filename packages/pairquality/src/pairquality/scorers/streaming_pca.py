@@ -11,6 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from genviews_core.distributed import all_reduce_sum
 from pairquality.fit import SMALL_MARGIN
 from pairquality.foreground import ForegroundPCA
 from pairquality.token_statistics import token_rings
@@ -113,8 +114,7 @@ class StreamingPCA:
         count = inside.new_tensor([len(inside)])
         parts = [count, inside.sum(dim=0), inside.T @ inside, tokens.sum(dim=0)]
         if self.group is not None:
-            flat = torch.cat([part.flatten() for part in parts])
-            dist.all_reduce(flat, group=self.group)
+            flat = all_reduce_sum(torch.cat([part.flatten() for part in parts]), self.group)
             sizes = [part.numel() for part in parts]
             parts = [part.view_as(old) for part, old in zip(flat.split(sizes), parts, strict=True)]
         return parts[0], parts[1], parts[2], parts[3]

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from genviews_core.distributed import all_reduce_sum, default_group, world_size
 from sslzoo.distributed import DistContext, all_reduce_min
 from sslzoo.methods import Method
 from sslzoo.statistics import effective_rank, embedding_std
@@ -85,18 +86,15 @@ class OnlineProbe(nn.Module):
 
     @torch.no_grad()
     def _update(self, gradients: tuple[Tensor, ...]) -> None:
+        group = default_group()
         for name, parameter, gradient in zip(self._velocity, self.linear.parameters(), gradients, strict=True):
-            if distributed.is_initialized():
-                distributed.all_reduce(gradient)
-                gradient = gradient / distributed.get_world_size()
-            velocity = getattr(self, name).mul_(0.9).add_(gradient)
+            mean = all_reduce_sum(gradient, group) / world_size(group)
+            velocity = getattr(self, name).mul_(0.9).add_(mean)
             parameter.sub_(velocity, alpha=PROBE_LR)
 
     def pop_accuracy(self) -> float:
         """Return the top-1 accuracy in percent over all processes since the last call; 0 without labels."""
-        counts = torch.stack([self.right, self.seen])
-        if distributed.is_initialized():
-            distributed.all_reduce(counts)
+        counts = all_reduce_sum(torch.stack([self.right, self.seen]), default_group())
         self.right.zero_()
         self.seen.zero_()
         right, seen = counts.tolist()

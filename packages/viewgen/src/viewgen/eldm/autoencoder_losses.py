@@ -4,10 +4,11 @@ Shapes: B images of a batch, H, W their sides in pixels, C, h, w the channels an
 """
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
+
+from genviews_core.distributed import all_reduce_sum, default_group, world_size
 
 PYRAMID_LEVELS = 4
 MAX_WEIGHT = 1e4
@@ -56,13 +57,10 @@ def adaptive_weight(
     ``|grad error| / (|grad adversarial| + 1e-4)``, at most ``MAX_WEIGHT`` (https://arxiv.org/abs/2012.09841,
     equation 7; delta and bound as in the official code), with gradients averaged over all processes.
     """
-    norms = []
+    norms, group = [], default_group()
     for loss in (error, adversarial):
         (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
-        if dist.is_initialized():
-            dist.all_reduce(gradient)
-            gradient = gradient / dist.get_world_size()
-        norms.append(gradient.norm())
+        norms.append((all_reduce_sum(gradient, group) / world_size(group)).norm())
     return (norms[0] / (norms[1] + 1e-4)).clamp_max(MAX_WEIGHT).detach()
 
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from jaxtyping import Float16
 from torch import Tensor
 
+from genviews_core.distributed import all_gather_object, default_group, rank, world_size
 from genviews_core.files import atomic_write, make_folder, write_json
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.data import TrainingImages, read_ahead
@@ -90,12 +91,14 @@ def cache_latents(
     own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
     make_folder(own)
     shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]
-    missing = _broadcast([rows for rows in shards if not shard_path(own, rows.start).exists()], autoencoder.device)
+    missing = [rows for rows in shards if not shard_path(own, rows.start).exists()]
+    group = default_group()
+    world = world_size(group)
+    missing = all_gather_object(missing, group)[0]  # as the main process sees the folder
     _check_room(own, sum(map(len, missing)) * 2 * math.prod(shape))
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if rank == 0:
+    if rank(group) == 0:
         write_json(own / "about.json", about)
-    images, mine = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0), missing[rank::world]
+    images, mine = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0), missing[rank(group) :: world]
     done, total = 0, sum(map(len, mine))
     for rows in mine:
         shard = np.empty((len(rows), *shape), np.float16)
@@ -138,14 +141,6 @@ def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
             np.save(file, shard)
 
     atomic_write(path, write)
-
-
-def _broadcast(missing: list[range], device: torch.device) -> list[range]:
-    """Return the main process's list on all processes."""
-    shared = [missing]
-    if dist.is_initialized():
-        dist.broadcast_object_list(shared, device=device)
-    return shared[0]
 
 
 def _check_room(folder: Path, needed: int) -> None:

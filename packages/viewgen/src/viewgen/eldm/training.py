@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from genviews_core import checkpoint as core_checkpoint
+from genviews_core.distributed import default_group, rank, world_size
 from viewgen.eldm.config import TrainingConfig
 
 
@@ -147,10 +147,11 @@ def rank_and_world_size(batch_size: int) -> tuple[int, int]:
     Raises:
         ValueError: if the batch size is not a multiple of the number of processes.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    group = default_group()
+    world = world_size(group)
     if batch_size % world:
         raise ValueError(f"expected a batch_size that is a multiple of the {world} processes, got {batch_size}")
-    return rank, world
+    return rank(group), world
 
 
 def train(
