@@ -99,7 +99,8 @@ def test_a_model_without_embeddings_asks_for_its_encoder(scenes, generator, back
 
 def test_views_that_start_from_their_images_stay_closer_to_them(scenes, generator, backbone, programs, tmp_path):
     images = scenes / "train/images"
-    common = [images, "--model", generator, "--encoder", backbone, "--steps", 4, "--device", "cpu", "--from-image"]
+    common = [images, "--model", generator, "--encoder", backbone, "--steps", 4, "--guidance", 1, "--device", "cpu"]
+    common += ["--from-image"]
     programs("apps/generate", *common, "--out", tmp_path / "views", "--strength", "random:0.1,0.9")
     rows = pq.read_table(tmp_path / "views" / "manifest.parquet").to_pylist()
     distances = {0.1: [], 0.9: []}

@@ -56,7 +56,7 @@ def backbone(tmp_path) -> Path:
 
 PROGRAM = "benchmarks/coco_transfer"
 SHORT = ["--iterations", 4, "--batch-size", 2, "--short-edge", 64, "--channels", 16, "--rois-per-image", 16]
-LABEL = "iterations=4 batch=2 edge=64 channels=16 rois_per_image=16"
+LABEL = "iterations=4 batch=2 edge=64 channels=16 regions=16"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import docstring_parser
 import tyro
 
-from viewgen.loading import GENERATORS
+from viewgen.loading import generator_module
 
 PLAIN = (str, int, float, bool, Path)  # types that a command line can express
 IMPORTED = ("collections.abc", "os", "pathlib", "typing")  # modules whose names are evaluated; others are opaque
@@ -29,8 +29,11 @@ def options_dataclass(generator: str, without: Collection[str] = ()) -> type:
     Args:
         generator: a key of ``GENERATORS``; the docstring of its class describes the parameters of ``__init__``.
         without: parameters to leave out.
+
+    Raises:
+        ValueError: if the generator is unknown.
     """
-    module, name = GENERATORS[generator]
+    module, name = generator_module(generator)
     source = _Source(module)
     kind = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == name)
     init = next(node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")

@@ -38,15 +38,24 @@ class GeneratorSpec:
         return load_generator(self.name, **self.options, device=device)
 
 
-def generator_class(name: str) -> type:
-    """Return the class of a generator.
+def generator_module(name: str) -> tuple[str, str]:
+    """Return the names of a generator's module and class.
 
     Raises:
         ValueError: if the name is unknown.
     """
     if name not in GENERATORS:
         raise ValueError(f"expected a generator of {', '.join(GENERATORS)}, got {name!r}; give one of them")
-    module, kind = GENERATORS[name]
+    return GENERATORS[name]
+
+
+def generator_class(name: str) -> type:
+    """Return the class of a generator.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    module, kind = generator_module(name)
     return getattr(importlib.import_module(module), kind)
 
 

@@ -60,7 +60,7 @@ def genview_moco_v2() -> Recipe:
         epochs=500,
         base_lr=0.5,
         base_batch_size=512,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
     )
 
 
@@ -111,7 +111,7 @@ def cifar10_simclr() -> Recipe:
         optimizer_options={"lr_in_momentum": True},
         base_lr=1.0,
         weight_decay=1e-4,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         warmup_includes_peak=False,
     )
 
@@ -135,7 +135,7 @@ def cifar10_moco_v3() -> Recipe:
         optimizer_options=SOLO_LARS,
         base_lr=0.3,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
     )
 
 
@@ -211,7 +211,7 @@ def cifar10_dino() -> Recipe:
         final_lr=1e-6,
         weight_decay=0.04,
         final_weight_decay=0.4,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         per_param_clip_norm=3.0,
     )
 

@@ -62,7 +62,7 @@ def imagenet_vicreg() -> Recipe:
         base_lr=0.3,
         final_lr_ratio=1e-3,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         warmup_includes_peak=False,
     )
 
@@ -90,7 +90,7 @@ def imagenet_dino() -> Recipe:
         final_lr=1e-6,
         weight_decay=0.04,
         final_weight_decay=0.4,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         per_param_clip_norm=3.0,
     )
 
@@ -127,7 +127,7 @@ def imagenet_simclr() -> Recipe:
         base_batch_size=4096,
         lr_scaling="sqrt",
         weight_decay=1e-4,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         warmup_includes_peak=False,
     )
 
@@ -152,6 +152,6 @@ def imagenet_barlow_twins() -> Recipe:
         base_lr=0.2,
         final_lr_ratio=1e-3,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
         warmup_includes_peak=False,
     )

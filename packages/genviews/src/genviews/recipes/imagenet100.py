@@ -24,5 +24,5 @@ def imagenet100_moco_v3() -> Recipe:
         optimizer="lars",
         base_lr=0.6,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
     )

@@ -102,7 +102,7 @@ def imagenet_byol() -> Recipe:
         optimizer="lars",
         base_lr=0.3,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
     )
 
 
@@ -123,7 +123,7 @@ def imagenet_moco_v3() -> Recipe:
         optimizer="lars",
         base_lr=0.6,
         weight_decay=1e-6,
-        warmup_epochs=10,
+        warmup_epochs=10.0,
     )
 
 
@@ -159,7 +159,7 @@ def imagenet_moco_v3_vit_s() -> Recipe:
         optimizer_options={"skip_norm_and_bias": False},
         base_lr=1.5e-4,
         weight_decay=0.1,
-        warmup_epochs=40,
+        warmup_epochs=40.0,
     )
 
 

@@ -44,7 +44,7 @@ def _small(method: MethodName, views: AugmentationConfig, options: dict[str, Any
         base_batch_size=128,
         final_lr=1e-6,
         weight_decay=1e-4,
-        warmup_epochs=1,
+        warmup_epochs=1.0,
     )
     return replace(shared, **changes)
 
