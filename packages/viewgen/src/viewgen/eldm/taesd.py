@@ -7,6 +7,7 @@ Shapes: B images of a batch, H, W their sides in pixels, C, h, w the channels an
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ class TAEF2(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 32, block_out_channels: tuple[int, ...] = (64, 64, 64, 64)) -> None:
+    def __init__(self, latent_channels: int = 32, block_out_channels: Sequence[int] = (64, 64, 64, 64)) -> None:
         super().__init__()
         width = block_out_channels[0]
 
