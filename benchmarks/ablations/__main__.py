@@ -17,7 +17,6 @@ The papers' tables, ours beside the published figures; `--grid small` for minute
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -91,13 +90,7 @@ def main() -> None:
     options = {name: options for name, (options, _) in ABLATIONS.items()}
     chosen = tyro.extras.subcommand_cli_from_dict(options, description=__doc__)
     measure = next(measure for kind, measure in ABLATIONS.values() if type(chosen) is kind)
-    try:
-        table = measure(chosen)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
-    Console(width=140).print(table)
+    Console(width=140).print(measure(chosen))
 
 
 if __name__ == "__main__":

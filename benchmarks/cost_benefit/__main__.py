@@ -26,18 +26,15 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         print(__doc__)
-    try:
-        words = arguments[:1]
-        if words == ["cost"]:
-            from benchmarks.cost_benefit.cost_table import main
-        elif words == ["agreement"]:
-            from benchmarks.cost_benefit.agreement_table import main
-        else:
-            words = []
-            from benchmarks.cost_benefit.similarity_table import main
-        Console(width=160).print(main(arguments[len(words) :]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    words = arguments[:1]
+    if words == ["cost"]:
+        from benchmarks.cost_benefit.cost_table import main
+    elif words == ["agreement"]:
+        from benchmarks.cost_benefit.agreement_table import main
+    else:
+        words = []
+        from benchmarks.cost_benefit.similarity_table import main
+    Console(width=160).print(main(arguments[len(words) :]))
 
 
 if __name__ == "__main__":

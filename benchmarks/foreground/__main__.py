@@ -97,10 +97,7 @@ def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> st
 @command
 def main() -> None:
     """Parse the command line and run; user errors are reported in one line."""
-    try:
-        run(tyro.cli(Foreground, description=__doc__))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(tyro.cli(Foreground, description=__doc__))
 
 
 if __name__ == "__main__":

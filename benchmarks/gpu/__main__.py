@@ -82,10 +82,7 @@ def main() -> None:
         return
     if name not in PARTS:
         raise SystemExit(__doc__)
-    try:
-        PARTS[name](arguments)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    PARTS[name](arguments)
 
 
 if __name__ == "__main__":

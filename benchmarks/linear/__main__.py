@@ -11,7 +11,6 @@ The table is also written beside the results, as Markdown.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +47,7 @@ def run(options: Linear) -> ssl_eval.Table:
 @command
 def main() -> None:
     """Parse the command line and run; user errors are reported in one line."""
-    try:
-        Console(width=160).print(run(tyro.cli(Linear, description=__doc__)))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
+    Console(width=160).print(run(tyro.cli(Linear, description=__doc__)))
 
 
 if __name__ == "__main__":

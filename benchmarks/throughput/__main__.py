@@ -66,10 +66,7 @@ def main() -> None:
         return
     if name not in measures:
         raise SystemExit(__doc__)
-    try:
-        device, rows = measures[name]([word for word in arguments if word != "--lines"])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    device, rows = measures[name]([word for word in arguments if word != "--lines"])
     if "--lines" in arguments:
         for row in rows:
             print(json.dumps(dict(zip(COLUMNS[name], row, strict=True))), flush=True)

@@ -36,6 +36,23 @@ def test_only_one_of_several_processes_prints_a_message(monkeypatch, tmp_path):
     assert messages == ["error: of both", "error: of 0", 1, "error: of 1"]
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("of the user"), "error: of the user"),
+        (KeyboardInterrupt(), "stopped; run the same command again to continue"),
+    ],
+)
+def test_a_mistake_and_an_interruption_end_in_one_line(error, line):
+    @command
+    def raise_it() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        raise_it()
+    assert ended.value.code == line
+
+
 def test_a_warning_for_the_user_is_one_line_without_code(capsys):
     @command
     def warn() -> None:

@@ -1,4 +1,4 @@
-"""Exit of commands: handle closed pipes, and print an error once per machine under torchrun."""
+"""Exit of commands: one-line errors, printed once per machine under torchrun, and closed pipes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ BROKEN_PIPE = 141
 def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a command's main function.
 
-    If the reader of its output closes the pipe (`--help | head`), the command exits without a message. If it exits with
-    an error message, only one of the processes started by torchrun prints it. A UserWarning is printed as one line,
-    without the line of code that caused it.
+    A ValueError, which stands for a user's mistake, and Ctrl-C end the command with one line. If it exits with an error
+    message, only one of the processes started by torchrun prints it. If the reader of its output closes the pipe
+    (`--help | head`), it exits without a message. A UserWarning is printed as one line, without the line of code that
+    caused it.
     """
 
     @functools.wraps(main)
@@ -33,6 +34,10 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         try:
             try:
                 return main(*arguments, **options)
+            except ValueError as error:
+                sys.exit(f"error: {error}")
+            except KeyboardInterrupt:
+                sys.exit("stopped; run the same command again to continue")
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:

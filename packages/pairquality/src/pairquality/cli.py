@@ -119,10 +119,8 @@ def main() -> None:
     """Run the command line; a user's mistake ends with a one-line message."""
     try:
         sys.exit(run(sys.argv[1:]))
-    except (ValueError, OSError) as error:
+    except OSError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
 
 
 def run(arguments: list[str]) -> int:

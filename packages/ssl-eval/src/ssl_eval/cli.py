@@ -19,12 +19,9 @@ from genviews_core.command import command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and run the command; a user's mistake ends in one line."""
     options = _parser().parse_args(arguments)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            written = options.run(options)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        written = options.run(options)
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     for path in written:

@@ -7,7 +7,6 @@ sslzoo export BACKBONE --format detectron2 --out weights.pkl
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,11 +105,8 @@ def _detectron2_lines(backbone: nn.Module, images: dict[str, Any], out: Path) ->
 def main() -> None:
     """Read the command line and run it; a user's mistake ends in one line."""
     commands = Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]
-    try:
-        options = tyro.cli(commands, prog="sslzoo", description="Import and export backbones.")  # pyright: ignore
-        print(import_checkpoint(options) if isinstance(options, Import) else export_backbone(options))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    options = tyro.cli(commands, prog="sslzoo", description="Import and export backbones.")  # pyright: ignore
+    print(import_checkpoint(options) if isinstance(options, Import) else export_backbone(options))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from genviews_core.backbones import first_line
 from viewgen.generator import to_uint8
-from viewgen.pretrained import first_line, licence_of, load_part, local_folder, parts_hash
+from viewgen.pretrained import licence_of, load_part, local_folder, parts_hash
 
 CAPTION_BYTES = 256  # more than the 77 tokens that Stable Diffusion reads of a prompt, mostly
 CHAT_INSTRUCTION = "Describe this image in one sentence."

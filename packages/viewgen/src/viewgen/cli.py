@@ -126,12 +126,7 @@ class Generate:
 def main() -> None:
     """Run the command line; a user's mistake ends with a one-line message."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # actors use this environment, also under `uv run`
-    try:
-        sys.exit(run(sys.argv[1:]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
+    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from diffusers.utils import is_accelerate_available
 from huggingface_hub import snapshot_download
 from transformers.utils import logging as transformers_logging
 
+from genviews_core.backbones import first_line
 from viewgen.fingerprint import files_hash
 
 DATA_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".safetensors")  # what decides what a model makes
@@ -56,11 +57,6 @@ def local_folder(model: str | os.PathLike[str], *, variant: str | None, nested: 
             f"{folder} brings code ({code[0].name}), and a checkpoint's code is never run: remove it there"
         )
     return folder
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def load_part(kind: type, folder: Path, *, dtype: str, variant: str | None = None, surplus: bool = False) -> Any:

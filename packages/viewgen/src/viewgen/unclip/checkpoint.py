@@ -11,7 +11,8 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from viewgen.pretrained import first_line, load_part
+from genviews_core.backbones import first_line
+from viewgen.pretrained import load_part
 
 SchedulerName = Literal["checkpoint", "ddim", "dpm", "euler", "unipc"]
 SCHEDULERS = {
