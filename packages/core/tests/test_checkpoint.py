@@ -25,6 +25,14 @@ def test_other_settings_are_rejected_with_the_differing_fields(path):
         load_checkpoint(path, other)
 
 
+def test_named_settings_may_grow_and_nothing_else(path):
+    _, state = load_checkpoint(path, SETTINGS | {"lr": 0.2}, may_grow=("lr",))
+    assert state["settings"]["lr"] == 0.1
+    for other in (SETTINGS | {"lr": 0.05}, SETTINGS | {"lr": 0.2, "crops": [0.3, 1.0]}):
+        with pytest.raises(ValueError, match="belongs to another training"):
+            load_checkpoint(path, other, may_grow=("lr",))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -122,6 +122,21 @@ def test_a_finished_run_is_not_trained_again_and_another_configuration_is_reject
         run(build("simsiam"), replace(CONFIG, lr=0.1))
 
 
+def test_a_finished_run_continues_with_more_epochs_and_their_schedules(build, run, tmp_path):
+    longer, messages = replace(CONFIG, epochs=3), []
+    run(build("simsiam"), longer, "straight")
+    run(build("simsiam"))
+    state = run(build("simsiam", 1), longer, on_message=messages.append)
+    assert "resuming after step 6, with schedules of 3 instead of 2 epochs, 3 steps to go" in messages[0]
+    assert (state.step, state.method.progress) == (9, 1.0)
+    straight, raised = (
+        [(line["step"], line["lr"]) for line in read_log(tmp_path / name / "log.jsonl")] for name in ("straight", "run")
+    )
+    assert straight[6:] == raised[6:] and straight[:6] != raised[:6]
+    with pytest.raises(ValueError, match=r"another training; .*epochs: 3, 2"):
+        run(build("simsiam"))
+
+
 def test_batches_are_sought_by_epoch_and_start_where_that_exists(build, loader, tmp_path):
     asked = []
 

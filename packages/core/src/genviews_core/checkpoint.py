@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], settings: Mapping[str, Any], *, last_step: int | None = None
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    last_step: int | None = None,
+    may_grow: Collection[str] = (),
 ) -> tuple[int, dict[str, Any]] | None:
     """Load a resume file; no code in it is executed, and it is never decompressed beyond its own length.
 
@@ -41,9 +45,11 @@ def load_checkpoint(
         path: the file.
         settings: settings of the training, which must equal those in the file.
         last_step: number of steps of the training; a file with a larger step is rejected.
+        may_grow: names of numbers in the settings that may be larger now than in the file.
 
     Returns:
-        The number of steps done and the state by name, or None if there is no file.
+        The number of steps done and the state by name, or None if there is no file. With `may_grow`, the state includes
+        the `settings` of the file.
 
     Raises:
         ValueError: the file is damaged, or belongs to a training with other settings.
@@ -58,7 +64,9 @@ def load_checkpoint(
         if not isinstance(saved, dict):
             raise TypeError("its settings are not a dict")
         step = content.pop("step")
-    if differing := _differences(saved, _plain(settings)):
+    now = _plain(settings)
+    grown = {name: now[name] for name in may_grow if name in saved and name in now and saved[name] < now[name]}
+    if differing := _differences(saved | grown, now):
         raise ValueError(
             f"{path} belongs to another training; choose another folder or go back to its settings. "
             f"Differing (file, now): {'; '.join(differing)}"
@@ -66,7 +74,7 @@ def load_checkpoint(
     if type(step) is not int or step < 0 or (last_step is not None and step > last_step):
         expected = "a step" if last_step is None else f"a step of 0 to {last_step}"
         raise ValueError(f"{path}: expected {expected}, got {str(step)[:40]!r}; delete it to start afresh")
-    return step, content
+    return step, content | ({"settings": saved} if may_grow else {})
 
 
 @contextmanager

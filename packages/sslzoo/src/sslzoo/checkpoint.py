@@ -20,10 +20,12 @@ class ResumeState:
     Attributes:
         step: number of steps done.
         extra: additional state of the caller.
+        epochs: number of epochs when the file was written; None if the recipe does not say.
     """
 
     step: int
     extra: dict[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
 
 
 def save_resume(
@@ -61,7 +63,7 @@ def load_resume(
         path: the file. No code in it is executed, and it is never decompressed beyond its own length.
         method: a method of the saved configuration.
         optimizer: its optimizer.
-        recipe: must equal the saved recipe.
+        recipe: must equal the saved recipe, but for "epochs", which may be larger now.
         last_step: number of steps of the training; a file with a larger step is rejected.
 
     Returns:
@@ -71,7 +73,7 @@ def load_resume(
         ValueError: the file is damaged, belongs to another recipe, or does not fit the method. Only in the last case,
             state may have been loaded partially.
     """
-    loaded = load_checkpoint(path, recipe, last_step=last_step)
+    loaded = load_checkpoint(path, recipe, last_step=last_step, may_grow=("epochs",))
     if loaded is None:
         return None
     step, state = loaded
@@ -82,7 +84,7 @@ def load_resume(
         method.load_state_dict(state["method"])
         _keep_kernels(state["optimizer"], optimizer)
         optimizer.load_state_dict(state["optimizer"])
-    return ResumeState(step=step, extra=state["extra"])
+    return ResumeState(step=step, extra=state["extra"], epochs=state["settings"].get("epochs"))
 
 
 def _keep_kernels(saved: dict[str, Any], optimizer: Optimizer) -> None:

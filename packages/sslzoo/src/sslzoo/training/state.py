@@ -56,6 +56,7 @@ class TrainState:
         fingerprint: settings that a resumed run must share.
         step: number of steps done.
         saved: step of the last checkpoint.
+        raised_from: number of epochs before it was raised; None: it was not.
     """
 
     method: Method
@@ -68,9 +69,12 @@ class TrainState:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     saved: int | None = None
+    raised_from: int | None = None
 
     def resume(self, *, last_step: int) -> None:
         """Restore the checkpoint, if there is one; `last_step` is the number of steps of the training.
+
+        If the number of epochs was raised, the schedules continue as those of a training of the new length.
 
         Raises:
             ValueError: it is damaged, belongs to another configuration, or processes read different files.
@@ -80,6 +84,10 @@ class TrainState:
         resumed = load_resume(self.path, self.method, self.optimizer, self.fingerprint, last_step=last_step)
         if resumed:
             self.step = self.saved = resumed.step
+            if resumed.epochs != self.fingerprint.get("epochs"):
+                self.raised_from = resumed.epochs
+                extra = self.method.get_extra_state()
+                self.method.set_extra_state({**extra, "progress": self.step / max(1, last_step)})
             for name, part in self._extra().items():
                 if resumed.extra.get(name):
                     self._load(name, part, resumed.extra[name])

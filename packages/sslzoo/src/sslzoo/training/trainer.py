@@ -64,6 +64,9 @@ def fit(
 ) -> TrainState:
     """Train a method until its last epoch, from the checkpoint OUT/resume.pt if there is one.
 
+    The same call with more epochs continues a training, finished or not, with the schedules of the new length: the
+    learning rate jumps to where they are at this step.
+
     SIGTERM, SIGUSR1 and Ctrl-C end the training after the current step with a checkpoint; the same call resumes it,
     bit-identically on a CPU. OUT/log.jsonl and TensorBoard events hold the metrics.
 
@@ -291,6 +294,8 @@ def _opening(state: TrainState, config: TrainConfig, total: int) -> str:
     place = device if context.world_size == 1 else f"{context.world_size} processes, each on {device}"
     backbone, whole = (sum(each.numel() for each in module.parameters()) for module in (method.backbone, method))
     begins = f"resuming after step {state.step:,}" if state.step else "starting"
+    if state.raised_from is not None:
+        begins += f", with schedules of {config.epochs} instead of {state.raised_from} epochs"
     text = (
         f"{type(method).__name__}: {backbone:,} parameters, {whole:,} with heads and momentum networks, "
         f"{config.precision} on {place}; {begins}, {total - state.step:,} steps to go"
