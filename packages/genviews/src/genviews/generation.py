@@ -22,6 +22,7 @@ import tyro
 import sslzoo
 import viewgen
 from genviews.cli.errors import report_errors
+from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.files import make_folder
 from genviews_core.progress import Progress
@@ -77,6 +78,7 @@ def generate(options: GenerateOptions, worker: sslzoo.DistContext) -> viewgen.Ru
     """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
     if worker.is_main:
         make_folder(options.out)
+        write_config(options.out, "generate", options)
     generator = open_generator(options, str(worker.device))
     with Progress(shown=worker.is_main) as progress:
         if worker.is_main and options.encoder is not None and not options.from_image:
@@ -155,8 +157,9 @@ def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; failed images end in exit code 3."""
-    options = tyro.cli(GenerateOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
     with report_errors():
+        options = parse_options(GenerateOptions, given, job="generate", description=__doc__)
         summary = run(options)
     if summary.failed:
         print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)

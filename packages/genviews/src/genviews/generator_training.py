@@ -24,6 +24,7 @@ import tyro
 import sslzoo
 import viewgen
 from genviews.cli.errors import report_errors
+from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
@@ -67,6 +68,7 @@ def run(options: TrainGeneratorOptions) -> Path:
     """Train in the processes of torchrun if there are several, and return the folder of the diffusion model."""
     worker = sslzoo.init_distributed(os.environ, options.device)
     with lock_folder(options.out) if worker.is_main else nullcontext():
+        write_config(options.out, "train-generator", options)
         train_generator(options, worker)
     return options.out
 
@@ -157,8 +159,8 @@ def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progr
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(TrainGeneratorOptions, args=given, description=__doc__)
     with report_errors():
+        options = parse_options(TrainGeneratorOptions, given, job="train-generator", description=__doc__)
         run(options)
 
 

@@ -19,6 +19,7 @@ import tyro
 
 import pairdata
 from genviews.cli.errors import report_errors
+from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.progress import progress_bar
 
@@ -56,6 +57,7 @@ class PackOptions:
 def run(options: PackOptions) -> pairdata.Packed:
     """Pack missing files; with --verify, check all and pack damaged ones again."""
     packed = write_records(options)
+    write_config(options.out, "pack", options)
     if options.verify:
         damaged = read_back(options.out)
         for file, why in damaged.items():
@@ -95,8 +97,9 @@ def read_back(out: Path) -> dict[str, str]:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; unreadable images end in exit code 3."""
-    options = tyro.cli(PackOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
     with report_errors():
+        options = parse_options(PackOptions, given, job="pack", description=__doc__)
         packed = run(options)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     verified = ", all read back" if options.verify else ""

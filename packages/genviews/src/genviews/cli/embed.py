@@ -12,18 +12,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genviews.cli.errors import report_errors
 from genviews.embedding.options import EmbedOptions
+from genviews.run_config import parse_options
 from genviews_core.command import command
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; unreadable images end in exit code 3."""
-    options = tyro.cli(EmbedOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
     with report_errors():
+        options = parse_options(EmbedOptions, given, job="embed", description=__doc__)
         from genviews.embedding.run import run
 
         embeddings = run(options)

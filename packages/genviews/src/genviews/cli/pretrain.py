@@ -3,6 +3,7 @@
 genviews pretrain                                       # same as genviews quickstart
 genviews pretrain --list                                # the recipes
 genviews pretrain RECIPE --data DIR [--views DIR]       # train an encoder
+genviews pretrain --config runs/simsiam/config.json     # the options of an earlier run; further ones win
 genviews pretrain RECIPE --help                         # options and defaults of a recipe
 uv run apps/launch --standalone --nproc_per_node=8 apps/pretrain RECIPE --data DIR
 uv run apps/launch --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST apps/pretrain RECIPE ...
@@ -26,6 +27,7 @@ from genviews.cli.errors import report_errors
 from genviews.pretraining.options import DataConfig, PretrainOptions
 from genviews.recipes import RECIPES, get_recipe, suggest
 from genviews.recipes.listing import show_recipes
+from genviews.run_config import parse_options, recipe_of
 from genviews_core.command import command
 
 
@@ -48,9 +50,10 @@ def parse_arguments(arguments: Sequence[str]) -> PretrainOptions:
     if name not in RECIPES:
         known = ["quickstart", *RECIPES]
         raise ValueError(f"expected quickstart or a recipe, got {name!r}; {suggest(name, known)}")
-    return tyro.cli(
+    return parse_options(
         PretrainOptions,
-        args=options,
+        options,
+        job="pretrain",
         default=default_options(name),
         description=(inspect.getdoc(RECIPES[name]) or "").partition("\n\n")[0],
         prog=f"genviews pretrain {name}",
@@ -69,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--list"]:
         show_recipes(RECIPES)
         return
+    with report_errors():
+        recipe = recipe_of(arguments) if arguments[:1] and arguments[0].startswith("--config") else None
+    arguments = [recipe, *arguments] if recipe else arguments
     if not arguments or arguments[0].startswith("-"):
         quickstart.main(arguments)
         return

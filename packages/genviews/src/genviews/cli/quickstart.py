@@ -9,18 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from genviews.cli.errors import report_errors
 from genviews.end_to_end.options import QuickstartOptions
+from genviews.run_config import parse_options
 from genviews_core.command import command
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it."""
-    options = tyro.cli(QuickstartOptions, args=sys.argv[1:] if arguments is None else arguments, description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
     with report_errors():
+        options = parse_options(QuickstartOptions, given, job="quickstart", description=__doc__)
         from genviews.end_to_end.run import run
 
         run(options)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import sslzoo
 import viewgen
 from genviews.embedding.options import EmbedOptions
+from genviews.run_config import write_config
 from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write, check_writable
 from genviews_core.progress import progress_bar
@@ -43,6 +44,7 @@ def run(options: EmbedOptions) -> viewgen.Embeddings:
             workers=options.workers,
             on_progress=update,
         )
+    write_config(embeddings.folder, "embed", options)
     write = write_array if options.out.suffix == ".npy" else write_parquet
     write(options.out, embeddings, options.dtype)
     if options.map is not None:

@@ -18,6 +18,7 @@ from genviews.end_to_end.options import QuickstartOptions
 from genviews.pretraining.job import train_encoder
 from genviews.pretraining.options import DataConfig
 from genviews.recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
+from genviews.run_config import write_config
 from genviews_core.files import atomic_write
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
@@ -38,6 +39,7 @@ def run(options: QuickstartOptions) -> None:
 
 def _run_stages(options: QuickstartOptions, worker: DistContext) -> None:
     started = time.monotonic()
+    write_config(options.out, "quickstart", options)
     with Progress(shown=worker.is_main) as progress:
         images, test = _images(options, worker, progress)
         plain = DataConfig(images=images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +22,7 @@ from genviews.pretraining.views import make_view_batch
 from genviews.pretraining.weights import InitialWeights, build_backbone, open_weights
 from genviews.recipes import Recipe, method_class
 from genviews.recipes.augmentations import drop_augmentations
+from genviews.run_config import write_config
 from genviews_core.files import write_json
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
@@ -39,6 +41,7 @@ def run(options: PretrainOptions) -> Path:
     recipe = replace(recipe, augmentation=drop_augmentations(recipe.augmentation, options.drop_augmentations))
     worker = sslzoo.init_distributed(os.environ, options.device)
     with lock_folder(options.out) if worker.is_main else nullcontext(), Progress(shown=worker.is_main) as progress:
+        write_config(options.out, "pretrain", options)
         backbone = train_encoder(
             recipe,
             options.data,
@@ -108,6 +111,8 @@ def train_encoder(
         f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
         f"{recipe.batch_size} images, policy {recipe.policy}"
     )
+    if worker.is_main:
+        log(_disk_note(method, recipe, out))
     fingerprint = recipe.record() | data_fingerprint(data, loader)
     if initial:
         fingerprint["weights"] = initial.hash
@@ -198,6 +203,25 @@ def _check_part_size(recipe: Recipe, accumulation_steps: int, method: Method) ->
             f"expected at least 2 images per accumulation step for {recipe.method} with {recipe.backbone}, got "
             f"{part}; give more images, a larger --batch-size or a lower --accumulation-steps"
         )
+
+
+def _disk_note(method: Method, recipe: Recipe, out: Path) -> str:
+    """Return how much disk the checkpoint needs.
+
+    Raises:
+        ValueError: there is not enough.
+    """
+    held = [each for each in method.state_dict().values() if isinstance(each, torch.Tensor)]
+    trained = [each for each in method.parameters() if each.requires_grad]
+    moments = 2 if recipe.optimizer == "adamw" else 1
+    parts = sum(each.nbytes for each in held), moments * sum(each.nbytes for each in trained)
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    need, free = sum(parts) / 2**20, shutil.disk_usage(folder).free / 2**20
+    if free < need:
+        raise ValueError(
+            f"expected {need:,.0f} MiB of free disk for the checkpoint in {out}, got {free:,.0f}; free some"
+        )
+    return f"checkpoint: {need:,.0f} MiB, twice that while it is written; {free:,.0f} MiB are free in {folder}"
 
 
 def _ignore(message: str) -> None:
