@@ -75,7 +75,7 @@ def test_bad_lines_of_a_list_are_failures_and_the_rest_is_made(generate, images,
         (["--strength", "adaptive:1,2,3,4,5"], "foreground ratios"),
         (["--strength", "random"], "takes no strength"),
         (["--strength", "loud"], "invalid strength"),
-        (["--embeddings", "nowhere"], "no finished embeddings"),
+        (["--embeddings", "nowhere"], "expected finished embeddings"),
         (["--list", "nowhere"], "cannot read the list"),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_program_ends_with_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["viewgen", "index", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert str(ended.value).startswith("error: ") and "has no journals" in str(ended.value)
+    assert str(ended.value).startswith("error: ") and "expected journals" in str(ended.value)
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -171,20 +171,20 @@ def test_missing_pictures_and_odd_keys_do_not_stop_it(tmp_path):
 
 
 def test_jpeg_is_written_too_and_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match="no journals"):
+    with pytest.raises(ValueError, match="expected journals"):
         draw(tmp_path)
     Journal(tmp_path / "views" / "journals" / "00000-of-00001.jsonl")
-    with pytest.raises(ValueError, match="no view yet"):
+    with pytest.raises(ValueError, match="one or more views"):
         draw(tmp_path)
     manifest = merge_journals(tmp_path / "views")
-    with pytest.raises(ValueError, match="no view yet"):
+    with pytest.raises(ValueError, match="one or more views"):
         draw(tmp_path)
     manifest.unlink()
     write(tmp_path, 2)
     assert draw(tmp_path, suffix="jpg").shape == draw(tmp_path).shape
     with pytest.raises(ValueError, match=r"\.png or \.jpg"):
         draw(tmp_path, suffix="pdf")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="count of 1 or more"):
         draw(tmp_path, count=0)
 
 

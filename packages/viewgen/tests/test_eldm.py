@@ -125,7 +125,7 @@ def test_a_compiled_network_paints_the_same(trained, vectors):
 
 
 def test_an_encoder_by_name_has_to_be_that_of_training(trained):
-    with pytest.raises(ValueError, match=r"give timm/<model>"):
+    with pytest.raises(ValueError, match=r"expected timm/<model>"):
         ELDMGenerator(trained, encoder="no/such-encoder")
 
 

@@ -87,7 +87,7 @@ def test_when_all_processes_are_dead_the_next_call_goes_on(make, alone, tmp_path
         for child in multiprocessing.active_children():
             child.kill()
 
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="every worker died"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="all workers died"):
         make(tmp_path, devices=["cpu", "cpu"], on_progress=kill_all)
     assert 0 < make(tmp_path).already < 70
     assert_the_same(tmp_path, alone)

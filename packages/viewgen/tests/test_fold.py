@@ -124,7 +124,7 @@ def test_verify_neither_reads_nor_deletes_outside(tmp_path):
 
 def test_a_folder_without_views_is_told_so(tmp_path):
     for call in (merge_journals, verify_views):
-        with pytest.raises(ValueError, match="has no journals"):
+        with pytest.raises(ValueError, match="expected journals"):
             call(tmp_path)
 
 

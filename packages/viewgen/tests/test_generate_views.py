@@ -182,7 +182,7 @@ def test_images_of_many_sizes(images, write_images, tmp_path):
     write_images(tmp_path / "images", 3, side=16)
     write_images(tmp_path / "more", 2, side=24)
     shutil.copytree(tmp_path / "more", tmp_path / "images/more")
-    with pytest.raises(ValueError, match="give it an input_size"):
+    with pytest.raises(ValueError, match="set the generator's input_size"):
         generate_views(tmp_path / "images", tmp_path / "views", Noisy())
     sized = Noisy()
     sized.input_size = 20
@@ -230,9 +230,9 @@ def test_other_settings_are_refused_by_name(images, undisturbed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interpolate": Interpolation()}, "need embeddings"),
+        ({"interpolate": Interpolation()}, "expected embeddings="),
         ({"shard": (2, 2)}, "shard"),
-        ({"engine": "remote"}, "no engine"),
+        ({"engine": "remote"}, "expected engine local or ray"),
         ({"image_format": "bmp"}, "image_format"),
         ({"batch_size": 0}, "expected batch_size of 1 or more, got 0"),
         ({"views_per_image": 0}, "views_per_image of 1"),
@@ -247,7 +247,7 @@ def test_wrong_arguments_are_refused(images, tmp_path, options, message):
 
 def test_views_and_images_must_lie_apart(images):
     for views in (images, images / "views", images.parent):
-        with pytest.raises(ValueError, match="folders apart"):
+        with pytest.raises(ValueError, match="separate folders"):
             generate_views(images, views, Noisy())
 
 

@@ -91,8 +91,8 @@ def test_images_are_prepared_as_officially(case):
 
 
 def test_features_are_the_official_ones(swav):
-    for (height, width, side), (_, expected) in DEMO.items():
-        features = FeatureExtractor(swav, side=side)(picture(height, width)[None])
+    for (height, width, size), (_, expected) in DEMO.items():
+        features = FeatureExtractor(swav, size=size)(picture(height, width)[None])
         assert features.shape == (1, 2048)
         assert float(features.norm()) == pytest.approx(1, abs=1e-5)
         torch.testing.assert_close(features[0, ::256], torch.tensor(expected), rtol=0, atol=1e-5)
@@ -100,20 +100,20 @@ def test_features_are_the_official_ones(swav):
 
 def test_a_folder_with_safetensors_serves_as_well(swav, resnet_tensors, tmp_path):
     save_file({**resnet_tensors, "fc.weight": torch.zeros(5, 2048)}, tmp_path / "backbone.safetensors")
-    one, other = load_resnet50(swav), FeatureExtractor(tmp_path, side=64).network
+    one, other = load_resnet50(swav), FeatureExtractor(tmp_path, size=64).network
     image = prepare(picture(70, 70), 64)
     torch.testing.assert_close(other(image), one(image), rtol=0, atol=1e-5)
     (tmp_path / "more.safetensors").touch()
-    with pytest.raises(ValueError, match=r"holds 2 .safetensors files"):
-        FeatureExtractor(tmp_path, side=64)
+    with pytest.raises(ValueError, match=r"expected one .safetensors file in .*, got 2"):
+        FeatureExtractor(tmp_path, size=64)
 
 
 def test_misfits_are_named(resnet_tensors, tmp_path):
     held = {**resnet_tensors, "stray": torch.zeros(1), "bn1.bias": torch.zeros(3)}
     del held["layer4.2.conv3.weight"]
     torch.save(held, tmp_path / "broken.pth")
-    told = r"1 missing \(layer4.2.conv3.weight\); 1 unknown \(stray\); 1 of another shape \(bn1.bias"
-    with pytest.raises(ValueError, match=told):
+    message = r"1 missing \(layer4.2.conv3.weight\); 1 unknown \(stray\); 1 mismatched \(bn1.bias"
+    with pytest.raises(ValueError, match=message):
         load_resnet50(tmp_path / "broken.pth")
 
 
@@ -126,7 +126,7 @@ def test_from_images_to_views(swav, tmp_path):
     images = torch.stack([picture(80, 120), picture(80, 120).flip(2)])
     conditions = generator.condition(images)
     torch.testing.assert_close(conditions[1:], generator.condition(images[1:]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(conditions, FeatureExtractor(swav, side=64)(images), rtol=0, atol=1e-6)
+    torch.testing.assert_close(conditions, FeatureExtractor(swav, size=64)(images), rtol=0, atol=1e-6)
     prepared = torch.stack([generator.prepare(image) for image in images])
     assert prepared.shape == (2, 3, 64, 64)
     assert torch.equal(generator.encode(prepared), conditions)

@@ -137,9 +137,9 @@ def test_what_the_manifest_says(generator, weights):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"truncation": -0.1}, "at least 0, but is"),
+        ({"truncation": -0.1}, "strengths of 0 or more"),
         ({"truncation": math.nan}, "finite"),
-        ({"output_size": 0}, "at least 1 pixel"),
+        ({"output_size": 0}, "1 or more pixels"),
     ],
 )
 def test_options_out_of_range_are_refused(weights, options, told):
@@ -150,12 +150,12 @@ def test_options_out_of_range_are_refused(weights, options, told):
 @pytest.mark.parametrize(
     ("change", "seeds", "strength", "told"),
     [
-        (lambda rows: rows[:, :20], 5, None, r"rows of 24 SwAV features, not \(5, 20\)"),
-        (lambda rows: rows.index_fill(0, torch.tensor(2), math.nan), 5, None, "not finite"),
-        (lambda rows: rows.index_fill(0, torch.tensor(2), math.inf), 5, None, "not finite"),
-        (lambda rows: rows.index_fill(0, torch.tensor(2), 0.0), 5, None, "is zero"),
-        (lambda rows: rows, 4, None, "5 conditions and 4 seeds"),
-        (lambda rows: rows, 5, torch.tensor([0.7, 0.7, 0.7, 0.7, -1.0]), "at least 0"),
+        (lambda rows: rows[:, :20], 5, None, r"rows of 24 SwAV features, got shape \(5, 20\)"),
+        (lambda rows: rows.index_fill(0, torch.tensor(2), math.nan), 5, None, "expected finite, nonzero"),
+        (lambda rows: rows.index_fill(0, torch.tensor(2), math.inf), 5, None, "expected finite, nonzero"),
+        (lambda rows: rows.index_fill(0, torch.tensor(2), 0.0), 5, None, "expected finite, nonzero conditions"),
+        (lambda rows: rows, 4, None, "got 5 conditions and 4 seeds"),
+        (lambda rows: rows, 5, torch.tensor([0.7, 0.7, 0.7, 0.7, -1.0]), "strengths of 0 or more"),
         (lambda rows: rows, 5, torch.tensor([0.7, 0.7, 0.7, 0.7, math.nan]), "finite"),
     ],
 )
@@ -165,7 +165,7 @@ def test_bad_conditions_seeds_and_strengths_are_refused(generator, features, cha
 
 
 def test_conditions_of_images_need_the_feature_extractor(generator):
-    with pytest.raises(ValueError, match="needs features="):
+    with pytest.raises(ValueError, match="expected features="):
         generator.condition(torch.zeros(1, 3, 40, 50, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="needs features="):
+    with pytest.raises(ValueError, match="expected features="):
         generator.prepare(torch.zeros(3, 40, 50, dtype=torch.uint8))

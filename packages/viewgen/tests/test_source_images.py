@@ -33,13 +33,13 @@ def test_lists_nested_and_linked_folders_once_without_running_in_circles(tmp_pat
 def test_says_what_is_wrong_with_a_folder(tmp_path):
     with pytest.raises(ValueError, match="not a folder"):
         list_images(tmp_path / "missing")
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="expected images"):
         list_images(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["../x.png", "/etc/x.png", "a/../../x.png", "", "a\0.png", "caf\udce9.png"])
 def test_refuses_keys_that_leave_the_folder_or_fit_no_manifest(tmp_path, key):
-    with pytest.raises(UnreadableImage, match="refused") as error:
+    with pytest.raises(UnreadableImage, match="expected a key") as error:
         key_path(tmp_path, key)
     assert str(error.value).isprintable()
     str(error.value).encode()
@@ -84,7 +84,7 @@ def test_a_list_of_keys_gives_keys_and_what_is_wrong_with_the_rest(tmp_path):
     keys, refused = read_key_list(path, tmp_path)
     assert keys == [" a.png", "a.png", "b/c.png", "b/é 1.png", "last.png"]
     assert list(refused) == ["/etc/passwd.png", "x/../../y.png", "..", "caf\udce9.png"]
-    assert all("refused" in error for error in refused.values())
+    assert all(error.startswith(("expected a key", "the key")) for error in refused.values())
 
 
 def test_a_list_in_json_lines_holds_every_name(tmp_path):
@@ -99,7 +99,7 @@ def test_a_list_in_json_lines_holds_every_name(tmp_path):
 
 def test_a_list_that_names_nothing_is_an_error(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match="names no image"):
+    with pytest.raises(ValueError, match="empty list"):
         read_key_list(tmp_path / "empty.txt", tmp_path)
     with pytest.raises(ValueError, match="cannot read the list"):
         read_key_list(tmp_path / "missing.txt", tmp_path)

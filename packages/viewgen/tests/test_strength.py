@@ -52,7 +52,7 @@ def test_what_is_no_ratio_is_refused(ratio, tmp_path):
         noise_level(ratio)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         noise_level(torch.tensor([0.5, ratio]))
-    with pytest.raises(ValueError, match=r"'b\.png' is .*\[0, 1\]"):
+    with pytest.raises(ValueError, match=r"\[0, 1\] for 'b\.png'"):
         read(tmp_path, [("a.png", 0.5), ("b.png", ratio)])
 
 
@@ -74,7 +74,7 @@ def test_adaptive_strength_follows_the_images_ratio(tmp_path):
         assert plain.sample(key, 1) == (float(noise_level(ratio)), ratio)
     assert [scaled.sample(key, 1)[0] for key, _ in pairs] == [0.4, 0.7, 0.8, 0.4]
     for missing in ("a", "zzz.png", "a.pn", ""):
-        with pytest.raises(ValueError, match="no foreground ratio"):
+        with pytest.raises(ValueError, match="expected a foreground ratio"):
             plain.sample(missing, 1)
 
 
@@ -103,14 +103,14 @@ def test_bad_tables_are_refused(tmp_path):
         broken.write_text("{nothing,")
         with pytest.raises(ValueError, match="cannot read"):
             ForegroundRatios.read(broken)
-    with pytest.raises(ValueError, match="more than one"):
+    with pytest.raises(ValueError, match="got several"):
         read(tmp_path, [("a.png", 0.5), ("b.png", 0.5), ("a.png", 0.5)])
     with pytest.raises(ValueError, match="cannot read"):
         pq.write_table(pa.table({"key": ["a"], "ratio": [0.1]}), tmp_path / "other.parquet")
         ForegroundRatios.read(tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="no key"):
+    with pytest.raises(ValueError, match="expected a key"):
         read(tmp_path, [("a.png", 0.5), (None, 0.5)])
-    with pytest.raises(ValueError, match="files"):
+    with pytest.raises(ValueError, match="file of foreground ratios"):
         ForegroundRatios.read(tmp_path / "ratios.txt")
 
 

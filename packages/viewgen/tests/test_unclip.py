@@ -316,7 +316,7 @@ def test_cached_embeddings_of_its_encoder_are_conditions(generator, tmp_path):
 
 @pytest.mark.parametrize("bad", [(0, 1, 2.5), (0, 1, -1), (0, 1, 1000), (0, 1, float("nan"))])
 def test_refuses_levels_that_the_checkpoint_does_not_have(generator, condition, bad):
-    with pytest.raises(ValueError, match=r"give 3 noise levels, whole numbers from 0 to 999"):
+    with pytest.raises(ValueError, match=r"expected 3 noise levels, integers in 0..999"):
         generator.generate(condition, seeds=SEEDS, strength=levels(*bad))
 
 
@@ -327,9 +327,9 @@ def test_refuses_conditions_of_another_shape(generator, condition):
 
 
 def test_refuses_options_out_of_range(folder):
-    with pytest.raises(ValueError, match="noise levels, whole numbers from 0 to 999"):
+    with pytest.raises(ValueError, match=r"noise levels, integers in 0..999"):
         make(folder, noise_level=1000)
-    with pytest.raises(ValueError, match="steps must be at least 1"):
+    with pytest.raises(ValueError, match="steps of 1 or more"):
         make(folder, steps=0)
 
 
@@ -362,7 +362,7 @@ def test_a_hub_id_downloads_what_is_read_and_nothing_that_runs(copy, generator, 
 
 def test_another_kind_of_model_is_refused(copy):
     shutil.rmtree(copy / "image_normalizer")
-    with pytest.raises(ValueError, match="no Stable unCLIP image variation model, it lacks image_normalizer"):
+    with pytest.raises(ValueError, match=r"a Stable unCLIP image variation model, got .* lacks image_normalizer"):
         make(copy)
 
 
@@ -370,10 +370,10 @@ def test_pickled_weights_and_code_are_refused(copy, tmp_path):
     saved = copy / "vae" / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(saved), saved.with_suffix(".bin"))
     saved.unlink()
-    with pytest.raises(ValueError, match=r"vae has no \.safetensors weights"):
+    with pytest.raises(ValueError, match=r"expected \.safetensors weights in .*vae"):
         make(copy)
     (copy / "unet" / "unet.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ValueError, match=r"brings code \(unet.py\)"):
+    with pytest.raises(ValueError, match=r"got unet.py in"):
         make(copy)
     assert not (tmp_path / "ran").exists()
 
@@ -385,7 +385,7 @@ def test_weights_that_do_not_fit_are_named(copy):
     weights["stray"] = torch.zeros(1)
     save_file({key: value for key, value in weights.items() if key not in lost}, file, metadata={"format": "pt"})
     with pytest.raises(
-        ValueError, match=r"do not fit its config\.json: 4 missing \(.*\.\.\.\); 1 unexpected \(.*stray"
+        ValueError, match=r"do not match its config\.json: 4 missing \(.*\.\.\.\); 1 unexpected \(.*stray"
     ):
         make(copy)
 
@@ -408,5 +408,5 @@ def test_a_broken_weight_file_is_named(copy):
 def test_a_scheduler_that_is_not_a_sampler_of_diffusers_is_refused(copy):
     (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DPMSolverSDEScheduler"}))
     assert hasattr(diffusers, "DPMSolverSDEScheduler")
-    with pytest.raises(ValueError, match="asks for the scheduler 'DPMSolverSDEScheduler'"):
+    with pytest.raises(ValueError, match="got 'DPMSolverSDEScheduler'"):
         make(copy)

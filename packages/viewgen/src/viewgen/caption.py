@@ -1,4 +1,4 @@
-"""Image to caption to image: a captioner says what it sees, a text-to-image model paints that (GenCL's future work).
+"""Image to caption to image: a captioner describes it, a text-to-image model generates from that (GenCL's future work).
 
 The condition is the caption itself: bytes of UTF-8, so that it can be cached, read, and written by hand.
 
@@ -32,33 +32,33 @@ TEXT_TO_IMAGE = "give model= the folder or the hub id of a diffusers text-to-ima
 
 
 class CaptionGenerator:
-    """Views painted from the image's caption: what words say stays, all else is new.
+    """Views generated from the image's caption by a text-to-image model; they keep only what the caption says.
 
     Args:
         captioner: a folder or hub id of a transformers captioner (BLIP, BLIP-2, GIT, an encoder-decoder as ViT-GPT2) or
             of a chat model that sees images; only safetensors are read.
         model: a folder or hub id of a diffusers text-to-image pipeline; only safetensors are read. Its safety checker,
             if it has one, stays on and blackens what it refuses.
-        instruction: what the captioner is told. None tells a chat model to describe the image in one sentence, and a
-            captioner nothing.
+        instruction: instruction for the captioner. None asks a chat model to describe the image in one sentence, and
+            gives a captioner none.
         max_tokens: longest caption, in the captioner's tokens.
-        caption_batch: images captioned together. More than one is faster, but where two words are nearly as likely the
-            choice may then depend on the batch.
+        caption_batch: images captioned together. More than one is faster, but near ties between two words may then be
+            resolved differently from batch to batch.
         template: the prompt, with {caption} where the caption goes.
-        negative_prompt: the text that guidance leads away from.
-        steps: of denoising; 50 is diffusers' default for Stable Diffusion.
-        guidance: towards the prompt; 7.5 is diffusers' default for Stable Diffusion.
-        render_size: side in pixels that is painted; None leaves it to the pipeline.
-        output_size: side of the views in pixels, resized from what is painted; None keeps it.
-        input_size: side in pixels of the squares that are captioned, 384 as BLIP's; None takes images whole.
-        variant: the version of the pipeline's weights to read where there are several, for example "fp16".
+        negative_prompt: negative prompt for guidance.
+        steps: denoising steps; 50 is diffusers' default for Stable Diffusion.
+        guidance: guidance scale; 7.5 is diffusers' default for Stable Diffusion.
+        render_size: size in pixels of the generated images; None uses the pipeline's default.
+        output_size: size of the views in pixels, resized from the generated images; None keeps their size.
+        input_size: size in pixels of the square crops to caption, 384 as BLIP's; None uses whole images.
+        variant: variant of the pipeline's weights if there are several, for example "fp16".
         dtype: of the networks.
         compile: compile the pipeline's denoising network on first use; takes minutes, then runs faster on a GPU.
         vae_slicing: decode one image at a time, for less memory.
         device: where it runs.
 
     Raises:
-        ValueError: if a model is not there or not of its kind.
+        ValueError: if a model is missing or of the wrong kind.
     """
 
     name = "caption"
@@ -86,7 +86,7 @@ class CaptionGenerator:
         device: str = "cpu",
     ) -> None:
         if "{caption}" not in template:
-            raise ValueError(f"template must hold {{caption}} where the caption goes, but is {template!r}")
+            raise ValueError(f"expected a template that contains {{caption}}, got {template!r}")
         eyes = local_folder(captioner, variant=None, nested=False, hint=CAPTIONER)
         brush = local_folder(model, variant=variant, nested=True, hint=TEXT_TO_IMAGE)
         self.captioner = Captioner(eyes, instruction=instruction, max_tokens=max_tokens, dtype=dtype, device=device)
@@ -112,18 +112,18 @@ class CaptionGenerator:
         }
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B N"]:
-        """The images' captions, as ``encode_captions`` writes them."""
+        """Return the images' captions, encoded by ``encode_captions``."""
         captions = [self.captioner(batch) for batch in images.split(self.caption_batch)]
         return encode_captions([caption for batch in captions for caption in batch])
 
     def captions(self, condition: Tensor) -> list[str]:
-        """The captions in conditions, readable; errors as for ``decode_captions``."""
+        """Decode conditions to captions; errors as for ``decode_captions``."""
         return decode_captions(condition)
 
     def generate(
         self, condition: Tensor, *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """One view per caption.
+        """Generate one view per caption.
 
         Args:
             condition: captions, [B, N].
@@ -134,10 +134,10 @@ class CaptionGenerator:
             ValueError: if a strength is given, or the conditions are not one caption a seed.
         """
         if strength is not None:
-            raise ValueError("a view painted from a caption takes no strength: leave it None")
+            raise ValueError("expected no strength, which caption does not support, got one; leave it None")
         captions = decode_captions(condition)
         if len(captions) != len(seeds):
-            raise ValueError(f"give one caption a seed, not {len(captions)} for {len(seeds)}")
+            raise ValueError(f"expected one caption per seed, got {len(captions)} captions for {len(seeds)} seeds")
         options: dict[str, Any] = {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
         if self.render_size is not None:
             options |= {"height": self.render_size, "width": self.render_size}
@@ -153,7 +153,7 @@ class CaptionGenerator:
 
 
 def encode_captions(captions: Sequence[str]) -> UInt8[Tensor, "B N"]:
-    """Captions as UTF-8, cut to N whole characters' bytes and padded with zeros."""
+    """Encode captions as UTF-8, truncated at a character boundary to at most N bytes and padded with zeros."""
     rows = torch.zeros(len(captions), CAPTION_BYTES, dtype=torch.uint8)
     for row, caption in zip(rows, captions, strict=True):
         text = caption.encode()[:CAPTION_BYTES].decode(errors="ignore").encode()
@@ -162,7 +162,7 @@ def encode_captions(captions: Sequence[str]) -> UInt8[Tensor, "B N"]:
 
 
 def decode_captions(condition: Tensor) -> list[str]:
-    """The captions of ``encode_captions``, of any dtype that a cache has made of them.
+    """Decode the captions of ``encode_captions`` from any numeric dtype, such as that of a cache.
 
     Raises:
         ValueError: if they are not captions, or were interpolated.
@@ -170,18 +170,18 @@ def decode_captions(condition: Tensor) -> list[str]:
     whole = condition.ndim == 2 and torch.equal(condition.float(), condition.to(torch.uint8).float())
     try:
         if not whole:
-            raise ValueError("numbers that are no bytes")
+            raise ValueError("values that are not bytes")
         return [bytes(row).rstrip(b"\0").decode() for row in condition.to(torch.uint8).tolist()]
     except ValueError as error:
-        raise ValueError(f"the conditions are not captions from condition() ({error})") from error
+        raise ValueError(f"expected captions from condition(), got other values ({error})") from error
 
 
 class Captioner:
-    """A frozen transformers model that puts images into words, the likeliest word each time.
+    """A frozen transformers captioning model with greedy decoding.
 
     Args:
         folder: its files.
-        instruction: what it is told, or None.
+        instruction: instruction, or None.
         max_tokens: longest caption.
         dtype: of its weights.
         device: where it runs.
@@ -195,7 +195,7 @@ class Captioner:
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
-            self.images: Any = AutoImageProcessor.from_pretrained(folder, **local)
+            self.image_processor: Any = AutoImageProcessor.from_pretrained(folder, **local)
             joint = self.network.config.model_type != "vision-encoder-decoder"
             self.processor: Any = AutoProcessor.from_pretrained(folder, **local) if joint else None
         except Exception as error:  # missing or broken files raise many unrelated types
@@ -203,46 +203,45 @@ class Captioner:
                 f"{folder} lacks a captioner's tokenizer or image processor: {first_line(error)}"
             ) from error
         if instruction is not None and self.processor is None:
-            raise ValueError(f"the captioner {folder} cannot be told anything: leave instruction None")
+            raise ValueError(f"the captioner {folder} takes no instruction; leave instruction None")
         self.chats = bool(getattr(self.processor, "chat_template", None))
         self.instruction, self.max_tokens, self.device = instruction, max_tokens, device
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> list[str]:
-        """One caption per image, on one line."""
-        pictures = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
-        inputs = self._inputs(pictures).to(self.device)
+        """Return one caption per image, without line breaks."""
+        inputs = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+        inputs = self._inputs(inputs).to(self.device)
         inputs = {key: self._cast(value) for key, value in inputs.items()}
-        told = inputs.get("input_ids")
+        prompt = inputs.get("input_ids")
         tokens = self.network.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self.max_tokens)
-        if told is not None and torch.equal(tokens[:, : told.shape[1]], told):  # a decoder repeats what it was told
-            tokens = tokens[:, told.shape[1] :]
+        if prompt is not None and torch.equal(tokens[:, : prompt.shape[1]], prompt):  # decoder-only models repeat it
+            tokens = tokens[:, prompt.shape[1] :]
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
-    def _inputs(self, pictures: list[Image.Image]) -> Any:
+    def _inputs(self, images: list[Image.Image]) -> Any:
         if self.chats:
             text = {"type": "text", "text": self.instruction or CHAT_INSTRUCTION}
-            turns = [[{"role": "user", "content": [{"type": "image", "image": one}, text]}] for one in pictures]
+            turns = [[{"role": "user", "content": [{"type": "image", "image": one}, text]}] for one in images]
             options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
             return self.processor.apply_chat_template(turns, **options)
         if self.instruction is None:
-            return self.images(images=pictures, return_tensors="pt")
-        told = [self.instruction] * len(pictures)
-        return self.processor(images=pictures, text=told, return_tensors="pt")
+            return self.image_processor(images=images, return_tensors="pt")
+        return self.processor(images=images, text=[self.instruction] * len(images), return_tensors="pt")
 
     def _cast(self, value: Tensor) -> Tensor:
         return value.to(self.network.dtype) if value.is_floating_point() else value
 
 
 def load_pipeline(folder: Path, *, dtype: str, variant: str | None) -> Any:
-    """The text-to-image pipeline in a folder, its networks checked weight for weight.
+    """Load the text-to-image pipeline in a folder and check that every weight matches.
 
     Raises:
         ValueError: if it is no such pipeline, or its weights do not fit.
     """
     index_file = folder / "model_index.json"
     if not index_file.is_file():
-        raise ValueError(f"{folder} has no model_index.json: {TEXT_TO_IMAGE}")
+        raise ValueError(f"expected a model_index.json in {folder}, got none; {TEXT_TO_IMAGE}")
     libraries = {"diffusers": diffusers, "transformers": transformers}
     networks = {}
     for part, entry in json.loads(index_file.read_text()).items():
@@ -261,7 +260,10 @@ def load_pipeline(folder: Path, *, dtype: str, variant: str | None) -> Any:
     except Exception as error:  # other pipelines and broken files raise many unrelated types
         raise ValueError(f"cannot load {folder} ({first_line(error)}): {TEXT_TO_IMAGE}") from error
     if type(pipeline.scheduler).__name__ == "DPMSolverSDEScheduler":
-        raise ValueError(f"{folder} asks for DPMSolverSDEScheduler, which draws one noise for a whole batch: change it")
+        raise ValueError(
+            f"unsupported scheduler DPMSolverSDEScheduler in {folder}: it draws one noise for a whole batch; "
+            "use another"
+        )
     for part, component in pipeline.components.items():
         if isinstance(component, nn.Module) and part not in networks:
             component.to(dtype=getattr(torch, dtype))

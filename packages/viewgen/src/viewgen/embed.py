@@ -38,7 +38,7 @@ class Embeddings:
         vectors: float16 array (N, D), memory-mapped.
         encoder_name: who made them.
         encoder_hash: the hash of its weights.
-        encoder_size: side in pixels of the images it took; None if it cuts them itself.
+        encoder_size: input size in pixels; None if the encoder crops images itself.
         encoder_mean: its normalization.
         encoder_std: its normalization.
         supervision: the strongest human supervision behind the encoder's weights.
@@ -63,7 +63,7 @@ class Embeddings:
         """
         folder = Path(folder)
         if not (folder / "embeddings.json").is_file():
-            raise ValueError(f"{folder} has no finished embeddings: make them with embed_images")
+            raise ValueError(f"expected finished embeddings in {folder}, got none; make them with embed_images")
         try:
             about: dict[str, Any] = json.loads((folder / "embeddings.json").read_text())
             shape = (about.pop("count"), about.pop("dim"))
@@ -77,7 +77,7 @@ class Embeddings:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"the embeddings in {folder} are damaged ({reason}): delete them and embed again"
+                f"the embeddings in {folder} are damaged ({reason}); delete them and embed again"
             ) from error
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Embeddings:
 
     @property
     def dim(self) -> int:
-        """The length of one embedding."""
+        """Return the length of one embedding."""
         return self.vectors.shape[1]
 
 
@@ -137,11 +137,11 @@ def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_s
 
 
 def _refuse_others(folder: Path, name: str, about: dict) -> dict:
-    """The JSON in ``name``, refused if it describes another encoder or other images."""
+    """Return the JSON in ``name``; refuse it if it describes another encoder or other images."""
     found = json.loads((folder / name).read_text())
     for field, what in (("encoder_hash", "another encoder"), ("images", "other images")):
         if found[field] != about[field]:
-            raise ValueError(f"{folder} holds the embeddings of {what}: choose another folder, or delete it")
+            raise ValueError(f"{folder} already contains the embeddings of {what}; choose another folder, or delete it")
     for field in ("encoder_size", "encoder_mean", "encoder_std"):
         if found[field] != about[field]:
             raise ValueError(
@@ -172,7 +172,9 @@ def _embed_rest(
         if good:
             vectors = encoder(torch.stack(good)).cpu().numpy().astype(np.float16)
             if not np.isfinite(vectors).all():
-                raise ValueError(f"the encoder {encoder.name} gives embeddings that are not finite in float16")
+                raise ValueError(
+                    f"expected embeddings that are finite in float16, got others from the encoder {encoder.name}"
+                )
             files[0].write(vectors.tobytes())
             progress.update(dim=vectors.shape[1], count=progress["count"] + len(good))
         for key, image in zip(chunk, read, strict=True):
@@ -188,7 +190,7 @@ def _embed_rest(
     for file in files:
         file.close()
     if not progress["count"]:
-        raise ValueError(f"none of the {len(keys)} images under {root} can be read: see {folder / 'failures.jsonl'}")
+        raise ValueError(f"none of the {len(keys)} images under {root} can be read; see {folder / 'failures.jsonl'}")
     write_json(folder / "embeddings.json", {**about, "count": progress["count"], "dim": progress["dim"]})
     (folder / "progress.json").unlink()
 
@@ -205,7 +207,7 @@ def _open_at(path: Path, size: int):
 def _read_ahead(
     root: Path, chunks: list[list[str]], encoder: ImageEncoder | ConditionEncoder, workers: int
 ) -> Iterator[list[torch.Tensor | UnreadableImage]]:
-    """The images of each chunk, an error in place of an unreadable one; with workers, one chunk ahead."""
+    """Yield the images of each chunk, an error in place of an unreadable one; with workers, one chunk ahead."""
 
     def read(key: str) -> torch.Tensor | UnreadableImage:
         try:

@@ -105,7 +105,7 @@ def load_encoder(
     elif other is not None:
         module, images = other(name)
     else:
-        raise ValueError(f"unknown encoder {name!r}: give timm/<model>, or a folder with backbone.json")
+        raise ValueError(f"expected timm/<model> or a folder with backbone.json, got encoder {name!r}")
     images = images if size is None else {**images, "size": size}
     return ImageEncoder(module, name=name, supervision=supervision or known, device=device, **images)
 
@@ -136,5 +136,8 @@ class ConditionEncoder:
         generator = self._generator
         made = generator.condition(images) if self.prepare is None else generator.encode(images)
         if made.ndim != 2 or not made.is_floating_point():
-            raise ValueError(f"the {self.name} are no vectors and cannot be kept: leave it to viewgen generate")
+            raise ValueError(
+                f"expected vectors as conditions, got {self.name}, which cannot be cached; "
+                "run viewgen generate directly"
+            )
         return made.to(torch.float32)

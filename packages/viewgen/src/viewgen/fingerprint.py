@@ -62,8 +62,8 @@ def ensure_same_config(path: Path, values: dict[str, Any], *, holds: str) -> Non
         found = json.loads(path.read_text())
         assert isinstance(found, dict)
     except (ValueError, AssertionError):
-        raise ValueError(f"{path} is damaged: choose another folder, or delete this one") from None
+        raise ValueError(f"{path} is damaged; choose another folder, or delete this one") from None
     differing = [name for name in values if found.get(name) != values[name]]
     if differing:
-        told = "; ".join(f"{name} was {found.get(name)}, now {values[name]}" for name in differing)
-        raise ValueError(f"{path.parent} holds {holds} ({told}): choose another folder")
+        changes = "; ".join(f"{name} was {found.get(name)}, now {values[name]}" for name in differing)
+        raise ValueError(f"{path.parent} already contains {holds} ({changes}); choose another folder")

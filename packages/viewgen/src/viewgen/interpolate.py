@@ -75,7 +75,7 @@ def slerp(
 
 
 def _orthogonal(u: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    """A unit vector orthogonal to each u: the axis on which u is shortest, made orthogonal."""
+    """Return a unit vector orthogonal to each u: the axis on which u is shortest, orthogonalized."""
     axis = torch.zeros_like(u).scatter_(1, u.abs().argmin(dim=1, keepdim=True), 1.0)
     rejection = axis - (axis * u).sum(dim=1, keepdim=True) * u
     return rejection / rejection.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -88,7 +88,7 @@ def random_partner(view: int, own: int, count: int) -> int:
         ValueError: if there is no other.
     """
     if count < 2:
-        raise ValueError("interpolation needs at least two images with embeddings")
+        raise ValueError("expected at least two images with embeddings to interpolate, got fewer")
     drawn = int(torch.randint(count - 1, (1,), generator=generator_for(view, "partner")))
     return drawn + (drawn >= own)
 
@@ -110,6 +110,6 @@ def nearest_partners(pool: np.ndarray, own: Sequence[int]) -> Int[Tensor, " B"]:
         ValueError: if the pool has fewer than two rows.
     """
     if len(pool) < 2:
-        raise ValueError("interpolation needs at least two images with embeddings")
+        raise ValueError("expected at least two images with embeddings to interpolate, got fewer")
     queries = torch.from_numpy(np.asarray(pool[list(own)], dtype=np.float32))
     return ExactSearch(pool)(queries, torch.tensor(own), 1)[:, 0]

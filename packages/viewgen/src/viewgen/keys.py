@@ -31,7 +31,7 @@ def list_images(root: str | os.PathLike[str]) -> list[str]:
     """
     keys = list(iter_images(root))
     if not keys:
-        raise ValueError(f"no image ({', '.join(sorted(SUFFIXES))}) was found under {root}")
+        raise ValueError(f"expected images ({', '.join(sorted(SUFFIXES))}) under {root}, got none")
     return keys
 
 
@@ -52,7 +52,7 @@ def key_path(root: Path, key: str) -> Path:
             if it is not UTF-8, and so cannot be written to a manifest.
     """
     if leaves_folder(key) or not PurePosixPath(key).parts:
-        raise UnreadableImage(f"the key {key!r} is refused: a key is a path inside its folder, without '..'")
+        raise UnreadableImage(f"expected a key that is a path inside its folder, without '..', got {key!r}")
     if fault := name_fault(key):
         raise UnreadableImage(f"the key {key!r} is refused; {fault}")
     return root / key
@@ -89,7 +89,7 @@ def read_key_list(
     except OSError as error:
         raise ValueError(f"cannot read the list of images {path}: {error.strerror}") from error
     if not keys and not refused:
-        raise ValueError(f"the list {path} names no image: write one key per line")
+        raise ValueError(f"expected one key per line in {path}, got an empty list")
     return sorted(keys), refused
 
 
@@ -104,7 +104,7 @@ def _keys_of(line: str, *, as_json: bool, root: Path) -> list[str]:
         except ValueError:
             key = None
         if not isinstance(key, str):
-            raise UnreadableImage("the line is refused: write one JSON string per line")
+            raise UnreadableImage("expected one JSON string per line, got another line")
     key_path(root, key)
     return [str(PurePosixPath(key))]
 
@@ -194,8 +194,8 @@ class HashedPathSet:
         if not len(self._hashes):
             return np.zeros(len(paths), dtype=bool)
         wanted = _hashes(paths)
-        places = np.searchsorted(self._hashes, wanted)
-        return self._hashes[np.minimum(places, len(self._hashes) - 1)] == wanted
+        indices = np.searchsorted(self._hashes, wanted)
+        return self._hashes[np.minimum(indices, len(self._hashes) - 1)] == wanted
 
     def __and__(self, other: "HashedPathSet") -> "HashedPathSet":
         both = HashedPathSet()

@@ -1,4 +1,4 @@
-"""The rows of a pool of vectors nearest to others by cosine similarity: exact, or through an inverted file.
+"""Nearest neighbors in a pool of vectors by cosine similarity: exact, or with an inverted file index.
 
 Shapes: N vectors of the pool, D their length, B queries, K neighbors of each, W >= K candidates for them, M
 vectors of a chunk.
@@ -23,12 +23,12 @@ class Search(Protocol):
     """Finds neighbors in a pool."""
 
     def __call__(self, queries: Float[Tensor, "B D"], own: Int[Tensor, " B"], count: int) -> Int[Tensor, "B K"]:
-        """The ``count`` rows nearest to each query, the nearest first, leaving out the row ``own`` (-1: none)."""
+        """Return the ``count`` rows nearest to each query, nearest first, except the row ``own`` (-1: no row)."""
         ...
 
 
 class ExactSearch:
-    """Compares each query with the whole pool, in chunks; of equally near rows the lowest comes first.
+    """Exact search: compares each query with the whole pool in chunks; ties are broken by the lowest row.
 
     Float32 similarities choose a few rows of each chunk, float64 ones order them. Where more rows than these few are
     within rounding of the last neighbor, the query is compared with the chunk again in float64. So what is found does
@@ -66,7 +66,7 @@ class ExactSearch:
 
 
 class IVFSearch:
-    """Compares each query with a few cells of the pool alone: a faiss inverted file of one byte per number.
+    """Approximate search in a few cells of the pool: a faiss inverted file with one byte per value.
 
     The candidates it finds are ordered as ``ExactSearch`` orders them; what lies in other cells is missed. The cells
     come from k-means with a fixed seed; another machine's rounding may move a vector to another cell.
@@ -81,7 +81,7 @@ class IVFSearch:
         try:
             import faiss  # an extra
         except ImportError as error:
-            raise ValueError("search='ivf' needs faiss: pip install faiss-cpu, or use search='exact'") from error
+            raise ValueError("search='ivf' needs faiss; pip install faiss-cpu, or use search='exact'") from error
         self.pool, dim = pool, pool.shape[1]
         self.cells = cells or max(1, round(len(pool) ** 0.5))
         quantizer = faiss.IndexFlatIP(dim)
@@ -109,7 +109,7 @@ class IVFSearch:
             found = np.unique(self.index.search(query[None].float().numpy(), count + IVF_SPARE)[1][0])
             found = found[(found >= 0) & (found != mine)]
             if len(found) < count:
-                raise ValueError(f"only {len(found)} of {count} neighbors were found: raise probes, or lower cells")
+                raise ValueError(f"expected {count} neighbors, got {len(found)}; raise probes, or lower cells")
             vectors = torch.from_numpy(self.pool[found].astype(np.float32))
             order = _similarity(query[None], vectors[None])[0].sort(descending=True, stable=True).indices
             nearest[place] = torch.from_numpy(found)[order[:count]]
@@ -119,7 +119,7 @@ class IVFSearch:
 def _candidates(
     unit: Float[Tensor, "B D"], chunk: Float[Tensor, "M D"], own: Int[Tensor, " B"], count: int
 ) -> Int[Tensor, "B W"]:
-    """Rows of the chunk among which are the ``count`` nearest, ascending; the row ``own`` may be among them as well."""
+    """Return ascending rows of the chunk that include the ``count`` nearest; the row ``own`` may be among them."""
     similarity = unit.float() @ normalize(chunk, dim=1).T
     inside = ((own >= 0) & (own < len(chunk))).nonzero()[:, 0]
     similarity[inside, own[inside]] = -torch.inf
@@ -134,7 +134,7 @@ def _candidates(
 
 
 def _similarity(unit: Float[Tensor, "B D"], vectors: Float[Tensor, "B W D"]) -> Float[Tensor, "B W"]:
-    """Cosine similarities in float64, without their last digits: those of equal vectors are equal."""
+    """Compute cosine similarities in float64, rounded so that those of equal vectors are equal."""
     return _rounded((normalize(vectors.double(), dim=2) * unit.unsqueeze(1)).sum(dim=2))
 
 
@@ -148,8 +148,8 @@ def _unit(rows: np.ndarray) -> Float[Tensor, "M D"]:
 
 def _check(pool: np.ndarray, queries: Float[Tensor, "B D"], count: int) -> None:
     if queries.shape[1] != pool.shape[1]:
-        raise ValueError(f"the pool has vectors of length {pool.shape[1]}, but the queries have {queries.shape[1]}")
+        raise ValueError(f"expected queries of length {pool.shape[1]}, as the pool's vectors, got {queries.shape[1]}")
     if not 0 < count < len(pool):
-        raise ValueError(f"{count} neighbors need a pool of more than {count} images, but it has {len(pool)}")
+        raise ValueError(f"expected a pool of more than {count} images for {count} neighbors, got {len(pool)}")
     if not bool(queries.isfinite().all()):
-        raise ValueError("the queries must be finite numbers")
+        raise ValueError("expected finite queries, got NaN or infinity")

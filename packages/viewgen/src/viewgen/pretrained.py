@@ -1,4 +1,4 @@
-"""Folders of pretrained weights as diffusers and transformers lay them out: found, read, hashed, never executed.
+"""Folders of pretrained weights in the layout of diffusers and transformers. No code in them is executed.
 
 Only safetensors are read, and a folder that brings Python code is refused, so nothing in a checkpoint can run.
 """
@@ -31,7 +31,7 @@ LICENCES = {
 
 
 def local_folder(model: str | os.PathLike[str], *, variant: str | None, nested: bool, hint: str) -> Path:
-    """The folder of a model: itself, or the snapshot of a hub id, downloaded if it is not in the cache.
+    """Return a model's folder: the path itself, or the snapshot of a hub id, downloaded if it is not in the cache.
 
     Args:
         model: a folder, or a hub id "owner/name".
@@ -50,31 +50,33 @@ def local_folder(model: str | os.PathLike[str], *, variant: str | None, nested: 
         try:
             folder = Path(snapshot_download(str(model), allow_patterns=wanted, ignore_patterns=left))
         except Exception as error:  # the hub's errors have no common base
-            raise ValueError(f"cannot find the model {str(model)!r} ({first_line(error)}): {hint}") from error
+            raise ValueError(f"cannot find the model {str(model)!r} ({first_line(error)}); {hint}") from error
     code = sorted(folder.rglob("*.py"))
     if code:
         raise ValueError(
-            f"{folder} brings code ({code[0].name}), and a checkpoint's code is never run: remove it there"
+            f"expected a checkpoint without code, which is never run, got {code[0].name} in {folder}; remove it"
         )
     return folder
 
 
 def load_part(kind: type, folder: Path, *, dtype: str, variant: str | None = None, surplus: bool = False) -> Any:
-    """A frozen network read from safetensors, every weight of it.
+    """Load a frozen network from safetensors and check that every weight matches.
 
     Args:
         kind: a model class of diffusers or transformers.
         folder: its ``config.json`` and weights.
         dtype: of its parameters.
         variant: read these weights if the folder has them.
-        surplus: let weights be that the network has no place for.
+        surplus: allow weights that the network does not have.
 
     Raises:
         ValueError: if the weights are not safetensors, or miss, exceed or do not fit the network.
     """
     files = part_files(folder, variant)
     if not any(file.suffix == ".safetensors" for file in files):
-        raise ValueError(f"{folder} has no .safetensors weights: pickled ones are not read, save them as safetensors")
+        raise ValueError(
+            f"expected .safetensors weights in {folder}, got none; convert pickled weights, which are not read"
+        )
     number = getattr(torch, dtype)
     options: dict[str, Any] = {"dtype": number, "trust_remote_code": False}
     if issubclass(kind, ModelMixin):
@@ -115,11 +117,11 @@ def _refuse_misfits(folder: Path, report: dict[str, Any], wrong: Sequence[str]) 
         if keys:
             faults.append(f"{len(keys)} {fault} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})")
     if faults:
-        raise ValueError(f"the weights in {folder} do not fit its config.json: {'; '.join(faults)}")
+        raise ValueError(f"the weights in {folder} do not match its config.json: {'; '.join(faults)}")
 
 
 def part_files(folder: Path, variant: str | None = None) -> list[Path]:
-    """The sorted files of one component that decide what it computes, with one version of the weights."""
+    """Return the sorted files of one component that determine what it computes, with one variant of the weights."""
     files = [file for file in sorted(folder.glob("*")) if file.suffix in DATA_SUFFIXES]
     weights = [file for file in files if file.suffix == ".safetensors"]
     chosen = [file for file in weights if variant is not None and _infix(file).startswith(variant)]
@@ -128,18 +130,18 @@ def part_files(folder: Path, variant: str | None = None) -> list[Path]:
 
 
 def _infix(file: Path) -> str:
-    """The version in a weight file's name: "fp16" in model.fp16.safetensors, nothing in model.safetensors."""
+    """Return the variant in a weight file's name: "fp16" in model.fp16.safetensors, "" in model.safetensors."""
     return file.stem.partition(".")[2]
 
 
 def parts_hash(folders: Sequence[Path], variant: str | None = None) -> str:
-    """A hash of the components' names, configurations and weights."""
+    """Hash the components' names, configurations and weights."""
     files = (file for folder in folders for file in part_files(folder, variant))
     return files_hash((f"{file.parent.name}/{file.name}", file) for file in files)
 
 
 def licence_of(folder: Path, model: str | os.PathLike[str]) -> str:
-    """The licence that the model card in the folder states, or that it states none."""
+    """Return the licence stated by the model card in the folder, or a note that it states none."""
     card = folder / "README.md"
     front = card.read_text(errors="replace").split("\n---", 1)[0] if card.is_file() else ""
     stated = re.search(r"^license(?:_name)?:\s*(?!other\s*$)[\"']?([^\s\"']+)", front, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Each image's share of foreground, read from a table batch by batch. A million keys of 30 letters: 60 MB.
+"""Foreground ratios of images, read from a table batch by batch; a million keys of 30 characters take 60 MB.
 
 Shapes: N images.
 """
@@ -28,7 +28,7 @@ class ForegroundRatios:
         batches: of ``SCHEMA``; the rows may come in any order.
 
     Attributes:
-        hash: of all keys and ratios, whatever their order.
+        hash: hash of all keys and ratios, independent of their order.
 
     Raises:
         ValueError: if a key is missing or stands twice, or a ratio is missing or not in [0, 1].
@@ -38,9 +38,9 @@ class ForegroundRatios:
         self._keys, self._ratios = _gather(batches)
         outside = ~((self._ratios >= 0) & (self._ratios <= 1))
         if outside.any():
-            place = int(outside.argmax())
+            index = int(outside.argmax())
             raise ValueError(
-                f"the foreground ratio of {self._keys[place].as_py()!r} is {self._ratios[place]}: it must be in [0, 1]"
+                f"expected a foreground ratio in [0, 1] for {self._keys[index].as_py()!r}, got {self._ratios[index]}"
             )
         self._order = pc.call_function("array_sort_indices", [self._keys]).to_numpy()
         self.hash = self._hash()
@@ -54,7 +54,7 @@ class ForegroundRatios:
         """
         path = Path(path)
         if path.suffix not in READERS:
-            raise ValueError(f"foreground ratios are read from {', '.join(READERS)} files, but the file is {path}")
+            raise ValueError(f"expected a {', '.join(READERS)} file of foreground ratios, got {path}")
         try:
             return cls(batch.select(SCHEMA.names).cast(SCHEMA) for batch in READERS[path.suffix](path))
         except (OSError, KeyError, pa.ArrowException) as error:
@@ -65,7 +65,7 @@ class ForegroundRatios:
         return len(self._ratios)
 
     def __getitem__(self, key: str) -> float:
-        """The ratio of ``key``.
+        """Return the ratio of ``key``.
 
         Raises:
             ValueError: if there is none.
@@ -78,29 +78,29 @@ class ForegroundRatios:
             if found == key:
                 return float(self._ratios[row])
             low, high = (middle + 1, high) if found < key else (low, middle)
-        raise ValueError(f"the image {key!r} has no foreground ratio: compute the ratios of all images")
+        raise ValueError(f"expected a foreground ratio for {key!r}, got none; compute the ratios of all images")
 
     def _hash(self) -> str:
-        """The hash of all pairs in the order of their keys; doubles are found on the way."""
+        """Hash all pairs in the order of their keys and reject duplicates."""
         digest, last = blake2b(digest_size=16), None
         for start in range(0, len(self), ROWS):
             rows = self._order[start : start + ROWS]
             keys = self._keys.take(pa.array(rows)).to_pylist()
             for before, key in pairwise([last, *keys]):
                 if before == key:
-                    raise ValueError(f"the image {key!r} has more than one foreground ratio")
+                    raise ValueError(f"expected one foreground ratio for {key!r}, got several")
             last = keys[-1]
             digest.update(json.dumps(keys).encode() + self._ratios[rows].astype("<f8").tobytes())
         return digest.hexdigest()
 
 
 def _gather(batches: Iterable[pa.RecordBatch]) -> tuple[pa.LargeStringArray, np.ndarray]:
-    """All rows as two arrays, holding no more than these and one batch at any time."""
+    """Read all rows into two arrays, with one batch in memory besides these."""
     letters, lengths, ratios = bytearray(), [np.zeros(1, np.int64)], []
     for batch in batches:
         keys, values = batch.columns
         if keys.null_count:
-            raise ValueError("a row of the foreground ratios has no key")
+            raise ValueError("expected a key in every row of the foreground ratios, got a row without")
         letters += "".join(keys.to_pylist()).encode()
         lengths.append(pc.call_function("binary_length", [keys]).to_numpy())
         ratios.append(values.to_numpy(zero_copy_only=False))

@@ -1,4 +1,4 @@
-"""The nearest other image of a pool as the view: what generated views have to beat.
+"""Real images as views: the nearest neighbors in a pool, a baseline for generated views.
 
 Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length, K neighbors of each image.
 """
@@ -24,7 +24,7 @@ from viewgen.seeding import generator_for
 
 
 class RetrievalGenerator:
-    """Views that are real images: the nearest of a pool by cosine similarity, or one of the nearest.
+    """Real images as views: the nearest one of a pool by cosine similarity, or one of several nearest.
 
     An image's condition is the rows of its nearest neighbors in the pool; itself is left out by its key.
 
@@ -35,7 +35,7 @@ class RetrievalGenerator:
             embeddings, or its name (timm/MODEL). Without it every image must be of the pool.
         search: exact compares with every image of the pool; ivf with a few cells of it, through faiss.
         neighbors: a view is drawn uniformly from this many nearest images, by its seed.
-        output_size: side of the views in pixels.
+        output_size: size of the views in pixels.
         cells: of an ivf search; the square root of the pool's size if not given.
         probes: cells of an ivf search looked into per image.
         device: where an exact search and the encoder run.
@@ -62,12 +62,12 @@ class RetrievalGenerator:
         device: str = "cpu",
     ) -> None:
         if search not in ("exact", "ivf"):
-            raise ValueError(f"search must be 'exact' or 'ivf', but is {search!r}")
+            raise ValueError(f"expected search 'exact' or 'ivf', got {search!r}")
         if not Path(pool_images).is_dir():
-            raise ValueError(f"{pool_images} is not a folder: give the folder that holds the pool's images")
+            raise ValueError(f"expected the folder of the pool's images, got {pool_images}, which is not a folder")
         self.pool, self.images = Embeddings.load(pool), Path(pool_images)
         if not 0 < neighbors < len(self.pool):
-            raise ValueError(f"neighbors must be from 1 to {len(self.pool) - 1}, but is {neighbors}")
+            raise ValueError(f"expected neighbors in 1..{len(self.pool) - 1}, got {neighbors}")
         self.encoder = _checked(encoder, self.pool, device)
         vectors = self.pool.vectors
         self.search = IVFSearch(vectors, cells, probes) if search == "ivf" else ExactSearch(vectors, device)
@@ -81,11 +81,11 @@ class RetrievalGenerator:
             self.settings |= {"cells": self.search.cells, "probes": probes}
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Int[Tensor, "B K"]:
-        """The rows of the nearest images of the pool, the nearest first; nothing is left out."""
+        """Return the rows of the nearest images of the pool, nearest first, excluding none."""
         return self._nearest(self._embed(images), [-1] * len(images))
 
     def condition_for(self, keys: Sequence[str], images: UInt8[Tensor, "B 3 H W"] | None) -> Int[Tensor, "B K"]:
-        """The rows of the nearest images of the pool, the nearest first, without the images of these keys themselves.
+        """Return the rows of the nearest images of the pool, nearest first, excluding the images with these keys.
 
         Args:
             keys: of the images.
@@ -106,24 +106,24 @@ class RetrievalGenerator:
     def generate(
         self, condition: Int[Tensor, "B K"], *, seeds: Sequence[int], strength: Tensor | None = None
     ) -> UInt8[Tensor, "B 3 S S"]:
-        """One of each image's neighbors, its central square at ``output_size``.
+        """Return one of each image's neighbors: its central square, resized to ``output_size``.
 
         Raises:
             ValueError: if a strength is given, or if an image of the pool cannot be read any more.
         """
         if strength is not None:
-            raise ValueError("retrieval takes no strength: leave it None, and choose how many neighbors")
+            raise ValueError("expected no strength, which retrieval does not support, got one; set neighbors instead")
         keys = self.partner_keys(condition, seeds)
         return torch.stack([read_key(self.images, key, self.output_size) for key in keys])
 
     def partner_keys(self, condition: Int[Tensor, "B K"], seeds: Sequence[int]) -> list[str]:
-        """The key of the image that each view is.
+        """Return the key of the image that each view shows.
 
         Raises:
             ValueError: if the conditions are not this generator's.
         """
         if condition.shape[1:] != (self.neighbors,) or condition.is_floating_point():
-            raise ValueError("retrieval needs its own conditions (rows of its pool), not embeddings: use condition_for")
+            raise ValueError("expected rows of the pool as conditions, got embeddings; use condition_for")
         drawn = [int(torch.randint(self.neighbors, (), generator=generator_for(seed, "neighbour"))) for seed in seeds]
         return [self.pool.keys[int(rows[place])] for rows, place in zip(condition, drawn, strict=True)]
 
@@ -132,12 +132,12 @@ class RetrievalGenerator:
 
     def _embed(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         if self.encoder is None:
-            raise ValueError("images that are not of the pool need encoder=, the network that embedded the pool")
+            raise ValueError("images outside the pool need encoder=, the network that embedded the pool")
         return self.encoder(images).cpu()
 
 
 def _checked(encoder: str | ImageEncoder | None, pool: Embeddings, device: str) -> ImageEncoder | None:
-    """The encoder, loaded if named; refused if it is not the pool's."""
+    """Load the encoder if it is named, and reject one that did not embed the pool."""
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, size=pool.encoder_size, device=device)
     if encoder is not None and encoder.hash != pool.encoder_hash:
@@ -149,6 +149,6 @@ def _checked(encoder: str | ImageEncoder | None, pool: Embeddings, device: str) 
 
 
 def _pool_hash(pool: Embeddings) -> str:
-    """A hash of the keys and vectors, which decide what is found."""
+    """Hash the keys and vectors, which determine the results."""
     parts = [file_hash(pool.folder / name) for name in ("keys.jsonl", "vectors.f16")]
     return blake2b("".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Seeds that depend only on names, so that a draw never depends on batch, worker, order or restart."""
+"""Seeds derived from names, so that random numbers do not depend on batch, worker, order or restart."""
 
 from hashlib import blake2b
 
@@ -24,10 +24,10 @@ def stable_seed(*parts: int | str) -> int:
 
 
 def view_seed(seed: int, key: str, k: int) -> int:
-    """The seed of view ``k`` of the image ``key`` in a run with ``seed``."""
+    """Return the seed of view ``k`` of the image ``key`` in a run with ``seed``."""
     return stable_seed(seed, key, k)
 
 
 def generator_for(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded with ``stable_seed(*parts)``."""
+    """Create a CPU generator seeded with ``stable_seed(*parts)``."""
     return torch.Generator().manual_seed(stable_seed(*parts))

@@ -27,7 +27,7 @@ TRIES = 50  # rows drawn per image wanted, before the manifest is taken to have 
 
 
 def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row]]:
-    """The rows of ``count`` images, or of all if there are fewer: by key, and by k within.
+    """Return the rows of ``count`` images, or of all if there are fewer, sorted by key and k.
 
     Raises:
         ValueError: there is no view, or the manifest or a journal is damaged or lists a path outside the folder.
@@ -40,7 +40,7 @@ def choose_rows(views_root: Path, count: int, seed: int | None) -> list[list[Row
         keys = _least_keys(views_root, count, seed)
         found = [table.filter(pc.field("key").isin(keys)) for table in _journals(views_root, COLUMNS)] if keys else []
     if not keys:
-        raise ValueError(f"{views_root} has no view yet: make some with `viewgen generate`")
+        raise ValueError(f"expected one or more views in {views_root}, got none; generate some with `viewgen generate`")
     rows = {(row["key"], row["k"]): row for table in found for row in table.to_pylist()}
     return [[rows[place] for place in sorted(rows) if place[0] == key] for key in sorted(keys)]
 
@@ -68,7 +68,7 @@ def _draw_keys(manifest: Manifest, count: int, seed: int | None) -> list[str]:
 
 
 def _least_keys(views_root: Path, count: int, seed: int | None) -> list[str]:
-    """The keys of least hash, or the first ones; every journal is read, but few of its rows are held."""
+    """Return the keys with the lowest hashes, or the first keys; all journals are read, few rows are kept."""
     keys = dict[str, None]()
     for table in _journals(views_root, ["key"]):
         keys.update(dict.fromkeys(table["key"].unique().to_pylist()))
@@ -105,7 +105,7 @@ def contact_sheet(
         out_path: a .png or .jpg file to write.
         count: images shown.
         seed: of the choice of images; None takes the first.
-        tile: side in pixels of each picture on the sheet.
+        tile: size in pixels of each image on the sheet.
         strength_unit: what to call the strength.
 
     Returns:
@@ -116,9 +116,9 @@ def contact_sheet(
     """
     out = Path(out_path)
     if out.suffix.lower() not in FORMATS:
-        raise ValueError(f"the contact sheet must be a .png or .jpg file, not {out}")
+        raise ValueError(f"expected a .png or .jpg file for the contact sheet, got {out}")
     if count < 1 or tile < 32:
-        raise ValueError(f"count must be at least 1 and tile at least 32, but they are {count} and {tile}")
+        raise ValueError(f"expected count of 1 or more and tile of 32 or more, got {count} and {tile}")
     rows = choose_rows(Path(views_root), count, seed)
     drawn = _Sheet(Path(images_root), Path(views_root), tile, strength_unit).draw(rows)
     buffer = BytesIO()
@@ -128,7 +128,7 @@ def contact_sheet(
 
 
 class _Cell(NamedTuple):
-    """A picture of the sheet and the lines below it."""
+    """An image of the sheet and the lines below it."""
 
     locate: Callable[[Path, str], Path]
     root: Path
@@ -137,7 +137,7 @@ class _Cell(NamedTuple):
 
 
 class _Sheet:
-    """NoiseDraws rows of views: bands of eight columns, a source above its views in each."""
+    """Rows of views: bands of eight columns, each a source above its views."""
 
     columns = 8
 
@@ -149,7 +149,7 @@ class _Sheet:
         self.line = round(1.35 * size)
 
     def draw(self, rows: list[list[Row]]) -> Image.Image:
-        """The whole sheet."""
+        """Draw the whole sheet."""
         columns = [self.cells(group) for group in rows]
         bands = [columns[start : start + self.columns] for start in range(0, len(columns), self.columns)]
         heights = [self.heights(band) for band in bands]
@@ -167,18 +167,18 @@ class _Sheet:
         return self.sheet
 
     def cells(self, group: list[Row]) -> list[_Cell]:
-        """A source and its views, from the top down."""
+        """Return a source and its views, from top to bottom."""
         key, ratio = group[0]["key"], group[0]["foreground_ratio"]
         source = _Cell(key_path, self.images_root, key, [key] + ([] if ratio is None else [f"foreground {ratio:.2f}"]))
         return [source, *(_Cell(view_path, self.views_root, row["path"], self.caption(row)) for row in group)]
 
     def heights(self, band: list[list[_Cell]]) -> list[int]:
-        """The height of each row of a band of columns, with the space to the next."""
+        """Return the height of each row of a band of columns, including the space to the next."""
         lines = [max(len(cell.below) for cell in cells if cell) for cells in zip_longest(*band)]
         return [self.tile + count * self.line + 2 * GAP for count in lines]
 
     def draw_cell(self, cell: _Cell, left: int, top: int) -> None:
-        """A picture, or an empty tile that says so, and the lines below it."""
+        """Draw an image, or a labeled empty tile, and the lines below it."""
         try:
             pixels = read_image(cell.locate(cell.root, cell.name), self.tile)
             self.sheet.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (left, top))
@@ -190,7 +190,7 @@ class _Sheet:
             self.pen.text(corner, self.fit(text, self.tile, self.font), PALE if place else INK, self.font)
 
     def caption(self, row: Row) -> list[str]:
-        """What is written below a view."""
+        """Return the lines below a view."""
         strength = "" if row["strength"] is None else f"  {self.unit} {row['strength']:g}"
         lines = [f"k = {row['k']}{strength}"]
         if row["alpha"] is not None:
@@ -200,7 +200,7 @@ class _Sheet:
         return lines
 
     def fit(self, text: str, width: int, font: Any) -> str:
-        """The text on one line, its middle left out if it is too wide."""
+        """Shorten the text in the middle to fit one line."""
         text = "".join(letter if letter.isprintable() else "?" for letter in text)
         shown, kept = text, len(text)
         while font.getlength(shown) > width and kept > 2:

@@ -47,11 +47,11 @@ def _bin(ratio: float | Float[Tensor, "*B"]) -> int | Int[Tensor, "*B"]:
     """Return the index of the bin, 0 to 4: ``numpy.digitize(ratio, RATIO_EDGES, right=True) - 1``, and 0 for 0."""
     if isinstance(ratio, Tensor):
         if not bool(((ratio >= 0) & (ratio <= 1)).all()):
-            raise ValueError("foreground ratios must be numbers in [0, 1]")
+            raise ValueError("expected foreground ratios in [0, 1], got others")
         inner = torch.tensor(RATIO_EDGES[1:-1], dtype=ratio.dtype, device=ratio.device)
         return (ratio.unsqueeze(-1) > inner).sum(dim=-1)
     if not 0 <= ratio <= 1:
-        raise ValueError(f"a foreground ratio must be a number in [0, 1], but is {ratio}")
+        raise ValueError(f"expected a foreground ratio in [0, 1], got {ratio}")
     return int(np.searchsorted(RATIO_EDGES[1:-1], float(ratio), side="left"))
 
 
@@ -82,11 +82,11 @@ class ConstantStrength:
         _check_finite((self.value,))
 
     def sample(self, key: str, view_seed: int) -> tuple[float, None]:
-        """See ``Strength``."""
+        """Return the same strength for every view; see ``Strength``."""
         return float(self.value), None
 
     def description(self) -> dict[str, Any]:
-        """See ``Strength``."""
+        """Description for the manifest; see ``Strength``."""
         return {"law": "constant", "value": float(self.value)}
 
 
@@ -104,12 +104,12 @@ class RandomStrength:
         _check_finite(self.levels)
 
     def sample(self, key: str, view_seed: int) -> tuple[float, None]:
-        """See ``Strength``."""
+        """Draw strengths from the views' seeds; see ``Strength``."""
         drawn = torch.randint(len(self.levels), (), generator=generator_for(view_seed, "strength"))
         return float(self.levels[int(drawn)]), None
 
     def description(self) -> dict[str, Any]:
-        """See ``Strength``."""
+        """Description for the manifest; see ``Strength``."""
         return {"law": "random", "levels": [float(level) for level in self.levels]}
 
 
@@ -133,7 +133,7 @@ class AdaptiveStrength:
             )
 
     def sample(self, key: str, view_seed: int) -> tuple[float, float]:
-        """See ``Strength``.
+        """Return strengths by foreground ratio; see ``Strength``.
 
         Raises:
             ValueError: if the image has no foreground ratio.
@@ -142,7 +142,7 @@ class AdaptiveStrength:
         return float(self.levels[_bin(ratio)]), ratio
 
     def description(self) -> dict[str, Any]:
-        """See ``Strength``."""
+        """Description for the manifest; see ``Strength``."""
         levels = [float(level) for level in self.levels]
         return {"law": "adaptive", "levels": levels, "ratios": self.ratios.hash}
 
@@ -209,7 +209,7 @@ class PerImageStrength:
     by_key: Mapping[str, float]
 
     def sample(self, key: str, view_seed: int) -> tuple[float, None]:
-        """See ``Strength``.
+        """Look up each image's strength; see ``Strength``.
 
         Raises:
             ValueError: if the image has none.
@@ -219,7 +219,7 @@ class PerImageStrength:
         return float(self.by_key[key]), None
 
     def description(self) -> dict[str, Any]:
-        """See ``Strength``."""
+        """Description for the manifest; see ``Strength``."""
         listed = json.dumps(sorted((key, float(value)) for key, value in self.by_key.items()))
         return {"law": "given", "hash": blake2b(listed.encode(), digest_size=16).hexdigest()}
 

@@ -181,7 +181,7 @@ def test_codes_follow_the_predicted_distribution():
 
 def test_misuse_is_told(transformer):
     tokens, mask = torch.zeros(1, 17, dtype=torch.long), torch.ones(1, 16, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"start must be in 0\.\.steps-1"):
+    with pytest.raises(ValueError, match=r"expected start in 0\.\.steps-1"):
         decode(transformer, tokens, mask, seeds=[1], steps=4, start=4)
-    with pytest.raises(ValueError, match="one seed per image: 2 seeds for 1"):
+    with pytest.raises(ValueError, match="one seed per image, got 2 seeds for 1"):
         decode(transformer, tokens, mask, seeds=[1, 2])

@@ -39,7 +39,7 @@ def test_converted_copies_are_the_same_networks(official, mage, tmp_path):
         assert type(copy) is type(network)
         assert copy.sizes == network.sizes
         assert backbone_hash(copy) == backbone_hash(network)
-    with pytest.raises(ValueError, match=r"name the copy something\.safetensors"):
+    with pytest.raises(ValueError, match=r"expected a \.safetensors file name"):
         save(networks["mage"][0], tmp_path / "mage.bin")
 
 
@@ -117,23 +117,21 @@ def test_arrays_that_do_not_fit_are_named(official, write_flax, tmp_path):
     weights["params/Extra_0/kernel"] = np.ones((2, 2), np.float32)
     with pytest.raises(ValueError) as caught:
         load_transformer(write_flax(tmp_path / "odd", weights), codes=24)
-    assert "1 missing (bias); 1 unknown (Extra_0.weight); 1 of another shape (embedding_norm.weight)" in str(
-        caught.value
-    )
+    assert "1 missing (bias); 1 unknown (Extra_0.weight); 1 mismatched (embedding_norm.weight)" in str(caught.value)
 
 
 def test_the_wrong_file_is_told(official, mage, tmp_path):
-    with pytest.raises(ValueError, match="does not hold the weights of a Tokenizer: it lacks"):
+    with pytest.raises(ValueError, match="expected the weights of a Tokenizer"):
         load_tokenizer(official.transformer)
-    with pytest.raises(ValueError, match="does not hold the weights of a Transformer: it lacks"):
+    with pytest.raises(ValueError, match="expected the weights of a Transformer"):
         load_transformer(official.tokenizer)
-    with pytest.raises(ValueError, match="does not hold the weights of a MageTransformer: it lacks"):
+    with pytest.raises(ValueError, match="expected the weights of a MageTransformer"):
         load_mage(official.tokenizer)
-    with pytest.raises(ValueError, match="30 tokens are too few for 1024 codes"):
+    with pytest.raises(ValueError, match=r"more than 1024 tokens .*, got 30"):
         load_transformer(official.transformer)
-    with pytest.raises(ValueError, match=r"a MAGE of width 16 is not known: give heads="):
+    with pytest.raises(ValueError, match=r"unknown MAGE width 16; give heads="):
         load_mage(mage.path, codes=24)
-    with pytest.raises(ValueError, match=r"there is no weights file .*: download one"):
+    with pytest.raises(ValueError, match=r"expected a weights file, got .*; download one"):
         load_tokenizer(tmp_path / "none")
     (tmp_path / "cut.safetensors").write_bytes(b"\x09\x00\x00")
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
@@ -150,7 +148,7 @@ def test_code_in_a_checkpoint_is_not_run(mage, tmp_path, monkeypatch):
     torch.save({"model": mage.weights, "args": Payload()}, tmp_path / "evil.pth")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Payload()}, protocol=2))
     for name in ("evil.pth", "evil.pkl"):
-        with pytest.raises(ValueError, match="is refused: it holds more than tensors"):
+        with pytest.raises(ValueError, match="expected a file of tensors only"):
             load_predictor(tmp_path / name, codes=24)
     assert not (tmp_path / "executed").exists()
 

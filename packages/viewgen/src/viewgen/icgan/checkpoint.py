@@ -1,6 +1,6 @@
 """Official IC-GAN checkpoints (facebookresearch/ic_gan), read strictly and without running anything they hold.
 
-Shapes: O outputs and I inputs of a layer, its kernel's places among the inputs.
+Shapes: O and I are the output and input features of a layer, ``*kernel`` is its kernel size.
 """
 
 import codecs
@@ -26,8 +26,8 @@ from viewgen.icgan.model import ICGAN, ICGANConfig
 SPECTRAL_NORM_EPS = 1e-6  # --SN_eps of the official code
 CLASS_EMBEDDING = "shared.weight"  # of the official generator, which never uses it without labels
 Shape = tuple[int, ...]
-# What the official trainer keeps in its state beside plain values: its activation, and a FID as numpy's scalar (under
-# the old and the new name of numpy's module). None of them runs anything when it is unpickled.
+# Classes in the official trainer's state besides plain values: its activation, and a FID as a numpy scalar (under the
+# old and the new name of numpy's module). Unpickling them runs no code.
 SCALAR = np.float64(0).__reduce__()[0]
 BESIDE_THE_FID = [
     ReLU,
@@ -41,13 +41,13 @@ BESIDE_THE_FID = [
 
 
 def load_icgan(path: str | os.PathLike[str]) -> ICGAN:
-    """The generator of an official checkpoint, ready for use: frozen, float32, spectral norms folded into its weights.
+    """Load an official generator for inference: frozen, float32, spectral norms folded into the weights.
 
     Args:
         path: a ``G_ema_best*.pth`` (or its tensors as ``.safetensors``), or the experiment's folder.
 
     Raises:
-        ValueError: if it is missing, damaged, holds more than tensors, or does not fit; naming what differs.
+        ValueError: If it is missing, damaged, contains more than tensors, or does not fit the network.
     """
     path = find_weights(path)
     tensors = read_tensors(path)
@@ -60,7 +60,7 @@ def load_icgan(path: str | os.PathLike[str]) -> ICGAN:
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The weights' file: ``path`` itself, or a folder's ``G_ema_best*.pth`` of lowest FID, as officially.
+    """Return the weights file: ``path`` itself, or the ``G_ema_best*.pth`` with the lowest FID in a folder.
 
     Raises:
         ValueError: if there is none, or if the FIDs cannot be had without running pickled code.
@@ -70,7 +70,9 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         return path
     found = sorted(path.glob("G_ema_best*.pth"))
     if not found:
-        raise ValueError(f"{path} holds no G_ema_best*.pth: give an IC-GAN experiment's folder, or the file itself")
+        raise ValueError(
+            f"expected a G_ema_best*.pth in {path}, got none; give an IC-GAN experiment's folder, or the file itself"
+        )
     return found[0] if len(found) == 1 else min(found, key=_best_fid)
 
 
@@ -80,16 +82,16 @@ def _best_fid(weights: Path) -> float:
         with safe_globals(BESIDE_THE_FID):
             return float(_read_plain(state)["best_FID"])
     except KeyError:
-        told = f"{state} has no best_FID"
+        reason = f"{state} has no best_FID"
     except (TypeError, ValueError) as error:
-        told = str(error)
+        reason = str(error)
     raise ValueError(
-        f"{weights.parent} has several G_ema_best*.pth and their FIDs cannot be read; give one file: {told}"
+        f"{weights.parent} has several G_ema_best*.pth and their FIDs cannot be read; give one file: {reason}"
     )
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors by name.
+    """Read the tensors of a ``.safetensors`` file, or of a torch file that contains only named tensors.
 
     Raises:
         ValueError: if it is missing, damaged, or holds anything else.
@@ -97,7 +99,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_plain(path)
     if not isinstance(held, Mapping) or not all(isinstance(tensor, Tensor) for tensor in held.values()):
-        raise ValueError(f"{path} is no file of weights: it must hold nothing but tensors by name")
+        raise ValueError(f"expected a file that contains only named tensors, got other values in {path}")
     return dict(held)
 
 
@@ -109,21 +111,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_plain(path: Path) -> Any:
-    """What a torch file holds, if that is tensors, numbers and texts in lists and mappings."""
+    """Load a torch file that contains only tensors, numbers and strings in lists and mappings."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        told = f"it wants to call {called[1]}" if called else "it is damaged or was not written by torch.save"
-        raise ValueError(f"{path} is refused: only plain tensors are read, and {told}") from error
-    except Exception as error:  # a damaged file raises whatever the zip or pickle reader stumbles over
+        reason = f"it calls {called[1]}" if called else "it is damaged or was not written by torch.save"
+        raise ValueError(f"expected a file of plain tensors, got {path}: {reason}") from error
+    except Exception as error:  # damaged files raise many types of errors in the zip and pickle readers
         raise ValueError(f"{path} is damaged or was not written by torch.save") from error
 
 
 def deduce_config(tensors: Mapping[str, Tensor], path: Path) -> ICGANConfig:
-    """The network's sizes from its tensors' shapes.
+    """Infer the configuration of the network from the shapes of its tensors.
 
     Raises:
         ValueError: if ``path`` is no IC-GAN generator, or one that takes labels.
@@ -134,11 +136,13 @@ def deduce_config(tensors: Mapping[str, Tensor], path: Path) -> ICGANConfig:
     needed = ["linear.weight", "shared_feat.weight", "blocks.0.0.conv1.weight", "blocks.0.0.bn1.gain.weight"]
     absent = [name for name in needed if name not in tensors]
     if absent:
-        raise ValueError(f"{path} is no IC-GAN generator without labels: it lacks {', '.join(absent)}")
+        raise ValueError(f"expected an unconditional IC-GAN generator, got {path}, which lacks {', '.join(absent)}")
     shapes = [tuple(tensors[f"blocks.{index}.0.conv1.weight"].shape) for index in range(count)]
     chunk, (embedded, features) = tensors["linear.weight"].shape[1], tensors["shared_feat.weight"].shape
     if tensors["blocks.0.0.bn1.gain.weight"].shape[1] > embedded + chunk:
-        raise ValueError(f"{path} is a class-conditional IC-GAN (cc_icgan), which needs labels: give an icgan_* one")
+        raise ValueError(
+            f"expected an icgan_* checkpoint, got the class-conditional IC-GAN (cc_icgan) {path}, which needs labels"
+        )
     return ICGANConfig(
         channels=(shapes[0][1], *(shape[0] for shape in shapes)),
         attention=tuple(index for index in range(count) if f"blocks.{index}.1.theta.weight" in tensors),
@@ -149,7 +153,7 @@ def deduce_config(tensors: Mapping[str, Tensor], path: Path) -> ICGANConfig:
 
 
 def checkpoint_shapes(config: ICGANConfig) -> dict[str, Shape]:
-    """Every tensor of the official file of that network, with its shape: 198 at 256 px."""
+    """Return the shape of every tensor of an official checkpoint of that network (198 tensors at 256 px)."""
     with torch.device("meta"):
         own = {name: tuple(tensor.shape) for name, tensor in ICGAN(config).state_dict().items()}
     shapes: dict[str, Shape] = {CLASS_EMBEDDING: (1000, 128), **own}
@@ -161,12 +165,12 @@ def checkpoint_shapes(config: ICGANConfig) -> dict[str, Shape]:
 
 
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Tensor], path: Path) -> None:
-    """Hold a file's tensors against the names and shapes that a network needs.
+    """Check the names and shapes of a file's tensors against those that the network expects.
 
     Raises:
-        ValueError: with the counts of missing, unknown and misshapen tensors, up to three names of each.
+        ValueError: with the counts of missing, unknown and mismatched tensors, up to three names of each.
     """
-    misshapen = [
+    mismatched = [
         f"{name} {tuple(found[name].shape)} instead of {shape}"
         for name, shape in expected.items()
         if name in found and tuple(found[name].shape) != shape
@@ -174,18 +178,18 @@ def compare(expected: Mapping[str, Shape], found: Mapping[str, Tensor], path: Pa
     faults = {
         "missing": sorted(expected.keys() - found.keys()),
         "unknown": sorted(found.keys() - expected.keys()),
-        "of another shape": misshapen,
+        "mismatched": mismatched,
     }
-    told = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
-    if told:
-        raise ValueError(f"{path} does not fit the network: {'; '.join(told)}")
+    problems = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in faults.items() if names]
+    if problems:
+        raise ValueError(f"the tensors of {path} do not match the network: {'; '.join(problems)}")
 
 
 def fold_spectral_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's own tensors: every weight W that has a singular vector u0 beside it divided by its spectral norm.
+    """Return the network's weights, each divided by its spectral norm where the file has a singular vector u0 for it.
 
-    As the official layers in evaluation: v = n(u0 W), u = n(v W^T), sigma = v W^T u^T, with n to length 1; but
-    in float64, so that the weights do not depend on how a machine sums.
+    As the official layers in evaluation: v = n(u0 W), u = n(v W^T), sigma = v W^T u^T, where n normalizes to length
+    1. Computed in float64, so that the weights do not depend on the order of summation.
     """
     folded = {}
     for name, tensor in tensors.items():

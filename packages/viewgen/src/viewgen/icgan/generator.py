@@ -24,20 +24,20 @@ FLOAT32_STEP = 2.0**-24  # between the values of torch.rand
 
 
 class ICGANGenerator:
-    """Views that share the source's SwAV features, from noise; made without any label.
+    """Views generated from noise and the source's SwAV features, without any label.
 
     Args:
         weights: an official ``G_ema_best*.pth`` of an icgan_* model without labels, or its experiment's folder.
         features: SwAV's ``swav_800ep_pretrain.pth.tar``, or a folder with its ResNet-50 as safetensors. Only needed to
             make conditions from images, not with cached ones.
-        truncation: of the noise where no strength is given: 0 gives always the same view, large values the full
-            variety. 0.7 is the official demo's.
+        truncation: truncation of the noise if no strength is given: 0 always gives the same view, large values the full
+            variety; the official demo uses 0.7.
         noise: "truncated" is the demo's standard normal noise between -2 and 2 times the truncation; "normal" is the
             whole normal distribution, as in the official evaluation, with the strength (1 if none is given) as its
             standard deviation.
-        align_corners: how the features' input is enlarged to 224 px: True as in the official demo, False as where the
-            official code makes the features it trains with.
-        output_size: side of the views in pixels; without it the network's own.
+        align_corners: of the upsampling to 224 px before the features: True as in the official demo, False as in the
+            official preparation of training features.
+        output_size: size of the views in pixels; the network's resolution by default.
         device: where it runs.
         dtype: of the network; noise and features are made in float32.
         compile: compile the network with torch.compile.
@@ -66,9 +66,9 @@ class ICGANGenerator:
         compile: bool = False,
     ) -> None:
         if noise not in get_args(Noise):
-            raise ValueError(f"noise must be 'truncated' or 'normal', but is {noise!r}")
+            raise ValueError(f"expected noise 'truncated' or 'normal', got {noise!r}")
         if output_size is not None and output_size < 1:
-            raise ValueError(f"output_size must be at least 1 pixel, but is {output_size}")
+            raise ValueError(f"expected output_size of 1 or more pixels, got {output_size}")
         path = find_weights(weights)
         network = load_icgan(path).to(device, getattr(torch, dtype)).to(memory_format=torch.channels_last)
         self.config = network.config
@@ -79,8 +79,8 @@ class ICGANGenerator:
         self.default_strength = truncation if noise == "truncated" else 1.0
         self.extractor = None
         if features is not None:
-            side = self.config.resolution
-            self.extractor = FeatureExtractor(features, side=side, align_corners=align_corners, device=device)
+            size = self.config.resolution
+            self.extractor = FeatureExtractor(features, size=size, align_corners=align_corners, device=device)
         self.encoder_hash = None if self.extractor is None else backbone_hash(self.extractor.network)
         self.model_hash = file_hash(path)
         self.model_id = f"icgan-{self.config.resolution}px-ch{self.config.channels[0] // 16}"
@@ -95,31 +95,34 @@ class ICGANGenerator:
         _check_strength(torch.tensor([self.default_strength]), 1)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The images' SwAV features, of length 1.
+        """Compute the images' SwAV features, normalized to length 1.
 
         Raises:
             ValueError: if the generator was made without ``features``.
         """
         return self._needed_extractor()(images)
 
-    def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 side side"]:
-        """The image as small as the generator's own: ``condition`` is ``encode`` of many of these."""
+    def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 S S"]:
+        """Resize an image to the generator's resolution; ``condition`` applies ``encode`` to a batch of these."""
         return self._needed_extractor().prepare(image)
 
-    def encode(self, prepared: UInt8[Tensor, "B 3 side side"]) -> Float[Tensor, "B D"]:
-        """The SwAV features of prepared images, of length 1."""
+    def encode(self, prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Compute the SwAV features of prepared images, normalized to length 1."""
         return self._needed_extractor().encode(prepared)
 
     def _needed_extractor(self) -> FeatureExtractor:
         if self.extractor is None:
-            raise ValueError("IC-GAN needs features=, SwAV's swav_800ep_pretrain.pth.tar, to make conditions of images")
+            raise ValueError(
+                "expected features=, the path of SwAV's swav_800ep_pretrain.pth.tar, to compute conditions of "
+                "images; got none"
+            )
         return self.extractor
 
     @torch.no_grad()
     def generate(
         self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 H W"]:
-        """One view per row of features; their length as vectors does not matter.
+        """Generate one view per row of features; the norm of a row does not matter.
 
         Args:
             condition: features, from ``condition``, a cache, or between two images.
@@ -146,7 +149,7 @@ class ICGANGenerator:
 
 
 def truncated_noise(seeds: Sequence[int], truncation: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
-    """Standard normal noise between -2 and 2 times each truncation, by the inverse of its distribution.
+    """Draw standard normal noise truncated to +-2 and multiplied by each truncation, by the inverse CDF.
 
     With one seed the noise grows smoothly with the truncation.
 
@@ -162,23 +165,23 @@ def truncated_noise(seeds: Sequence[int], truncation: Float[Tensor, " B"], dim: 
 
 
 def normal_noise(seeds: Sequence[int], deviation: Float[Tensor, " B"], dim: int) -> Float32[Tensor, "B {dim}"]:
-    """Normal noise with each standard deviation."""
+    """Draw normal noise with the given standard deviations."""
     rows = [torch.randn(dim, generator=generator_for(seed, "noise")) for seed in seeds]
     return torch.stack(rows) * deviation.float().unsqueeze(1)
 
 
 def _check_features(features: Tensor, width: int, seeds: int) -> None:
     if features.ndim != 2 or features.shape[1] != width:
-        raise ValueError(f"this IC-GAN takes rows of {width} SwAV features, not {tuple(features.shape)}")
+        raise ValueError(f"expected rows of {width} SwAV features, got shape {tuple(features.shape)}")
     if len(features) != seeds:
-        raise ValueError(f"{len(features)} conditions and {seeds} seeds were given: give one seed per condition")
+        raise ValueError(f"expected one seed per condition, got {len(features)} conditions and {seeds} seeds")
     norms = features.float().norm(dim=1)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):
-        raise ValueError("a condition is zero or has values that are not finite: make its features again")
+        raise ValueError("expected finite, nonzero conditions, got others; compute the features again")
 
 
 def _check_strength(strength: Tensor, views: int) -> None:
     if strength.shape != (views,):
-        raise ValueError(f"give one strength per view: {views} of them, not a tensor of shape {tuple(strength.shape)}")
+        raise ValueError(f"expected one strength per view ({views}), got shape {tuple(strength.shape)}")
     if not bool((torch.isfinite(strength) & (strength >= 0)).all()):
-        raise ValueError(f"IC-GAN's strength must be a finite number of at least 0, but is {strength.tolist()[:3]}")
+        raise ValueError(f"expected finite strengths of 0 or more, got {strength.tolist()[:3]}")

@@ -20,10 +20,10 @@ BATCH_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class ICGANConfig:
-    """What decides the network's tensors.
+    """Configuration that determines the shapes of the network's tensors.
 
     Attributes:
-        channels: of the 4 x 4 map and after each block, which doubles the side.
+        channels: of the 4 x 4 map and after each block, which doubles the resolution.
         attention: the blocks that self-attention follows.
         chunk: length of one of the equal parts of the noise: one makes the first map, and each block gets one.
         embedded: length of the embedded features.
@@ -38,12 +38,12 @@ class ICGANConfig:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return len(self.channels) - 1
 
     @property
     def resolution(self) -> int:
-        """Side of the images, in pixels."""
+        """Resolution of the images, in pixels."""
         return SEED_SIDE * 2**self.blocks
 
     @property
@@ -71,7 +71,7 @@ class ConditionalNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Double the side: two normalized convolutions beside a 1 x 1 shortcut."""
+    """Residual block that doubles the resolution: two normalized convolutions and a 1 x 1 shortcut."""
 
     def __init__(self, inner: int, outer: int, condition: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Block(nn.Module):
         self.conv_sc = nn.Conv2d(inner, outer, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Float[Tensor, "B Y"]) -> Float[Tensor, "B C2 H2 W2"]:
-        """The shortcut is convolved before it is enlarged: the same values at a quarter of the work."""
+        """Compute the block; the 1 x 1 shortcut runs before upsampling, with equal results at a quarter of the cost."""
         h = self.conv1(_double(relu(self.bn1(x, y))))
         h = self.conv2(relu(self.bn2(h, y)))
         return h + _double(self.conv_sc(x))
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "B C H W"], y: Float[Tensor, "B Y"]) -> Float[Tensor, "B C H W"]:
-        """Let every place look at all others; the condition is not used."""
+        """Apply self-attention; the condition is not used."""
         query, key, value = self.theta(x), max_pool2d(self.phi(x), 2), max_pool2d(self.g(x), 2)
         query, key, value = (part.flatten(2).transpose(1, 2).unsqueeze(1) for part in (query, key, value))
         seen = scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)
@@ -121,12 +121,12 @@ class OutputNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """(x - mean) / sqrt(var + eps) * gain + bias."""
+        """Compute (x - mean) / sqrt(var + eps) * gain + bias."""
         return _normalize(x, self.stored_mean, self.stored_var, self.gain, self.bias)
 
 
 class ICGAN(nn.Module):
-    """Noise and an image's features -> another image like it.
+    """Generator from noise and the features of an image.
 
     Args:
         config: its sizes.
@@ -148,7 +148,7 @@ class ICGAN(nn.Module):
         self.output_layer = nn.Sequential(OutputNorm(last), nn.ReLU(), nn.Conv2d(last, 3, 3, padding=1))
 
     def forward(self, z: Float[Tensor, "B Z"], features: Float[Tensor, "B D"]) -> Float[Tensor, "B 3 R R"]:
-        """Images in [-1, 1].
+        """Generate images in [-1, 1].
 
         Args:
             z: noise, standard normal or truncated.
@@ -176,7 +176,7 @@ def _normalize(
     gain: Float[Tensor, "... C"],
     bias: Float[Tensor, "... C"],
 ) -> Float[Tensor, "B C H W"]:
-    """(x - mean) / sqrt(var + eps) * gain + bias, as one multiplication and addition per value."""
+    """Compute (x - mean) / sqrt(var + eps) * gain + bias, as one multiplication and addition per value."""
     scale = gain * torch.rsqrt(var + BATCH_NORM_EPS)
     shift = bias - mean * scale
     return torch.addcmul(shift[..., None, None], x, scale[..., None, None])

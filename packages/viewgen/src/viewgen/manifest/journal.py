@@ -18,7 +18,7 @@ READ_BYTES = 1 << 24  # of a journal at a time
 
 
 class Journal:
-    """The rows of one worker, appended as its views are whole; what a kill tore off the last line is cut at opening.
+    """Rows of one worker, appended as views are completed; a truncated last line is removed on opening.
 
     Args:
         path: the file; made if it is missing.
@@ -66,19 +66,19 @@ def cut_torn_line(file: BinaryIO) -> None:
 
 
 def journal_paths(views_root: Path) -> list[Path]:
-    """All journals, sorted.
+    """Return all journals, sorted.
 
     Raises:
         ValueError: if there is none.
     """
     paths = sorted((views_root / "journals").glob("*.jsonl"))
     if not paths:
-        raise ValueError(f"{views_root} has no journals: make views there with `viewgen generate`")
+        raise ValueError(f"expected journals in {views_root}, got none; generate views there with `viewgen generate`")
     return paths
 
 
 def journal_lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of one journal; a torn last line is passed over."""
+    """Yield the complete lines of one journal; skip a truncated last line."""
     with path.open("rb") as lines:
         for line in lines:
             if line.endswith(b"\n"):
@@ -131,7 +131,7 @@ def recorded_paths(views_root: Path, broken: list[str] | None = None) -> Iterato
 
 
 class Failures:
-    """``failures.jsonl``; several processes may add to it at once.
+    """The file ``failures.jsonl``, to which several processes may append at once.
 
     Args:
         path: the file; made if it is missing.

@@ -1,4 +1,4 @@
-"""Journals to one Parquet file, sorted, in bounded memory.
+"""Merge journals into one sorted Parquet file in bounded memory.
 
 Rows are sorted in runs of ``RUN_ROWS``; then, range of keys by range of keys, the runs' shares are put together.
 """
@@ -28,7 +28,7 @@ ORDER = [("key", "ascending"), ("k", "ascending"), ("place", "ascending")]
 def merge_journals(views_root: str | os.PathLike[str]) -> Path:
     """Write all journals as ``manifest.parquet``, sorted by key and k, one row per view.
 
-    The same views give the same bytes, whatever the workers and interruptions. Of two rows of a view the later counts.
+    The same views give the same bytes for any workers and interruptions. Of two rows of a view the later is kept.
 
     Returns:
         The file's path.
@@ -86,7 +86,7 @@ def _write_run(path: Path, tables: list[pa.Table]) -> Path:
 
 
 def _splitters(runs: list[Path]) -> list[str]:
-    """Keys that part all rows into ranges of about ``RUN_ROWS``: the runs' first keys of row groups, thinned."""
+    """Return keys that split all rows into ranges of about ``RUN_ROWS``: a subset of the first keys of row groups."""
     firsts = sorted(first for run in runs for first in _group_firsts(run))
     step = max(1, RUN_ROWS // RUN_GROUP_ROWS)
     return sorted(set(firsts[step::step]))
@@ -102,7 +102,7 @@ def _group_firsts(run: Path) -> list[str]:
 
 
 def _between(run: Path, low: str | None, high: str | None) -> pa.Table:
-    """The rows of a run with low <= key < high."""
+    """Return the rows of a run with low <= key < high."""
     wanted = pc.scalar(True)
     if low is not None:
         wanted = wanted & (pc.field("key") >= low)
@@ -112,7 +112,7 @@ def _between(run: Path, low: str | None, high: str | None) -> pa.Table:
 
 
 def _last_of_each(table: pa.Table) -> pa.Table:
-    """One row per (key, k) of a sorted table, the last."""
+    """Return the last row for each (key, k) of a sorted table."""
     table = table.drop_columns("place").combine_chunks()
     if len(table) < 2:
         return table
@@ -122,7 +122,7 @@ def _last_of_each(table: pa.Table) -> pa.Table:
 
 
 def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of ``GROUP_ROWS``, so that row groups do not depend on the runs."""
+    """Yield the same rows in tables of ``GROUP_ROWS``, so that row groups do not depend on the runs."""
     held = SCHEMA.empty_table()
     for table in tables:
         held = pa.concat_tables([held, table.cast(SCHEMA)])

@@ -167,17 +167,15 @@ def open_manifest(views_root: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(views_root, "manifest.parquet")
     if not path.is_file():
-        raise ValueError(
-            f"{views_root} has no manifest.parquet: run `viewgen index {views_root}` on the views of a run"
-        )
+        raise ValueError(f"expected a manifest.parquet in {views_root}, got none; run `viewgen index {views_root}`")
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     if missing := [name for name in SCHEMA.names if name not in file.schema_arrow.names]:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is not a manifest of views")
+        raise ValueError(f"expected a manifest of views, got {path}, which lacks the columns {', '.join(missing)}")
     if not file.metadata.num_rows:
-        raise ValueError(f"{path} lists no view yet: make some with `viewgen generate`")
+        raise ValueError(f"expected one or more views in {path}, got none; generate some with `viewgen generate`")
     return Manifest(path, file)
 
 

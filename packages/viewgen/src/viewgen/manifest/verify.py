@@ -22,7 +22,7 @@ VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What is wrong with a folder of views; sorted paths relative to it.
+    """Differences between rows and files of a views folder; sorted paths relative to it.
 
     Attributes:
         views: recorded ones, whole or not.
@@ -91,7 +91,7 @@ def _verify(root: Path, repair: bool, check_bytes: bool) -> VerifyReport:
 
 
 def view_files(views_root: Path) -> Iterator[str]:
-    """The relative POSIX paths of all files named like views; no file is opened."""
+    """Yield the relative POSIX paths of all files named like views, without opening them."""
     for folder, _, names in os.walk(views_root):
         prefix = Path(folder).relative_to(views_root).as_posix()
         for name in names:
@@ -100,7 +100,7 @@ def view_files(views_root: Path) -> Iterator[str]:
 
 
 def _named(some: HashedPathSet, root: Path) -> list[str]:
-    """The sorted paths of some of the files, of which a set keeps the hashes only."""
+    """Return the sorted paths of those files whose hashes are in a set."""
     walk, found = view_files(root), []
     while some and (block := list(islice(walk, BLOCK))):
         found += compress(block, some.contains(block))

@@ -1,4 +1,4 @@
-"""MaskGIT: paint the masked cells of an image's code grid (https://arxiv.org/abs/2202.04200), and MAGE's like."""
+"""MaskGIT (https://arxiv.org/abs/2202.04200) and MAGE: generate the masked cells of an image's code grid."""
 
 from viewgen.maskgit.checkpoint import load_mage, load_predictor, load_tokenizer, load_transformer, save
 from viewgen.maskgit.decoding import DecodingNoise, decode, decode_with, draw_noise, masked_counts

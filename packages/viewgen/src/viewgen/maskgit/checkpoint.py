@@ -1,4 +1,4 @@
-"""Networks from weights files: their sizes are deduced from the tensors' shapes, and every tensor must fit."""
+"""Networks from weights files: sizes are inferred from the shapes of the tensors, all of which must match."""
 
 import os
 import re
@@ -23,7 +23,7 @@ MAGE_IDLE = r"vqgan\.|patch_embed\.|cls_token|pos_embed|mask_token|decoder_pos_e
 
 
 def load_tokenizer(path: PathLike) -> Tokenizer:
-    """The tokenizer, from the official flax file, MAGE's ``vqgan_jax_strongaug.ckpt`` or whole checkpoint, or ``save``.
+    """Load the tokenizer from the official flax file, MAGE's (``vqgan_jax_strongaug.ckpt`` or full), or ``save``.
 
     Raises:
         ValueError: if the file is missing, broken, or of something else.
@@ -40,7 +40,7 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
 
 
 def load_transformer(path: PathLike, *, codes: int = CODES) -> Transformer:
-    """The transformer, from the official flax file or ``save``.
+    """Load the transformer from the official flax file or one written by ``save``.
 
     Args:
         path: the file.
@@ -53,7 +53,7 @@ def load_transformer(path: PathLike, *, codes: int = CODES) -> Transformer:
 
 
 def load_mage(path: PathLike, *, codes: int = CODES, heads: tuple[int, int] | None = None) -> MageTransformer:
-    """MAGE's transformer, from its official PyTorch checkpoint or ``save``.
+    """Load MAGE's transformer from its official PyTorch checkpoint or a file written by ``save``.
 
     Args:
         path: the file.
@@ -67,7 +67,7 @@ def load_mage(path: PathLike, *, codes: int = CODES, heads: tuple[int, int] | No
 
 
 def load_predictor(path: PathLike, *, codes: int = CODES) -> Transformer | MageTransformer:
-    """MaskGIT's transformer or MAGE's, whichever the file holds; errors as theirs."""
+    """Load MaskGIT's transformer or MAGE's, depending on the file; errors as theirs."""
     path = Path(path)
     state, about = read_weights(path)
     if any(name.startswith("mlm_layer.") for name in state):
@@ -99,14 +99,14 @@ def _mage(path: Path, state: State, about: dict, codes: int, heads: tuple[int, i
 
 
 def _filled(kind: type[Model], sizes: Callable, state: State, path: Path) -> Model:
-    """A network of the deduced sizes with the state's tensors, every one of which must fit."""
+    """Build a network of the given sizes and load the tensors, all of which must match."""
     try:
         deduced = sizes()
     except (KeyError, IndexError, ZeroDivisionError) as error:
         found = ", ".join(sorted(state)[:3])
         raise ValueError(
-            f"{path} does not hold the weights of a {kind.__name__}: it lacks {error} and has {len(state)} others "
-            f"({found} ...): give the file made for it"
+            f"expected the weights of a {kind.__name__}, got {path}, which lacks {error} and has {len(state)} others "
+            f"({found} ...); give the file made for it"
         ) from error
     with torch.device("meta"):
         model = kind(deduced)
@@ -119,11 +119,11 @@ def _compare(found: State, wanted: State, path: Path) -> None:
     differing = {
         "missing": wanted.keys() - found.keys(),
         "unknown": found.keys() - wanted.keys(),
-        "of another shape": {name for name in wanted.keys() & found.keys() if found[name].shape != wanted[name].shape},
+        "mismatched": {name for name in wanted.keys() & found.keys() if found[name].shape != wanted[name].shape},
     }
-    told = [f"{len(names)} {kind} ({', '.join(sorted(names)[:3])})" for kind, names in differing.items() if names]
-    if told:
-        raise ValueError(f"the tensors of {path} do not fit the network: {'; '.join(told)}")
+    problems = [f"{len(names)} {kind} ({', '.join(sorted(names)[:3])})" for kind, names in differing.items() if names]
+    if problems:
+        raise ValueError(f"the tensors of {path} do not match the network: {'; '.join(problems)}")
 
 
 def _count(state: State, pattern: str) -> int:
@@ -161,7 +161,7 @@ def _transformer_sizes(state: State, codes: int, heads: int) -> TransformerSizes
 def _mage_sizes(state: State, codes: int, heads: tuple[int, int] | None) -> MageSizes:
     words = state["token_emb.word_embeddings.weight"]
     if heads is None and words.shape[1] not in HEADS:
-        raise ValueError(f"a MAGE of width {words.shape[1]} is not known: give heads=(encoder's, decoder's)")
+        raise ValueError(f"unknown MAGE width {words.shape[1]}; give heads=(encoder's, decoder's)")
     return MageSizes(
         codes=codes,
         classes=_classes(words, codes),
@@ -175,7 +175,9 @@ def _mage_sizes(state: State, codes: int, heads: tuple[int, int] | None) -> Mage
 
 
 def _classes(words: Tensor, codes: int) -> int:
-    """Classes of a vocabulary: what the codes and the mask leave."""
+    """Return the number of classes of a vocabulary: the words that are neither codes nor the mask."""
     if len(words) <= codes:
-        raise ValueError(f"{len(words)} tokens are too few for {codes} codes and a mask: give codes= of the tokenizer")
+        raise ValueError(
+            f"expected more than {codes} tokens (codes and a mask), got {len(words)}; give codes= of the tokenizer"
+        )
     return len(words) - codes - 1

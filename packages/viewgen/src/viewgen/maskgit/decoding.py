@@ -1,4 +1,4 @@
-"""Iterative decoding: all cells are predicted at once, the surest are kept, the others are masked again.
+"""Iterative decoding: predict all cells, keep the most confident ones, mask the others again, repeat.
 
 https://arxiv.org/abs/2202.04200, section 3.2, with the schedule of the official code.
 Shapes: B images of a batch, L the cells of the grid, N = L + 1 (the label's token first), T steps, K codes.
@@ -19,7 +19,7 @@ STEPS, CHOICE_TEMPERATURE = 12, 4.5  # GenCL's and the official demo's steps; th
 
 @runtime_checkable
 class TokenPredictor(Protocol):
-    """What decoding asks of a transformer.
+    """Protocol of the transformers that can be decoded.
 
     Attributes:
         mask_id: the token of a cell that is not known.
@@ -28,7 +28,7 @@ class TokenPredictor(Protocol):
     mask_id: int
 
     def code_logits(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B L K"]:
-        """Float32 logits of every cell over the codes."""
+        """Compute the float32 logits of every cell over the codes."""
         ...
 
 
@@ -45,7 +45,7 @@ class DecodingNoise(NamedTuple):
 
 
 def draw_noise(seeds: Sequence[int], steps: int, cells: int) -> DecodingNoise:
-    """Each image's numbers from its own seed, on the CPU: the same count whatever the mask and the first step."""
+    """Draw each image's random numbers from its own seed, on the CPU: equally many for any mask and first step."""
     draws = [torch.rand(2, steps, cells, generator=generator_for(seed, "decoding")) for seed in seeds]
     chosen, kept = torch.stack(draws, 1)
     tiny = torch.finfo(torch.float32).tiny
@@ -53,7 +53,7 @@ def draw_noise(seeds: Sequence[int], steps: int, cells: int) -> DecodingNoise:
 
 
 def masked_counts(unknown: Int[Tensor, " B"], steps: int = STEPS) -> Int[Tensor, "T B"]:
-    """How many cells are to be masked again after each step: ``floor(n cos(pi/2 (t + 1) / T))`` of ``n`` unknown ones.
+    """Compute how many of ``n`` unknown cells are masked again after each step t: ``floor(n cos(pi/2 (t + 1) / T))``.
 
     In float64: where the cosine is one half the official float32 code may come out one lower, by its backend.
     """
@@ -71,12 +71,12 @@ def decode(
     start: int = 0,
     choice_temperature: float = CHOICE_TEMPERATURE,
 ) -> Int[Tensor, "B L"]:
-    """Paint the masked cells.
+    """Generate the codes of the masked cells.
 
     Args:
         transformer: predicts codes; on the device of ``tokens``.
         tokens: the label's token, then the code of every cell; codes under the mask are not looked at.
-        mask: True where a cell is to be painted.
+        mask: True for cells to generate.
         seeds: one per image.
         steps: of the whole schedule.
         start: the first step taken; later ones trust more of the first predictions (the official editing demo: 2).
@@ -86,9 +86,9 @@ def decode(
         ValueError: if the steps do not fit, or there is not one seed per image.
     """
     if not 0 <= start < steps:
-        raise ValueError(f"start must be in 0..steps-1, but start is {start} and steps is {steps}")
+        raise ValueError(f"expected start in 0..steps-1, got start {start} and steps {steps}")
     if len(seeds) != len(tokens):
-        raise ValueError(f"give one seed per image: {len(seeds)} seeds for {len(tokens)} images")
+        raise ValueError(f"expected one seed per image, got {len(seeds)} seeds for {len(tokens)} images")
     noise = draw_noise(seeds, steps, mask.shape[1])
     return decode_with(transformer, tokens, mask, noise, start=start, choice_temperature=choice_temperature)
 
@@ -103,7 +103,7 @@ def decode_with(
     start: int = 0,
     choice_temperature: float = CHOICE_TEMPERATURE,
 ) -> Int[Tensor, "B L"]:
-    """``decode`` with given random numbers, one row of them per step; they are moved to the device once."""
+    """Run ``decode`` with given random numbers, one row per step; they are moved to the device once."""
     device, steps = tokens.device, noise.uniforms.shape[1]
     planned = masked_counts(mask.sum(1), steps).to(device)
     uniforms, gumbels = noise.uniforms.to(device), noise.gumbels.to(device)
@@ -121,7 +121,7 @@ def decode_with(
 
 
 def _sample(probabilities: Float[Tensor, "B L K"], uniforms: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """One code per cell by the inverse of the distribution function: a single number each, however many codes."""
+    """Sample one code per cell by the inverse CDF: one random number each, for any number of codes."""
     cumulated = probabilities.cumsum(-1)
     return torch.searchsorted(cumulated, uniforms[..., None] * cumulated[..., -1:], right=True).squeeze(-1)
 
@@ -133,7 +133,7 @@ def _log_probability(probabilities: Float[Tensor, "B L K"], codes: Int[Tensor, "
 def _least_sure(
     confidence: Float[Tensor, "B L"], planned: Int[Tensor, " B"], unknown: Int[Tensor, " B"]
 ) -> Bool[Tensor, "B L"]:
-    """The planned number of cells with the lowest confidence: at least one, and not all of several."""
+    """Select the planned number of cells with the lowest confidence: at least one, and not all of several."""
     count = torch.minimum(planned, unknown - 1).clamp(min=1)
     threshold = confidence.sort(1).values.gather(1, count[:, None])
     return confidence < threshold

@@ -1,4 +1,4 @@
-"""MaskGIT and MAGE as generators of views: some of an image's codes are kept, the others generated (GenCL).
+"""MaskGIT and MAGE as generators of views: keep some of an image's codes and generate the others (GenCL).
 
 Shapes: B images of a batch, S their side in pixels, G the side of the code grid, L = G * G cells, C what a condition
 holds per image: its class, then its codes, then (with the composite) its pixels.
@@ -30,32 +30,32 @@ class MaskGITGenerator:
     """Views that keep a part of the image's code grid and generate the rest.
 
     With the official MaskGIT weights this is GenCL's mask-based view; they were trained on ImageNet's labels, so their
-    supervision is "labels" whatever the source of the class. MAGE's weights are accepted in the same place; they know
-    no labels (label="none"), and are the way to such views without human supervision.
+    supervision is "labels" for any source of the class. MAGE's weights are accepted as well; they were trained without
+    labels (label="none") and give such views without human supervision.
 
-    Codes are chosen, so a rounding can change one where two were all but equally likely. The rounding depends on how
-    many images the networks see at once; ``group`` fixes that number, and a view then does not depend on its batch.
+    Rounding errors can change a sampled code in near ties, and depend on how many images the networks process at once.
+    ``group`` fixes that number, so that a view does not depend on its batch.
 
     Args:
         tokenizer: the VQGAN's weights: the official flax file, MAGE's tokenizer or whole checkpoint, or a converted
             .safetensors.
         transformer: the weights of MaskGIT's transformer (flax) or MAGE's (PyTorch), or a converted .safetensors.
-        label: where the class comes from: "given" (labels_file), "predicted" (classifier), "fixed" (class_id),
+        label: source of the class: "given" (labels_file), "predicted" (classifier), "fixed" (class_id),
             "random" (drawn per view), or "none" (MAGE only).
         labels_file: JSON {key: class} or CSV key,class; only with label="given".
         class_id: the class of all images; only with label="fixed".
-        classifier: a timm name or folder that knows the transformer's classes; only with label="predicted".
-        mask: what is painted: "ring" all but a ring along the border (GenCL), "square" a square at a random place,
-            "random" cells anywhere, "reverse_crop" the surroundings of the shrunk image, "file" mask_file.
-        mask_file: a picture, white where it is to be painted; only with mask="file".
+        classifier: timm name or folder of a classifier of the transformer's classes; only with label="predicted".
+        mask: masked cells: "ring" all but a ring along the border (GenCL), "square" a square at a random position,
+            "random" random cells, "reverse_crop" the surroundings of the shrunk image, "file" mask_file.
+        mask_file: image that is white where cells are masked; only with mask="file".
         masked_fraction: fraction of the cells that is generated if no strength is given; 196/256 is GenCL's. Squares
             are rounded to whole cells.
-        steps: of the decoding schedule; GenCL and the official demo take 12.
-        start: the first step taken; the official editing demo starts at 2 of 12, GenCL does not say.
+        steps: decoding steps; GenCL and the official demo use 12.
+        start: index of the first step; the official editing demo starts at 2 of 12, GenCL does not specify it.
         choice_temperature: randomness of which cells are kept first; 4.5 officially.
-        composite: lay the source's own pixels over what was not painted, along a blurred border (official demo).
-        group: images per call of the networks; a call with fewer is filled up. Without it 1 on a CPU, where more gain
-            nothing, and elsewhere the whole batch.
+        composite: keep the source's pixels where nothing was generated, with a blurred border (official demo).
+        group: images per call of the networks; smaller calls are padded. By default 1 on a CPU, where more are not
+            faster, and the whole batch elsewhere.
         device: where the networks run.
         dtype: of the transformer, whose logits stay float32; the decoder follows it to bfloat16, not to float16.
         compile: compile transformer and decoder with torch.compile: a slow first batch, then faster ones.
@@ -89,9 +89,9 @@ class MaskGITGenerator:
         compile: bool = False,
     ) -> None:
         if not 0 <= start < steps:
-            raise ValueError(f"start must be in 0..steps-1, but start is {start} and steps is {steps}")
+            raise ValueError(f"expected start in 0..steps-1, got start {start} and steps {steps}")
         if group is not None and group < 1:
-            raise ValueError(f"group is a number of images, at least 1, not {group}")
+            raise ValueError(f"expected group of 1 or more images, got {group}")
         self.group = group
         self.device = torch.device(device)
         self.tokenizer = load_tokenizer(tokenizer)
@@ -136,7 +136,7 @@ class MaskGITGenerator:
         self._place(getattr(torch, dtype), compile)
 
     def _place(self, dtype: torch.dtype, compiled: bool) -> None:
-        """To the device; the encoder stays in float32, so that codes do not depend on ``dtype``."""
+        """Move the networks to the device; the encoder stays in float32, so that codes do not depend on ``dtype``."""
         self.tokenizer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.tokenizer.to(self.device)
         self.tokenizer.decoder.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
@@ -146,7 +146,7 @@ class MaskGITGenerator:
             self.transformer.code_logits = torch.compile(self.transformer.code_logits)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Int16[Tensor, "B C"]:
-        """Each image's class and codes.
+        """Compute each image's class and codes.
 
         Raises:
             ValueError: if the images are not of ``input_size``, or labels are given by key (see ``condition_for``).
@@ -154,13 +154,13 @@ class MaskGITGenerator:
         return self._condition(images, None)
 
     def condition_for(self, keys: Sequence[str], images: UInt8[Tensor, "B 3 H W"] | None) -> Int16[Tensor, "B C"]:
-        """Each image's class, by its key where labels are given, and codes.
+        """Compute each image's codes and its class, which is looked up by key if labels are given.
 
         Raises:
             ValueError: if the images are missing or not of ``input_size``, or a key has no label.
         """
         if images is None:
-            raise ValueError("MaskGIT needs the images themselves: it keeps a part of them")
+            raise ValueError("expected the images, of which MaskGIT keeps a part, got none")
         return self._condition(images, keys)
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class MaskGITGenerator:
         size = self.input_size
         if images.shape[-2:] != (size, size):
             raise ValueError(
-                f"{self.model_id} takes {size} x {size} images, not {tuple(images.shape[-2:])}: resize them"
+                f"{self.model_id} expected {size} x {size} images, got {tuple(images.shape[-2:])}; resize them"
             )
         rows = [self.labels(images, keys)[:, None]]
         values = self.masks.canvas(images.to(self.device).float() / 255)
@@ -182,11 +182,11 @@ class MaskGITGenerator:
     def generate(
         self, condition: Tensor, *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
     ) -> UInt8[Tensor, "B 3 S S"]:
-        """One view per condition.
+        """Generate one view per condition.
 
         Args:
             condition: from ``condition`` or ``condition_for``, or a cached copy in any type.
-            seeds: one per view; the mask, the class and the painting are drawn from it where they are random.
+            seeds: one per view; random masks, random classes and the decoding depend on it.
             strength: fraction of the cells to generate, in [0, 1].
 
         Raises:
@@ -199,14 +199,14 @@ class MaskGITGenerator:
         pixels = condition[:, 1 + len(masks[0]) :]
         views = []
         for group, kept in self._groups(len(seeds)):
-            painted = self._paint(tokens[group], masks[group], [seeds[place] for place in group])[:kept]
+            generated = self._decode(tokens[group], masks[group], [seeds[index] for index in group])[:kept]
             if self.composite:
-                source = pixels[group[:kept]].view_as(painted).to(self.device) / 255
-                painted = compose(painted, source, masks[group[:kept]])
-            views.append((painted.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+                source = pixels[group[:kept]].view_as(generated).to(self.device) / 255
+                generated = compose(generated, source, masks[group[:kept]])
+            views.append((generated.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         return torch.cat(views)
 
-    def _paint(self, tokens: Int[Tensor, "B N"], masks: Bool[Tensor, "B L"], seeds: Sequence[int]) -> Tensor:
+    def _decode(self, tokens: Int[Tensor, "B N"], masks: Bool[Tensor, "B L"], seeds: Sequence[int]) -> Tensor:
         codes = decode(
             self.transformer,
             tokens,
@@ -219,7 +219,7 @@ class MaskGITGenerator:
         return self.tokenizer.decode(codes.unflatten(1, (self.grid, self.grid)))
 
     def _groups(self, count: int) -> list[tuple[list[int], int]]:
-        """The places in a batch that go through the networks at once, and how many of them are no filling."""
+        """Yield the indices in the batch that are processed at once, and how many of them are not padding."""
         size = self.group or (1 if self.device.type == "cpu" else count)
         starts = range(0, count, size)
         return [([min(start + step, count - 1) for step in range(size)], min(size, count - start)) for start in starts]
@@ -229,8 +229,8 @@ class MaskGITGenerator:
         width = 1 + cells + (3 * size * size if self.composite else 0)
         if condition.shape != (count, width):
             raise ValueError(
-                f"the condition must be {count} x {width} (seeds x class and codes{' and pixels' * self.composite}), "
-                f"not {tuple(condition.shape)}: take it from condition() of the same options"
+                f"expected a condition of {count} x {width} (seeds x class and codes{' and pixels' * self.composite}), "
+                f"got {tuple(condition.shape)}; take it from condition() of the same options"
             )
         whole = condition.cpu().long()
         label, codes = whole[:, 0], whole[:, 1 : 1 + cells]
@@ -240,11 +240,11 @@ class MaskGITGenerator:
             & ((codes >= 0) & (codes < self.transformer.codes)).all(1)
         )
         if not fits.all() or not torch.equal(whole.to(condition.dtype), condition.cpu()):
-            raise ValueError("the condition holds values that are no class or code: take it from condition()")
+            raise ValueError("expected classes and codes as condition, got other values; take it from condition()")
         return whole
 
     def _drawn(self, labels: Int[Tensor, "B 1"], seeds: Sequence[int]) -> Int[Tensor, "B 1"]:
-        """The labels, those to be drawn from the views' seeds now drawn."""
+        """Return the labels; those to be sampled are drawn from the seeds of the views."""
         classes = self.transformer.classes
         drawn = [torch.randint(classes, (1,), generator=generator_for(seed, "label")) for seed in seeds]
         return torch.where(labels == SAMPLED_PER_VIEW, torch.stack(drawn), labels)
@@ -253,7 +253,7 @@ class MaskGITGenerator:
         if strength is None:
             return torch.stack([self.masks.draw(seed) for seed in seeds])
         if not self.masks.takes_strength:
-            raise ValueError(f'mask="{self.masks.kind}" decides what is painted and takes no strength: leave it None')
+            raise ValueError(f'mask="{self.masks.kind}" fixes the masked cells and takes no strength; leave it None')
         if strength.shape != (len(seeds),) or not ((strength >= 0) & (strength <= 1)).all():
             raise ValueError(
                 f"expected one strength in [0, 1] per view, got {strength.tolist()}; give fractions of the cells"

@@ -1,4 +1,4 @@
-"""Map the parameter names of official checkpoints to those of the networks here."""
+"""Map the parameter names of official checkpoints to those of this package."""
 
 import re
 
@@ -38,7 +38,7 @@ TRANSFORMER_NAMES = (
 
 
 def tokenizer_from_flax(arrays: State) -> State:
-    """The official VQGAN's arrays under our names; unknown ones keep theirs, and are refused later."""
+    """Rename the official VQGAN's arrays; unknown ones keep their names and are rejected on loading."""
     last = max(
         (int(found[1]) for name in arrays if (found := re.match(r"params/decoder/Conv_(\d+)/", name))), default=0
     )
@@ -54,7 +54,7 @@ def tokenizer_from_flax(arrays: State) -> State:
 
 
 def transformer_from_flax(arrays: State) -> tuple[State, int]:
-    """The official transformer's arrays under our names, and its number of heads (0 if there is no attention)."""
+    """Rename the official transformer's arrays and return its number of heads (0 if there is no attention)."""
     state, heads = {}, 0
     for path, array in arrays.items():
         name = _renamed(path.removeprefix("params/"), TRANSFORMER_NAMES).replace("/", ".")
@@ -69,7 +69,7 @@ def transformer_from_flax(arrays: State) -> tuple[State, int]:
 
 
 def _fused(state: State) -> State:
-    """Query, key and value of every layer as one matrix; an incomplete three stays as it is, and is refused later."""
+    """Fuse query, key and value of every layer into one matrix; incomplete triples are left for loading to reject."""
     for first in [name for name in state if ".query." in name]:
         parts = [first.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         if all(part in state for part in parts):
@@ -87,7 +87,7 @@ State = dict[str, Tensor]
 
 
 def tokenizer_from_taming(arrays: State) -> State:
-    """A VQGAN's tensors under our names; unknown ones keep theirs, and are refused later."""
+    """Rename a VQGAN's tensors; unknown ones keep their names and are rejected on loading."""
     places = [re.match(r"encoder\.down\.(\d+)\.block\.(\d+)\.", name) for name in arrays]
     levels = max((int(place[1]) for place in places if place), default=0) + 1
     blocks = max((int(place[2]) for place in places if place), default=0) + 1

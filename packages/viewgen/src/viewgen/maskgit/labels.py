@@ -1,4 +1,4 @@
-"""Where the class comes from that a MaskGIT is told: it has no "no class".
+"""Sources of the class label that MaskGIT requires: it has no unconditional mode.
 
 Shapes: B images of a batch, H, W their sides in pixels.
 """
@@ -25,7 +25,7 @@ SAMPLED_PER_VIEW = -1  # in place of a class: drawn from the view's seed
 
 @runtime_checkable
 class Labels(Protocol):
-    """A class for every image.
+    """Source of a class for every image.
 
     Attributes:
         settings: what the manifest says of it.
@@ -34,7 +34,7 @@ class Labels(Protocol):
     settings: dict[str, Any]
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"], keys: Sequence[str] | None) -> Int[Tensor, " B"]:
-        """The images' classes."""
+        """Return the images' classes."""
         ...
 
 
@@ -48,7 +48,7 @@ def choose_labels(
     classifier: str | None,
     device: torch.device,
 ) -> Labels:
-    """The label source of that name.
+    """Create the label source of that name.
 
     Args:
         source: its name.
@@ -64,7 +64,7 @@ def choose_labels(
     """
     if (source == "none") != label_free:
         fitting = '"none", as MAGE knows no labels' if label_free else '"given", "predicted", "fixed" or "random"'
-        raise ValueError(f'label="{source}" does not fit this transformer: give label={fitting}')
+        raise ValueError(f'expected label={fitting}, got label="{source}"')
     wanted = {"given": "labels_file", "fixed": "class_id", "predicted": "classifier"}.get(source)
     for option, value in {"labels_file": labels_file, "class_id": class_id, "classifier": classifier}.items():
         if (value is None) == (option == wanted):
@@ -76,7 +76,7 @@ def choose_labels(
     if class_id is None:
         return ConstantLabel(FAKE_CLASS if label_free else SAMPLED_PER_VIEW)
     if not 0 <= class_id < classes:
-        raise ValueError(f"class_id must be in 0..{classes - 1}, not {class_id}")
+        raise ValueError(f"expected class_id in 0..{classes - 1}, got {class_id}")
     return ConstantLabel(class_id)
 
 
@@ -92,12 +92,12 @@ class ConstantLabel:
         self.settings: dict[str, Any] = {} if class_id == SAMPLED_PER_VIEW else {"class_id": class_id}
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"], keys: Sequence[str] | None) -> Int[Tensor, " B"]:
-        """The constant, B times."""
+        """Return the constant B times."""
         return torch.full((len(images),), self.class_id)
 
 
 class GivenLabels:
-    """Classes from a file: a JSON object ``{key: class}``, or CSV rows ``key,class`` (a header may stand above).
+    """Classes from a file: a JSON object ``{key: class}``, or CSV rows ``key,class`` with an optional header.
 
     Args:
         path: the file.
@@ -110,24 +110,29 @@ class GivenLabels:
     def __init__(self, path: PathLike, classes: int) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise ValueError(f"there is no labels file {path}: give a .json or .csv of keys and classes")
+            raise ValueError(f"expected a .json or .csv of keys and classes, got {path}, which does not exist")
         self.table = _read_csv(self.path) if self.path.suffix.lower() == ".csv" else _read_json(self.path)
         for key, value in self.table.items():
             if type(value) is not int or not 0 <= value < classes:
-                raise ValueError(f"{path} gives {key!r} the class {value!r}: it must be an integer in 0..{classes - 1}")
+                raise ValueError(f"{path}: expected an integer class in 0..{classes - 1} for {key!r}, got {value!r}")
         self.settings = {"labels_hash": blake2b(self.path.read_bytes(), digest_size=16).hexdigest()}
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"], keys: Sequence[str] | None) -> Int[Tensor, " B"]:
-        """The classes of the keys.
+        """Look up the classes of the keys.
 
         Raises:
             ValueError: without keys, or if the file lacks one.
         """
         if keys is None:
-            raise ValueError("given labels are found by key: call condition_for(keys, images), not condition(images)")
+            raise ValueError(
+                "expected keys to look up labels, got none; call condition_for(keys, images), not condition(images)"
+            )
         missing = [key for key in keys if key not in self.table]
         if missing:
-            raise ValueError(f"{self.path} gives no class for {', '.join(missing[:3])}: add {len(missing)} rows")
+            raise ValueError(
+                f"expected a class for every image, got none for {', '.join(missing[:3])}; "
+                f"add {len(missing)} rows to {self.path}"
+            )
         return torch.tensor([self.table[key] for key in keys])
 
 
@@ -152,19 +157,21 @@ class PredictedLabels:
         try:
             module = timm.create_model(name, pretrained=True)
         except Exception as error:  # unknown names, the hub, the network and broken files raise unrelated types
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"cannot load the classifier {classifier!r} ({told}): give a timm name or folder"
+                f"cannot load the classifier {classifier!r} ({reason}); give a timm name or folder"
             ) from error
         if module.num_classes != classes:
-            raise ValueError(f"the classifier {classifier!r} knows {module.num_classes} classes, not {classes}")
+            raise ValueError(
+                f"expected a classifier of {classes} classes, got {classifier!r} with {module.num_classes}"
+            )
         data = resolve_model_data_config(module)
         size, mean, std = data["input_size"][-1], (*data["mean"],), (*data["std"],)
         self.encoder = ImageEncoder(module, size=size, mean=mean, std=std, name=classifier, device=device)
         self.settings = {"classifier": classifier, "classifier_hash": self.encoder.hash}
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"], keys: Sequence[str] | None) -> Int[Tensor, " B"]:
-        """The class with the highest score."""
+        """Return the class with the highest score."""
         return self.encoder(images).argmax(1).cpu()
 
 
@@ -172,7 +179,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): write an object of keys and classes") from error
+        raise ValueError(f"{path} is not JSON ({error}); write an object of keys and classes") from error
     if not isinstance(table, dict):
         raise ValueError(f"{path} holds no JSON object: write keys and classes, like {{'cat/1.jpg': 281}}")
     return table
@@ -183,7 +190,7 @@ def _read_csv(path: Path) -> dict[str, Any]:
     with path.open(newline="", encoding="utf-8") as stream:
         for number, row in enumerate(csv.reader(stream), start=1):
             if len(row) != 2:
-                raise ValueError(f"{path}, row {number}: write key,class, not {len(row)} columns")
+                raise ValueError(f"{path}, row {number}: expected key,class, got {len(row)} columns")
             if number > 1 or row[1].strip().isdecimal():
                 table[row[0]] = int(row[1]) if row[1].strip().isdecimal() else row[1]
     return table

@@ -1,4 +1,4 @@
-"""MaskGIT's VQGAN: images to a grid of codes, and back (https://arxiv.org/abs/2202.04200).
+"""MaskGIT's VQGAN: images to a grid of codes and back (https://arxiv.org/abs/2202.04200).
 
 Shapes: B images of a batch, H, W their sides in pixels, h, w the sides of the code grid, D the length of a code's
 vector, C, C2 channels.
@@ -16,7 +16,7 @@ GROUPS, EPSILON = 32, 1e-6  # of every group norm: flax's defaults, which the of
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSizes:
-    """The shape of a tokenizer; the defaults are the official one's.
+    """Sizes of a tokenizer; the defaults are the official one's.
 
     Attributes:
         stem: channels after the encoder's first convolution.
@@ -52,13 +52,13 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(out, out, 1, bias=False) if channels != out else None
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C2 H W"]:
-        """Both paths added."""
+        """Return the sum of both paths."""
         main = self.conv2(silu(self.norm2(self.conv1(silu(self.norm1(x))))))
         return main + (x if self.shortcut is None else self.shortcut(main))
 
 
 class Encoder(nn.Module):
-    """Pixels to one vector per cell of the grid; 2 x 2 averages between the levels."""
+    """Pixels to one vector per cell of the grid, with 2 x 2 average pooling between the levels."""
 
     def __init__(self, sizes: TokenizerSizes) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(outs[-1], sizes.dim, 1)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        """Vectors, not yet replaced by their nearest codes."""
+        """Compute vectors that are not yet quantized."""
         x = self.conv_in(images)
         for index, block in enumerate(self.blocks):
             level, place = divmod(index, self.per_level)
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Vectors of the grid to pixels; nearest doubling and a convolution between the levels."""
+    """Vectors of the grid to pixels, with nearest upsampling and a convolution between the levels."""
 
     def __init__(self, sizes: TokenizerSizes) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(outs[-1], 3, 3, padding=1)
 
     def forward(self, vectors: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Pixels; [0, 1] is black to white, and a little beyond may occur."""
+        """Compute pixels, where [0, 1] is black to white; values slightly outside may occur."""
         x = self.conv_in(vectors)
         for index, block in enumerate(self.blocks):
             level, place = divmod(index, self.per_level)  # level 0 is the middle, 1 the coarsest
@@ -116,7 +116,7 @@ class Tokenizer(nn.Module):
         self.codebook = nn.Parameter(torch.empty(sizes.codes, sizes.dim))
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B h w"]:
-        """The nearest code of every cell, by squared distance.
+        """Return the nearest code of every cell by squared distance.
 
         Args:
             images: in [0, 1], sides a multiple of ``patch``.
@@ -128,7 +128,7 @@ class Tokenizer(nn.Module):
         return distances.argmin(1).view(vectors.shape[:3])
 
     def decode(self, codes: Int[Tensor, "B h w"]) -> Float[Tensor, "B 3 H W"]:
-        """The image of a grid of codes, float32, not clipped."""
+        """Decode a grid of codes to an image, float32, not clipped."""
         vectors = self.codebook[codes].permute(0, 3, 1, 2)
         dtype = self.decoder.conv_in.weight.dtype
         return self.decoder(vectors.to(dtype).contiguous(memory_format=torch.channels_last)).float()

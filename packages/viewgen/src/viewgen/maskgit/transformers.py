@@ -19,7 +19,7 @@ EPSILON = 1e-12  # of every layer norm, as in BERT
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSizes:
-    """The shape of a transformer; the defaults are the official one's at 256 pixels.
+    """Sizes of a transformer; the defaults are the official one's at 256 pixels.
 
     Attributes:
         codes: entries of the tokenizer's codebook, the first tokens of the vocabulary.
@@ -52,7 +52,7 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(width, EPSILON)
 
     def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-        """Every token attends to every token."""
+        """Apply attention, every token to every token, and the feed-forward part."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         x = self.attention_norm(x + self.out(mixed))
@@ -60,7 +60,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens to logits over the vocabulary; the output layer shares the words' embedding."""
+    """Tokens to logits over the vocabulary; the output layer is tied to the token embedding."""
 
     label_free = False
 
@@ -77,11 +77,11 @@ class Transformer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.mask_id + 1))
 
     def forward(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B N V"]:
-        """Logits of every position over the whole vocabulary, float32 whatever the weights are."""
+        """Compute logits of every position over the whole vocabulary, float32 for any dtype of the weights."""
         return self._logits(self._features(tokens), self.mask_id + 1)
 
     def code_logits(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B L K"]:
-        """Logits of the cells over the codes only: all that decoding needs."""
+        """Compute logits of the cells over the codes only, as decoding needs."""
         return self._logits(self._features(tokens)[:, 1:], self.codes)
 
     def _features(self, tokens: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ HEADS = {768: (12, 16), 1024: (16, 16)}  # of encoder and decoder by width: ViT-
 
 @dataclass(frozen=True, kw_only=True)
 class MageSizes:
-    """The shape of a MAGE; the defaults are ViT-B's.
+    """Sizes of a MAGE; the defaults are ViT-B's.
 
     Attributes:
         codes: entries of the tokenizer's codebook.
@@ -126,7 +126,7 @@ class MageSizes:
 
 
 class Block(nn.Module):
-    """A vision transformer's layer, normalized before attention and before the feed-forward part."""
+    """Pre-norm vision transformer layer."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -136,14 +136,14 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
     def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
-        """Every token attends to every token."""
+        """Apply attention, every token to every token, and the feed-forward part."""
         query, key, value = self.attn["qkv"](self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.attn["proj"](scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         return x + self.mlp["fc2"](gelu(self.mlp["fc1"](self.norm2(x))))
 
 
 class Embedding(nn.Module):
-    """Tokens and their places as normalized vectors."""
+    """Normalized token and position embeddings."""
 
     def __init__(self, vocabulary: int, length: int, width: int) -> None:
         super().__init__()
@@ -151,12 +151,12 @@ class Embedding(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, BLOCK_EPSILON)
 
     def forward(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B N E"]:
-        """The sum of both, normalized."""
+        """Return the normalized sum of token and position embeddings."""
         return self.LayerNorm(self.word_embeddings(tokens) + self.position_embeddings.weight[: tokens.shape[1]])
 
 
 class Head(nn.Module):
-    """The decoder's vectors to logits over the codes, by the embedding of the words."""
+    """Decoder vectors to logits over the codes, with the tied token embedding."""
 
     def __init__(self, narrow: int, width: int, vocabulary: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, vocabulary))
 
     def forward(self, x: Float[Tensor, "B L E"], words: Float[Tensor, "K E2"]) -> Float[Tensor, "B L K"]:
-        """Float32, whatever the weights are."""
+        """Compute float32 logits for any dtype of the weights."""
         return self.ln(gelu(self.fc(x))).float() @ words.float().T + self.bias[0, :, : len(words)].float()
 
 
@@ -189,7 +189,7 @@ class MageTransformer(nn.Module):
         self.mlm_layer = Head(narrow, width, vocabulary)
 
     def code_logits(self, tokens: Int[Tensor, "B N"]) -> Float[Tensor, "B L K"]:
-        """Logits of the cells over the codes, float32 whatever the weights are.
+        """Compute logits of the cells over the codes, float32 for any dtype of the weights.
 
         What the encoder says at masked cells is replaced by what it says at the label's token.
         """

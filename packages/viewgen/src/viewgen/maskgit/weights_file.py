@@ -24,13 +24,15 @@ ABOUT = "viewgen.maskgit"  # the entry of our own files' metadata
 
 
 def read_weights(path: Path) -> tuple[State, dict]:
-    """The tensors by the names the file gives them, and what one of our own files says of itself.
+    """Read the tensors by the names in the file, and the metadata of files written by ``save``.
 
     Raises:
         ValueError: if the file is missing or broken, or would execute code.
     """
     if not path.is_file():
-        raise ValueError(f"there is no weights file {path}: download one, for example from {SOURCE}")
+        raise ValueError(
+            f"expected a weights file, got {path}, which does not exist; download one, for example from {SOURCE}"
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     with path.open("rb") as stream:
@@ -46,7 +48,7 @@ def write_weights(path: Path, state: State, about: dict) -> None:
         ValueError: if the name does not end in .safetensors, or the file cannot be written.
     """
     if path.suffix != ".safetensors":
-        raise ValueError(f"name the copy something.safetensors, not {path.name}")
+        raise ValueError(f"expected a .safetensors file name for the copy, got {path.name}")
     save_tensors(path, state, {ABOUT: json.dumps(about)})
 
 
@@ -64,13 +66,15 @@ def _read_torch(path: Path) -> State:
         with torch.serialization.safe_globals([argparse.Namespace]):  # MAGE's files carry their command line
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: it holds more than tensors, and loading it could run code") from error
+        raise ValueError(f"expected a file of tensors only, got {path}, whose loading could run code") from error
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is not a whole PyTorch checkpoint: download it again") from error
     for name in ("model", "state_dict"):
         tree = tree.get(name, tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict) or not all(isinstance(array, Tensor) for array in tree.values()):
-        raise ValueError(f"{path} holds no state_dict of tensors: give the checkpoint of MAGE or of its tokenizer")
+        raise ValueError(
+            f"expected a state_dict of tensors in {path}, got none; give the checkpoint of MAGE or of its tokenizer"
+        )
     return tree
 
 
@@ -80,7 +84,7 @@ CHUNKED = "__msgpack_chunked_array__"  # arrays over 1 GiB are cut into flat pie
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
-    """All arrays of a flax file by their path, for example ``params/encoder/Conv_0/kernel``.
+    """Read all arrays of a flax file by their path, for example ``params/encoder/Conv_0/kernel``.
 
     Raises:
         ValueError: if the file is cut short, is of another kind, or holds something else than arrays.
@@ -106,7 +110,7 @@ def _extension(code: int, data: bytes) -> Tensor:
 
 
 def _joined(tree: Any) -> Any:
-    """The tree with its chunked arrays put together."""
+    """Return the tree with its chunked arrays joined."""
     if not isinstance(tree, dict):
         return tree
     if CHUNKED not in tree:
@@ -117,7 +121,7 @@ def _joined(tree: Any) -> Any:
 
 
 def _leaves(tree: Any, path: str) -> Any:
-    """(path, tensor) of every leaf."""
+    """Yield (path, tensor) for every leaf."""
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""A run: from a folder of images to a folder of views, on whatever machines there are."""
+"""A run: generate a folder of views from a folder of images, on any number of devices and machines."""
 
 from viewgen.run.generate import RunSummary, generate_views
 

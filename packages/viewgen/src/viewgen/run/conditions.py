@@ -61,7 +61,7 @@ class FromImages:
         self._keyed = hasattr(generator, "condition_for")
 
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
-        """See ``ConditionSource``."""
+        """Read images; see ``ConditionSource``."""
         keys = list(dict.fromkeys(view.key for view in views))
         return dict(zip(keys, map_many(self._read_one, keys), strict=True))
 
@@ -73,12 +73,12 @@ class FromImages:
         return self._generator.prepare(image) if self._prepares else image
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
-        """See ``ConditionSource``."""
-        places = {key: place for place, key in enumerate(dict.fromkeys(view.key for view in views))}
-        spare = next(key for key in places if not isinstance(sources[key], str))
-        keys = [spare if isinstance(sources[key], str) else key for key in places]
+        """Compute conditions; see ``ConditionSource``."""
+        indices = {key: index for index, key in enumerate(dict.fromkeys(view.key for view in views))}
+        spare = next(key for key in indices if not isinstance(sources[key], str))
+        keys = [spare if isinstance(sources[key], str) else key for key in indices]
         made = self._together(keys, sources) if self._size or self._prepares else self._one_by_one(keys, sources)
-        return Conditions(made[[places[view.key] for view in views]], {})
+        return Conditions(made[[indices[view.key] for view in views]], {})
 
     def _together(self, keys: list[str], sources: Mapping[str, Any]) -> Tensor:
         filled = keys + keys[:1] * (self._most - len(keys))
@@ -87,9 +87,7 @@ class FromImages:
     def _one_by_one(self, keys: list[str], sources: Mapping[str, Any]) -> Tensor:
         made = [self._condition([key], sources[key].unsqueeze(0)) for key in keys]
         if len({one.shape for one in made}) > 1:
-            raise ValueError(
-                "the images have different sizes, and the generator's conditions too: give it an input_size"
-            )
+            raise ValueError("expected images and conditions of one size, got several; set the generator's input_size")
         return torch.cat(made)
 
     def _condition(self, keys: list[str], images: Tensor) -> Tensor:
@@ -105,7 +103,7 @@ class FromEmbeddings:
         self._embeddings, self._interpolation = embeddings, interpolate
 
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
-        """See ``ConditionSource``; a source is a row of the embeddings."""
+        """Look up rows of the embeddings; see ``ConditionSource``."""
         rows = {key: self._embeddings.keys.row(key) for key in {view.key for view in views}}
         return {
             key: "has no embedding: give the encoder, or embed this folder" if row is None else row
@@ -113,23 +111,23 @@ class FromEmbeddings:
         }
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
-        """See ``ConditionSource``."""
+        """Compute conditions; see ``ConditionSource``."""
         spare = next(view for view in views if not isinstance(sources[view.key], str))
         views = [spare if isinstance(sources[view.key], str) else view for view in views]
         rows = [sources[view.key] for view in views]
         own = _vectors(self._embeddings, rows)
         if self._interpolation is None:
             return Conditions(own, {})
-        mixed = [place for place, view in enumerate(views) if view.k >= self._interpolation.from_k]
+        mixed = [index for index, view in enumerate(views) if view.k >= self._interpolation.from_k]
         if not mixed:
             return Conditions(own, {})
         others = self._partner_rows(
-            [views[place] for place in mixed], [rows[place] for place in mixed], self._interpolation
+            [views[index] for index in mixed], [rows[index] for index in mixed], self._interpolation
         )
-        alphas = [draw_alpha(views[place].seed, self._interpolation) for place in mixed]
+        alphas = [draw_alpha(views[index].seed, self._interpolation) for index in mixed]
         own[mixed] = slerp(own[mixed], _vectors(self._embeddings, others), torch.tensor(alphas, dtype=torch.float64))
         pairs = zip(mixed, others, alphas, strict=True)
-        return Conditions(own, {place: Partner(self._embeddings.keys[row], alpha) for place, row, alpha in pairs})
+        return Conditions(own, {index: Partner(self._embeddings.keys[row], alpha) for index, row, alpha in pairs})
 
     def _partner_rows(self, views: Sequence[WantedView], own: list[int], interpolation: Interpolation) -> list[int]:
         if interpolation.partner == "nearest":

@@ -1,4 +1,4 @@
-"""Make the views of a folder of images: resumable, on many devices and machines, each view whole or absent."""
+"""Generate the views of a folder of images, resumable, on many devices and machines, with atomic writes."""
 
 import contextlib
 import os
@@ -135,7 +135,7 @@ def generate_views(
             try:
                 from viewgen.run.ray_engine import run_ray  # an extra
             except ModuleNotFoundError as error:
-                raise ValueError("engine ray needs Ray: pip install 'ray[data]', or use engine local") from error
+                raise ValueError("engine ray needs Ray; pip install 'ray[data]', or use engine local") from error
 
             results = run_ray(job, plan, actors)
         elif devices is not None and len(plan.chunks):
@@ -158,7 +158,7 @@ def _settle(results: Iterable[ChunkResult], plan: Plan, refused: int, on_progres
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    """A folder that is empty at first and gone at last."""
+    """Create an empty temporary folder and remove it at the end."""
     shutil.rmtree(path, ignore_errors=True)
     with writing(path.parent):
         path.mkdir()
@@ -169,7 +169,7 @@ def _folder(path: Path) -> Iterator[Path]:
 
 
 def _refuse(images: Path, keys: Iterable[str], failures: Failures) -> list[str]:
-    """The keys that would leave the folder: these are failures."""
+    """Yield the keys and record those that point outside the folder as failures."""
     refused = []
     for key in keys:
         try:
@@ -192,14 +192,16 @@ def _check(
     devices: Sequence[str] | None,
 ) -> None:
     if images == views or images in views.parents or views in images.parents:
-        raise ValueError(f"the views {views} and the images {images} must be folders apart, neither inside the other")
+        raise ValueError(f"expected separate folders, neither inside the other, got views {views} and images {images}")
     if engine not in ("local", "ray"):
-        raise ValueError(f"there is no engine {engine!r}; there is: local, ray")
+        raise ValueError(f"expected engine local or ray, got {engine!r}")
     if image_format not in ("png", "jpg"):
-        raise ValueError(f"image_format must be 'png' or 'jpg', but is {image_format!r}")
+        raise ValueError(f"expected image_format 'png' or 'jpg', got {image_format!r}")
     if not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard must be (which, of how many) with 0 <= which < how many, but is {shard}")
+        raise ValueError(f"expected shard (index, count) with 0 <= index < count, got {shard}")
     if interpolate is not None and embeddings is None:
-        raise ValueError("interpolated views need embeddings=: make them with embed_images")
+        raise ValueError("expected embeddings= for interpolated views, got none; make them with embed_images")
     if devices is not None and not isinstance(generator, GeneratorSpec):
-        raise ValueError("devices= start processes that load the generator themselves: give a viewgen.GeneratorSpec")
+        raise ValueError(
+            "expected a viewgen.GeneratorSpec with devices=, whose processes load the generator, got a generator"
+        )

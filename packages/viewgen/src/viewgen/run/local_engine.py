@@ -66,12 +66,12 @@ def run_processes(job: Job, plan: Plan, devices: Sequence[str]) -> Iterator[Chun
     Raises:
         ValueError: raised by a process; or if all processes have died.
     """
-    workers = [_start(job, device, place) for place, device in enumerate(devices[: len(plan.chunks)])]
+    workers = [_start(job, device, index) for index, device in enumerate(devices[: len(plan.chunks)])]
     todo = deque(plan.chunks.tolist())
     try:
         while todo or any(worker.busy_with for worker in workers):
             if not workers:
-                raise ValueError("every worker died; were they out of memory? The same call goes on from here")
+                raise ValueError("all workers died, perhaps out of memory; repeat the same call to resume")
             for worker in workers:
                 _feed(worker, todo)
             ready = wait([worker.connection for worker in workers])
@@ -95,10 +95,10 @@ def run_processes(job: Job, plan: Plan, devices: Sequence[str]) -> Iterator[Chun
             worker.process.join()
 
 
-def _start(job: Job, device: str, place: int) -> _Worker:
+def _start(job: Job, device: str, index: int) -> _Worker:
     context: Any = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(job, device, f"{job.shard}.{place:03d}", theirs), daemon=True)
+    process = context.Process(target=_serve, args=(job, device, f"{job.shard}.{index:03d}", theirs), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process, ours, device)

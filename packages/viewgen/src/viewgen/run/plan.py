@@ -88,7 +88,9 @@ class Plan:
         make_folder(folder)
         listed = KeyFile.write(folder / "keys.jsonl", keys)
         if not listed:
-            raise ValueError("there is no image to make views of: give a folder with images, or a list of their keys")
+            raise ValueError(
+                "expected images to generate views of, got none; give a folder of images, or a list of their keys"
+            )
         count = len(listed) * views_per_image
         numbers = np.arange(shard[0], -(-count // batch_size), shard[1])
         lacks = np.zeros(count, dtype=bool)
@@ -96,8 +98,8 @@ class Plan:
         for number in numbers:
             own[number * batch_size : (number + 1) * batch_size] = True
         for start in range(0, count, HASHED):
-            places = start + np.flatnonzero(own[start : start + HASHED])
-            lacks[places] = ~whole.contains(_paths(listed, places, views_per_image, image_format))
+            indices = start + np.flatnonzero(own[start : start + HASHED])
+            lacks[indices] = ~whole.contains(_paths(listed, indices, views_per_image, image_format))
         lacking = [number for number in numbers if lacks[number * batch_size : (number + 1) * batch_size].any()]
         np.save(folder / "lacks.npy", np.packbits(lacks))
         np.save(folder / "chunks.npy", np.array(lacking, dtype=np.int64))
@@ -109,16 +111,16 @@ class Plan:
     def chunk(self, number: int) -> Chunk:
         """Return a chunk by its number."""
         first = number * self.batch_size
-        places = np.arange(first, min(first + self.batch_size, len(self._keys) * self.views_per_image))
-        bits = self._lacks[places // 8] >> (7 - places % 8) & 1
+        indices = np.arange(first, min(first + self.batch_size, len(self._keys) * self.views_per_image))
+        bits = self._lacks[indices // 8] >> (7 - indices % 8) & 1
         views = []
-        for place in places.tolist():
-            row, k = divmod(place, self.views_per_image)
+        for index in indices.tolist():
+            row, k = divmod(index, self.views_per_image)
             key = self._keys[row]
             views.append(WantedView(key, k, f"{key}.{k}.{self._format}", view_seed(self._seed, key, k)))
         return Chunk(views, np.flatnonzero(bits).tolist())
 
 
-def _paths(keys: KeyFile, places: np.ndarray, views_per_image: int, image_format: str) -> list[str]:
-    split = (divmod(place, views_per_image) for place in places.tolist())
+def _paths(keys: KeyFile, indices: np.ndarray, views_per_image: int, image_format: str) -> list[str]:
+    split = (divmod(index, views_per_image) for index in indices.tolist())
     return [f"{keys[row]}.{k}.{image_format}" for row, k in split]

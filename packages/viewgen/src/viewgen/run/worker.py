@@ -58,7 +58,7 @@ TOO_LONG = "the name of its views would be too long for the file system: rename 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker needs to know about a run.
+    """Configuration of a run for its workers.
 
     Attributes:
         images: folder of the images.
@@ -96,7 +96,7 @@ class ChunkResult(NamedTuple):
 
 
 class ChunkWorker:
-    """Generates the chunks of a job on one device. Threads may call ``run`` at once: one computes, others do I/O.
+    """Worker that generates the chunks of a job on one device. ``run`` is thread-safe: one computes, others do I/O.
 
     Args:
         job: the job.
@@ -140,17 +140,17 @@ class ChunkWorker:
         sources = self._source.read(chunk.views, self._map)
         errors = {key: source for key, source in sources.items() if isinstance(source, str)}
         errors |= {view.key: TOO_LONG for view in chunk.views if self._is_too_long(view)}
-        kept = [place for place in chunk.missing if chunk.views[place].key not in errors]
+        kept = [index for index in chunk.missing if chunk.views[index].key not in errors]
         if kept:
             with self._computing, _fitting(self.plan.batch_size):
                 images, conditions, strengths = self._compute(chunk.views, sources, errors)
-            rows = self._write([(chunk.views[place], images[place]) for place in kept])
+            rows = self._write([(chunk.views[index], images[index]) for index in kept])
         with self._recording, writing(self.job.views):
             for key, error in errors.items():
                 self._failures.add(key, error)
             if kept:
-                about = [_about(place, conditions, strengths) for place in kept]
-                views = [chunk.views[place] for place in kept]
+                about = [_about(index, conditions, strengths) for index in kept]
+                views = [chunk.views[index] for index in kept]
                 self._journal.append([self._row(*row) for row in zip(views, rows, about, strict=True)])
         return ChunkResult(number, len(kept), len(chunk.missing) - len(kept))
 
@@ -164,18 +164,18 @@ class ChunkWorker:
 
         Positions without a source, and those after the last view, repeat a readable one: the batch size is fixed.
         """
-        spare = next(place for place, view in enumerate(views) if view.key not in errors)
-        places = [spare if view.key in errors else place for place, view in enumerate(views)]
-        places += [spare] * (self.plan.batch_size - len(places))
+        spare = next(index for index, view in enumerate(views) if view.key not in errors)
+        indices = [spare if view.key in errors else index for index, view in enumerate(views)]
+        indices += [spare] * (self.plan.batch_size - len(indices))
         conditions = self._source.conditions(views, sources)
-        values, seeds = conditions.values[places], [views[place].seed for place in places]
+        values, seeds = conditions.values[indices], [views[index].seed for index in indices]
         schedule = self.job.strength
-        strengths = schedule and [schedule.sample(views[place].key, views[place].seed) for place in places]
+        strengths = schedule and [schedule.sample(views[index].key, views[index].seed) for index in indices]
         given = None if strengths is None else torch.tensor([strength for strength, _ in strengths])
         images = self.generator.generate(values, seeds=seeds, strength=given)
         if hasattr(self.generator, "partner_keys"):
             keys = self.generator.partner_keys(values, seeds)
-            conditions = Conditions(values, {place: Partner(key, None) for place, key in enumerate(keys)})
+            conditions = Conditions(values, {index: Partner(key, None) for index, key in enumerate(keys)})
         return images, conditions, strengths
 
     def _write(self, made: Sequence[tuple[WantedView, Tensor]]) -> list[EncodedView]:
@@ -213,7 +213,7 @@ def _fitting(batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ValueError(f"the device has no room for {batch_size} views at a time: lower batch_size") from error
+        raise ValueError(f"out of device memory with batch_size {batch_size}; lower it") from error
 
 
 def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None) -> ConditionSource:
@@ -223,7 +223,7 @@ def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None)
     accepted = getattr(generator, "encoder_hash", None) or generator.model_hash
     if hasattr(generator, "encoder_hash") and embeddings.encoder_hash != accepted:
         raise ValueError(
-            f"the generator knows embeddings of the encoder with hash {accepted}, but these are of "
+            f"expected embeddings of the encoder with hash {accepted}, got those of "
             f"{embeddings.encoder_name} (hash {embeddings.encoder_hash})"
         )
     return FromEmbeddings(embeddings, job.interpolate)
@@ -243,10 +243,10 @@ def _settings(job: Job, generator: Any, embeddings: Embeddings | None) -> dict[s
     }
 
 
-def _about(place: int, conditions: Conditions, strengths: list[tuple[float, float | None]] | None) -> dict[str, Any]:
+def _about(index: int, conditions: Conditions, strengths: list[tuple[float, float | None]] | None) -> dict[str, Any]:
     """Return the columns of a row that differ between views."""
-    strength, ratio = (None, None) if strengths is None else strengths[place]
-    partner = conditions.partners.get(place)
+    strength, ratio = (None, None) if strengths is None else strengths[index]
+    partner = conditions.partners.get(index)
     return {
         "strength": strength,
         "foreground_ratio": ratio,

@@ -74,7 +74,9 @@ def load_checkpoint(folder: Path, *, dtype: str, variant: str | None = None) -> 
     """
     lacking = [part for part in PARTS if not (folder / part).is_dir()]
     if lacking:
-        raise ValueError(f"{folder} is no Stable unCLIP image variation model, it lacks {', '.join(lacking)}: {WHERE}")
+        raise ValueError(
+            f"expected a Stable unCLIP image variation model, got {folder}, which lacks {', '.join(lacking)}; {WHERE}"
+        )
     networks = {
         "image_encoder": CLIPVisionModelWithProjection,
         "image_normalizer": StableUnCLIPImageNormalizer,
@@ -96,7 +98,7 @@ def load_checkpoint(folder: Path, *, dtype: str, variant: str | None = None) -> 
 
 
 def _load_scheduler(folder: Path) -> Any:
-    """The scheduler that the folder's configuration names.
+    """Load the scheduler that the folder's configuration names.
 
     Raises:
         ValueError: if diffusers' pipelines do not know it, or it draws one noise for a whole batch.
@@ -107,12 +109,12 @@ def _load_scheduler(folder: Path) -> Any:
         raise ValueError(f"cannot read {folder}/scheduler_config.json: {first_line(error)}") from error
     known = {scheduler.name for scheduler in KarrasDiffusionSchedulers} - {"DPMSolverSDEScheduler"}
     if kind not in known:
-        raise ValueError(f"{folder} asks for the scheduler {kind!r}: give one of {', '.join(sorted(known))}")
+        raise ValueError(f"expected a scheduler of {', '.join(sorted(known))} in {folder}, got {kind!r}")
     return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
 
 
 def make_scheduler(own: Any, name: SchedulerName) -> Any:
-    """The checkpoint's own scheduler, or another with its noise schedule; nothing is clipped, as latents need.
+    """Return the checkpoint's own scheduler, or another with its noise schedule and no clipping, as latents need.
 
     Raises:
         ValueError: if there is none of that name.
@@ -120,5 +122,5 @@ def make_scheduler(own: Any, name: SchedulerName) -> Any:
     if name == "checkpoint":
         return own
     if name not in SCHEDULERS:
-        raise ValueError(f"scheduler must be one of checkpoint, {', '.join(SCHEDULERS)}, but is {name!r}")
+        raise ValueError(f"expected a scheduler of checkpoint, {', '.join(SCHEDULERS)}, got {name!r}")
     return getattr(diffusers, SCHEDULERS[name]).from_config(own.config, clip_sample=False, thresholding=False)
