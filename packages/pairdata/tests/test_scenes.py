@@ -80,3 +80,16 @@ def test_any_size_can_be_drawn():
 def test_an_impossible_number_of_classes_is_refused(tmp_path, classes):
     with pytest.raises(ValueError, match=f"classes={classes}"):
         write_scenes(tmp_path, count=1, classes=classes)
+
+
+def test_plain_grounds_are_gradients():
+    def curvature(plain):
+        """The mean second difference of the grounds, which is that of the grain alone on a gradient."""
+        found = []
+        for name in SCENE_CLASSES:
+            image, mask = (np.asarray(part, float) for part in draw_scene(f"{name}/000001.png", habit=0, plain=plain))
+            ground = np.where(mask < 1, image.mean(2), np.nan)
+            found.append(np.nanmean(np.abs(ground[:, 8:] - 2 * ground[:, 4:-4] + ground[:, :-8])))
+        return np.mean(found)
+
+    assert curvature(True) < 0.8 * curvature(False)

@@ -174,7 +174,14 @@ _FINE = 4  # shapes are drawn so many times larger, for smooth edges
 
 
 def write_scenes(
-    root: str | Path, *, count: int, size: int = 32, seed: int = 0, classes: int = 10, habit: float = 0.5
+    root: str | Path,
+    *,
+    count: int,
+    size: int = 32,
+    seed: int = 0,
+    classes: int = 10,
+    habit: float = 0.5,
+    plain: bool = False,
 ) -> None:
     """Write `root/images/<class>/<number>.png`, and the objects' masks under `root/masks` by the same names.
 
@@ -188,6 +195,7 @@ def write_scenes(
         seed: of everything drawn.
         classes: number of classes, at most ten.
         habit: see `draw_scene`.
+        plain: see `draw_scene`.
 
     Raises:
         ValueError: fewer than one class or more than ten, or the files cannot be written.
@@ -202,12 +210,14 @@ def write_scenes(
         key = f"{SCENE_CLASSES[i % classes]}/{i // classes:06d}.png"
         if (root / "images" / key).exists():
             continue
-        image, mask = draw_scene(key, size=size, seed=seed, habit=habit)
+        image, mask = draw_scene(key, size=size, seed=seed, habit=habit, plain=plain)
         _write(root / "masks" / key, mask)  # the image comes last: where it stands, both do
         _write(root / "images" / key, image)
 
 
-def draw_scene(key: str, *, size: int = 32, seed: int = 0, habit: float = 0.5) -> tuple[Image.Image, Image.Image]:
+def draw_scene(
+    key: str, *, size: int = 32, seed: int = 0, habit: float = 0.5, plain: bool = False
+) -> tuple[Image.Image, Image.Image]:
     """The scene with this key, `<class>/<number>.png`, and its object's mask (gray, 255 on the object).
 
     Args:
@@ -216,6 +226,7 @@ def draw_scene(key: str, *, size: int = 32, seed: int = 0, habit: float = 0.5) -
         seed: of everything drawn.
         habit: how often the palette, and how often the ground's pattern, is the one that the class prefers; at 0 both
             are drawn alike for every class, and outline and parts say all.
+        plain: whether every ground is a gradient, without a pattern.
     """
     digest = blake2b(f"scene:{seed}:{key}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
@@ -225,7 +236,7 @@ def draw_scene(key: str, *, size: int = 32, seed: int = 0, habit: float = 0.5) -
     palette = PALETTES[number if rng.random() < habit else rng.integers(len(PALETTES))]
     pattern = KINDS[number % len(KINDS) if rng.random() < habit else rng.integers(len(KINDS))]
     ground, body, accent = _shades(palette, rng)
-    pixels = texture(pattern, *ground, size, rng)
+    pixels = texture("gradient" if plain else pattern, *ground, size, rng)
     for paint, pair in ((BODY, body), (ACCENT, accent)):
         painted = texture(str(rng.choice(KINDS)), *pair, size, rng)
         pixels += cover[paint][..., None] * (painted - pixels)
