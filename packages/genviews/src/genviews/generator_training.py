@@ -40,7 +40,7 @@ class TrainGeneratorOptions:
     """A backbone folder that apps/pretrain wrote, or timm/<model>."""
     out: Path
     """Becomes a diffusers-style folder; the embeddings go to OUT/embeddings."""
-    preset: Literal["32-small", "32", "32-latent", "64-small", "256"] = "256"
+    preset: Literal["32-small", "32-narrow", "32", "32-latent", "64-small", "256"] = "256"
     """The first two denoise pixels, the others an autoencoder's latents; "small" and "32-latent" are for a laptop's
     CPU; the latter needs the folder of a pretrained --autoencoder."""
     autoencoder: str = "train"
