@@ -22,7 +22,7 @@ COMPARED = ("*.safetensors", "*.png", "manifest.parquet", "vectors.f16", "log.js
 def start(out: Path) -> subprocess.Popen:
     scenes = out.parent / "scenes"
     options = ["--data", scenes / "train/images", "--test", scenes / "test/images", "--out", out]
-    short = ["--epochs", 4, "--generator-steps", 40, "--sampling-steps", 4]
+    short = ["--epochs", 4, "--seeds", 1, "--processes", 2, "--generator-steps", 40, "--sampling-steps", 4]
     short += ["--checkpoint-seconds", 1, "--device", "cpu"]
     command = [sys.executable, ROOT / "apps" / "pretrain", "quickstart", *options, *short]
     return subprocess.Popen(

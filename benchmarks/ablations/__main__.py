@@ -1,7 +1,7 @@
 r"""What a choice is worth: one part changed, everything else held.
 
     uv run benchmarks/ablations sampling runs/quickstart/generator --embeddings runs/quickstart/embeddings \
-        --encoder runs/quickstart/vanilla/seed-0/backbone
+        --encoder runs/quickstart/hand-made/seed-0/backbone
     uv run benchmarks/ablations sanity-check --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
     uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
 

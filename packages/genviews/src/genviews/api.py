@@ -172,7 +172,7 @@ def inspect(images: str | Path, views: str | Path, **options: Any) -> Path:
 
 
 def quickstart(**options: Any) -> Path:
-    """Run the whole loop: an encoder, a diffusion model, views, a second encoder trained on them, and a table.
+    """Run the whole loop: encoders, a diffusion model, views, encoders that learn from them, and a table.
 
     Args:
         options: fields of `genviews.end_to_end.options.QuickstartOptions`, such as data="TRAIN", test="TEST" or

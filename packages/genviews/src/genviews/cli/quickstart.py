@@ -1,4 +1,4 @@
-"""Run every job in a row: two encoders, a diffusion model, views, and a table of accuracies.
+"""Run every job: encoders, a diffusion model, views, encoders that learn from them, and a table of accuracies.
 
 genviews quickstart                                # on procedural scenes
 genviews quickstart --data TRAIN --test TEST       # on your own images

@@ -8,25 +8,27 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions:
-    """Train DINO, train a diffusion model on its embeddings, generate views, train Gen-DINO on them, compare."""
+    """Train SimCLR on hand-made views, a diffusion model on its embeddings, SimCLR on generative views, compare."""
 
     data: Path | None = None
     """Folder of training images; default: a procedural set of scenes."""
     test: Path | None = None
     """Folder of test images; both have one folder per class, used only for evaluation."""
     out: Path = Path("runs/quickstart")
-    epochs: int = 20
-    """Epochs of each of the two encoders."""
+    epochs: int = 11
+    """Epochs of each encoder."""
     batch_size: int | None = None
-    """Batch size of the encoders; default: that of the recipe, or the number of images if that is smaller."""
-    generator: str = "32-small"
+    """Batch size of the encoders; default: 64, or the number of images if that is smaller."""
+    generator: str = "32-narrow"
     """Preset of the diffusion model."""
     generator_steps: int | None = None
     """Training steps of the diffusion model; default: those of the preset."""
-    sampling_steps: int = 10
+    sampling_steps: int = 8
     alpha: tuple[float, float] = (0.3, 0.7)
-    """Range of the interpolation weight of the first image."""
-    seeds: int = 1
+    """Range of the interpolation weight of the first image, for the interpolated views that pairs.png shows."""
+    seeds: int = 3
     """Number of encoders per row of the table; the diffusion model is trained once, on the first."""
+    processes: int | None = None
+    """Processes that share the work on a CPU, each on one thread; default: the number of usable cores."""
     checkpoint_seconds: float = 20.0
     device: str = "auto"

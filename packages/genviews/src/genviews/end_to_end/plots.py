@@ -19,16 +19,24 @@ from sslzoo import read_log
 COLUMNS = ("real", "generated", "interpolated", "partner")
 
 
-def draw_pairs(images: Path, views: Path, interpolated: Path, out: Path, *, rows: int = 10, groups: int = 2) -> None:
-    """A sheet of images: real, generated from it, interpolated with a partner, the partner."""
+ROWS, GROUPS = 10, 2
+
+
+def shown_keys(images: Path, count: int = ROWS * GROUPS) -> list[str]:
+    """Return the keys of the images that `draw_pairs` shows, evenly spaced over the folder."""
     index = pairdata.index_images(images)
+    return [index.key(place * len(index) // count) for place in range(min(count, len(index)))]
+
+
+def draw_pairs(
+    images: Path, views: Path, interpolated: Path, out: Path, *, rows: int = ROWS, groups: int = GROUPS
+) -> None:
+    """A sheet of images: real, generated from it, interpolated with a partner, the partner."""
     generated, mixed = pairdata.ViewsIndex(views), pairdata.ViewsIndex(interpolated, interpolated=True)
-    count = min(rows * groups, len(index))
     figure, axes = plt.subplots(rows, groups * len(COLUMNS), figsize=(groups * 4.4, rows * 1.12), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for place in range(count):
-        key = index.key(place * len(index) // count)
+    for place, key in enumerate(shown_keys(images, rows * groups)):
         group, row = divmod(place, rows)
         cells = axes[row, group * len(COLUMNS) : (group + 1) * len(COLUMNS)]
         _draw_row(cells, key, images, views, interpolated, generated, mixed)

@@ -1,205 +1,140 @@
-"""The quickstart, Gen-SIS on two cores: an encoder, a diffusion model of its embeddings, views, a second encoder."""
+"""The quickstart: encoders, a diffusion model of an encoder's embeddings, views, encoders that learn from the views."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from contextlib import nullcontext
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
-import torch
-
-import ssl_eval
-import sslzoo
-import viewgen
-from genviews.end_to_end import plots
+import pairdata
+from genviews.end_to_end import jobs
+from genviews.end_to_end.jobs import GENERATIVE, HAND_MADE, UNTRAINED, Encoder
 from genviews.end_to_end.options import QuickstartOptions
-from genviews.pretraining.job import train_encoder
-from genviews.pretraining.options import DataConfig
-from genviews.recipes import CIFAR_MEAN, CIFAR_STD, RECIPES
+from genviews.end_to_end.report import accuracy_table, sentences
+from genviews.end_to_end.workers import Workers, start_workers, usable_cores
 from genviews.run_config import write_config
+from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
-from pairdata import LabeledImages, write_scenes
-from sslzoo import DistContext, barrier
-from viewgen import eldm
 
-RECIPE_OF = {"vanilla": "small-dino", "generative": "small-gen-dino"}
-SCENES_TRAIN, SCENES_TEST = 3000, 1000
+SCENES_TRAIN, SCENES_TEST = 2400, 1000
+TRAIN_SEED, TEST_SEED = 0, 2
+"""Seed 1 draws the validation scenes on which the quickstart's settings were chosen."""
 
 
 def run(options: QuickstartOptions) -> None:
-    """Run every stage in turn; a finished stage is not repeated."""
-    worker = sslzoo.init_distributed(os.environ, options.device)
-    with lock_folder(options.out) if worker.is_main else nullcontext():
-        _run_stages(options, worker)
+    """Run every job; a finished one is not repeated.
 
-
-def _run_stages(options: QuickstartOptions, worker: DistContext) -> None:
+    Raises:
+        ValueError: the images or options cannot be used, or the system ended a process.
+    """
     started = time.monotonic()
-    write_config(options.out, "quickstart", options)
-    with Progress(shown=worker.is_main) as progress:
-        images, test = _images(options, worker, progress)
-        plain = DataConfig(images=images)
-        vanilla = [_encoder("vanilla", seed, plain, options, worker, progress) for seed in range(options.seeds)]
-        views, mixed = _generate(images, vanilla[0], options, worker, progress)
-        richer = DataConfig(images=images, views=views, interpolated=mixed)
-        generative = [_encoder("generative", seed, richer, options, worker, progress) for seed in range(options.seeds)]
-        if worker.is_main:
-            if test:
-                _evaluate({"vanilla": vanilla, "generative": generative}, images, test, options, worker, progress)
-            plots.draw_pairs(images, views, mixed, options.out / "pairs.png")
-            plots.draw_curves(options.out, options.out / "curves.png")
-            _report(options, progress, time.monotonic() - started)
-    barrier()
+    if min(options.seeds, options.processes or 1) < 1:
+        raise ValueError(f"expected --seeds and --processes of 1 or more, got {options.seeds}, {options.processes}")
+    device = resolve_device(options.device)
+    on_cpu = device.type == "cpu"
+    count = options.processes or (usable_cores() if on_cpu else 1)
+    with (
+        lock_folder(options.out),
+        Progress() as progress,
+        start_workers(count, single_threaded=on_cpu, progress=progress) as workers,
+    ):
+        write_config(options.out, "quickstart", options)
+        results = _run_jobs(options, str(device), workers)
+        _report(options, results, progress, time.monotonic() - started)
 
 
-def _images(options: QuickstartOptions, worker: DistContext, progress: Progress) -> tuple[Path, Path | None]:
+def _run_jobs(options: QuickstartOptions, device: str, workers: Workers) -> list[Any]:
+    """Submit each job when what it needs is there, so that no process waits while there is work."""
+    images, test = _images(options, workers)
+    given = options, device
+    encoder = Encoder(variant=HAND_MADE, seed=0, images=images, test=test)
+    seeds = range(options.seeds)
+    hand_made = [_train(dataclasses.replace(encoder, seed=seed), given, workers) for seed in seeds]
+    hand_made[0].result()
+    backbone = encoder.folder(options) / "backbone"
+    generator = workers.submit("diffusion model", jobs.train_generator, images, backbone, *given)
+    untrained = [_evaluate_untrained(encoder, seed, given, workers) for seed in seeds] if test else []
+    generator.result()
+    views = _generate(images, given, workers)
+    encoder = dataclasses.replace(encoder, variant=GENERATIVE, views=views)
+    generative = [_train(dataclasses.replace(encoder, seed=seed), given, workers) for seed in seeds]
+    others = [workers.submit("plots", jobs.draw_plots, images, options)]
+    if test:
+        others.append(workers.submit("class agreement", jobs.measure_agreement, images, test, *given))
+    results = [result for future in (*untrained, *hand_made, *generative) for result in future.result()]
+    for future in others:
+        future.result()
+    return results
+
+
+def _images(options: QuickstartOptions, workers: Workers) -> tuple[Path, Path | None]:
     """Return the folders of the user, or those of procedural scenes."""
     if options.data is not None:
+        if not len(pairdata.index_images(options.data)):
+            raise ValueError(f"expected images in {options.data}, got none; give another folder (--data)")
         return options.data, options.test
-    train, test = options.out / "scenes" / "train", options.out / "scenes" / "test"
-    if worker.is_main:
-        update = progress.add_task("scenes")
-        write_scenes(train, count=SCENES_TRAIN, seed=0)
-        update(SCENES_TRAIN, SCENES_TRAIN + SCENES_TEST)
-        write_scenes(test, count=SCENES_TEST, seed=1)
-        update(SCENES_TRAIN + SCENES_TEST, SCENES_TRAIN + SCENES_TEST)
-    barrier()
-    return train / "images", test / "images"
+    sets = {"train": (SCENES_TRAIN, TRAIN_SEED), "test": (SCENES_TEST, TEST_SEED)}
+    folder = options.out / "scenes"
+    drawn = [workers.submit(f"{name} scenes", jobs.draw_scenes, folder / name, *what) for name, what in sets.items()]
+    for future in drawn:
+        future.result()
+    return folder / "train" / "images", folder / "test" / "images"
 
 
-def _encoder(
-    variant: str, seed: int, data: DataConfig, options: QuickstartOptions, worker: DistContext, progress: Progress
-) -> Path:
-    """Train one encoder of one variant."""
-    recipe = dataclasses.replace(RECIPES[RECIPE_OF[variant]](), epochs=options.epochs, seed=seed)
-    if options.batch_size is not None:
-        recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
-    update = progress.add_task(f"{variant} encoder" + (f", seed {seed}" if options.seeds > 1 else ""))
-    out = options.out / variant / f"seed-{seed}"
-    backbone = train_encoder(
-        recipe,
-        data,
-        out,
-        worker,
-        on_step=update,
-        on_message=progress.message,
-        checkpoint_seconds=options.checkpoint_seconds,
-    )
-    barrier()
-    return backbone
+def _train(encoder: Encoder, given: tuple[QuickstartOptions, str], workers: Workers) -> Future[Any]:
+    return workers.submit(encoder.name, jobs.train, encoder, *given)
 
 
-def _generate(
-    images: Path, backbone: Path, options: QuickstartOptions, worker: DistContext, progress: Progress
-) -> tuple[Path, Path]:
-    """Embed, train the diffusion model, then generate one generative and one interpolated view per image."""
-    embeddings = _embed(images, backbone, options, worker, progress)
-    config = eldm.preset(options.generator)
-    if options.generator_steps is not None:
-        config = dataclasses.replace(config, steps=options.generator_steps)
-    folder = options.out / "generator"
-    update = sslzoo.log_steps(folder, progress.add_task("diffusion model")) if worker.is_main else None
-    device, seconds = str(worker.device), options.checkpoint_seconds
-    eldm.train_eldm(images, embeddings, folder, config, on_step=update, device=device, checkpoint_seconds=seconds)
-    barrier()
-
-    generator = eldm.ELDMGenerator(folder, steps=options.sampling_steps, device=device, dtype=torch.bfloat16)
-    shard = (worker.rank, worker.world_size)
-    for name, interpolation in (("views", None), ("interpolated", viewgen.Interpolation(alpha=options.alpha))):
-        update = progress.add_task(f"{name} generated")
-        viewgen.generate_views(
-            images,
-            options.out / name,
-            generator,
-            embeddings=embeddings,
-            interpolate=interpolation,
-            shard=shard,
-            on_progress=update,
-        )
-        barrier()
-        if worker.is_main:
-            viewgen.merge_journals(options.out / name)
-        barrier()
-    return options.out / "views", options.out / "interpolated"
+def _evaluate_untrained(
+    encoder: Encoder, seed: int, given: tuple[QuickstartOptions, str], workers: Workers
+) -> Future[Any]:
+    untrained = dataclasses.replace(encoder, variant=UNTRAINED, seed=seed)
+    return workers.submit(untrained.name, jobs.evaluate_untrained, untrained, *given)
 
 
-def _embed(
-    images: Path, backbone: Path, options: QuickstartOptions, worker: DistContext, progress: Progress
-) -> viewgen.Embeddings:
-    folder = options.out / "embeddings"
-    if worker.is_main:
-        network, expected = sslzoo.resolve_backbone(backbone)
-        encoder = viewgen.ImageEncoder(network, name="vanilla", device=str(worker.device), **expected)
-        viewgen.embed_images(images, folder, encoder, on_progress=progress.add_task("embeddings"))
-    barrier()
-    return viewgen.Embeddings.load(folder)
-
-
-def _evaluate(
-    variants: dict[str, list[Path]],
-    images: Path,
-    test: Path,
-    options: QuickstartOptions,
-    worker: DistContext,
-    progress: Progress,
-) -> None:
-    """Evaluate every encoder, and an untrained one, by kNN and a linear probe."""
-    path = options.out / "results.jsonl"
-    measured = {(result.backbone, result.seed, result.task) for result in ssl_eval.read_results(path)}
-    update = progress.add_task("evaluation")
-    encoders = [
-        (variant, seed, sslzoo.load_backbone(b)) for variant, found in variants.items() for seed, b in enumerate(found)
+def _generate(images: Path, given: tuple[QuickstartOptions, str], workers: Workers) -> Path:
+    """Generate one view of each image, and interpolated views for the picture; return the folder of the views."""
+    shards = [(rank, workers.count) for rank in range(workers.count)]
+    made = [
+        workers.submit(f"views {rank + 1}/{of}", jobs.generate, images, False, (rank, of), *given)
+        for rank, of in shards
     ]
-    torch.manual_seed(0)
-    encoders.append(("untrained", 0, sslzoo.create_backbone(**RECIPES[RECIPE_OF["vanilla"]]().architecture)))
-    for done, (variant, seed, backbone) in enumerate(encoders):
-        backbone_hash = sslzoo.backbone_hash(backbone)
-        if not {(backbone_hash, seed, "knn"), (backbone_hash, seed, "linear")} <= measured:
-            train_features, test_features = (
-                ssl_eval.extract_features(
-                    backbone,
-                    LabeledImages(root, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, device=str(worker.device)),
-                    device=worker.device,
-                )
-                for root in (images, test)
-            )
-            for result in ssl_eval.evaluate_frozen(
-                train_features,
-                test_features,
-                backbone=backbone_hash,
-                data=ssl_eval.data_name(test),
-                recipe=variant,
-                seed=seed,
-            ):
-                ssl_eval.append_result(path, result)
-        update(done + 1, len(encoders))
+    made.append(workers.submit("interpolated views", jobs.generate, images, True, (0, 1), *given))
+    for future in made:
+        future.result()
+    workers.submit("manifests", jobs.merge_views, given[0]).result()
+    return given[0].out / "views"
 
 
-def _report(options: QuickstartOptions, progress: Progress, seconds: float) -> None:
-    """Print the table and the paths of all outputs."""
-    results = ssl_eval.read_results(options.out / "results.jsonl")
+def _report(options: QuickstartOptions, results: list[Any], progress: Progress, seconds: float) -> None:
+    """Print the table, what it says, and the paths of all outputs."""
     if results:
-        table = ssl_eval.tabulate(results)
-        progress.console.print(dataclasses.replace(table, title="top-1 accuracy in percent on held-out images"))
-        atomic_write(options.out / "table.md", table.markdown())
+        table = accuracy_table(results)
+        said = sentences(results, jobs.read_agreement(options))
+        progress.console.print(table)
+        for sentence in said:
+            progress.message(sentence)
+        atomic_write(options.out / "results.jsonl", "".join(result.line() + "\n" for result in results))
+        written = "".join(f"- {sentence}\n" for sentence in said)
+        atomic_write(options.out / "table.md", f"{table.markdown()}\n\n{written}")
     for name, what in WRITTEN.items():
         if (options.out / name).exists():
-            progress.console.print(f"  {options.out / name}  {what}")
-    progress.console.print(f"{seconds:.0f} seconds")
+            progress.message(f"  {options.out / name}  {what}")
+    progress.message(f"{seconds:.0f} seconds")
 
 
 WRITTEN = {
     "pairs.png": "real, generated and interpolated images side by side",
     "curves.png": "loss curves",
-    "table.md": "the table",
+    "table.md": "the table and what it says",
     "results.jsonl": "one line a result",
-    "vanilla": "the first encoder: backbone/, log.jsonl, TensorBoard events",
+    "hand-made": "encoders trained on hand-made views: backbone/, log.jsonl, TensorBoard events",
     "generator": "the diffusion model, as a diffusers folder",
     "views": "one generative view an image, manifest.parquet",
-    "interpolated": "one interpolated view an image, manifest.parquet",
-    "generative": "the second encoder",
+    "interpolated": "the interpolated views of pairs.png, manifest.parquet",
+    "generative": "encoders that also learned from generative views",
 }

@@ -1,0 +1,69 @@
+"""The table of the quickstart, and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+import ssl_eval
+
+ROWS = ("untrained", "hand-made", "generative")
+LABELS = {
+    "untrained": "an untrained network",
+    "hand-made": "hand-made views only",
+    "generative": "with generative views",
+}
+
+
+def accuracy_table(results: Sequence[ssl_eval.Result]) -> ssl_eval.Table:
+    """Return a row per variant and a column per task: the mean over seeds and its standard error."""
+    tasks = list(dict.fromkeys(result.task for result in results))
+    rows = [(LABELS[row], *(_cell(_values(results, row, task)) for task in tasks)) for row in ROWS]
+    return ssl_eval.Table(header=("", *tasks), rows=rows, title="top-1 accuracy in percent on held-out images")
+
+
+def sentences(results: Sequence[ssl_eval.Result], agreement: dict[str, float] | None) -> list[str]:
+    """Return what the table says, in sentences."""
+    said = []
+    for task in dict.fromkeys(result.task for result in results):
+        untrained, hand_made, generative = (_values(results, row, task) for row in ROWS)
+        said.append(
+            f"{task}: hand-made views gain {mean(hand_made) - mean(untrained):+.1f} points over an untrained network; "
+            + _compare(generative, hand_made)
+        )
+    if agreement:
+        said.append(
+            f"{agreement['views']:.1f}% of the views keep the class of their image, according to a classifier trained "
+            f"with labels that is right on {agreement['test_images']:.1f}% of the test images "
+            f"({agreement['other_images']:.1f}% of the views have the class of another image)"
+        )
+    return said
+
+
+def _compare(first: list[float], second: list[float]) -> str:
+    """Say how far generative views are from hand-made ones, in points and in standard errors."""
+    difference = mean(first) - mean(second)
+    if len(first) < 2:
+        return f"generative views differ by {difference:+.1f} points, of one seed (--seeds 3 shows the spread)"
+    error = math.hypot(standard_error(first), standard_error(second))
+    errors = abs(difference) / error if error else math.inf if difference else 0.0
+    verdict = "better than" if difference > 0 else "worse than"
+    verdict = verdict if errors > 2 else "no different from"
+    return (
+        f"generative views are {verdict} hand-made ones ({difference:+.1f} points, {errors:.1f} standard errors of the "
+        f"difference, {len(first)} seeds)"
+    )
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean of two values or more."""
+    return stdev(values) / math.sqrt(len(values))
+
+
+def _values(results: Sequence[ssl_eval.Result], row: str, task: str) -> list[float]:
+    return [result.value for result in results if (result.recipe, result.task) == (row, task)]
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f} ± {standard_error(values):.1f}" if len(values) > 1 else f"{mean(values):.1f}"

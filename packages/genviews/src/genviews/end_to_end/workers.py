@@ -1,0 +1,136 @@
+"""Single-threaded processes that share the jobs of the quickstart.
+
+Two OpenMP threads of one program wait for each other at the end of every parallel region, so a busy machine slows them
+far below their share of the processor. Processes of one thread each, with a job each, never wait for one another, and
+what a job computes does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import Any
+
+from genviews_core.progress import Progress
+
+Report = Callable[..., None]
+_messages: Any = None
+
+
+class Workers:
+    """Run jobs in processes and show their progress.
+
+    Args:
+        count: number of processes.
+        single_threaded: whether each computes on one thread.
+        progress: shows a bar per job and prints messages.
+    """
+
+    def __init__(self, count: int, *, single_threaded: bool, progress: Progress) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.count, self._progress = count, progress
+        self._updates: dict[str, Report] = {}
+        self._queue = context.Queue()
+        self._pool = ProcessPoolExecutor(
+            count, mp_context=context, initializer=_start, initargs=(self._queue, single_threaded)
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def submit(self, name: str, job: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Start a job as soon as a process is free; it is called with its arguments and a `Reporter`."""
+        return self._pool.submit(_run, name, job, arguments)
+
+    def close(self, *, stop: bool) -> None:
+        """Wait for the processes to end; `stop` asks them to end now, which trainings do after a checkpoint."""
+        if stop:
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._queue.put(None)
+        self._listener.join()
+
+    def _listen(self) -> None:
+        """Pass what the processes report to the progress bars."""
+        while (report := self._queue.get()) is not None:
+            name, values = report
+            if name is None:
+                self._progress.message(values)
+                continue
+            if name not in self._updates:
+                self._updates[name] = self._progress.add_task(name)
+            self._updates[name](*values)
+
+
+class Reporter:
+    """What a job reports by: called with (done, total) and scalars, it moves the bar of its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, done: int, total: int, scalars: dict[str, float] | None = None) -> None:
+        """Report progress."""
+        _messages.put((self.name, (done, total, scalars)))
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        _messages.put((None, text))
+
+
+@contextmanager
+def start_workers(count: int, *, single_threaded: bool, progress: Progress) -> Iterator[Workers]:
+    """Yield workers, and end them.
+
+    Raises:
+        ValueError: the system ended a process.
+    """
+    workers = Workers(count, single_threaded=single_threaded, progress=progress)
+    try:
+        yield workers
+    except BaseException as error:
+        workers.close(stop=True)
+        if isinstance(error, BrokenProcessPool):
+            message = "a process of the quickstart was killed (too little memory?); the same command goes on from here"
+            raise ValueError(message) from error
+        raise
+    workers.close(stop=False)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(messages: Any, single_threaded: bool) -> None:
+    """Prepare a process: Ctrl-C is the parent's to answer, and without the parent it ends."""
+    global _messages
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if single_threaded:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run(name: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return job(*arguments, Reporter(name))
+    except Exception as error:
+        if type(error).__name__ != "TrainingInterrupted":  # importing its class would import torch
+            raise
+        raise KeyboardInterrupt from None  # its own class cannot be sent to another process
