@@ -77,7 +77,7 @@ def test_a_finished_folder_is_kept_for_its_own_recipe(scenes, backbone, programs
     command = ["small-dino", "--data", scenes / "train/images", "--out", backbone.parent, *SMALL]
     programs("apps/pretrain", *command, "--epochs", 2)
     assert (backbone / "backbone.safetensors").read_bytes() == before
-    assert "epochs: 2, 3" in programs("apps/pretrain", *command, "--epochs", 3, expect=1)
+    assert "base_lr: 0.002, 0.1" in programs("apps/pretrain", *command, "--epochs", 2, "--base-lr", 0.1, expect=1)
 
 
 def test_a_generated_view_for_every_image(scenes, views):

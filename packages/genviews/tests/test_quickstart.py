@@ -115,8 +115,8 @@ def test_the_oracle_learns_classes_and_judges_views(tmp_path):
 
 
 def test_the_whole_loop_in_miniature_is_not_repeated(tmp_path):
-    pairdata.write_scenes(tmp_path / "train", count=40, seed=0, habit=0, plain=True)
-    pairdata.write_scenes(tmp_path / "test", count=20, seed=1, habit=0, plain=True)
+    pairdata.write_scenes(tmp_path / "train", count=40, seed=0, habit=0.0, plain=True)
+    pairdata.write_scenes(tmp_path / "test", count=20, seed=1, habit=0.0, plain=True)
     given = {"data": tmp_path / "train/images", "test": tmp_path / "test/images", "out": tmp_path / "out"}
     out = genviews.quickstart(**given, **SMALL, processes=1)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

@@ -87,7 +87,7 @@ def test_plain_grounds_are_gradients():
         """The mean second difference of the grounds, which is that of the grain alone on a gradient."""
         found = []
         for name in SCENE_CLASSES:
-            image, mask = (np.asarray(part, float) for part in draw_scene(f"{name}/000001.png", habit=0, plain=plain))
+            image, mask = (np.asarray(part, float) for part in draw_scene(f"{name}/000001.png", habit=0.0, plain=plain))
             ground = np.where(mask < 1, image.mean(2), np.nan)
             found.append(np.nanmean(np.abs(ground[:, 8:] - 2 * ground[:, 4:-4] + ground[:, :-8])))
         return np.mean(found)

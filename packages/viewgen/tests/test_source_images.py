@@ -39,7 +39,7 @@ def test_says_what_is_wrong_with_a_folder(tmp_path):
 
 @pytest.mark.parametrize("key", ["../x.png", "/etc/x.png", "a/../../x.png", "", "a\0.png", "caf\udce9.png"])
 def test_refuses_keys_that_leave_the_folder_or_fit_no_manifest(tmp_path, key):
-    with pytest.raises(UnreadableImage, match="expected a key") as error:
+    with pytest.raises(UnreadableImage, match=r"expected a key|is refused; its name is not UTF-8") as error:
         key_path(tmp_path, key)
     assert str(error.value).isprintable()
     str(error.value).encode()

@@ -32,7 +32,7 @@ def require_tsne() -> None:
         ValueError: it is not.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise ValueError("expected scikit-learn for --map; install it: pip install 'genviews[map]'")
+        raise ValueError("expected scikit-learn for --map, got none; run pip install scikit-learn")
 
 
 def write_map(path: Path, embeddings: viewgen.Embeddings, options: EmbedOptions) -> int:
