@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(folder, tmp_path, out, options, message):
 
 def test_a_map_without_scikit_learn_is_one_line(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(map_page.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"expected scikit-learn for --map; install it"):
+    with pytest.raises(ValueError, match=r"expected scikit-learn for --map, got none; run pip install scikit-learn"):
         genviews.embed(folder / "images", tmp_path / "f.npy", backbone=folder / "backbone", map=tmp_path / "m.html")
 
 
