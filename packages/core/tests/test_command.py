@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from genviews_core.command import BROKEN_PIPE, command
+from genviews_core.command import BROKEN_PIPE, Interrupted, command
 
 
 def test_a_closed_pipe_ends_a_command_without_output():
@@ -51,6 +51,22 @@ def test_a_mistake_and_an_interruption_end_in_one_line(error, line):
     with pytest.raises(SystemExit) as ended:
         raise_it()
     assert ended.value.code == line
+
+
+@pytest.mark.parametrize(("error", "line", "code"), [
+    (FloatingPointError("of the loss"), "error: of the loss\n", 1), (Interrupted("by a signal"), "by a signal\n", 1),
+])  # fmt: skip
+def test_what_all_processes_share_is_printed_by_the_first(error, line, code, capsys, monkeypatch):
+    @command
+    def raise_it() -> None:
+        raise error
+
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as ended:
+            raise_it()
+        assert ended.value.code == code
+        assert capsys.readouterr().err == (line if rank == "0" else "")
 
 
 def test_a_warning_for_the_user_is_one_line_without_code(capsys):

@@ -19,11 +19,21 @@ BROKEN_PIPE = 141
 """Exit code that shells report for a program killed by SIGPIPE: 128 + SIGPIPE."""
 
 
+class Interrupted(Exception):
+    """Raised if a signal ends a job early, after its state was saved."""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command."""
+        return 1
+
+
 def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a command's main function.
 
-    A ValueError, which stands for a user's mistake, and Ctrl-C end the command with one line. If it exits with an error
-    message, only one of the processes started by torchrun prints it. If the reader of its output closes the pipe
+    A ValueError, which stands for a user's mistake, a FloatingPointError, which stands for a non-finite loss,
+    `Interrupted` and Ctrl-C end the command with one line. If it exits with an error message, only one of the processes
+    started by torchrun prints it. If the reader of its output closes the pipe
     (`--help | head`), it exits without a message. A UserWarning is printed as one line, without the line of code that
     caused it.
     """
@@ -36,6 +46,10 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
                 return main(*arguments, **options)
             except ValueError as error:
                 sys.exit(f"error: {error}")
+            except FloatingPointError as error:
+                _exit_all(f"error: {error}", 1)
+            except Interrupted as interrupted:
+                _exit_all(str(interrupted), interrupted.exit_code)
             except KeyboardInterrupt:
                 sys.exit("stopped; run the same command again to continue")
             finally:
@@ -60,6 +74,13 @@ def _format_warning(
     if issubclass(category, UserWarning):
         return f"warning: {' '.join(str(message).split())}\n"
     return _PYTHON_FORMAT(message, category, filename, lineno, line)
+
+
+def _exit_all(message: str, code: int) -> NoReturn:
+    """Exit for a reason that all processes share; the first one prints it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def _exit_silently() -> NoReturn:

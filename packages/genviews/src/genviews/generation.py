@@ -21,7 +21,6 @@ import tyro
 
 import sslzoo
 import viewgen
-from genviews.cli.errors import report_errors
 from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.files import make_folder
@@ -158,9 +157,8 @@ def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; failed images end in exit code 3."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(GenerateOptions, given, job="generate", description=__doc__)
-        summary = run(options)
+    options = parse_options(GenerateOptions, given, job="generate", description=__doc__)
+    summary = run(options)
     if summary.failed:
         print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)
         sys.exit(3)

@@ -23,7 +23,6 @@ import tyro
 
 import sslzoo
 import viewgen
-from genviews.cli.errors import report_errors
 from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.lock import lock_folder
@@ -159,9 +158,8 @@ def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progr
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(TrainGeneratorOptions, given, job="train-generator", description=__doc__)
-        run(options)
+    options = parse_options(TrainGeneratorOptions, given, job="train-generator", description=__doc__)
+    run(options)
 
 
 if __name__ == "__main__":

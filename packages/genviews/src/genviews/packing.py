@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 import tyro
 
 import pairdata
-from genviews.cli.errors import report_errors
 from genviews.run_config import parse_options, write_config
 from genviews_core.command import command
 from genviews_core.progress import progress_bar
@@ -98,9 +97,8 @@ def read_back(out: Path) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; unreadable images end in exit code 3."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(PackOptions, given, job="pack", description=__doc__)
-        packed = run(options)
+    options = parse_options(PackOptions, given, job="pack", description=__doc__)
+    packed = run(options)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     verified = ", all read back" if options.verify else ""
     print(f"{options.out}: {packed.images} images, {packed.views} views, {size:.1f} MB{verified}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from genviews.cli.errors import report_errors
 from genviews.embedding.options import EmbedOptions
 from genviews.run_config import parse_options
 from genviews_core.command import command
@@ -22,11 +21,10 @@ from genviews_core.command import command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it; unreadable images end in exit code 3."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(EmbedOptions, given, job="embed", description=__doc__)
-        from genviews.embedding.run import run
+    options = parse_options(EmbedOptions, given, job="embed", description=__doc__)
+    from genviews.embedding.run import run
 
-        embeddings = run(options)
+    embeddings = run(options)
     print(f"{options.out}: {len(embeddings)} vectors of {embeddings.dim} numbers")
     failures = embeddings.folder / "failures.jsonl"
     if failures.stat().st_size:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from genviews.cli.errors import report_errors
 from genviews.evaluation.tasks import TASKS
 from genviews.run_config import parse_options
 from genviews_core.command import command
@@ -31,7 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named = bool(arguments) and arguments[0] in TASKS
     name = arguments.pop(0) if named else "classification"
     task = TASKS[name]
-    with report_errors():
-        prog = f"genviews evaluate {name}" if named else None
-        options = parse_options(task.options(), arguments, job=f"evaluate {name}", prog=prog)
-        task.run(options)
+    prog = f"genviews evaluate {name}" if named else None
+    options = parse_options(task.options(), arguments, job=f"evaluate {name}", prog=prog)
+    task.run(options)

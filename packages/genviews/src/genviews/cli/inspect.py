@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from genviews.cli.errors import report_errors
 from genviews.inspection.options import InspectOptions
 from genviews.run_config import parse_options
 from genviews_core.command import command
@@ -21,8 +20,7 @@ from genviews_core.command import command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(InspectOptions, given, job="inspect", description=__doc__)
-        from genviews.inspection.run import run
+    options = parse_options(InspectOptions, given, job="inspect", description=__doc__)
+    from genviews.inspection.run import run
 
-        print(run(options))
+    print(run(options))

@@ -23,7 +23,6 @@ from pathlib import Path
 import tyro
 
 from genviews.cli import quickstart
-from genviews.cli.errors import report_errors
 from genviews.pretraining.options import DataConfig, PretrainOptions
 from genviews.recipes import RECIPES, get_recipe, suggest
 from genviews.recipes.listing import show_recipes
@@ -72,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--list"]:
         show_recipes(RECIPES)
         return
-    with report_errors():
-        recipe = recipe_of(arguments) if arguments[:1] and arguments[0].startswith("--config") else None
+    recipe = recipe_of(arguments) if arguments[:1] and arguments[0].startswith("--config") else None
     arguments = [recipe, *arguments] if recipe else arguments
     if not arguments or arguments[0].startswith("-"):
         quickstart.main(arguments)
@@ -81,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0] == "quickstart":
         quickstart.main(arguments[1:])
         return
-    with report_errors():
-        options = parse_arguments(arguments)
-        from genviews.pretraining.job import run
+    options = parse_arguments(arguments)
+    from genviews.pretraining.job import run
 
-        run(options)
+    run(options)

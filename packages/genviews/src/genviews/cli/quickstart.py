@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from genviews.cli.errors import report_errors
 from genviews.end_to_end.options import QuickstartOptions
 from genviews.run_config import parse_options
 from genviews_core.command import command
@@ -19,8 +18,7 @@ from genviews_core.command import command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run it."""
     given = sys.argv[1:] if arguments is None else arguments
-    with report_errors():
-        options = parse_options(QuickstartOptions, given, job="quickstart", description=__doc__)
-        from genviews.end_to_end.run import run
+    options = parse_options(QuickstartOptions, given, job="quickstart", description=__doc__)
+    from genviews.end_to_end.run import run
 
-        run(options)
+    run(options)

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from genviews_core.command import Interrupted
+
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Sent by `kill` and on preemption; by Ctrl-C; by SLURM before the time limit, if so configured."""
 
 
-class TrainingInterrupted(Exception):
+class TrainingInterrupted(Interrupted):
     """Raised if a signal ends a training early, after its state was saved.
 
     Attributes:
