@@ -194,5 +194,5 @@ def test_online_knn_reads_images_like_evaluation(tmp_path):
     ((online, _, _),) = LabeledImages(tmp_path, size=32, resize=37, mean=mean, std=std, value_range=scaled)
     worker = DistContext(rank=0, world_size=1, device=torch.device("cpu"))
     prepared, reading = TransformConfig(size=32, resize=37), LoaderConfig(mean=mean, std=std, value_range=scaled)
-    ((evaluated, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, reading, batch_size=2, worker=worker)
+    ((evaluated, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, reading, batch_size=2, context=worker)
     assert torch.equal(online, evaluated) and online[1].max() < (4300 / 8000 - 0.5) / 0.25 + 0.02

@@ -95,7 +95,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     """Train, test, append the results; the tables of boxes and masks."""
     if options.save_every < 1:
         raise ValueError(f"--save-every {options.save_every}: give a number of steps, 1 or more")
-    worker = sslzoo.init_distributed(os.environ, options.device)
+    context = sslzoo.init_distributed(os.environ, options.device)
     ssl_eval.check_results(options.results)
     recipe = _recipe(options)
     network, expected = sslzoo.resolve_backbone(options.backbone)
@@ -107,7 +107,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         raise ValueError(f"{train.annotations} and {test.annotations} do not hold the same categories")
     protocol = f"{options.backend} {recipe.label}" + " bf16" * options.bf16
     started = time.perf_counter()
-    figures = _measure(options, recipe, network, train, test, worker, protocol)
+    figures = _measure(options, recipe, network, train, test, context, protocol)
     about = {
         "protocol": protocol,
         "backbone": sslzoo.backbone_hash(network),
@@ -117,7 +117,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         "seconds": time.perf_counter() - started,
         "recipe": options.name or options.backbone,
     }
-    if worker.is_main:
+    if context.is_main:
         results = [
             ssl_eval.Result(task=f"coco {task}", metric=metric, value=value, **about)
             for task, metrics in figures.items()
@@ -126,7 +126,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
         ssl_eval.append_results(options.results, results)
     sslzoo.barrier()
     tables = _tables(options.results, protocol, about["data"], (options.train, options.test))
-    if worker.is_main:
+    if context.is_main:
         _show(tables, protocol, options.results.parent)
     return tables
 
@@ -158,13 +158,13 @@ def _measure(
     network: torch.nn.Module,
     train: CocoInstances,
     test: CocoInstances,
-    worker: sslzoo.DistContext,
+    context: sslzoo.DistContext,
     protocol: str,
 ) -> dict[str, dict[str, float]]:
     """Percent by task and metric; on the leading process only."""
     shared = {
         "recipe": recipe,
-        "device": worker.device,
+        "device": context.device,
         "amp": torch.bfloat16 if options.bf16 else None,
         "group": default_group(),
         "workers": options.workers,
@@ -173,8 +173,8 @@ def _measure(
     if options.resume is not None:
         name = f"{ssl_eval.backbone_hash(network)[:12]} {protocol} {options.train} seed {options.seed}.pt"
         resume = options.resume / name.replace("/", "_")
-    with sslzoo.StopSignal() as stop, lock_file(resume) if resume and worker.is_main else nullcontext():
-        progress = TransferProgress(recipe.iterations, worker, stop)
+    with sslzoo.StopSignal() as stop, lock_file(resume) if resume and context.is_main else nullcontext():
+        progress = TransferProgress(recipe.iterations, context, stop)
         detector = train_mask_rcnn(
             _in_names_of(options.backend, network), train, backend=options.backend, seed=options.seed, resume=resume,
             save_every=options.save_every, save_now=progress.stop_requested,
@@ -183,7 +183,7 @@ def _measure(
         if progress.stop_requested():  # while batch norms were measured
             progress.leave(recipe.iterations)
     found = detect(detector, test, on_image=progress.image, **shared)
-    return average_precision(test.annotations, found, evaluator=options.evaluator) if worker.is_main else {}
+    return average_precision(test.annotations, found, evaluator=options.evaluator) if context.is_main else {}
 
 
 def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | Detectron2Backbone:

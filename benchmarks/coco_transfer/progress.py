@@ -20,13 +20,13 @@ class TransferProgress:
 
     Args:
         steps: number of training steps.
-        worker: this process.
+        context: this process.
         stop: receives the signals.
     """
 
-    def __init__(self, steps: int, worker: sslzoo.DistContext, stop: sslzoo.StopSignal) -> None:
-        self._steps, self._worker, self._stop = steps, worker, stop
-        self._shown = Console(stderr=True, quiet=not worker.is_main)
+    def __init__(self, steps: int, context: sslzoo.DistContext, stop: sslzoo.StopSignal) -> None:
+        self._steps, self._worker, self._stop = steps, context, stop
+        self._shown = Console(stderr=True, quiet=not context.is_main)
         self._begun, self._signal = time.perf_counter(), 0
 
     def stop_requested(self) -> bool:

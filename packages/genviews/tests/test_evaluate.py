@@ -41,19 +41,20 @@ def worker(rank: int = 0, size: int = 1) -> sslzoo.DistContext:
 
 
 def training(folder: Path, rank: int = 0, size: int = 1, **changes) -> TrainingImages:
-    options = {"batch_size": 8, "seed": 0, "worker": worker(rank, size)} | changes
+    options = {"batch_size": 8, "seed": 0, "context": worker(rank, size)} | changes
     return TrainingImages(index_images(folder / "train/images"), SMALL, LOADER_CONFIG, **options)
 
 
 def test_centred_images_are_those_of_the_plain_loader(folder):
     root = folder / "train/images"
-    ours = list(CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=25, worker=worker()))
+    ours = list(CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=25, context=worker()))
     plain = LabeledImages(root, size=32, mean=LOADER_CONFIG.mean, std=LOADER_CONFIG.std, batch_size=25)
     for (images, labels, index), (others, other_labels, other_index) in zip(ours, plain, strict=True):
         torch.testing.assert_close(images, others)
         assert torch.equal(labels, other_labels) and torch.equal(index, other_index)
     shared = [
-        CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=9, worker=worker(r, 3)) for r in range(3)
+        CenterCropDataset(index_images(root), SMALL, LOADER_CONFIG, batch_size=9, context=worker(r, 3))
+        for r in range(3)
     ]
     seen = torch.cat([index for images in shared for _, _, index in images])
     assert seen.sort().values.tolist() == list(range(60))
@@ -68,7 +69,7 @@ def test_bicubic_is_torchvisions(tmp_path):
     prepared = at_size(TransformConfig(interpolation="bicubic"), 64, None)
     assert (prepared.size, prepared.resize) == (64, 73)
     plain = LoaderConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    ((image, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, plain, batch_size=1, worker=worker())
+    ((image, _, _),) = CenterCropDataset(index_images(tmp_path), prepared, plain, batch_size=1, context=worker())
     theirs = v2.Compose([v2.Resize(73, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(64)])
     expected = torch.from_numpy(np.array(theirs(Image.fromarray(pixels)))).permute(2, 0, 1) / 255
     torch.testing.assert_close(image[0], expected)
@@ -198,6 +199,6 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate(folder, "wrong", protocol="simsiam-linear", learning_rates=(-1.0, 1.0))
     (tmp_path / "a").mkdir()
     (tmp_path / "a/broken.jpg").write_bytes(b"no image")
-    broken = CenterCropDataset(index_images(tmp_path), SMALL, LOADER_CONFIG, batch_size=1, worker=worker())
+    broken = CenterCropDataset(index_images(tmp_path), SMALL, LOADER_CONFIG, batch_size=1, context=worker())
     with pytest.raises(ValueError, match=r"broken\.jpg"):
         list(broken)

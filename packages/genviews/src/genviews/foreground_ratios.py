@@ -15,7 +15,7 @@ def measure_foreground(
     out: Path,
     encoder_name: str | None,
     workers: int,
-    worker: sslzoo.DistContext,
+    context: sslzoo.DistContext,
     progress: Progress,
 ) -> None:
     """OUT/foreground.safetensors, the foreground direction of these images, and OUT/ratios.parquet; kept if there.
@@ -26,7 +26,7 @@ def measure_foreground(
     if encoder_name is None:
         raise ValueError("adaptive strength needs --foreground, the encoder that finds the foreground")
     workers = max(1, workers)
-    encoder = pairquality.load_encoder(encoder_name, device=str(worker.device))
+    encoder = pairquality.load_encoder(encoder_name, device=str(context.device))
     file = out / "foreground.safetensors"
     if file.is_file():
         pca = pairquality.ForegroundPCA.load(file, encoder)

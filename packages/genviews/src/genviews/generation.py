@@ -73,24 +73,24 @@ def run(options: GenerateOptions) -> viewgen.RunSummary:
     return generate(options, sslzoo.init_distributed(os.environ, options.device))
 
 
-def generate(options: GenerateOptions, worker: sslzoo.DistContext) -> viewgen.RunSummary:
+def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.RunSummary:
     """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
-    if worker.is_main:
+    if context.is_main:
         make_folder(options.out)
         write_config(options.out, "generate", options)
-    generator = open_generator(options, str(worker.device))
-    with Progress(shown=worker.is_main) as progress:
-        if worker.is_main and options.encoder is not None and not options.from_image:
-            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(worker.device))
+    generator = open_generator(options, str(context.device))
+    with Progress(shown=context.is_main) as progress:
+        if context.is_main and options.encoder is not None and not options.from_image:
+            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(context.device))
             update = progress.add_task("embeddings")
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
             )
         adaptive = options.strength is not None and options.strength.startswith("adaptive")
-        if worker.is_main and adaptive:
+        if context.is_main and adaptive:
             from genviews.foreground_ratios import measure_foreground
 
-            measure_foreground(options.images, options.out, options.foreground, options.workers, worker, progress)
+            measure_foreground(options.images, options.out, options.foreground, options.workers, context, progress)
         sslzoo.barrier()
         ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
         law = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
@@ -107,12 +107,12 @@ def generate(options: GenerateOptions, worker: sslzoo.DistContext) -> viewgen.Ru
             seed=options.seed,
             batch_size=options.batch_size,
             image_format=options.image_format,
-            shard=(worker.rank, worker.world_size),
+            shard=(context.rank, context.world_size),
             workers=options.workers,
             on_progress=progress.add_task("views"),
         )
         sslzoo.barrier()
-        if worker.is_main:
+        if context.is_main:
             progress.console.print(f"manifest: {viewgen.merge_journals(options.out)}")
     return summary
 

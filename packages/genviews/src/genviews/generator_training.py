@@ -65,14 +65,14 @@ class TrainGeneratorOptions:
 
 def run(options: TrainGeneratorOptions) -> Path:
     """Train in the processes of torchrun if there are several, and return the folder of the diffusion model."""
-    worker = sslzoo.init_distributed(os.environ, options.device)
-    with lock_folder(options.out) if worker.is_main else nullcontext():
+    context = sslzoo.init_distributed(os.environ, options.device)
+    with lock_folder(options.out) if context.is_main else nullcontext():
         write_config(options.out, "train-generator", options)
-        train_generator(options, worker)
+        train_generator(options, context)
     return options.out
 
 
-def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) -> None:
+def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext) -> None:
     """Wire encoder, embeddings and trainings, with bars and logs."""
     if options.preset == "32-latent" and options.autoencoder == "train":
         raise ValueError(
@@ -83,26 +83,26 @@ def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) 
     config = dataclasses.replace(
         viewgen.eldm.preset(options.preset), **{k: v for k, v in given.items() if v is not None}
     )
-    with Progress(shown=worker.is_main) as progress:
-        if worker.is_main:
+    with Progress(shown=context.is_main) as progress:
+        if context.is_main:
             viewgen.embed_images(
                 options.images,
                 options.out / "embeddings",
-                viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(worker.device)),
+                viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(context.device)),
                 workers=options.workers,
                 on_progress=progress.add_task("embeddings"),
             )
         sslzoo.barrier()
         embeddings = viewgen.Embeddings.load(options.out / "embeddings")
-        autoencoder = open_autoencoder(options, embeddings.keys, worker, progress) if config.latents else None
+        autoencoder = open_autoencoder(options, embeddings.keys, context, progress) if config.latents else None
         model = viewgen.eldm.train_eldm(
             options.images,
             embeddings,
             options.out,
             config,
             on_encoded=progress.add_task("latents") if config.latents and options.latents_cached else None,
-            on_step=logged(options.out, "diffusion model", worker, progress),
-            device=str(worker.device),
+            on_step=logged(options.out, "diffusion model", context, progress),
+            device=str(context.device),
             checkpoint_seconds=options.checkpoint_seconds,
             autoencoder=autoencoder,
             latents_cached=options.latents_cached,
@@ -113,7 +113,7 @@ def train_generator(options: TrainGeneratorOptions, worker: sslzoo.DistContext) 
 
 
 def open_autoencoder(
-    options: TrainGeneratorOptions, keys: Sequence[str], worker: sslzoo.DistContext, progress: Progress
+    options: TrainGeneratorOptions, keys: Sequence[str], context: sslzoo.DistContext, progress: Progress
 ) -> Path:
     """The folder given, or of an autoencoder trained on the images."""
     if options.autoencoder != "train":
@@ -130,8 +130,8 @@ def open_autoencoder(
         folder,
         dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
         keys=keys,
-        on_step=logged(folder, "autoencoder", worker, progress),
-        device=str(worker.device),
+        on_step=logged(folder, "autoencoder", context, progress),
+        device=str(context.device),
         checkpoint_seconds=options.checkpoint_seconds,
         workers=options.workers,
     )
@@ -149,9 +149,9 @@ def autoencoder_steps(options: TrainGeneratorOptions, whole: int) -> int:
     return max(1, round(whole * options.steps / viewgen.eldm.preset(options.preset).steps))
 
 
-def logged(folder: Path, stage: str, worker: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
+def logged(folder: Path, stage: str, context: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
-    return sslzoo.log_steps(folder, progress.add_task(stage)) if worker.is_main else None
+    return sslzoo.log_steps(folder, progress.add_task(stage)) if context.is_main else None
 
 
 @command

@@ -73,14 +73,14 @@ def encoder_recipe(seed: int, options: QuickstartOptions, batch_size: int = 64) 
 def train(job: Encoder, options: QuickstartOptions, device: str, report: Reporter) -> list[ssl_eval.Result]:
     """Train and evaluate one encoder; return its results, none without test images."""
     folder = job.folder(options)
-    worker = DistContext(rank=0, world_size=1, device=torch.device(device))
+    context = DistContext(rank=0, world_size=1, device=torch.device(device))
     data = DataConfig(images=job.images, views=job.views)
     recipe, seconds = encoder_recipe(job.seed, options), options.checkpoint_seconds
     backbone = train_encoder(
         recipe,
         data,
         folder,
-        worker,
+        context,
         runtime=RuntimeConfig(probe=False),
         on_step=report,
         on_message=report.message,

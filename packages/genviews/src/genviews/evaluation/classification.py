@@ -25,7 +25,7 @@ from ssl_eval.image_files import SkippedFiles, raise_error
 
 def run(options: ClassificationOptions) -> None:
     """Measure, append the results, show the table."""
-    worker = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
+    context = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     for name in ("size", "resize", "k"):
         if (given := getattr(options, name)) is not None and given < 1:
@@ -44,16 +44,16 @@ def run(options: ClassificationOptions) -> None:
         if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
             raise ValueError(f"{options.label_list} names no image of the class {train.classes[missing[0]]}")
     preparation = TransformConfig() if protocol is None else protocol.preparation
-    shown = Console(stderr=True, quiet=not worker.is_main)
+    shown = Console(stderr=True, quiet=not context.is_main)
     job = EvalContext(
-        backbone=backbone.to(worker.device),
+        backbone=backbone.to(context.device),
         train=train,
         test=test,
         preparation=at_size(preparation, options.size or expected["size"], options.resize),
         reading=LoaderConfig(
             mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=options.value_range
         ),
-        worker=worker,
+        context=context,
         seed=options.seed,
         learning_rates=options.learning_rates,
         k=options.k,
@@ -67,10 +67,10 @@ def run(options: ClassificationOptions) -> None:
     results = _results(options, variant, job)
     left_out = count_left_out(job.on_unreadable, job.group)
     results = [replace(result, left_out=left_out) for result in results]
-    if worker.is_main:
+    if context.is_main:
         ssl_eval.append_results(options.results, results)
     sslzoo.barrier()
-    if worker.is_main:
+    if context.is_main:
         _show(options.results)
         Console(stderr=True).print(caption_of(left_out), end="\n" if left_out else "", highlight=False)
 
@@ -122,7 +122,7 @@ def _check_size(options: ClassificationOptions, job: EvalContext) -> None:
     size = job.preparation.size
     try:
         with torch.no_grad(), evaluating(job.backbone):
-            job.backbone(torch.zeros(2, 3, size, size, device=job.worker.device))
+            job.backbone(torch.zeros(2, 3, size, size, device=job.context.device))
     except (AssertionError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise ValueError(
@@ -148,7 +148,7 @@ def _results(
     }
     if variant is None:
         train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
-        found = ssl_eval.evaluate_frozen(train, test, k=options.k, device=job.worker.device, group=job.group, **same)
+        found = ssl_eval.evaluate_frozen(train, test, k=options.k, device=job.context.device, group=job.group, **same)
         return [replace(result, protocol=result.protocol + _changes(options)) for result in found]
     started = time.perf_counter()
     found = measure(variant, job)

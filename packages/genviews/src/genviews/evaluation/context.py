@@ -30,14 +30,14 @@ class LoadedBackbone:
 
     network: nn.Module
     images: Mapping[str, Any]
-    worker: sslzoo.DistContext
+    context: sslzoo.DistContext
     on_unreadable: OnUnreadable = raise_error
     since: float = field(default_factory=time.perf_counter)
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.worker.device
+        return self.context.device
 
     @property
     def group(self) -> dist.ProcessGroup | None:
@@ -75,11 +75,13 @@ def open_on_device(options: EvalOptions) -> LoadedBackbone:
     Raises:
         ValueError: it cannot be opened, or results cannot be kept.
     """
-    worker = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
+    context = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
     on_unreadable = raise_error if options.strict else SkippedFiles(log_left_out)
-    return LoadedBackbone(network=network.to(worker.device), images=images, worker=worker, on_unreadable=on_unreadable)
+    return LoadedBackbone(
+        network=network.to(context.device), images=images, context=context, on_unreadable=on_unreadable
+    )
 
 
 def keep_results(
@@ -87,7 +89,7 @@ def keep_results(
 ) -> None:
     """Append a line for each metric and print a table on the main process; must be called on every process."""
     left_out = count_left_out(opened.on_unreadable, opened.group)
-    if not opened.worker.is_main:
+    if not opened.context.is_main:
         return
     seconds = time.perf_counter() - opened.since
     same = {

@@ -56,25 +56,25 @@ class TrainingImages:
         *,
         batch_size: int,
         seed: int,
-        worker: DistContext,
+        context: DistContext,
     ):
-        if batch_size % worker.world_size:
-            raise ValueError(f"batch size {batch_size} does not divide over {worker.world_size} processes")
+        if batch_size % context.world_size:
+            raise ValueError(f"batch size {batch_size} does not divide over {context.world_size} processes")
         self._augment = Augment(
             size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, gray_p=0.0,
             blur_p=0.0, mean=reading.mean, std=reading.std,
         )  # fmt: skip
         self._sampling = EpochSampler(
             length=len(index),
-            batch_size=batch_size // worker.world_size,
+            batch_size=batch_size // context.world_size,
             seed=seed,
             shuffle=True,
             # All processes make as many steps: a last one that some would have no image for is left out.
-            drop_last=len(index) % batch_size < worker.world_size,
-            rank=worker.rank,
-            world_size=worker.world_size,
+            drop_last=len(index) % batch_size < context.world_size,
+            rank=context.rank,
+            world_size=context.world_size,
         )
-        self._seed, self._worker, self._batch_size = seed, worker, batch_size
+        self._seed, self._worker, self._batch_size = seed, context, batch_size
         side = preparation.size * (2 if preparation.size >= 64 else 1)
         self._decoder, self._workers = _Decoder(index, ResizeSquare(side, reading.value_range)), reading.workers
 
@@ -113,13 +113,13 @@ class CenterCropDataset:
         reading: LoaderConfig,
         *,
         batch_size: int,
-        worker: DistContext,
+        context: DistContext,
         on_unreadable: OnUnreadable = raise_error,
     ):
         centre = CenterCrop(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
-        mine = np.arange(worker.rank, len(index), worker.world_size)
+        mine = np.arange(context.rank, len(index), context.world_size)
         self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-        self._decoder, self._reading, self._device = _Decoder(index, centre), reading, worker.device
+        self._decoder, self._reading, self._device = _Decoder(index, centre), reading, context.device
         self._on_unreadable = on_unreadable
 
     def __len__(self) -> int:

@@ -35,7 +35,7 @@ class EvalContext:
         test: the test images, labelled.
         preparation: of both, at the backbone's size.
         reading: of both.
-        worker: this process.
+        context: this process.
         seed: of everything drawn.
         learning_rates: tried together by a linear protocol; the protocol's own where empty.
         k: neighbours, instead of the protocol's.
@@ -51,7 +51,7 @@ class EvalContext:
     test: ImageIndex
     preparation: TransformConfig
     reading: LoaderConfig
-    worker: DistContext
+    context: DistContext
     seed: int
     learning_rates: tuple[float, ...] = ()
     k: int | None = None
@@ -78,19 +78,19 @@ class EvalContext:
             self.preparation,
             self.reading,
             batch_size=EXTRACTION,
-            worker=self.worker,
+            context=self.context,
             on_unreadable=self.on_unreadable,
         )
 
     def augmented(self, index: ImageIndex, batch_size: int) -> TrainingImages:
         """Images as a training sees them."""
         return TrainingImages(
-            index, self.preparation, self.reading, batch_size=batch_size, seed=self.seed, worker=self.worker
+            index, self.preparation, self.reading, batch_size=batch_size, seed=self.seed, context=self.context
         )
 
     def features(self, index: ImageIndex, network: nn.Module) -> ssl_eval.Features:
         """One vector an image."""
-        device, images = self.worker.device, self.centred(index)
+        device, images = self.context.device, self.centred(index)
         return ssl_eval.extract_features(network, images, device=device, amp=self.amp, group=self.group)
 
     @property
@@ -110,7 +110,7 @@ class EvalContext:
         return {
             "num_classes": len(self.train.classes),
             "seed": self.seed,
-            "device": self.worker.device,
+            "device": self.context.device,
             "amp": self.amp,
             "group": self.group,
             "on_epoch": self.on_epoch,
@@ -139,7 +139,7 @@ def _knn(protocol: KNNProtocol, job: EvalContext) -> Found:
     train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
     counts = (job.k,) if job.k else protocol.k
     found = ssl_eval.knn_accuracy(
-        train, test, k=counts, temperature=protocol.temperature, device=job.worker.device, group=job.group
+        train, test, k=counts, temperature=protocol.temperature, device=job.context.device, group=job.group
     )
     return [("knn", f" k={k}", "top1", found[k]) for k in counts]
 
@@ -160,7 +160,7 @@ def _linear_cached(protocol: LinearProtocol, job: EvalContext) -> Found:
         schedule=protocol.schedule,
         seed=job.seed,
         num_classes=len(job.train.classes),
-        device=job.worker.device,
+        device=job.context.device,
         group=job.group,
     )
     return _told(found, job)
@@ -188,7 +188,7 @@ def _told(found: LinearResult, job: EvalContext) -> Found:
 
 def _finetune(protocol: FineTuneProtocol, job: EvalContext, variant: ProtocolOverride) -> Found:
     backbone = job.backbone
-    if job.worker.world_size > 1:
+    if job.context.world_size > 1:
         backbone = sslzoo.convert_sync_batchnorm(backbone)
     train, test = job.augmented(job.train, protocol.batch_size), job.centred(job.test)
     found = ssl_eval.finetune(backbone, train, test, protocol=protocol, resume=_resume(job, variant), **job.common())

@@ -37,7 +37,7 @@ def run(options: SegmentationOptions) -> None:
     for split in (train, test):
         split.check_masks()
     opened = open_on_device(options)
-    worker, images = opened.worker, opened.images
+    context, images = opened.context, opened.images
     maps = FeatureMapExtractor(opened.network, options.layer)
     protocol = _protocol(options, maps, images["size"])
     counts = _measure(options, maps, protocol, train, test, opened)
@@ -49,7 +49,7 @@ def run(options: SegmentationOptions) -> None:
         data=f"{options.data.resolve().name}/{options.test_split}",
         percent={"mIoU": mean_iou(counts), "pixel_accuracy": pixel_accuracy(counts)},
     )
-    if worker.is_main:
+    if context.is_main:
         ious = " ".join(f"{100 * value:.1f}" for value in class_ious(counts).tolist())
         Console().print(f"IoU of the classes: {ious}", highlight=False)
     sslzoo.barrier()
@@ -64,10 +64,10 @@ def _measure(
     opened: LoadedBackbone,
 ) -> torch.Tensor:
     """How many test pixels of each class are taken for each."""
-    worker, normalisation = opened.worker, (opened.images["mean"], opened.images["std"])
-    place = {"rank": worker.rank, "world_size": worker.world_size, "workers": options.workers}
+    context, normalisation = opened.context, (opened.images["mean"], opened.images["std"])
+    place = {"rank": context.rank, "world_size": context.world_size, "workers": options.workers}
     crops = TrainingCrops(train, protocol, normalisation, seed=options.seed, **place)
-    shown = Console(stderr=True, quiet=not worker.is_main)
+    shown = Console(stderr=True, quiet=not context.is_main)
     resume = None
     if options.resume is not None:
         named = f"{sslzoo.backbone_hash(maps.backbone)[:12]} segmentation {train.digest()}"
@@ -75,8 +75,8 @@ def _measure(
     same = {
         "protocol": protocol,
         "num_classes": options.classes,
-        "device": worker.device,
-        "amp": torch.bfloat16 if worker.device.type == "cuda" else None,
+        "device": context.device,
+        "amp": torch.bfloat16 if context.device.type == "cuda" else None,
         "group": default_group(),
     }
 

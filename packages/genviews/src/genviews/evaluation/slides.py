@@ -50,7 +50,7 @@ def run(options: SlidesOptions) -> None:
     protocol = _protocol(options)
     train, test = _slides(options)
     opened = open_on_device(options)
-    worker, group = opened.worker, opened.group
+    context, group = opened.context, opened.group
     backbone = sslzoo.backbone_hash(opened.network)
     job = SlidesContext(
         options=options,
@@ -59,12 +59,12 @@ def run(options: SlidesOptions) -> None:
         test=test,
         kept=options.embeddings / backbone[:12] / options.data.resolve().name,
         backbone=backbone,
-        device=worker.device,
-        shown=Console(stderr=True, quiet=not worker.is_main),
+        device=context.device,
+        shown=Console(stderr=True, quiet=not context.is_main),
     )
     _embed(job, opened, group)
     with raise_on_all_ranks(group):
-        mine = {run: _run(job, run) for run in range(worker.rank, options.runs, worker.world_size)}
+        mine = {run: _run(job, run) for run in range(context.rank, options.runs, context.world_size)}
     found = {run: scores for part in all_gather_object(mine, group) for run, scores in part.items()}
     _tell(job, opened, [found[run] for run in range(options.runs)])
     sslzoo.barrier()
@@ -125,7 +125,7 @@ def _tell(job: SlidesContext, opened: LoadedBackbone, runs: list[ClassificationM
         data=job.options.data.resolve().name,
         percent={name: mean(each) for name, each in values.items()},
     )
-    if opened.worker.is_main and len(runs) > 1:
+    if opened.context.is_main and len(runs) > 1:
         spread = ", ".join(f"{name} {stdev(each):.2f}" for name, each in values.items())
         Console().print(f"standard deviation over {len(runs)} runs: {spread}", highlight=False)
 

@@ -19,7 +19,7 @@ def run(options: VideoOptions) -> None:
     propagation = PropagationConfig(frames=options.frames, radius=options.radius, neighbors=options.neighbors)
     remarks = unusual_masks(videos)
     opened = open_on_device(options)
-    for remark in remarks if opened.worker.is_main else ():
+    for remark in remarks if opened.context.is_main else ():
         Console(stderr=True).print(remark, highlight=False, markup=False)
     followed = evaluate_davis(
         opened.network,

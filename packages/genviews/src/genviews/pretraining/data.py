@@ -25,27 +25,32 @@ def data_fingerprint(data: DataConfig, loader: FolderLoader | FFCVLoader) -> dic
     return found | ({"value_range": list(data.value_range)} if data.value_range else {})
 
 
-def open_loader(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FolderLoader:
+def open_loader(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader:
     """The images and views of this process; both loaders yield the same batches in the same order.
 
     Raises:
         ValueError: the data cannot be used as they are given.
     """
-    if recipe.batch_size % worker.world_size:
-        raise ValueError(f"batch size {recipe.batch_size} does not divide over {worker.world_size} processes")
+    if recipe.batch_size % context.world_size:
+        raise ValueError(f"batch size {recipe.batch_size} does not divide over {context.world_size} processes")
     opened = _open_records if is_records(data.images) or data.images.suffix == ".beton" else _open_folders
-    return opened(recipe, data, worker)  # pyright: ignore[reportReturnType]  (either does all that is asked of it)
+    return opened(recipe, data, context)  # pyright: ignore[reportReturnType]  (either does all that is asked of it)
 
 
 def open_fitting(
-    recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext, *, accumulation_steps: int, log: Callable[[str], None]
+    recipe: Recipe,
+    data: DataConfig,
+    context: sslzoo.DistContext,
+    *,
+    accumulation_steps: int,
+    log: Callable[[str], None],
 ) -> tuple[Recipe, FolderLoader]:
     """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
     Args:
         recipe: training recipe.
         data: training data.
-        worker: this process.
+        context: this process.
         accumulation_steps: number of gradient accumulation steps.
         log: called with a message about the reduced batch size, on the main process.
 
@@ -53,24 +58,24 @@ def open_fitting(
         ValueError: the data is invalid, or there are too few images for one per accumulation step.
     """
     try:
-        return recipe, open_loader(recipe, data, worker)
+        return recipe, open_loader(recipe, data, context)
     except TooFewImages as error:
-        unit = worker.world_size * accumulation_steps
+        unit = context.world_size * accumulation_steps
         if error.count < unit:
             raise ValueError(
-                f"expected at least {unit} images for {worker.world_size} x {accumulation_steps} (processes x "
+                f"expected at least {unit} images for {context.world_size} x {accumulation_steps} (processes x "
                 f"--accumulation-steps), got {error.count} in {data.images}; use fewer processes or accumulation steps"
             ) from None
         smaller = replace(recipe, batch_size=error.count // unit * unit)
-        if worker.is_main:
+        if context.is_main:
             log(
                 f"{error.count} images do not fill a batch of {recipe.batch_size}: the batch is {smaller.batch_size}, "
                 f"the learning rate {smaller.lr:.3g} (--lr-scaling {recipe.lr_scaling})"
             )
-        return smaller, open_loader(smaller, data, worker)
+        return smaller, open_loader(smaller, data, context)
 
 
-def _open_folders(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FolderLoader:
+def _open_folders(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader:
     if data.real_only:
         raise ValueError("--real-only is for records: leave out --views and --interpolated")
     return FolderLoader(
@@ -80,11 +85,11 @@ def _open_folders(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) 
         interpolated=data.interpolated,
         cache_bytes=int(data.cache_gb * 2**30),
         value_range=data.value_range,
-        **_shared(recipe, data, worker),
+        **_shared(recipe, data, context),
     )
 
 
-def _open_records(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> FFCVLoader:
+def _open_records(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FFCVLoader:
     if data.views or data.interpolated:
         raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
     if data.value_range:
@@ -95,19 +100,19 @@ def _open_records(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) 
         views_per_image=0 if data.real_only else 1,
         interpolated=recipe.method == "gen-dino" and not data.real_only,
         os_cache=_fits_memory(data.images),
-        **_shared(recipe, data, worker),
+        **_shared(recipe, data, context),
     )
 
 
-def _shared(recipe: Recipe, data: DataConfig, worker: sslzoo.DistContext) -> dict[str, Any]:
+def _shared(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> dict[str, Any]:
     """Return the options that both loaders share."""
     return {
-        "batch_size": recipe.batch_size // worker.world_size,
+        "batch_size": recipe.batch_size // context.world_size,
         "seed": recipe.seed,
         "workers": data.workers,
-        "device": str(worker.device),
-        "rank": worker.rank,
-        "world_size": worker.world_size,
+        "device": str(context.device),
+        "rank": context.rank,
+        "world_size": context.world_size,
     }
 
 

@@ -39,14 +39,14 @@ def run(options: PretrainOptions) -> Path:
     """Train with a progress bar, in the processes of torchrun if there are several, and return the backbone folder."""
     recipe = options.recipe
     recipe = replace(recipe, augmentation=drop_augmentations(recipe.augmentation, options.drop_augmentations))
-    worker = sslzoo.init_distributed(os.environ, options.device)
-    with lock_folder(options.out) if worker.is_main else nullcontext(), Progress(shown=worker.is_main) as progress:
+    context = sslzoo.init_distributed(os.environ, options.device)
+    with lock_folder(options.out) if context.is_main else nullcontext(), Progress(shown=context.is_main) as progress:
         write_config(options.out, "pretrain", options)
         backbone = train_encoder(
             recipe,
             options.data,
             options.out,
-            worker,
+            context,
             runtime=options.runtime,
             quality=options.quality,
             weights=options.weights,
@@ -65,7 +65,7 @@ def train_encoder(
     recipe: Recipe,
     data: DataConfig,
     out: Path,
-    worker: DistContext,
+    context: DistContext,
     *,
     runtime: RuntimeConfig | None = None,
     quality: QualityConfig | None = None,
@@ -91,15 +91,15 @@ def train_encoder(
     """
     runtime = runtime or RuntimeConfig()
     check_values(recipe, data)
-    log = on_message if on_message and worker.is_main else _ignore
-    _check_batch_size(recipe, runtime.accumulation_steps, worker.world_size)
+    log = on_message if on_message and context.is_main else _ignore
+    _check_batch_size(recipe, runtime.accumulation_steps, context.world_size)
     recipe, initial = open_weights(recipe, weights, log)
     recipe = fit_backbone(recipe, log)
-    recipe, loader = open_fitting(recipe, data, worker, accumulation_steps=runtime.accumulation_steps, log=log)
-    method = build_method(recipe, worker, initial)
+    recipe, loader = open_fitting(recipe, data, context, accumulation_steps=runtime.accumulation_steps, log=log)
+    method = build_method(recipe, context, initial)
     _check_part_size(recipe, runtime.accumulation_steps, method)
-    weighter = open_pair_weighter(recipe, quality or QualityConfig(), method, worker)
-    knn = open_knn(recipe, data, runtime, worker)
+    weighter = open_pair_weighter(recipe, quality or QualityConfig(), method, context)
+    knn = open_knn(recipe, data, runtime, context)
     config = train_config(
         recipe,
         runtime,
@@ -111,7 +111,7 @@ def train_encoder(
         f"{recipe.name}: {len(loader.index):,} images, {recipe.epochs} x {len(loader):,} steps of "
         f"{recipe.batch_size} images, policy {recipe.policy}"
     )
-    if worker.is_main:
+    if context.is_main:
         log(_disk_note(method, recipe, out))
     fingerprint = recipe.record() | data_fingerprint(data, loader)
     if initial:
@@ -122,14 +122,14 @@ def train_encoder(
         config,
         out=out,
         make_views=partial(make_view_batch, recipe=recipe),
-        context=worker,
+        context=context,
         pair_weighter=weighter,
         evaluate=knn.measure if knn else None,
         fingerprint=fingerprint | ({"scoring": weighter.record} if weighter else {}),
         on_step=on_step,
         on_message=log,
     )
-    if worker.is_main:
+    if context.is_main:
         _write_data_errors(loader, out)
         _export(recipe, method, data, out, initial)
     return out / "backbone"
@@ -171,15 +171,15 @@ def train_config(
     )
 
 
-def build_method(recipe: Recipe, worker: DistContext, weights: InitialWeights | None = None) -> Method:
+def build_method(recipe: Recipe, context: DistContext, weights: InitialWeights | None = None) -> Method:
     """Return the method of a recipe on the device of this process, with the same weights on every process.
 
     Momentum networks and teachers start from the same weights as the backbone.
     """
     torch.manual_seed(recipe.seed)
     method = method_class(recipe.method)(build_backbone(recipe, weights), **recipe.method_options)
-    method = method.to(worker.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return sslzoo.convert_sync_batchnorm(method) if worker.world_size > 1 else method
+    method = method.to(context.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return sslzoo.convert_sync_batchnorm(method) if context.world_size > 1 else method
 
 
 def _check_batch_size(recipe: Recipe, accumulation_steps: int, world_size: int) -> None:

@@ -26,7 +26,7 @@ BINS = 10
 
 
 def open_pair_weighter(
-    recipe: Recipe, quality: QualityConfig, method: Method, worker: sslzoo.DistContext
+    recipe: Recipe, quality: QualityConfig, method: Method, context: sslzoo.DistContext
 ) -> PairWeighter | None:
     """What the recipe asks for; None for equal weights.
 
@@ -44,12 +44,12 @@ def open_pair_weighter(
         scorer = OnlineScorer(pca_interval=recipe.pca_interval, group=group)
         return PairWeighter(scorer, recipe.gamma, record={}, tap=tap, group=group)
     opened = _open_exact if recipe.pair_weighting == "exact" else _open_distilled
-    scorer, record = opened(recipe, quality, worker)
+    scorer, record = opened(recipe, quality, context)
     return PairWeighter(scorer, recipe.gamma, record=record, group=group)
 
 
 def _open_exact(
-    recipe: Recipe, quality: QualityConfig, worker: sslzoo.DistContext
+    recipe: Recipe, quality: QualityConfig, context: sslzoo.DistContext
 ) -> tuple[ExactScorer, dict[str, str]]:
     if quality.pca is None:
         raise ValueError(
@@ -65,18 +65,18 @@ def _open_exact(
         mean=known.mean,
         std=known.std,
         autocast=_precision(recipe),
-        device=worker.device,
+        device=context.device,
     )
     scorer = ExactScorer(encoder, pca, **_normalisation(recipe))
     return scorer, {"encoder": encoder.hash, "pca": pca.hash}
 
 
 def _open_distilled(
-    recipe: Recipe, quality: QualityConfig, worker: sslzoo.DistContext
+    recipe: Recipe, quality: QualityConfig, context: sslzoo.DistContext
 ) -> tuple[DistilledScorer, dict[str, str]]:
     if quality.scorer is None:
         raise ValueError("--pair-weighting distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
-    options = {"autocast": _precision(recipe), "device": worker.device}
+    options = {"autocast": _precision(recipe), "device": context.device}
     scorer = load_distilled(quality.scorer, **_normalisation(recipe), **options)
     return scorer, {"scorer": scorer.network.hash}
 
