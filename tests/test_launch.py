@@ -6,7 +6,7 @@ import pytest
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from genviews.launch import main as launch_command
+from genviews.cli.launch import main as launch_command
 
 
 @pytest.fixture

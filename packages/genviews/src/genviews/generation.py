@@ -1,18 +1,8 @@
-r"""Generate views of a folder of images.
-
-    uv run apps/generate IMAGES --out VIEWS --model runs/eldm                     # generative views
-    uv run apps/generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
-    uv run apps/generate IMAGES --out NEAR --model runs/eldm --encoder runs/dino/backbone --from-image --strength 0.6
-    uv run apps/generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
-        --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                         # GenView, whole
-    uv run torchrun --standalone --nproc_per_node=8 apps/generate IMAGES --out VIEWS --model runs/eldm
-"""
+"""Generate views of a folder of images with an E-LDM or a Stable unCLIP."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,8 +11,7 @@ import tyro
 
 import sslzoo
 import viewgen
-from genviews.run_config import parse_options, write_config
-from genviews_core.command import command
+from genviews.run_config import write_config
 from genviews_core.files import make_folder
 from genviews_core.progress import Progress
 
@@ -151,18 +140,3 @@ def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
     if options.encoder is None and not (options.model / "embeddings").exists():
         raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")
     return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run it; failed images end in exit code 3."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse_options(GenerateOptions, given, job="generate", description=__doc__)
-    summary = run(options)
-    if summary.failed:
-        print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)
-        sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,9 @@
-"""Train a diffusion model of your own images on an encoder's embeddings (Gen-SIS's E-LDM).
-
-    uv run apps/train_generator IMAGES --encoder runs/cifar10-dino/backbone --out runs/eldm --preset 32
-    uv run apps/train_generator IMAGES --encoder ... --out ... --preset 256                # trains an autoencoder first
-    uv run apps/train_generator IMAGES --encoder ... --out ... --autoencoder FOLDER        # or takes one from diffusers
-    uv run torchrun --standalone --nproc_per_node=8 apps/train_generator IMAGES --encoder ... --out ...
-
-TrainingInterrupted at any moment, the same command goes on.
-"""
+"""Train a diffusion model of your own images on an encoder's embeddings (Gen-SIS's E-LDM)."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,8 +14,7 @@ import tyro
 
 import sslzoo
 import viewgen
-from genviews.run_config import parse_options, write_config
-from genviews_core.command import command
+from genviews.run_config import write_config
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
 
@@ -152,15 +142,3 @@ def autoencoder_steps(options: TrainGeneratorOptions, whole: int) -> int:
 def logged(folder: Path, stage: str, context: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
     """A callback that logs and moves a bar, in the process that leads."""
     return sslzoo.log_steps(folder, progress.add_task(stage)) if context.is_main else None
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run it."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse_options(TrainGeneratorOptions, given, job="train-generator", description=__doc__)
-    run(options)
-
-
-if __name__ == "__main__":
-    main()

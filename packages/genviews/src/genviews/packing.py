@@ -1,16 +1,8 @@
-"""Pack images and their views into records that load many times faster than folders.
-
-    uv run apps/pack IMAGES --out RECORDS [--views VIEWS] [--interpolated MIXED]
-    uv run apps/pack IMAGES --out RECORDS --mode raw --size 32     # bit for bit what folders give; for small images
-    uv run apps/pack IMAGES --out RECORDS --verify                 # read all of it back, and repair what is damaged
-
-Stopped at any moment, the same command goes on.
-"""
+"""Pack images and their views into records that load many times faster than folders."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,8 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 import pairdata
-from genviews.run_config import parse_options, write_config
-from genviews_core.command import command
+from genviews.run_config import write_config
 from genviews_core.progress import progress_bar
 
 
@@ -91,22 +82,3 @@ def read_back(out: Path) -> dict[str, str]:
     """Verify with a progress bar."""
     with progress_bar("verified") as update:
         return pairdata.verify_records(out, on_progress=update)
-
-
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run it; unreadable images end in exit code 3."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse_options(PackOptions, given, job="pack", description=__doc__)
-    packed = run(options)
-    size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
-    verified = ", all read back" if options.verify else ""
-    print(f"{options.out}: {packed.images} images, {packed.views} views, {size:.1f} MB{verified}")
-    if packed.failures:
-        unread = f"{packed.failures} files could not be read: see {options.out / 'failures.jsonl'}"
-        print(f"{unread}; the next image that can be read stands for each of them", file=sys.stderr)
-        sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

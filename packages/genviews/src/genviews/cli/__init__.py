@@ -19,18 +19,18 @@ import difflib
 import sys
 from importlib import import_module
 
-JOBS = {
-    "pretrain": "genviews.cli.pretrain",
-    "quickstart": "genviews.cli.quickstart",
-    "train-generator": "genviews.generator_training",
-    "generate": "genviews.generation",
-    "pack": "genviews.packing",
-    "evaluate": "genviews.cli.evaluate",
-    "embed": "genviews.cli.embed",
-    "inspect": "genviews.cli.inspect",
-    "launch": "genviews.launch",
-}
-"""Module of each job; its `main(arguments)` runs the command line."""
+JOBS = (
+    "pretrain",
+    "quickstart",
+    "train-generator",
+    "generate",
+    "pack",
+    "evaluate",
+    "embed",
+    "inspect",
+    "launch",
+)
+"""Names of the jobs; `main(arguments)` of genviews.cli.JOB runs the command line of one."""
 
 
 def main() -> None:
@@ -42,4 +42,4 @@ def main() -> None:
     if job not in JOBS:
         near = " or ".join(difflib.get_close_matches(job, JOBS, n=2))
         sys.exit(f"error: expected a job, got {job!r}; " + (f"did you mean {near}?" if near else "see genviews --help"))
-    import_module(JOBS[job]).main(arguments)
+    import_module(f"genviews.cli.{job.replace('-', '_')}").main(arguments)

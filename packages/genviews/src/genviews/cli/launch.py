@@ -1,10 +1,10 @@
 """Start a program on several processes like torchrun, and end with the program's own error message.
 
-    uv run apps/launch --standalone --nproc_per_node 8 apps/pretrain imagenet-dino --data imagenet/train
+    genviews launch --standalone --nproc_per_node 8 -m genviews pretrain imagenet-dino --data imagenet/train
 
 The options are those of torchrun (`torchrun --help`). After an error in a process, torchrun prints a report of
 about 30 lines. Here the program's own error message stays the last line; for a process killed by a signal, rank and
-signal are printed.
+signal are printed. `uv run apps/launch` is the same command.
 """
 
 from __future__ import annotations
@@ -41,7 +41,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(failure.exitcode)
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
-
-
-if __name__ == "__main__":
-    main()
