@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from viewgen import generate_views, list_images, load_generator, read_image, view_seed
+from viewgen import Interpolation, generate_views, list_images, load_generator, read_image, view_seed
 from viewgen.eldm import ELDMGenerator
 from viewgen.eldm.sampling import clean_image, edit_timesteps, guided_prediction, initial_noise
 
@@ -76,13 +76,35 @@ def test_strengths_are_recorded_in_the_manifest(generator, images, tmp_path):
     assert (close - sources).abs().mean() < 60
 
 
+def test_cached_embeddings_replace_the_encoder(trained, embeddings, images, pixels, tmp_path):
+    generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
+    generate_views(images, tmp_path, generator, embeddings=embeddings, strength=0.5, batch_size=14)
+    keys = list_images(images)
+    views = torch.stack([read_image(tmp_path / f"{key}.0.png") for key in keys])
+    condition = generator.condition_with(pixels, torch.from_numpy(embeddings.vectors[:].astype("float32")))
+    seeds = [view_seed(0, key, 0) for key in keys]
+    expected = generator.generate(condition, seeds=seeds, strength=torch.full((14,), 0.5))
+    assert (views.int() - expected.int()).abs().max() <= 1
+
+
+def test_an_image_without_cached_embedding_is_a_failure(trained, embeddings, images, tmp_path, write_images):
+    more = tmp_path / "more"
+    write_images(more, 16)
+    generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
+    summary = generate_views(more, tmp_path / "views", generator, embeddings=embeddings, strength=0.5)
+    assert (summary.written, summary.failed) == (14, 2)
+    with pytest.raises(ValueError, match="expected no interpolation"):
+        options = {"embeddings": embeddings, "interpolate": Interpolation(), "strength": 0.5}
+        generate_views(images, tmp_path / "mixed", generator, **options)
+
+
 def test_user_mistakes_are_one_line_errors(generator, trained, tiny_encoder, pixels):
     condition = generator.condition(pixels)
     with pytest.raises(ValueError, match=r"expected strengths in \[0.012, 1\] for 6 steps, got"):
         generator.generate(condition, seeds=SEEDS, strength=torch.zeros(14))
     with pytest.raises(ValueError, match="takes embeddings of length 12 and 768 values of the image"):
         generator.generate(condition[:, :12], seeds=SEEDS)
-    with pytest.raises(ValueError, match="needs the encoder"):
-        load_generator("eldm", folder=trained, from_image=True)
+    with pytest.raises(ValueError, match="expected the encoder that this E-LDM was trained with, got none"):
+        load_generator("eldm", folder=trained, from_image=True).condition(pixels)
     with pytest.raises(ValueError, match="sampler 'dpm'"):
         ELDMGenerator(trained, tiny_encoder, from_image=True, sampler="ddim")

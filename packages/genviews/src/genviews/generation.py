@@ -33,7 +33,7 @@ class GenerateOptions:
     encoder: str | None = None
     """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
     from_image: bool = False
-    """Start an E-LDM from the image itself with noise added according to --strength; needs --encoder."""
+    """Start an E-LDM from the image itself with noise added according to --strength."""
     strength: str | None = None
     """Noise level for unclip, fraction of the noise process for eldm --from-image: a number, random, or adaptive."""
     foreground: str | None = None
@@ -69,7 +69,7 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
         write_config(options.out, "generate", options)
     generator = open_generator(options, str(context.device))
     with Progress(shown=context.is_main) as progress:
-        if context.is_main and options.encoder is not None and not options.from_image:
+        if context.is_main and options.encoder is not None:
             encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(context.device))
             update = progress.add_task("embeddings")
             viewgen.embed_images(
@@ -114,10 +114,9 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
     """
     edits: dict[str, Any] = {}
     if options.from_image:
-        if options.generator != "eldm" or options.encoder is None or options.interpolate:
-            raise ValueError("--from-image goes with --generator eldm and --encoder, and not with --interpolate")
-        encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=device)
-        edits = {"from_image": True, "encoder": encoder}
+        if options.generator != "eldm" or options.interpolate:
+            raise ValueError("--from-image goes with --generator eldm and not with --interpolate")
+        edits = {"from_image": True}
     chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
     return viewgen.load_generator(
         options.generator,
@@ -135,7 +134,7 @@ def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
     Raises:
         ValueError: the model holds none, as where another program trained it.
     """
-    if options.generator != "eldm" or options.from_image:
+    if options.generator != "eldm":
         return None
     if options.encoder is None and not (options.model / "embeddings").exists():
         raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")

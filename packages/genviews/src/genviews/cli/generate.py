@@ -2,7 +2,7 @@ r"""Generate views of a folder of images.
 
     genviews generate IMAGES --out VIEWS --model runs/eldm                     # generative views
     genviews generate IMAGES --out MIXED --model runs/eldm --interpolate       # half this image, half another
-    genviews generate IMAGES --out NEAR --model runs/eldm --encoder runs/dino/backbone --from-image --strength 0.6
+    genviews generate IMAGES --out NEAR --model runs/eldm --from-image --strength 0.6
     genviews generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
         --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                      # the whole of GenView
     genviews launch --standalone --nproc_per_node 8 -m genviews generate IMAGES --out VIEWS --model runs/eldm

@@ -28,8 +28,8 @@ class ELDMGenerator:
         folder: what ``train_eldm`` wrote.
         encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
         from_image: start from the source image with noise added according to the strength, instead of pure noise
-            (SDEdit, https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. Needs an encoder,
-            because the condition then contains the image in addition to its embedding.
+            (SDEdit, https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. The condition is
+            then the image in addition to its embedding, which the encoder computes or which was cached.
         steps: network evaluations per view.
         guidance: of the condition; 1 is none.
         sampler: "dpm" or "ddim".
@@ -42,7 +42,7 @@ class ELDMGenerator:
     Raises:
         ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings; if an option
             is out of range; if
-            ``from_image`` is set without an encoder or with a sampler other than "dpm".
+            ``from_image`` is set with a sampler other than "dpm".
     """
 
     name = "eldm"
@@ -85,7 +85,7 @@ class ELDMGenerator:
         self.model_hash = folder_hash(folder)
         self.model_id = f"eldm-{self.resolution}px"
         self.latent_shape = self.autoencoder.latent_shape(self.resolution)
-        self.input_size: int = max(about["encoder_size"], self.resolution) if from_image else about["encoder_size"]
+        self.input_size: int = about["encoder_size"]
         self.settings = {"steps": steps, "guidance": guidance, "sampler": sampler, "dtype": str(precision)}
         if self.guidance_interval != WHOLE:
             self.settings["guidance_interval"] = list(self.guidance_interval)
@@ -93,8 +93,9 @@ class ELDMGenerator:
         self.from_image = from_image
         if from_image:
             self.settings["from_image"] = True
-            if self.encoder is None or sampler != "dpm":
-                raise ValueError("from_image needs the encoder used in training (encoder=...) and the sampler 'dpm'")
+            self.input_size = self.resolution if self.encoder is None else max(self.input_size, self.resolution)
+            if sampler != "dpm":
+                raise ValueError(f"from_image needs the sampler 'dpm', got {sampler!r}")
         make_sampler(self.noise_process, sampler)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -109,9 +110,14 @@ class ELDMGenerator:
                 "Python), or embeddings of these images (--embeddings, embeddings= in Python)"
             )
         embeddings = self.encoder(images)
-        if not self.from_image:
-            return embeddings
-        return torch.cat([embeddings, self.autoencoder.encode(self._resize(images)).flatten(1)], dim=1)
+        return self.condition_with(images, embeddings) if self.from_image else embeddings
+
+    def condition_with(
+        self, images: UInt8[Tensor, "B 3 H W"], embeddings: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B L"]:
+        """Return the images' embeddings, each followed by the values of the clean image or latents; L in all."""
+        source = self.autoencoder.encode(self._resize(images)).flatten(1)
+        return torch.cat([embeddings.to(source.device), source], dim=1)
 
     def generate(
         self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None

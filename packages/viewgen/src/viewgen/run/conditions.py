@@ -18,6 +18,8 @@ from viewgen.interpolate import Interpolation, draw_alpha, nearest_partners, ran
 from viewgen.keys import read_key
 from viewgen.run.plan import WantedView
 
+NOT_EMBEDDED = "has no embedding: give the encoder, or embed this folder"
+
 
 class Partner(NamedTuple):
     """The partner image of a view, and the weight of the image itself if the two were interpolated."""
@@ -96,6 +98,21 @@ class FromImages:
         return self._generator.encode(images) if self._prepares else self._generator.condition(images)
 
 
+class FromImagesAndEmbeddings(FromImages):
+    """Conditions of a generator with ``condition_with``: from images and their cached embeddings."""
+
+    def __init__(self, generator: Generator, images_root: Path, most: int, embeddings: Embeddings) -> None:
+        super().__init__(generator, images_root, most)
+        self._embeddings = embeddings
+
+    def _read_one(self, key: str) -> Tensor | str:
+        return NOT_EMBEDDED if self._embeddings.keys.row(key) is None else super()._read_one(key)
+
+    def _condition(self, keys: list[str], images: Tensor) -> Tensor:
+        rows = [row for key in keys if (row := self._embeddings.keys.row(key)) is not None]
+        return self._generator.condition_with(images, _vectors(self._embeddings, rows))
+
+
 class FromEmbeddings:
     """Cached embeddings as conditions, optionally interpolated with those of a partner."""
 
@@ -105,10 +122,7 @@ class FromEmbeddings:
     def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
         """Look up rows of the embeddings; see ``ConditionSource``."""
         rows = {key: self._embeddings.keys.row(key) for key in {view.key for view in views}}
-        return {
-            key: "has no embedding: give the encoder, or embed this folder" if row is None else row
-            for key, row in rows.items()
-        }
+        return {key: NOT_EMBEDDED if row is None else row for key, row in rows.items()}
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
         """Compute conditions; see ``ConditionSource``."""

@@ -28,7 +28,14 @@ from viewgen.keys import key_path
 from viewgen.loading import GeneratorSpec
 from viewgen.manifest.journal import Failures, Journal
 from viewgen.manifest.table import Row
-from viewgen.run.conditions import Conditions, ConditionSource, FromEmbeddings, FromImages, Partner
+from viewgen.run.conditions import (
+    Conditions,
+    ConditionSource,
+    FromEmbeddings,
+    FromImages,
+    FromImagesAndEmbeddings,
+    Partner,
+)
 from viewgen.run.plan import Plan, WantedView
 from viewgen.strength import Strength
 
@@ -217,8 +224,8 @@ def _fitting(batch_size: int) -> Iterator[None]:
 
 
 def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None) -> ConditionSource:
+    most = -(-(plan.batch_size - 1) // plan.views_per_image) + 1  # images that a chunk can have views of
     if embeddings is None:
-        most = -(-(plan.batch_size - 1) // plan.views_per_image) + 1  # images that a chunk can have views of
         return FromImages(generator, job.images, most)
     accepted = getattr(generator, "encoder_hash", None) or generator.model_hash
     if hasattr(generator, "encoder_hash") and embeddings.encoder_hash != accepted:
@@ -226,7 +233,11 @@ def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None)
             f"expected embeddings of the encoder with hash {accepted}, got those of "
             f"{embeddings.encoder_name} (hash {embeddings.encoder_hash})"
         )
-    return FromEmbeddings(embeddings, job.interpolate)
+    if not getattr(generator, "from_image", False):
+        return FromEmbeddings(embeddings, job.interpolate)
+    if job.interpolate is not None:
+        raise ValueError("expected no interpolation of views that start from their image; use one of the two")
+    return FromImagesAndEmbeddings(generator, job.images, most, embeddings)
 
 
 def _settings(job: Job, generator: Any, embeddings: Embeddings | None) -> dict[str, Any]:
