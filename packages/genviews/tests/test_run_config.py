@@ -80,11 +80,9 @@ def test_other_files_are_one_line(tmp_path, content, message):
         parse_options(PackOptions, ["a", "--out", "b", "--config", str(tmp_path / "c.json")], job="pack")
 
 
-def test_a_misspelled_option_gets_similar_names(capsys):
-    with pytest.raises(SystemExit):
+def test_a_misspelled_option_gets_similar_names():
+    with pytest.raises(ValueError, match="expected an option of genviews pack, got --sise; did you mean --size"):
         parse_options(PackOptions, ["a", "--out", "b", "--sise", "3"], job="pack")
-    shown = "".join(capsys.readouterr())
-    assert "Perhaps you meant" in shown and "--size" in shown
 
 
 def test_more_epochs_prolong_a_finished_run(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -21,6 +21,12 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
     """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, only missing views are generated."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "condition": ("from_image", "strength", "foreground", "alpha", "partner"),
+        "sampling": ("steps", "guidance", "seed", "precision"),
+        "execution": ("image_format", "batch_size", "workers", "device"),
+    }
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -22,6 +22,11 @@ from genviews_core.progress import Progress
 @dataclass(frozen=True, kw_only=True)
 class TrainGeneratorOptions:
     """Embed the images, train an autoencoder where one is needed, then the diffusion model; a repeated call goes on."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "autoencoder": ("autoencoder_steps", "autoencoder_batch_size", "latents_cached"),
+        "execution": ("compile", "workers", "checkpoint_seconds", "device"),
+    }
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images; no labels are read."""

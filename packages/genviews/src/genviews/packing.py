@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -17,6 +17,11 @@ from genviews_core.progress import progress_bar
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
     """Write a folder of FFCV's .beton files; started again, only files that are not whole are written."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "images": ("views_per_image", "quality", "value_range"),
+        "execution": ("shard_images", "workers"),
+    }
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""

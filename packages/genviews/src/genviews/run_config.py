@@ -6,6 +6,7 @@ hand needs `options` alone.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from genviews.option_groups import parse_grouped
 from genviews.overrides import from_keywords, override
 from genviews_core.files import write_json
 
@@ -90,20 +92,20 @@ def parse_options(
     job: str,
     default: Options | None = None,
     description: str | None = None,
-    **settings: Any,
+    prog: str | None = None,
 ) -> Options:
     """Parse a command line with --config by tyro.
 
     Args:
-        kind: dataclass of the options.
+        kind: dataclass of the options; its help is in groups (see `genviews.option_groups`).
         arguments: the command line.
         job: name of the job.
         default: default options, for a dataclass of dataclasses.
-        description: help text.
-        settings: further options of `tyro.cli`.
+        description: help text; default: the docstring of `kind`.
+        prog: name of the command; default: "genviews JOB".
 
     Raises:
-        ValueError: the file of --config cannot be read or has an unknown option.
+        ValueError: an option is unknown, or the file of --config cannot be read or has an unknown option.
     """
     values, rest = take_config(arguments, job)
     if values and default is not None:
@@ -111,9 +113,8 @@ def parse_options(
     elif values:
         required = [field.name for field in fields(kind) if _is_required(field)]  # pyright: ignore[reportArgumentType]
         default = from_keywords(kind, dict.fromkeys(required, tyro.MISSING) | values, job=job)
-    given = {} if default is None else {"default": default}
-    text = "\n\n".join(filter(None, (description, HELP)))
-    return tyro.cli(kind, args=rest, description=text, **given, **settings)
+    text = f"{(description or inspect.getdoc(kind) or '').strip()}\n\n{HELP}"
+    return parse_grouped(kind, rest, prog=prog or f"genviews {job}", description=text, default=default)
 
 
 def _is_required(field: Any) -> bool:

@@ -8,6 +8,7 @@ genviews pack IMAGES --out RECORDS [--views VIEWS]    # pack images and views in
 genviews evaluate [TASK] BACKBONE ...                 # kNN, linear, few labels, retrieval, ...
 genviews embed IMAGES --backbone BACKBONE --out F     # one vector per image in F, and a map of them
 genviews inspect IMAGES VIEWS --out report.html       # show pairs and scores in one HTML page
+genviews completion bash|zsh                          # a script for the shell: Tab completes all of these
 genviews launch --nproc_per_node 8 -m genviews JOB ...
 
 JOB --help shows the options of a job.
@@ -28,6 +29,7 @@ JOBS = (
     "evaluate",
     "embed",
     "inspect",
+    "completion",
     "launch",
 )
 """Names of the jobs; `main(arguments)` of genviews.cli.JOB runs the command line of one."""

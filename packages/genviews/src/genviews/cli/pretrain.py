@@ -56,7 +56,6 @@ def parse_arguments(arguments: Sequence[str]) -> PretrainOptions:
         default=default_options(name),
         description=(inspect.getdoc(RECIPES[name]) or "").partition("\n\n")[0],
         prog=f"genviews pretrain {name}",
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.SuppressFixed),
     )
 
 

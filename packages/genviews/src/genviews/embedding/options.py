@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -12,6 +12,8 @@ import tyro
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
     """Embed every image, batch by batch; a repeated call continues an interrupted one."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"map": ("map_points", "thumbnail", "seed")}
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions:
     """Train SimCLR on hand-made views, a diffusion model on its embeddings, SimCLR on generative views, compare."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "generator": ("generator", "generator_steps", "sampling_steps", "alpha"),
+        "execution": ("batch_size", "processes", "checkpoint_seconds", "device"),
+    }
 
     data: Path | None = None
     """Folder of training images; default: a procedural set of scenes."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
+
+RUN = ("name", "results", "seed", "workers", "device", "strict")
+"""Options of every task, last in its help."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """A backbone and its results."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"run": RUN}
 
     backbone: Annotated[Path, tyro.conf.Positional]
     """Backbone folder written by `genviews pretrain`, or a checkpoint file of an official repository."""
@@ -40,6 +45,15 @@ class ClassificationOptions:
     Protocols, with their sources: ssl_eval/published.py. Without one: DINO's kNN, and a linear probe of stored features
     whose learning rate is selected on held-out training images.
     """
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "protocol": (
+            *("epochs", "batch_size", "learning_rates", "percent", "head_lr", "backbone_lr", "cached", "label_list"),
+            "resume",
+        ),
+        "images": ("resize", "value_range"),
+        "run": RUN,
+    }
 
     backbone: Annotated[Path, tyro.conf.Positional]
     """A backbone folder, a checkpoint of an official repository, or timm/NAME."""
@@ -177,6 +191,15 @@ class SlidesOptions(EvalOptions):
     and DATA/test/..., or a file of embeddings of its tiles, <slide>.safetensors. Embeddings are stored; an interrupted
     run continues. Slides are embedded, and runs trained, on as many processes as there are.
     """
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "data": (
+            *("test_labels", "column", "held_out", "split_seed", "ignore_unlabelled", "train_split", "test_split"),
+            "level",
+        ),
+        "execution": ("embeddings", "resume", "size", "resize", "batch_size"),
+        "run": RUN,
+    }
 
     data: Path
     """Holds the slides."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -12,6 +12,11 @@ import tyro
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
     """Write one HTML page. Whatever the run's length, only the pairs drawn are read."""
+
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "page": ("scored", "extremes", "gamma", "seed", "tile"),
+        "execution": ("size", "batch_size", "workers", "device"),
+    }
 
     images: Annotated[Path, tyro.conf.Positional]
     """The images the views were made from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -76,18 +76,35 @@ class QualityConfig:
 class PretrainOptions:
     """One encoder trained with one recipe."""
 
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "data": ("interpolated", "real_only", "decode_size", "value_range", "workers", "cache_gb"),
+        "views": ("policy", "view_probability", "synthetic_crops", "drop_augmentations"),
+        "optimizer": (
+            *("optimizer", "lr_scaling", "final_lr", "final_lr_ratio", "weight_decay", "final_weight_decay"),
+            *("warmup_epochs", "warmup_includes_peak", "per_param_clip_norm", "clip_grad_norm"),
+        ),
+        "pair-weighting": ("gamma", "encoder", "pca", "scorer", "quality_layer", "pca_interval"),
+        "logging": ("probe", "knn_test", "knn_train", "knn_every", "peak_tflops", "wandb"),
+        "execution": (
+            *("precision", "compile", "fused", "accumulation_steps", "checkpoint_activations"),
+            "checkpoint_seconds",
+        ),
+    }
+
     data: Annotated[DataConfig, tyro.conf.arg(name="")]
-    quality: Annotated[QualityConfig, tyro.conf.arg(name="")] = field(default_factory=QualityConfig)
-    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     out: Path
     """Folder of the run: resume.pt, log.jsonl, TensorBoard events, backbone/."""
     weights: str | None = None
     """Start from these weights: a backbone folder, a checkpoint file, timm/NAME or torchvision/NAME; --lr a tenth."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    quality: Annotated[QualityConfig, tyro.conf.arg(name="")] = field(default_factory=QualityConfig)
+    runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)
     drop_augmentations: tuple[Operation, ...] = ()
     """Operations to leave out of the augmentations of the recipe."""
     device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes what there is."""
     checkpoint_seconds: float = 600.0
+    """Seconds between checkpoints."""
 
 
 def check_values(recipe: Recipe, data: DataConfig) -> None:

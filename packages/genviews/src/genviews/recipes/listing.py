@@ -10,25 +10,19 @@ from rich.table import Table
 
 from genviews.recipes import Recipe
 
-COLUMNS = ("recipe", "method", "data", "backbone", "epochs", "batch", "policy", "expected")
-WIDE = 200
+COLUMNS = ("recipe", "backbone", "epochs", "batch", "expected")
+WIDE = 110
 
 
 def recipe_table(recipes: Mapping[str, Callable[[], Recipe]]) -> Table:
-    """One row a recipe; its text says where each constant is from."""
-    caption = "expected: top-1 in percent, published or measured here; each recipe names the source of its constants"
-    table = Table(*COLUMNS, title="recipes", caption=caption)
+    """Return one row per recipe, which is named after its data set and method."""
+    table = Table(*COLUMNS, box=None, pad_edge=False, caption="expected: top-1 in percent, published or measured here")
     for make in recipes.values():
-        table.add_row(*_row(make()))
+        recipe = make()
+        table.add_row(recipe.name, recipe.backbone, str(recipe.epochs), str(recipe.batch_size), recipe.expected)
     return table
 
 
-def _row(recipe: Recipe) -> tuple[str, ...]:
-    policy = recipe.policy if recipe.view_probability == 1 else f"{recipe.policy} {recipe.view_probability:g}"
-    what = (recipe.name, recipe.method, recipe.dataset, recipe.backbone)
-    return (*what, str(recipe.epochs), str(recipe.batch_size), policy, recipe.expected)
-
-
 def show_recipes(recipes: Mapping[str, Callable[[], Recipe]]) -> None:
-    """Print the table: as wide as the terminal, or so that nothing breaks."""
+    """Print the table: as wide as the terminal, or so that no row is broken."""
     Console(width=None if sys.stdout.isatty() else WIDE).print(recipe_table(recipes))

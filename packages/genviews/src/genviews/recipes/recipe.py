@@ -74,9 +74,11 @@ class Recipe:
     """For genview with multi-crop: make one view (as in GenView's code) or half of the views synthetic."""
 
     epochs: int = 200
+    """Passes over the images; a higher number prolongs a finished run."""
     batch_size: int = 512
     """Images per step, over all processes."""
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
+    """Optimizer of the encoder."""
     optimizer_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
     base_lr: Annotated[float, tyro.conf.arg(aliases=["--lr"])] = 0.03
     """Learning rate at the recipe's reference batch (256, or what its text says); scaled to --batch-size."""
@@ -89,9 +91,11 @@ class Recipe:
     final_lr_ratio: float = 0.0
     """Final learning rate of the cosine schedule as a fraction of the peak; scales with --lr and --batch-size."""
     weight_decay: float = 5e-4
+    """Weight decay, of the first step if it is scheduled."""
     final_weight_decay: float | None = None
     """Final weight decay of a cosine schedule; default: constant."""
     warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly."""
     warmup_includes_peak: bool = True
     """Reach the highest learning rate at the last step of the warm-up instead of the first step after it."""
     per_param_clip_norm: float | None = None
@@ -99,7 +103,9 @@ class Recipe:
     clip_grad_norm: float | None = None
     """Maximum norm of the gradient of all parameters together."""
     precision: Literal["bf16", "fp16", "float32"] = "bf16"
+    """Precision of the forward pass."""
     seed: int = 0
+    """Seed of weights, order, crops and augmentations."""
 
     pair_weighting: Literal["none", "exact", "self", "distilled"] = "none"
     """Scorer of the pairs: none, a frozen encoder (--pca), the network in training, or a distilled one (--scorer)."""
