@@ -4,6 +4,7 @@ r"""What a choice is worth: one part changed, everything else held.
         --encoder runs/quickstart/hand-made/seed-0/backbone
     uv run benchmarks/ablations sanity-check --data TRAIN --test TEST [--views VIEWS] [--interpolated MIXED]
     uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
+    uv run benchmarks/ablations views --data TRAIN --test TEST --views retrieval=RETRIEVED eldm=VIEWS --classifier FILE
 
 The papers' tables, ours beside the published figures; `--grid small` for minutes on a CPU:
 
@@ -33,6 +34,7 @@ from benchmarks.ablations.run_grid import PaperTable, fill_table, paper_table, s
 from benchmarks.ablations.sampling import COLUMNS, SamplingAblation, measure_sampling
 from benchmarks.ablations.sanity_check import COLUMNS as LEARNING
 from benchmarks.ablations.sanity_check import SanityCheck, below_margin, run_sanity_check, sanity_rows, variants
+from benchmarks.ablations.view_sources import ViewSources, arms, draw_figure, source_table, train_arms
 from genviews_core.command import command
 from ssl_eval import Table
 
@@ -50,6 +52,15 @@ def quality(chosen: QualityAblation) -> Table:
     total = chosen.seeds * len(cells(chosen))
     list(track(measure_quality(chosen), "encoders", total, console=Console(stderr=True)))
     return replace(quality_table(chosen), title=f"{chosen.recipe}, {chosen.epochs} epochs")
+
+
+def views(chosen: ViewSources) -> Table:
+    """Accuracies and class agreement, a row a source of views; with a classifier also the figure."""
+    total = chosen.seeds * len(arms(chosen))
+    list(track(train_arms(chosen), "encoders", total, console=Console(stderr=True)))
+    if chosen.classifier is not None:
+        draw_figure(chosen, chosen.out / "agreement.png")
+    return replace(source_table(chosen), title=f"{chosen.recipe}, {chosen.epochs} epochs of {chosen.data}")
 
 
 def sanity_check(chosen: SanityCheck) -> Table:
@@ -74,6 +85,7 @@ def of_paper(chosen: PaperTable) -> Table:
 ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
     "sampling": (SamplingAblation, sampling),
     "quality": (QualityAblation, quality),
+    "views": (ViewSources, views),
     "sanity-check": (SanityCheck, sanity_check),
     "view_probability": (ViewProbability, of_paper),
     "components": (Components, of_paper),

@@ -8,7 +8,9 @@ from torch import nn
 
 import sslzoo
 from pairdata import LabeledImages
-from ssl_eval import Features, extract_features, read_results
+from ssl_eval import Features, Result, data_name, evaluate_frozen, extract_features, read_results
+
+ACCURACIES = frozenset({("knn", "top1"), ("linear", "top1")})
 
 
 def measured_of(results: Path, recipe: str, backbone: str, data: str, seed: int) -> set[tuple[str, str]]:
@@ -35,3 +37,37 @@ def features(backbone: nn.Module, trained: Path, roots: tuple[Path, ...], device
         extract_features(backbone.to(where), LabeledImages(root, **expected, device=str(where)), device=where)
         for root in roots
     ]
+
+
+def measure_accuracies(
+    trained: Path,
+    *,
+    name: str,
+    seed: int,
+    data: Path,
+    test: Path,
+    results: Path,
+    device: str,
+    needed: frozenset[tuple[str, str]] = ACCURACIES,
+) -> list[Result]:
+    """Measure kNN and linear accuracy of an encoder, unless ``needed`` results of it are there already.
+
+    Args:
+        trained: a backbone folder.
+        name: name of the row in the table.
+        seed: seed of the pretraining.
+        data: training images, one folder a class.
+        test: test images, one folder a class.
+        results: file with the results so far.
+        device: as apps/pretrain takes it.
+        needed: task and metric of the results that must be there.
+
+    Returns:
+        The new results, which the caller appends; empty if there are none.
+    """
+    backbone = sslzoo.load_backbone(trained)
+    about = {"backbone": sslzoo.backbone_hash(backbone), "data": data_name(test), "seed": seed}
+    if needed <= measured_of(results, name, **about):
+        return []
+    train_features, test_features = features(backbone, trained, (data, test), device)
+    return evaluate_frozen(train_features, test_features, recipe=name, **about)

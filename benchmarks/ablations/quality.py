@@ -10,8 +10,8 @@ from typing import Literal
 
 import sslzoo
 from benchmarks.ablations import run_app
-from benchmarks.ablations.encoders import features, measured_of
-from ssl_eval import Result, Table, append_results, data_name, evaluate_frozen, read_results, tabulate
+from benchmarks.ablations.encoders import ACCURACIES, measure_accuracies
+from ssl_eval import Result, Table, append_results, read_results, tabulate
 
 Scorer = Literal["exact", "distilled", "self"]
 
@@ -109,15 +109,19 @@ def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None
 
 def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
     """Appends the results of one encoder, unless they are there."""
-    path, backbone = options.out / "results.jsonl", sslzoo.load_backbone(folder / "backbone")
-    made = sslzoo.backbone_hash(backbone)
-    needed = {("knn", "top1"), ("linear", "top1")} | ({("pairs", "quality")} if _weighed(folder) else set())
-    if needed <= measured_of(path, cell.name, made, data_name(options.test), seed):
-        return
-    train, test = features(backbone, folder / "backbone", (options.data, options.test), options.device)
-    about = {"backbone": made, "data": data_name(options.test), "recipe": cell.name, "seed": seed}
-    accuracies = evaluate_frozen(train, test, **about)
-    append_results(path, [*accuracies, *_of_weights(folder, accuracies[0])])
+    path = options.out / "results.jsonl"
+    accuracies = measure_accuracies(
+        folder / "backbone",
+        name=cell.name,
+        seed=seed,
+        data=options.data,
+        test=options.test,
+        results=path,
+        device=options.device,
+        needed=ACCURACIES | ({("pairs", "quality")} if _weighed(folder) else set()),
+    )
+    if accuracies:
+        append_results(path, [*accuracies, *_of_weights(folder, accuracies[0])])
 
 
 def _weighed(folder: Path) -> list[dict]:
