@@ -34,7 +34,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
-        [sys.executable, PROGRAM, folder], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, PROGRAM, folder], env=environment, capture_output=True, text=True, timeout=550, check=False
     )
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{name}.pt") for name in ("1.0", "2.0", "2.1")]

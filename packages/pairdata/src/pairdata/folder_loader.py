@@ -3,7 +3,6 @@
 Legend: B images a batch, K views of each, S side of the squares.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from genviews_core.pixel_range import Range
+from genviews_core.reader_processes import start_method
 from pairdata.augment import Interpolation
 from pairdata.batch import PairBatch
 from pairdata.batch_reader import AlignedViews, BatchReader, BatchRequest
@@ -168,8 +168,6 @@ class _Requests:
 
 
 def _data_loader(reader: BatchReader, requests: _Requests, workers: int, device: torch.device) -> DataLoader:
-    # Forked, workers share the index and the cache; Linux alone forks safely.
-    context = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,
@@ -178,7 +176,7 @@ def _data_loader(reader: BatchReader, requests: _Requests, workers: int, device:
         collate_fn=_as_read,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        multiprocessing_context=context,
+        multiprocessing_context=start_method(workers),
         generator=torch.Generator(),  # the loader would draw from the global one
     )
 

@@ -3,7 +3,6 @@
 Shapes: b batch, n images, m readable images, h x w pixels, d feature width.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from genviews_core import images, listing
 from genviews_core.distributed import rank, world_size
+from genviews_core.reader_processes import start_method
 from ssl_eval.features import extract_features
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -196,7 +196,7 @@ class _Batches:
             batch_size=self.preparing.batch_size,
             num_workers=workers,
             collate_fn=list,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            multiprocessing_context=start_method(workers),
             generator=torch.Generator(),  # the loader would draw from the global one
         )
         some = False

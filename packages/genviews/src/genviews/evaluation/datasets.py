@@ -5,7 +5,6 @@ Shapes: B batch, S side of the squares that are kept, `size` side of the inputs.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core.pixel_range import Range
+from genviews_core.reader_processes import start_method
 from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.augment import Interpolation
 from pairdata.decode import UnreadableImage, decode_square
@@ -196,14 +196,13 @@ def _read(
     Raises:
         ValueError: a file cannot be read and may not be left out.
     """
-    context = "fork" if workers and sys.platform == "linux" else None
     batches = DataLoader(
         decoder,
         batch_size=None,
         sampler=requests,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
         collate_fn=_as_read,
-        multiprocessing_context=context,
+        multiprocessing_context=start_method(workers),
         generator=torch.Generator(),  # the loader would draw from the global one
     )
     for batch, lines in batches:

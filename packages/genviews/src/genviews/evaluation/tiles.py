@@ -5,7 +5,6 @@ Shapes: B tiles of a batch, S their side.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genviews.evaluation.datasets import CenterCrop
+from genviews_core.reader_processes import start_method
 from pairdata.decode import UnreadableImage
 from ssl_eval.slides.slide_sets import Slide, tiles_of
 
@@ -52,7 +52,6 @@ class Tiles(Dataset):
             ValueError: a tile cannot be read.
         """
         tiles = tiles_of(slide.place)
-        context = "fork" if self.workers and sys.platform == "linux" else None
         requests = [tiles[start : start + self.batch_size] for start in range(0, len(tiles), self.batch_size)]
         mean, std = (torch.tensor(each, device=self.device)[:, None, None] for each in (self.mean, self.std))
         loader = DataLoader(
@@ -61,7 +60,7 @@ class Tiles(Dataset):
             sampler=requests,  # pyright: ignore[reportArgumentType]
             num_workers=self.workers,
             collate_fn=_as_read,
-            multiprocessing_context=context,
+            multiprocessing_context=start_method(self.workers),
             generator=torch.Generator(),  # the loader would draw from the global one
         )
         for pixels in loader:

@@ -7,7 +7,6 @@ Shapes: m instances, h x w pixels.
 
 import math
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core.images import UnreadableImage, read_rgb
+from genviews_core.reader_processes import start_method
 from ssl_eval.coco.annotations import CocoInstances
 from ssl_eval.coco.config import DetectionConfig
 from ssl_eval.coco.masks import Segmentation, move
@@ -181,7 +181,7 @@ def read_batches(
         num_workers=workers,
         collate_fn=_as_read,
         worker_init_fn=_ignore_signals,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        multiprocessing_context=start_method(workers),
         generator=torch.Generator(),  # the loader would draw from the global one
     )
     for batch in loader:

@@ -8,7 +8,6 @@ Shapes: b images, side x side pixels of a crop, h x w pixels.
 """
 
 import hashlib
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genviews_core.images import UnreadableImage
+from genviews_core.reader_processes import start_method
 from ssl_eval.image_files import OnUnreadable, raise_error
 from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
 from ssl_eval.segmentation.training import SegmentationProtocol
@@ -154,7 +154,7 @@ def _read(
         sampler=places,
         num_workers=workers,
         collate_fn=_as_read,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        multiprocessing_context=start_method(workers),
         generator=torch.Generator(),  # the loader would draw from the global one
     )
     for item in loader:
