@@ -46,6 +46,21 @@ def test_a_wrong_sign_is_told():
     assert found.iou_map < 0.7 and found.iou_signed > 0.9
 
 
+def test_layers_are_chosen_on_one_half_and_measured_on_the_other():
+    network = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 2, 2, 2, bias=False))
+    nn.init.constant_(network[1].weight, 1.0)
+    encoder = pairquality.FeatureEncoder(network, 64, name="two layers")
+    images, masks = scenes()
+    found = measure.measure_layers(encoder, ["0", "last"], images, masks, **OPTIONS)
+    assert {layer: grid for layer, (grid, _, _) in found.items()} == {"0": (16, 16), "last": (8, 8)}
+    for _, chosen_on, reported in found.values():
+        assert chosen_on.images == reported.images == 10 and min(chosen_on.iou_map, reported.iou_map) > 0.8
+    whole = measure.tokens_of(encoder, ["0", "last"], images, 7)
+    torch.testing.assert_close(whole["last"][0], encoder(images))
+    pca = pairquality.fit_pca(whole["0"][0][::2].split(7), 0.25, grid=(16, 16))
+    assert measure.compare(pca, whole["0"][0][1::2], (16, 16), masks[1::2], seed=0) == found["0"][2]
+
+
 def test_iou_and_f_by_hand():
     found = torch.tensor([[[1, 1], [0, 0]], [[1, 1], [1, 1]]]).bool()
     masks = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [1, 1]]]).bool()

@@ -3,9 +3,11 @@
     uv run python benchmarks/foreground ecssd.tar --encoder cifar:resnet20-cifar10.th --sizes 32 64 96 128
     uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
     uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
+    uv run python benchmarks/foreground ecssd.tar --encoder BACKBONE --sizes 224 448 --layers blocks.3 blocks.4 last
 
 Masks are used to measure, never to fit. Beside the map: a disc in the middle and random tokens, both of the share of
-pixels that the threshold asks for, and the map with the sign that the masks would choose.
+pixels that the threshold asks for, and the map with the sign that the masks would choose. With --layers, maps are
+fitted on every other image, the layer of the best IoU there is marked by *, and the lines show the other images.
 """
 
 from __future__ import annotations
@@ -17,16 +19,18 @@ import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from torch import Tensor
 
 from benchmarks.foreground.encoders import open_encoder
 from benchmarks.foreground.masks import find_pairs, read_pairs, unpacked
-from benchmarks.foreground.measure import Figures, measure
+from benchmarks.foreground.measure import Figures, Grid, measure, measure_layers
 from genviews_core.append import append_line
 from genviews_core.command import command
 from genviews_core.device import resolve_device
+from pairquality import FeatureEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class Foreground:
     """What pairquality.load_encoder takes; random/<timm model>; or cifar:<file>, a ResNet of CIFAR-10."""
     sizes: tuple[int, ...] = (32, 64, 96, 128)
     """Sides in pixels of the encoder's images."""
+    layers: tuple[str, ...] = ()
+    """Submodules to compare; "last" is the map before pooling. Default: that one, fitted on all images."""
     share_foreground: float = 0.4
     skip_border: int = 0
     batch_size: int = 50
@@ -64,23 +70,42 @@ def run(options: Foreground) -> None:
             images, masks = read_pairs(pairs, size)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                figures = measure(
-                    encoder,
-                    images,
-                    masks,
-                    share_foreground=options.share_foreground,
-                    skip_border=options.skip_border,
-                    batch_size=options.batch_size,
-                    seed=options.seed,
-                )
+                figures = measured(encoder, images, masks, options)
             seconds = time.monotonic() - began
-            print(line(size, encoder.grid, figures, seconds))
+            for layer, grid, chosen, found in figures:
+                print(
+                    f"{line(size, grid, found, seconds)}{f'  {layer}' if layer else ''}{' *' if chosen else ''}",
+                    flush=True,
+                )
+                if options.out is not None:
+                    told = {**asdict(options), "data": str(options.data), "out": None, "sizes": None, "layers": None}
+                    more = {
+                        "size": size,
+                        "layer": layer,
+                        "chosen": chosen,
+                        "encoder_hash": encoder.hash,
+                        "seconds": seconds,
+                    }
+                    append_line(options.out, json.dumps({**told, **more, **asdict(found)}))
             for warning in caught:
                 print(f"  warning: {warning.message}", file=sys.stderr)
-            if options.out is not None:
-                told = {**asdict(options), "data": str(options.data), "out": None, "sizes": None, "size": size}
-                result = {**told, "encoder_hash": encoder.hash, "seconds": seconds, **asdict(figures)}
-                append_line(options.out, json.dumps(result))
+
+
+def measured(
+    encoder: FeatureEncoder, images: Tensor, masks: Tensor, options: Foreground
+) -> list[tuple[str | None, Grid, bool, Figures]]:
+    """Return layer, grid, whether the other half of the images chooses it, and figures of each map."""
+    settings: dict[str, Any] = {
+        "share_foreground": options.share_foreground,
+        "skip_border": options.skip_border,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+    }
+    if not options.layers:
+        return [(None, encoder.grid, False, measure(encoder, images, masks, **settings))]
+    layers = measure_layers(encoder, options.layers, images, masks, **settings)
+    best = max(layers, key=lambda layer: layers[layer][1].iou_map)
+    return [(layer, grid, layer == best, found) for layer, (grid, _, found) in layers.items()]
 
 
 def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> str:

@@ -3,15 +3,18 @@
 Shapes: n images, s pixels of a side, l tokens, d token width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pairquality import FeatureEncoder, ForegroundPCA, fit_pca
 
+Grid = tuple[int, int]
 BETA_SQUARED = 0.3
 """Weight of recall in the F-measure, as saliency benchmarks have it (https://arxiv.org/abs/1501.02741)."""
 
@@ -66,7 +69,66 @@ def measure(
     pca = fit_pca(
         tokens.split(batch_size), share_foreground, grid=encoder.grid, skip_border=skip_border, encoder=encoder
     )
-    soft = enlarged(pca.project(tokens), encoder.grid, images.shape[-1])
+    return compare(pca, tokens, encoder.grid, masks, seed=seed)
+
+
+def measure_layers(
+    encoder: FeatureEncoder,
+    layers: Sequence[str],
+    images: UInt8[Tensor, "n 3 s s"],
+    masks: Bool[Tensor, "n s s"],
+    *,
+    share_foreground: float,
+    skip_border: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, tuple[Grid, Figures, Figures]]:
+    """Measure maps of several layers, each fitted on every other image.
+
+    Returns:
+        By layer: its grid, the figures on the images of the fit, by which a layer can be chosen, and those on the
+        other images.
+    """
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    found = {}
+    for layer, (tokens, grid) in tokens_of(encoder, layers, images, batch_size).items():
+        pca = fit_pca(tokens[first].split(batch_size), share_foreground, grid=grid, skip_border=skip_border)
+        halves = (compare(pca, tokens[half], grid, masks[half], seed=seed) for half in (first, second))
+        found[layer] = (grid, *halves)
+    return found
+
+
+def tokens_of(
+    encoder: FeatureEncoder, layers: Sequence[str], images: UInt8[Tensor, "n 3 s s"], batch_size: int
+) -> dict[str, tuple[Float[Tensor, "n _ _"], Grid]]:
+    """Return the tokens and grid of each layer, a submodule of the network or "last", from one pass over the images."""
+    taken: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    grids = {"last": encoder.grid}
+
+    def keep(layer: str, _module: nn.Module, _images: object, features: Tensor) -> None:
+        grids[layer] = (features.shape[2], features.shape[3])
+        taken[layer].append(features.flatten(2).transpose(1, 2).float().cpu())
+
+    hooks = [
+        encoder.network.get_submodule(layer).register_forward_hook(partial(keep, layer))
+        for layer in layers
+        if layer != "last"
+    ]
+    for batch in images.split(batch_size):
+        tokens = encoder(batch.to(encoder.mean.device)).cpu()
+        if "last" in taken:
+            taken["last"].append(tokens)
+    for hook in hooks:
+        hook.remove()
+    return {layer: (torch.cat(tokens), grids[layer]) for layer, tokens in taken.items()}
+
+
+def compare(
+    pca: ForegroundPCA, tokens: Float[Tensor, "n l d"], grid: Grid, masks: Bool[Tensor, "n s s"], *, seed: int
+) -> Figures:
+    """Compare the maps of these tokens, and maps that see nothing, with the masks."""
+    size, share = masks.shape[-1], pca.share_foreground
+    soft = enlarged(pca.project(tokens), grid, size)
     found = soft > pca.threshold
     inside, outside = contrast(soft, masks)
     right = bool((inside.sum() / masks.sum()) > (outside.sum() / (~masks).sum()))
@@ -74,14 +136,14 @@ def measure(
     guesses = {
         "map": found,
         "signed": found if right else soft < turned_threshold(pca, tokens),
-        "centre": disc(images.shape[-1], share_foreground).expand_as(masks),
-        "random": enlarged(noise, encoder.grid, images.shape[-1], "nearest") > 1 - share_foreground,
+        "centre": disc(size, share).expand_as(masks),
+        "random": enlarged(noise, grid, size, "nearest") > 1 - share,
     }
     counts = masks.flatten(1).sum(dim=1)
     per_image = inside / counts > outside / (masks[0].numel() - counts)
     scores = {f"{kind}_{name}": score(guess, masks) for name, guess in guesses.items() for kind, score in KINDS.items()}
     return Figures(
-        images=len(images),
+        images=len(masks),
         share_object=float(masks.float().mean()),
         margin=pca.margin,
         sign_right=right,
