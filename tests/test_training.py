@@ -70,7 +70,7 @@ def test_a_signal_ends_a_step_and_the_same_command_goes_on_to_the_last_bit(folde
 
 def test_training_summary_is_logged_before_the_first_step(told):
     first, checkpoint, *rest = told["resumed"].splitlines()
-    assert checkpoint.startswith("checkpoint: 0 MiB, twice that while it is written; ")
+    assert checkpoint.startswith("the checkpoint, twice that while it is written: about ")
     assert [first, *rest] == [
         "cifar10-dino: 40 images, 2 x 2 steps of 16 images, policy genview",
         "DINO: 19,572 parameters, 41,528 with heads and momentum networks, float32 on cpu; "

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -182,6 +184,21 @@ def test_a_packing_that_was_killed_goes_on_and_ends_like_one_that_was_not(images
     assert 8 <= seen[0][0] < seen[-1][0] == seen[-1][1] == 66
     assert _files(out) == _files(whole)
     assert np.array_equal(Records(out).rows, Records(whole).rows)
+
+
+def test_the_size_of_records_is_known_before(images, tmp_path, monkeypatch):
+    said, usage, expected = [], namedtuple("usage", "total used free"), {}
+    for mode in ("raw", "jpeg"):
+        pack_records(images, tmp_path / mode, size=96, mode=mode, on_message=said.append)
+        line = r"records of 6 images: about ([\d.]+) KiB of disk, .* are free in .*"
+        expected[mode] = float(re.fullmatch(line, said.pop())[1])
+        pack_records(images, tmp_path / mode, size=96, mode=mode, on_message=said.append)
+        assert not said  # nothing is left to pack
+    size = sum(file.stat().st_blocks / 2 for file in (tmp_path / "raw").glob("*.beton"))  # without the holes
+    assert 0.7 * size < expected["raw"] < 1.4 * size and expected["jpeg"] < expected["raw"] / 4
+    monkeypatch.setattr("genviews_core.disk.shutil.disk_usage", lambda path: usage(0, 0, 10_000))
+    with pytest.raises(ValueError, match=r"of free disk for records of 6 images in .*, got 9.8 KiB; free some space"):
+        pack_records(images, tmp_path / "full", size=96, mode="raw")
 
 
 def test_damage_is_found_and_repaired(images, tmp_path):

@@ -134,7 +134,7 @@ def test_mistakes_get_one_clear_line(images, embeddings, config, tiny_config, gi
         train_eldm(images, embeddings, tmp_path / "none", config)
     with pytest.raises(ValueError, match="expected no autoencoder"):
         train_eldm(images, embeddings, tmp_path / "none", tiny_config, autoencoder=given["kl"])
-    monkeypatch.setattr("viewgen.eldm.latents.shutil.disk_usage", lambda path: type("Disk", (), {"free": 10}))
+    monkeypatch.setattr("genviews_core.disk.shutil.disk_usage", lambda path: type("Disk", (), {"free": 10}))
     with pytest.raises(ValueError, match="latents_cached=False"):
         train_eldm(images, embeddings, tmp_path / "full", config, autoencoder=given["kl"])
 

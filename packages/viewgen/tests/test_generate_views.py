@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -109,6 +110,18 @@ def test_an_interrupted_run_goes_on(images, undisturbed, tmp_path):
     assert done[-1] == (42, 42)
     assert files_of(tmp_path) == files_of(undisturbed)
     assert merge_journals(tmp_path).read_bytes() == (undisturbed / "manifest.parquet").read_bytes()
+
+
+def test_the_disk_is_checked_by_the_first_views(images, tmp_path, monkeypatch):
+    said, usage = [], namedtuple("usage", "total used free")
+    generate_views(images, tmp_path / "enough", Noisy(), views_per_image=3, batch_size=5, on_message=said.append)
+    assert len(said) == 1 and said[0].startswith("37 more views: about 148 KiB of disk, ")  # 4 KiB each
+    monkeypatch.setattr("genviews_core.disk.shutil.disk_usage", lambda path: usage(0, 0, 10_000))
+    with pytest.raises(
+        ValueError, match=r"expected 148 KiB of free disk for 37 more views in .*, got 9.8 KiB; free some"
+    ):
+        generate_views(images, tmp_path / "full", Noisy(), views_per_image=3, batch_size=5)
+    assert len(files_of(tmp_path / "full")) == 5
 
 
 def test_rows_and_files_without_each_other_are_made_again(images, undisturbed, tmp_path):

@@ -105,6 +105,7 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
             shard=(context.rank, context.world_size),
             workers=options.workers,
             on_progress=progress.add_task("views"),
+            on_message=progress.message if context.is_main else None,
         )
         sslzoo.barrier()
         if context.is_main:

@@ -103,6 +103,7 @@ def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext)
             latents_cached=options.latents_cached,
             compile=options.compile,
             workers=options.workers,
+            on_message=progress.message,
         )
         progress.console.print(f"diffusion model: {model}")
 

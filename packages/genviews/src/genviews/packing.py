@@ -11,7 +11,7 @@ import tyro
 
 import pairdata
 from genviews.run_config import write_config
-from genviews_core.progress import progress_bar
+from genviews_core.progress import Progress, progress_bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def run(options: PackOptions) -> pairdata.Packed:
 
 def write_records(options: PackOptions) -> pairdata.Packed:
     """Pack with a progress bar."""
-    with progress_bar("packed") as update:
+    with Progress(stderr=True) as progress:
         return pairdata.pack_records(
             options.images,
             options.out,
@@ -79,7 +79,8 @@ def write_records(options: PackOptions) -> pairdata.Packed:
             shard_images=options.shard_images,
             value_range=options.value_range,
             workers=options.workers,
-            on_progress=update,
+            on_progress=progress.add_task("packed"),
+            on_message=progress.message,
         )
 
 

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from genviews_core.disk import require_space
 from genviews_core.files import atomic_write, writing
 from genviews_core.lock import lock_folder
 from genviews_core.pixel_range import Range
+from genviews_core.reader_processes import start_method
 from pairdata.batch_reader import AlignedViews
 from pairdata.ffcv_format import Mode, read_tables
 from pairdata.index import ImageIndex, index_images
@@ -58,6 +60,7 @@ def pack_records(
     value_range: Range | None = None,
     workers: int = 0,
     on_progress: OnProgress | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> Packed:
     """Pack all images of a folder as `FolderLoader` reads them, in the order of the keys.
 
@@ -77,11 +80,12 @@ def pack_records(
         value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
         workers: processes that pack one file at a time; 0 packs in this process.
         on_progress: called with (done, total) images.
+        on_message: called with a line about the disk that the records take.
 
     Raises:
         ValueError: there are no images, the views are of other images, OUT has other records, an option is out of
-            range, a worker was killed, another process packs there, or the disk is full or not writable. Finished
-            files are kept.
+            range, a worker was killed, another process packs there, or the disk is full, too small or not writable.
+            Finished files are kept.
     """
     _check(
         size=(size, 1, 4096),
@@ -107,8 +111,15 @@ def pack_records(
     listed = np.minimum(aligned.counts, layout.views) if aligned else np.zeros(len(index), np.int64)
     with lock_folder(out), writing(out):
         _check_plan(out, _plan(index, aligned, mixed, layout, each) | ranged)
-        _pack_missing(packer, files, len(index), workers, on_progress)
+        _pack_missing(packer, files, len(index), workers, on_progress, on_message)
         return _join(packer, files, listed)
+
+
+def _square_bytes(layout: Layout) -> float:
+    """Return the expected bytes of a square; those of JPEG as measured on photographs of 32 and 288 px."""
+    if layout.mode == "raw":
+        return 3 * layout.size**2
+    return 620 + layout.size**2 * float(np.interp(layout.quality, (50, 75, 90, 95), (0.14, 0.21, 0.34, 0.48)))
 
 
 def verify_records(out: str | Path, *, on_progress: OnProgress | None = None) -> dict[str, str]:
@@ -164,10 +175,19 @@ def _stored(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 
 def _pack_missing(
-    packer: ShardWriter, files: Sequence[str], images: int, workers: int, on_progress: OnProgress | None
+    packer: ShardWriter,
+    files: Sequence[str],
+    images: int,
+    workers: int,
+    on_progress: OnProgress | None,
+    on_message: Callable[[str], None] | None,
 ) -> None:
     missing = [number for number, file in enumerate(files) if not _is_whole(packer.out, file)]
     done = images - sum(len(packer.positions(number)) for number in missing)
+    size = (images - done) * len(packer.layout.squares) * _square_bytes(packer.layout)
+    line = require_space(packer.out, size, f"records of {images - done:,} images")
+    if on_message and missing:
+        on_message(line)
     if on_progress:
         on_progress(done, images)
     for number in _each(packer, missing, workers):
@@ -181,7 +201,7 @@ def _each(packer: ShardWriter, numbers: Sequence[int], workers: int) -> Iterator
     if workers == 0 or len(numbers) < 2:
         yield from map(packer.pack, numbers)
         return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)  # forked, they share the index
+    context = multiprocessing.get_context(start_method())
     with ProcessPoolExecutor(min(workers, len(numbers)), context, _hold, (packer,)) as pool:
         try:
             yield from pool.map(_pack_held, numbers)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genviews_core.disk import require_space
 from genviews_core.files import write_json, writing
 from genviews_core.images import UnreadableImage
 from genviews_core.lock import lock_folder
@@ -176,6 +177,8 @@ def _embed_rest(
                     f"expected embeddings that are finite in float16, got others from the encoder {encoder.name}"
                 )
             files[0].write(vectors.tobytes())
+            if not progress["count"]:
+                require_space(folder, vectors[0].nbytes * len(keys), "the embeddings")
             progress.update(dim=vectors.shape[1], count=progress["count"] + len(good))
         for key, image in zip(chunk, read, strict=True):
             failed = isinstance(image, UnreadableImage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,6 +22,7 @@ from genviews.pretraining.weights import InitialWeights, build_backbone, open_we
 from genviews.recipes import Recipe, method_class
 from genviews.recipes.augmentations import drop_augmentations
 from genviews.run_config import write_config
+from genviews_core.disk import require_space
 from genviews_core.files import write_json
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
@@ -215,13 +215,7 @@ def _disk_note(method: Method, recipe: Recipe, out: Path) -> str:
     trained = [each for each in method.parameters() if each.requires_grad]
     moments = 2 if recipe.optimizer == "adamw" else 1
     parts = sum(each.nbytes for each in held), moments * sum(each.nbytes for each in trained)
-    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
-    need, free = sum(parts) / 2**20, shutil.disk_usage(folder).free / 2**20
-    if free < need:
-        raise ValueError(
-            f"expected {need:,.0f} MiB of free disk for the checkpoint in {out}, got {free:,.0f}; free some"
-        )
-    return f"checkpoint: {need:,.0f} MiB, twice that while it is written; {free:,.0f} MiB are free in {folder}"
+    return require_space(out, sum(parts), "the checkpoint, twice that while it is written")
 
 
 def _ignore(message: str) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core.disk import require_space
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
 from viewgen.eldm.data import (
@@ -135,6 +136,10 @@ def fit_condition(condition: Condition, embeddings: Embeddings, seed: int, most:
     condition.std.copy_(std.clamp_min(1e-3 * std.mean().clamp_min(1e-6)))
 
 
+STORED = 4
+"""A checkpoint holds the weights, their average and the two moments of AdamW."""
+
+
 def train_eldm(
     images_root: str | os.PathLike[str],
     embeddings: Embeddings,
@@ -149,6 +154,7 @@ def train_eldm(
     latents_cached: bool = True,
     compile: bool = False,
     workers: int = 4,
+    on_message: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a diffusion model that generates an image from its embedding; resume an interrupted training.
 
@@ -170,13 +176,15 @@ def train_eldm(
         compile: compile the network, which takes a minute or so at the start and is faster then. Compiled and plain
             training differ by rounding; an interrupted one may go on either way.
         workers: threads that read images.
+        on_message: called with a line about the disk that the checkpoint takes.
 
     Returns:
         ``out_folder``.
 
     Raises:
         ValueError: if the folder holds an E-LDM of another configuration, the batch size is not a multiple of the
-            number of processes, an autoencoder is missing or superfluous, or the disk is too small for the latents.
+            number of processes, an autoencoder is missing or superfluous, or the disk is too small for the latents or
+            the checkpoint.
         FloatingPointError: if the loss is not finite; the message names the last checkpoint.
     """
     folder, root = Path(out_folder), Path(images_root)
@@ -199,6 +207,11 @@ def train_eldm(
     else:
         source = TrainingImages(root, embeddings.keys, config.resolution, workers=workers)
     trainer = DiffusionTrainer(config, embeddings, vae, device, world, compile=compile)
+    if rank == 0:
+        size = STORED * sum(each.nbytes for each in trainer.denoiser.parameters())
+        line = require_space(folder, size, "the checkpoint of the diffusion model, twice that while it is written")
+        if on_message is not None:
+            on_message(line)
     start = load_checkpoint(folder, trainer.optim)
     slices = rank_slices(config, len(embeddings), start, rank, world)
     batches = training_batches(source, embeddings, config, trainer.shape, slices, workers)

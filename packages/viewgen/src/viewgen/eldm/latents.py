@@ -8,7 +8,6 @@ Shapes: C, h, w the channels and sides of an image's latents.
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from jaxtyping import Float16
 from torch import Tensor
 
+from genviews_core.disk import require_space
 from genviews_core.distributed import all_gather_object, default_group, rank, world_size
 from genviews_core.files import atomic_write, make_folder, write_json
 from viewgen.eldm.autoencoder import Autoencoder
@@ -95,7 +95,8 @@ def cache_latents(
     group = default_group()
     world = world_size(group)
     missing = all_gather_object(missing, group)[0]  # as the main process sees the folder
-    _check_room(own, sum(map(len, missing)) * 2 * math.prod(shape))
+    remedy = "free some space, or train with latents_cached=False, which encodes every batch anew"
+    require_space(own, sum(map(len, missing)) * 2 * math.prod(shape), "the latents", remedy=remedy)
     if rank(group) == 0:
         write_json(own / "about.json", about)
     images, mine = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0), missing[rank(group) :: world]
@@ -141,12 +142,3 @@ def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
             np.save(file, shard)
 
     atomic_write(path, write)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"the latents take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left: make room, or train "
-            "without keeping them (latents_cached=False), which encodes every batch anew"
-        )

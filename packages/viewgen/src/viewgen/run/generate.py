@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genviews_core.disk import on_disk, require_space
 from genviews_core.files import writing
 from genviews_core.listing import iter_images
 from viewgen.embed import Embeddings
@@ -41,6 +42,9 @@ class RunSummary:
     failed: int
 
 
+REMEDY = "free some space, or write JPEG (image_format jpg); what is written stays"
+
+
 def generate_views(
     images_root: str | os.PathLike[str],
     views_root: str | os.PathLike[str],
@@ -60,6 +64,7 @@ def generate_views(
     actors: int | None = None,
     workers: int = 0,
     on_progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> RunSummary:
     """Write ``views_per_image`` views of every image; go on where an interrupted call stopped.
 
@@ -87,10 +92,12 @@ def generate_views(
         actors: of engine "ray"; without it one a GPU, or one a CPU core where there is no GPU.
         workers: threads of each process that read sources and write views; 0 does so between computing.
         on_progress: called with (views settled, views in all) of this shard.
+        on_message: called with a line about the disk that the missing views of all shards take, once some are written.
 
     Raises:
         ValueError: if the folder holds views of other settings, if an argument does not fit, if the generator does
-            not know the embeddings' encoder, or if the disk is full (``genviews_core.files.WriteError``).
+            not know the embeddings' encoder, if the disk is full (``genviews_core.files.WriteError``), or
+            if it is too small for the missing views, judged by the first ones.
     """
     images, views = Path(images_root).resolve(), Path(views_root).resolve()
     _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
@@ -142,7 +149,25 @@ def generate_views(
             results = run_processes(job, plan, devices)
         else:  # where nothing is lacking, too: it compares the settings
             results = run_here(job, plan, journal)
-        return _settle(results, plan, len(refused) * views_per_image if shard[0] == 0 else 0, on_progress)
+        refusals = len(refused) * views_per_image if shard[0] == 0 else 0
+        return _settle(_measuring(results, plan, views, shard[1], on_message), plan, refusals, on_progress)
+
+
+def _measuring(
+    results: Iterable[ChunkResult], plan: Plan, views: Path, shards: int, on_message: Callable[[str], None] | None
+) -> Iterator[ChunkResult]:
+    """Pass results on; by the first views that are written, check that the disk holds the others."""
+    results = iter(results)
+    for result in results:
+        yield result
+        if result.written:
+            rest = (plan.missing - result.written - result.failed) * shards
+            size = on_disk(result.size / result.written)
+            line = require_space(views, rest * size, f"{rest:,} more views", remedy=REMEDY)
+            if on_message is not None and rest:
+                on_message(line)
+            break
+    yield from results
 
 
 def _settle(results: Iterable[ChunkResult], plan: Plan, refused: int, on_progress: Progress | None) -> RunSummary:

@@ -53,7 +53,7 @@ class RayWorker:
                 return {**self._worker.run(number)._asdict(), "error": ""}
             except ValueError as error:
                 self._error = str(error)
-        return {"number": number, "written": 0, "failed": 0, "error": self._error}
+        return {"number": number, "written": 0, "failed": 0, "size": 0, "error": self._error}
 
 
 def run_ray(job: Job, plan: Plan, actors: int | None) -> Iterator[ChunkResult]:
@@ -80,4 +80,4 @@ def run_ray(job: Job, plan: Plan, actors: int | None) -> Iterator[ChunkResult]:
     for result in results.iter_rows():
         if result["error"]:
             raise ValueError(result["error"])
-        yield ChunkResult(result["number"], result["written"], result["failed"])
+        yield ChunkResult(result["number"], result["written"], result["failed"], result["size"])

@@ -95,11 +95,12 @@ class Job:
 
 
 class ChunkResult(NamedTuple):
-    """Counts of the missing views of a chunk that were written or failed."""
+    """Counts of the missing views of a chunk that were written or failed, and the bytes of the files."""
 
     number: int
     written: int
     failed: int
+    size: int = 0
 
 
 class ChunkWorker:
@@ -147,11 +148,13 @@ class ChunkWorker:
         sources = self._source.read(chunk.views, self._map)
         errors = {key: source for key, source in sources.items() if isinstance(source, str)}
         errors |= {view.key: TOO_LONG for view in chunk.views if self._is_too_long(view)}
+        size = 0
         kept = [index for index in chunk.missing if chunk.views[index].key not in errors]
         if kept:
             with self._computing, _fitting(self.plan.batch_size):
                 images, conditions, strengths = self._compute(chunk.views, sources, errors)
             rows = self._write([(chunk.views[index], images[index]) for index in kept])
+            size = sum(len(row.data) for row in rows)
         with self._recording, writing(self.job.views):
             for key, error in errors.items():
                 self._failures.add(key, error)
@@ -159,7 +162,7 @@ class ChunkWorker:
                 about = [_about(index, conditions, strengths) for index in kept]
                 views = [chunk.views[index] for index in kept]
                 self._journal.append([self._row(*row) for row in zip(views, rows, about, strict=True)])
-        return ChunkResult(number, len(kept), len(chunk.missing) - len(kept))
+        return ChunkResult(number, len(kept), len(chunk.missing) - len(kept), size)
 
     def _is_too_long(self, view: WantedView) -> bool:
         """Return whether the name or path of the image's last view exceeds the limits of the file system."""
