@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 import genviews
 import pairdata
+from genviews.end_to_end.jobs import FROM_ENCODER, set_aside
 from genviews.end_to_end.oracle import train_classifier
 from genviews.end_to_end.report import accuracy_table, sentences
 from genviews.end_to_end.workers import start_workers
@@ -131,3 +133,32 @@ def test_the_whole_loop_in_miniature_is_not_repeated(tmp_path):
     genviews.quickstart(**given, **SMALL, processes=1)
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == weights
     assert {path: path.stat().st_mtime_ns for path in (out / "views").rglob("*.png")} == generated
+
+
+def test_what_another_encoder_made_is_set_aside(tmp_path):
+    for name in (*FROM_ENCODER, "hand-made"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "embeddings/embeddings.json").write_text('{"encoder_hash": "a"}')
+    said: list[str] = []
+    report = SimpleNamespace(message=said.append)
+    set_aside(tmp_path, "a", report)
+    assert not said and (tmp_path / "views").exists()
+    set_aside(tmp_path, "b", report)
+    assert len(said) == 1 and sorted(path.name for path in tmp_path.iterdir()) == ["earlier", "hand-made"]
+    assert {path.name for path in (tmp_path / "earlier").iterdir()} == set(FROM_ENCODER)
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings/progress.json").write_text('{"encoder_hash": "b"}')
+    set_aside(tmp_path, "c", report)
+    assert (tmp_path / "earlier2/embeddings/progress.json").exists()
+
+
+@pytest.mark.slow
+def test_raised_epochs_make_all_that_depends_on_the_encoder_anew(tmp_path):
+    pairdata.write_scenes(tmp_path / "train", count=40, seed=0, habit=0.0, plain=True)
+    given = {"data": tmp_path / "train/images", "out": tmp_path / "out"}
+    out = genviews.quickstart(**given, **SMALL, processes=1)
+    genviews.quickstart(**given, **SMALL | {"epochs": 2}, processes=1)
+    assert (out / "earlier/views/manifest.parquet").exists() and (out / "earlier/generative").exists()
+    for variant in ("hand-made", "generative"):
+        assert json.loads((out / variant / "seed-0/backbone/backbone.json").read_text())["epoch"] == 2
+    assert len(list((out / "views").rglob("*.png"))) == 40

@@ -25,6 +25,8 @@ from sslzoo import DistContext
 from viewgen import eldm
 
 HAND_MADE, GENERATIVE, UNTRAINED = "hand-made", "generative", "untrained"
+FROM_ENCODER = ("embeddings", "generator", "views", "interpolated", GENERATIVE, "agreement.json", "table.md")
+"""What OUT holds that depends on the first encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,7 @@ def train_generator(images: Path, backbone: Path, options: QuickstartOptions, de
     """Embed the images and train the diffusion model on the embeddings."""
     network, expected = sslzoo.resolve_backbone(backbone)
     encoder = viewgen.ImageEncoder(network, name=HAND_MADE, device=device, **expected)
+    set_aside(options.out, encoder.hash, report)
     viewgen.embed_images(images, options.out / "embeddings", encoder)
     embeddings, folder = viewgen.Embeddings.load(options.out / "embeddings"), options.out / "generator"
     config = eldm.preset(options.generator)
@@ -136,6 +139,19 @@ def train_generator(images: Path, backbone: Path, options: QuickstartOptions, de
     eldm.train_eldm(
         images, embeddings, folder, config, on_step=on_step, device=device, checkpoint_seconds=seconds, workers=1
     )
+
+
+def set_aside(out: Path, encoder_hash: str, report: Reporter) -> None:
+    """Move what was made from another encoder, such as this one before --epochs was raised, to OUT/earlier."""
+    made_from = [json.loads(path.read_text()) for path in (out / "embeddings").glob("*.json")]
+    if all(content["encoder_hash"] == encoder_hash for content in made_from):
+        return
+    earlier = next(path for path in (out / f"earlier{number}" for number in ("", *range(2, 1000))) if not path.exists())
+    earlier.mkdir()
+    for name in FROM_ENCODER:
+        if (out / name).exists():
+            (out / name).rename(earlier / name)
+    report.message(f"the encoder was trained on: what was made from the earlier one is now in {earlier}")
 
 
 def generate(
