@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import ssl_eval
 import sslzoo
 from genviews.evaluation.datasets import CenterCropDataset, LoaderConfig, TrainingImages
 from genviews_core.distributed import default_group
+from genviews_core.progress import Progress
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
 from ssl_eval.image_files import OnUnreadable, raise_error
@@ -90,8 +91,12 @@ class EvalContext:
 
     def features(self, index: ImageIndex, network: nn.Module) -> ssl_eval.Features:
         """One vector an image."""
-        device, images = self.context.device, self.centred(index)
-        return ssl_eval.extract_features(network, images, device=device, amp=self.amp, group=self.group)
+        count = -(-len(index) // self.context.world_size)
+        with Progress(shown=self.context.is_main, stderr=True) as progress:
+            images = _counted(self.centred(index), count, progress.add_task("features"))
+            return ssl_eval.extract_features(
+                network, images, device=self.context.device, amp=self.amp, group=self.group
+            )
 
     @property
     def tried(self) -> str:
@@ -115,6 +120,17 @@ class EvalContext:
             "group": self.group,
             "on_epoch": self.on_epoch,
         }
+
+
+def _counted(
+    batches: Iterable[Sequence[Tensor]], count: int, update: Callable[[int, int], None]
+) -> Iterator[Sequence[Tensor]]:
+    """Pass batches on, and report how many images they had."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done = min(done + len(batch[0]), count)
+        update(done, count)
 
 
 Found = list[tuple[str, str, str, float]]
