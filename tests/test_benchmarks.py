@@ -3,10 +3,13 @@
 import json
 import math
 import re
+import sys
 
 import pytest
 import torch
 from torchvision.transforms.functional import pil_to_tensor
+
+from pairdata import write_scenes
 
 
 @pytest.fixture
@@ -142,3 +145,21 @@ def test_keys_are_counted(run):
 def test_each_scorers_share_of_a_step_is_measured(run):
     printed = run("quality", "--batch-size", "2", "--rounds", "1")
     assert all(name in printed for name in ("exact", "distilled", "self"))
+
+
+@pytest.mark.slow
+def test_a_whole_training_is_timed_beside_a_package_of_another_environment(run, tmp_path, monkeypatch):
+    write_scenes(tmp_path, count=8, seed=0)
+    (tmp_path / "lightly_train.py").write_text(
+        "import torch\n"
+        "def pretrain(**options):\n"
+        "    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1)\n"
+        "    for _ in range(options['epochs']):\n"
+        "        optimizer.step()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = ("--python", sys.executable, "--data", tmp_path / "images", "--batch-size", 4, "--steps", 1, "--rounds", 1)
+    rows = [json.loads(line) for line in run("trainings", *words, "--lines").splitlines() if line.startswith("{")]
+    assert [row["side"] for row in rows] == ["genviews", "lightly_train"]
+    assert 0 < float(rows[0]["images/s"]) < float(rows[1]["images/s"]) and rows[1]["to LightlyTrain"] == "1.00x"
+    assert float(rows[0]["start, s"]) > 0 and float(rows[0]["peak, MB"].replace(",", "")) > 100

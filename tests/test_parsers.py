@@ -20,7 +20,7 @@ WORDS = {
     "apps/evaluate": ["retrieval", "copy-detection", "video", "slides", "segmentation"],
     "benchmarks/cost_benefit": ["cost", "agreement"],
     "benchmarks/gpu": ["evidence", "speedrun", "table", "trial", "variant"],
-    "benchmarks/throughput": ["step", "augmentation", "views", "keys", "quality", "loader", "eval"],
+    "benchmarks/throughput": ["step", "augmentation", "views", "keys", "quality", "loader", "eval", "trainings"],
 }
 PROGRAMS = sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("[ab]*/*/__main__.py"))
 

@@ -7,6 +7,7 @@ uv run benchmarks/throughput keys                           # what a million ima
 uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
 uv run --group baselines --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
 uv run --group baselines benchmarks/throughput eval  # kNN and the linear probe beside lightly and scikit-learn
+uv run benchmarks/throughput trainings --python PYTHON --data DIR    # a whole training beside LightlyTrain's
 
 With --lines each row is printed as a JSON line as soon as it is measured.
 """
@@ -44,6 +45,7 @@ COLUMNS = {
         *("work", "records, raw", "records, jpeg", "folders", "torchvision", "lightly", "FFCV's Loader"),
         *("raw to torchvision", "jpeg to torchvision"),
     ),
+    "trainings": ("side", "work", "images/s", "by the clock", "to LightlyTrain", "start, s", "peak, MB"),
     "eval": ("work", "ours, s", "lightly, s", "scikit-learn, s", "to lightly", "to scikit-learn"),
 }
 
@@ -58,6 +60,7 @@ def main() -> None:
         "keys": keys,
         "quality": quality,
         "loader": loader,
+        "trainings": trainings,
         "eval": evaluation,
     }
     name, *arguments = sys.argv[1:] or [""]
@@ -138,6 +141,13 @@ def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
     options = tyro.cli(LoaderBenchmark, args=arguments, prog="loader")
     return str(resolve_device(options.device)), measure_loaders(options)
+
+
+def trainings(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
+    """The device, and a row for each side."""
+    from benchmarks.throughput.trainings import LightlyTrainBenchmark, measure_trainings
+
+    return "cpu", measure_trainings(tyro.cli(LightlyTrainBenchmark, args=arguments, prog="trainings"))
 
 
 def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
