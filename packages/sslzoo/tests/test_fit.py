@@ -288,7 +288,7 @@ def test_messages_before_the_first_step(build, run):
     ("change", "message"),
     [
         ({"accumulation_steps": 3}, "expected a batch that divides into 3 accumulation steps, got 8 images"),
-        ({"checkpoint_activations": True}, "expected a vision transformer for --checkpoint-activations"),
+        ({"checkpoint_activations": True}, "expected a vision transformer for checkpoint_activations"),
         ({"optimizer": "lars", "fused": True}, "expected sgd or adamw for the fused option, got lars"),
         ({"steps_per_epoch": 5}, "expected 5 batches per epoch, got 3"),
     ],
@@ -333,5 +333,5 @@ def test_a_resumed_run_continues_its_run_at_weights_and_biases(tmp_path, monkeyp
     assert first == second and first["project"] == "project" and first["resume"] == "allow"
     assert Substitute.points == [(1, {"loss": 0.5}), "finished", (2, {"loss": 0.5}), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match="expected the package wandb for --wandb"):
+    with pytest.raises(ValueError, match="expected the package wandb for W&B logging"):
         WandbSink("project", tmp_path, {})

@@ -49,7 +49,7 @@ def init_distributed(
     environ = environ or {}
     world_size = int(environ.get("WORLD_SIZE", "1"))
     if world_size > 1 and device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"expected --device auto, cpu or cuda for {world_size} processes, got {device!r}; give one")
+        raise ValueError(f"expected device auto, cpu or cuda for {world_size} processes, got {device!r}; give one")
     resolved = resolve_device(device, local_rank=int(environ.get("LOCAL_RANK", "0")))
     on_gpu = resolved.type == "cuda"
     if on_gpu:

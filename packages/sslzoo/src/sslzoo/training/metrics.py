@@ -164,7 +164,9 @@ class WandbSink:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ValueError("expected the package wandb for --wandb; install it: `pip install wandb`") from error
+            raise ValueError(
+                "expected the package wandb to log to Weights & Biases, got none; run pip install wandb"
+            ) from error
         id_file = folder / "wandb-id"
         if not id_file.exists():
             atomic_write(id_file, secrets.token_hex(8).encode())

@@ -191,8 +191,8 @@ def _checkpoint_activations(backbone: nn.Module) -> None:
     """Use timm's own switch, block by block."""
     if has_batch_norm(backbone) or not hasattr(backbone, "set_grad_checkpointing"):
         raise ValueError(
-            "expected a vision transformer for --checkpoint-activations: a batch norm that sees its batch twice counts "
-            "it twice in its running statistics; use gradient accumulation to save memory"
+            "expected a vision transformer for checkpoint_activations, got another network, whose batch norms would "
+            "update their running statistics twice per step; use accumulation_steps to save memory"
         )
     backbone.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
 
