@@ -15,7 +15,7 @@ def test_every_image_gets_the_noise_level_of_its_foreground(backbone, programs, 
     small = ["--generator", "unclip", "--model", model, "--steps", 2, "--precision", "float32", "--device", "cpu"]
     command = ["apps/generate", tmp_path / "scenes/images", "--out", tmp_path / "views", *small]
     command += ["--strength", "adaptive"]
-    assert "needs --foreground" in programs(*command, expect=1)
+    assert "expected --foreground ENCODER" in programs(*command, expect=1)
     programs(*command, "--foreground", backbone)
     rows = pq.read_table(tmp_path / "views/manifest.parquet").to_pylist()
     assert len(rows) == 12

@@ -109,8 +109,8 @@ def test_views_that_start_from_their_images_stay_closer_to_them(scenes, generato
         distances[row["strength"]].append(np.abs(view.astype(int) - image).mean())
     assert len(rows) == 64 and min(map(len, distances.values())) > 10
     assert np.mean(distances[0.1]) < np.mean(distances[0.9])
-    wrong = ["apps/generate", *common[:3], "--from-image", "--out", tmp_path / "wrong"]
-    assert "--from-image goes with --generator eldm and --encoder" in programs(*wrong, expect=1)
+    wrong = ["apps/generate", *common[:3], "--from-image", "--interpolate", "--out", tmp_path / "wrong"]
+    assert "expected --from-image with --generator eldm and without --interpolate" in programs(*wrong, expect=1)
 
 
 def test_gen_dino_learns_from_views_on_two_processes(scenes, views, programs, tmp_path):

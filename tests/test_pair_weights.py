@@ -75,7 +75,7 @@ def test_two_processes_weigh_their_pairs_together(scenes, programs, tmp_path):
     assert sum(lines(tmp_path)[-1]["weights"]["counts"]) == 32
 
 
-@pytest.mark.parametrize(("quality", "says"), [("exact", "needs --pca"), ("distilled", "needs --scorer")])
+@pytest.mark.parametrize(("quality", "says"), [("exact", "expected --pca"), ("distilled", "expected --scorer")])
 def test_a_missing_file_gives_one_line(scenes, programs, tmp_path, quality, says):
     command = ["small-dino", "--data", scenes, "--out", tmp_path / "out", *SMALL, "--pair-weighting", quality]
     printed = programs("apps/pretrain", *command, expect=1).strip().splitlines()

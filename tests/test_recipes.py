@@ -18,7 +18,7 @@ from genviews.end_to_end.plots import draw_curves
 from genviews.pretraining.backbone import fit_backbone
 from genviews.pretraining.views import make_views
 from genviews.recipes import METHODS, RECIPES, method_class
-from genviews.recipes.listing import WIDE, recipe_table
+from genviews.recipes.listing import WIDTH, recipe_table
 from pairdata import PairBatch
 
 TINY_HEADS = {
@@ -299,7 +299,7 @@ def test_timm_networks_take_a_step(name, backbone):
 def test_unsupported_options_of_torchvision_networks_are_dropped():
     recipe, said = dataclasses.replace(RECIPES["small-simclr"](), backbone="resnet18"), []
     assert fit_backbone(recipe, said.append).backbone_options == {"cifar_stem": True}
-    assert said == ["resnet18 has no option stem_stride, width, set by small-simclr: ignored"]
+    assert said == ["resnet18 has no option stem_stride, width, set by small-simclr; ignored"]
     own = RECIPES["small-simclr"]()
     assert fit_backbone(own, said.append) == own and len(said) == 1
     with pytest.raises(ValueError, match="Unknown backbone 'resnet81'; near ones: resnet18"):
@@ -308,11 +308,10 @@ def test_unsupported_options_of_torchvision_networks_are_dropped():
 
 def test_the_list_shows_every_recipe():
     shown = io.StringIO()
-    Console(file=shown, width=WIDE).print(recipe_table(RECIPES))
-    rows = {line.split()[1]: line for line in shown.getvalue().splitlines() if line.startswith("│")}
-    assert set(rows) == set(RECIPES)
-    told = rows["imagenet-vicreg"]
-    assert all(word in told for word in ("vicreg", "ImageNet-1k", "resnet50", "100", "800", "gencl 0.5", "68.5"))
+    Console(file=shown, width=WIDTH).print(recipe_table(RECIPES))
+    rows = {line.split()[0]: line for line in shown.getvalue().splitlines() if line.strip()}
+    assert set(RECIPES) <= set(rows)
+    assert all(word in rows["imagenet-vicreg"] for word in ("resnet50", "100", "800", "68.5"))
     assert "not yet run" in rows["cifar10-dino"]
 
 
@@ -324,11 +323,10 @@ def test_typo_in_recipe_name_suggests_the_closest():
 
 
 @pytest.mark.parametrize("recipe", [["small-dino", "--data", "x"], ["quickstart"], []])
-def test_typo_in_option_refers_to_the_recipe(capsys, recipe):
-    with pytest.raises(SystemExit):
+def test_typo_in_option_suggests_the_closest(recipe):
+    with pytest.raises(SystemExit) as end:
         pretrain_command([*recipe, "--epohcs", "3"])
-    printed = capsys.readouterr().err
-    assert printed.count("--epochs INT") == 1 and "cifar10" not in printed
+    assert "got --epohcs; did you mean --epochs" in str(end.value)
 
 
 def test_the_arguments_of_a_recipe_and_of_the_loop_are_read():

@@ -74,10 +74,10 @@ def test_mistakes_are_told(data, tmp_path):
     for line, changes in {
         "holds class 2, and there are 2 from 0": {"classes": 2},
         "no list of images at": {"test_split": "test"},
-        "--short 20 is less than the windows' 24 px": {"crop": 24, "short": 20},
+        "--short of at least the crop size, 24 px, got 20": {"crop": 24, "short": 20},
         "has no layer layer9; choose one of": {"layer": "layer9"},
-        "at least 2 classes and 1 step": {"classes": 1},
-        "--batch-size 0: give 1 or more": {"batch_size": 0},
+        "expected at least 2 --classes": {"classes": 1},
+        "expected --batch-size of 1 or more, got 0": {"batch_size": 0},
     }.items():
         with pytest.raises(ValueError, match=line) as error:
             run(data, tmp_path, **changes)

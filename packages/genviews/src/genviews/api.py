@@ -33,7 +33,7 @@ def pretrain(
         recipe: name of a recipe; see `list_recipes`.
         out: folder of the run; default: runs/RECIPE.
         views: generative views written by `generate`.
-        weights: what to start from: a backbone folder, an official checkpoint, a state dict of the backbone, timm/NAME
+        weights: initial weights: a backbone folder, an official checkpoint, a state dict of the backbone, timm/NAME
             or torchvision/NAME; default: random weights. A tenth of the recipe's base_lr is a good first choice.
         overrides: fields of `genviews.recipes.Recipe` and of the dataclasses in `genviews.pretraining.options`, such
             as epochs=100, batch_size=256, pair_weighting="self", knn_test="cifar/test" or device="cpu".
@@ -172,7 +172,7 @@ def inspect(images: str | Path, views: str | Path, **options: Any) -> Path:
 
 
 def quickstart(**options: Any) -> Path:
-    """Run the whole loop: encoders, a diffusion model, views, encoders that learn from them, and a table.
+    """Train encoders, a diffusion model on their embeddings, and encoders on its views; compare them in a table.
 
     Args:
         options: fields of `genviews.end_to_end.options.QuickstartOptions`, such as data="TRAIN", test="TEST" or

@@ -1,4 +1,4 @@
-"""How much of each image is foreground, so that the views of small objects keep close to them."""
+"""Measure the foreground ratio of each image, for adaptive strength (small objects get weaker changes)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def measure_foreground(
     context: sslzoo.DistContext,
     progress: Progress,
 ) -> None:
-    """OUT/foreground.safetensors, the foreground direction of these images, and OUT/ratios.parquet; kept if there.
+    """Write OUT/foreground.safetensors (the foreground PCA of the images) and OUT/ratios.parquet, unless they exist.
 
     Raises:
-        ValueError: no encoder is named, or the files there are another's.
+        ValueError: no encoder is named, or the existing files are of another encoder.
     """
     if encoder_name is None:
-        raise ValueError("adaptive strength needs --foreground, the encoder that finds the foreground")
+        raise ValueError("expected --foreground ENCODER for adaptive strength, got none; give open_clip/MODEL:TAG")
     workers = max(1, workers)
     encoder = pairquality.load_encoder(encoder_name, device=str(context.device))
     file = out / "foreground.safetensors"

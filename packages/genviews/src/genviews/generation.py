@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews.processes import join_processes
 from genviews.run_config import write_config
 from genviews_core.files import make_folder
 from genviews_core.progress import Progress
@@ -20,7 +20,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, only missing views are generated."""
+    """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; a repeated call generates only missing views."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "condition": ("from_image", "strength", "foreground", "alpha", "partner"),
@@ -33,43 +33,44 @@ class GenerateOptions:
     out: Path
     """Folder for the views."""
     model: Path
-    """Folder of a diffusion model that apps/train_generator wrote, or of a Stable unCLIP."""
+    """Folder of a diffusion model written by `genviews train-generator`, or of a Stable unCLIP."""
     generator: Literal["eldm", "unclip"] = "eldm"
-    """`viewgen generate` has all the others."""
+    """Generator; `viewgen generate` has further ones."""
     encoder: str | None = None
-    """The encoder an E-LDM was trained with: a backbone folder or timm/<model>. Needed for images it has not seen."""
+    """Encoder of the E-LDM's training, a backbone folder or timm/MODEL; needed for images that are not in --model."""
     from_image: bool = False
     """Start an E-LDM from the image itself with noise added according to --strength."""
     strength: str | None = None
     """Noise level for unclip, fraction of the noise process for eldm --from-image: a number, random, or adaptive."""
     foreground: str | None = None
-    """Encoder that finds the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a backbone folder."""
+    """Encoder that measures the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a folder."""
     views_per_image: int = 1
     interpolate: bool = False
-    """Condition on a mixture with another image, for the disentanglement term."""
+    """Condition on a mixture with the embedding of another image, for the disentanglement loss."""
     alpha: tuple[float, float] = (0.3, 0.7)
-    """The mixture's weight of the image itself is drawn between these."""
+    """Range from which the weight of the image itself in the mixture is drawn."""
     partner: Literal["random", "nearest"] = "random"
+    """Choice of the other image."""
     steps: int | None = None
-    """Network evaluations per view; without it the generator's default, 12 for eldm and 20 for unclip."""
+    """Denoising steps per view; default: 12 for eldm, 20 for unclip."""
     guidance: float | None = None
-    """Without it the generator's default, 4 for eldm and 10 for unclip."""
+    """Scale of classifier-free guidance; default: 4 for eldm, 10 for unclip."""
     batch_size: int = 64
     image_format: Literal["png", "jpg"] = "png"
     seed: int = 0
     precision: Literal["bf16", "fp16", "float32"] = "bf16"
     workers: int = 4
-    """Threads of each process that read sources and write views."""
+    """Threads per process that read images and write views."""
     device: str = "auto"
 
 
 def run(options: GenerateOptions) -> viewgen.RunSummary:
-    """Generate the missing views, in the processes of torchrun if there are several."""
-    return generate(options, sslzoo.init_distributed(os.environ, options.device))
+    """Generate the missing views, on all processes of torchrun."""
+    return generate(options, join_processes(options.device))
 
 
 def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.RunSummary:
-    """Embed and measure what is missing, generate this process's part of the views, and merge the journals."""
+    """Embed images and measure foregrounds if needed, generate this process's views, and merge the journals."""
     if context.is_main:
         make_folder(options.out)
         write_config(options.out, "generate", options)
@@ -88,13 +89,13 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
             measure_foreground(options.images, options.out, options.foreground, options.workers, context, progress)
         sslzoo.barrier()
         ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
-        law = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
+        mixing = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
         summary = viewgen.generate_views(
             options.images,
             options.out,
             generator,
             embeddings=find_embeddings(options),
-            interpolate=law,
+            interpolate=mixing,
             strength=None
             if options.strength is None
             else viewgen.parse_strength(options.strength, ratios, generator.strength_levels),
@@ -119,30 +120,35 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
     Raises:
         ValueError: options are incompatible, or see `viewgen.load_generator`.
     """
-    edits: dict[str, Any] = {}
+    editing: dict[str, Any] = {}
     if options.from_image:
         if options.generator != "eldm" or options.interpolate:
-            raise ValueError("--from-image goes with --generator eldm and not with --interpolate")
-        edits = {"from_image": True}
-    chosen: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
+            raise ValueError(
+                "expected --from-image with --generator eldm and without --interpolate, got another combination; "
+                "change the options"
+            )
+        editing = {"from_image": True}
+    sampling: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
     return viewgen.load_generator(
         options.generator,
         **{"folder" if options.generator == "eldm" else "model": options.model},
-        **{name: value for name, value in chosen.items() if value is not None},
-        **edits,
+        **{name: value for name, value in sampling.items() if value is not None},
+        **editing,
         device=device,
         dtype=DTYPES[options.precision],
     )
 
 
 def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:
-    """An E-LDM's conditions: just made, or those it was trained on.
+    """Return the embeddings that condition an E-LDM: those of --out, or those it was trained on; None for others.
 
     Raises:
-        ValueError: the model holds none, as where another program trained it.
+        ValueError: the folder of the model has no embeddings, and no encoder is given.
     """
     if options.generator != "eldm":
         return None
     if options.encoder is None and not (options.model / "embeddings").exists():
-        raise ValueError(f"{options.model} holds no embeddings: give --encoder, the encoder it was trained with")
+        raise ValueError(
+            f"expected embeddings in {options.model}, got none; give --encoder, the encoder the model was trained with"
+        )
     return viewgen.Embeddings.load((options.out if options.encoder else options.model) / "embeddings")

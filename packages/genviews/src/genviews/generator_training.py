@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews.processes import join_processes
 from genviews.run_config import write_config
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
@@ -21,7 +21,7 @@ from genviews_core.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class TrainGeneratorOptions:
-    """Embed the images, train an autoencoder where one is needed, then the diffusion model; a repeated call goes on."""
+    """Embed the images, train an autoencoder if needed, and the diffusion model; a repeated call continues."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "autoencoder": ("autoencoder_steps", "autoencoder_batch_size", "latents_cached"),
@@ -29,50 +29,54 @@ class TrainGeneratorOptions:
     }
 
     images: Annotated[Path, tyro.conf.Positional]
-    """Folder of images; no labels are read."""
+    """Folder of images; labels are not read."""
     encoder: str
-    """A backbone folder that apps/pretrain wrote, or timm/<model>."""
+    """Backbone folder written by `genviews pretrain`, or timm/MODEL."""
     out: Path
-    """Becomes a diffusers-style folder; the embeddings go to OUT/embeddings."""
+    """Folder for the diffusion model in diffusers' layout, with OUT/embeddings."""
     preset: Literal["32-small", "32-narrow", "32", "32-latent", "64-small", "256"] = "256"
-    """The first two denoise pixels, the others an autoencoder's latents; "small" and "32-latent" are for a laptop's
-    CPU; the latter needs the folder of a pretrained --autoencoder."""
+    """Network and schedule for an image size in pixels. "32-small", "32-narrow" and "32" denoise pixels, the others
+    latents. "32-latent" needs a pretrained --autoencoder. "small", "narrow" and "32-latent" suit a laptop's CPU."""
     autoencoder: str = "train"
-    """For latents: "train" one on the images first, in OUT/autoencoder, or the folder of a pretrained one: of diffusers
-    (AutoencoderKL, VQModel, AutoencoderTiny), or taef2_encoder.pth and taef2_decoder.pth."""
+    """For latents: "train" to train one on the images in OUT/autoencoder, or the folder of a pretrained one of
+    diffusers (AutoencoderKL, VQModel, AutoencoderTiny), or with taef2_encoder.pth and taef2_decoder.pth."""
     latents_cached: bool = True
-    """Encode every image once and keep it in OUT/latents (16 KiB for 256 px), or every batch anew."""
+    """Encode every image once and store it in OUT/latents (16 KiB per image of 256 px), instead of in every batch."""
     steps: int | None = None
-    """Training steps of the diffusion model; by default the preset's."""
+    """Training steps of the diffusion model; default: that of the preset."""
     batch_size: int | None = None
+    """Images per step of the diffusion model, over all processes; default: that of the preset."""
     learning_rate: Annotated[float | None, tyro.conf.arg(aliases=["--lr"])] = None
+    """Learning rate of the diffusion model; default: that of the preset."""
     autoencoder_steps: int | None = None
-    """By default the preset's, scaled in proportion to --steps if that is given."""
+    """Training steps of the autoencoder; default: that of the preset, scaled in proportion to --steps."""
     autoencoder_batch_size: int | None = None
     seed: int | None = None
     compile: bool = False
-    """Compile the diffusion model: a minute at the start, faster steps after it."""
+    """Compile the diffusion model: about a minute at the start, faster steps afterwards."""
     workers: int = 4
     """Threads that read images."""
     checkpoint_seconds: float = 600.0
+    """Seconds between checkpoints."""
     device: str = "auto"
 
 
 def run(options: TrainGeneratorOptions) -> Path:
-    """Train in the processes of torchrun if there are several, and return the folder of the diffusion model."""
-    context = sslzoo.init_distributed(os.environ, options.device)
+    """Train on all processes of torchrun, and return the folder of the diffusion model."""
+    context = join_processes(options.device)
     with lock_folder(options.out) if context.is_main else nullcontext():
-        write_config(options.out, "train-generator", options)
+        if context.is_main:
+            write_config(options.out, "train-generator", options)
         train_generator(options, context)
     return options.out
 
 
 def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext) -> None:
-    """Wire encoder, embeddings and trainings, with bars and logs."""
+    """Embed the images, and train the autoencoder and the diffusion model, with progress bars and logs."""
     if options.preset == "32-latent" and options.autoencoder == "train":
         raise ValueError(
-            "the preset 32-latent takes a pretrained autoencoder, got none; give --autoencoder FOLDER with a TAESD of "
-            "diffusers, or with taef2_encoder.pth and taef2_decoder.pth of https://github.com/madebyollin/taesd"
+            "expected a pretrained autoencoder for the preset 32-latent, got none; give --autoencoder FOLDER with a "
+            "TAESD of diffusers, or with taef2_encoder.pth and taef2_decoder.pth of https://github.com/madebyollin/taesd"
         )
     given = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
     config = dataclasses.replace(
@@ -96,7 +100,7 @@ def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext)
             options.out,
             config,
             on_encoded=progress.add_task("latents") if config.latents and options.latents_cached else None,
-            on_step=logged(options.out, "diffusion model", context, progress),
+            on_step=step_logger(options.out, "diffusion model", context, progress),
             device=str(context.device),
             checkpoint_seconds=options.checkpoint_seconds,
             autoencoder=autoencoder,
@@ -111,7 +115,7 @@ def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext)
 def open_autoencoder(
     options: TrainGeneratorOptions, keys: Sequence[str], context: sslzoo.DistContext, progress: Progress
 ) -> Path:
-    """The folder given, or of an autoencoder trained on the images."""
+    """Return the folder given by --autoencoder, or train an autoencoder on the images and return its folder."""
     if options.autoencoder != "train":
         return Path(options.autoencoder)
     config = viewgen.eldm.autoencoder_preset(options.preset)
@@ -126,25 +130,26 @@ def open_autoencoder(
         folder,
         dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
         keys=keys,
-        on_step=logged(folder, "autoencoder", context, progress),
+        on_step=step_logger(folder, "autoencoder", context, progress),
         device=str(context.device),
         checkpoint_seconds=options.checkpoint_seconds,
         workers=options.workers,
     )
 
 
-def autoencoder_steps(options: TrainGeneratorOptions, whole: int) -> int:
-    """Return the training steps of the autoencoder, by default ``whole`` scaled by --steps relative to the preset's.
+def autoencoder_steps(options: TrainGeneratorOptions, preset_steps: int) -> int:
+    """Return the training steps of the autoencoder.
 
-    A short trial of the diffusion model therefore trains the autoencoder briefly as well.
+    Without --autoencoder-steps, those of the preset are scaled by the ratio of --steps to the preset's steps of the
+    diffusion model, so that a short trial trains both models briefly.
     """
     if options.autoencoder_steps is not None:
         return options.autoencoder_steps
     if options.steps is None:
-        return whole
-    return max(1, round(whole * options.steps / viewgen.eldm.preset(options.preset).steps))
+        return preset_steps
+    return max(1, round(preset_steps * options.steps / viewgen.eldm.preset(options.preset).steps))
 
 
-def logged(folder: Path, stage: str, context: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
-    """A callback that logs and moves a bar, in the process that leads."""
-    return sslzoo.log_steps(folder, progress.add_task(stage)) if context.is_main else None
+def step_logger(folder: Path, task: str, context: sslzoo.DistContext, progress: Progress) -> viewgen.eldm.OnStep | None:
+    """Return a callback that logs metrics and updates a progress bar on the main process; None on the others."""
+    return sslzoo.log_steps(folder, progress.add_task(task)) if context.is_main else None

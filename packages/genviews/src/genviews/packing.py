@@ -16,7 +16,7 @@ from genviews_core.progress import Progress, progress_bar
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """Write a folder of FFCV's .beton files; started again, only files that are not whole are written."""
+    """Write a folder of FFCV .beton files; a repeated call writes only files that are incomplete."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "images": ("views_per_image", "quality", "value_range"),
@@ -28,39 +28,39 @@ class PackOptions:
     out: Path
     """Folder for the records."""
     views: Path | None = None
-    """Generative views: what `apps/generate` wrote."""
+    """Generative views written by `genviews generate`."""
     interpolated: Path | None = None
-    """Interpolated views with their partners: what `apps/generate --interpolate` wrote."""
+    """Interpolated views with their partners, written by `genviews generate --interpolate`."""
     views_per_image: int | None = None
-    """Generative views kept of each image; without it all of them."""
+    """Number of generative views to pack per image; default: all."""
     size: int = 288
-    """Side in pixels of the squares: a recipe's stored size."""
+    """Height and width in pixels of the packed squares: the --decode-size of the recipe."""
     mode: Literal["jpeg", "raw"] = "jpeg"
-    """jpeg: small; raw: exact, and faster to read while it fits in memory."""
+    """jpeg is smaller; raw is lossless, and faster to read if it fits into memory."""
     quality: int = 90
-    """Of JPEG."""
+    """JPEG quality, 1 to 100."""
     shard_images: int | None = None
-    """Images a file; without it 4096, or more where there would be more than 512 files."""
+    """Images per file; default: 4096, or more if that would give more than 512 files."""
     value_range: tuple[float, float] | None = None
     """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: each image's range."""
     workers: int = 2
-    """Processes that pack, each one file at a time."""
+    """Processes; each packs one file at a time."""
     verify: bool = False
-    """Read everything back at the end: checksums, every square decoded."""
+    """Read all files back at the end: compare checksums and decode every square."""
 
 
 def run(options: PackOptions) -> pairdata.Packed:
-    """Pack missing files; with --verify, check all and pack damaged ones again."""
+    """Pack missing files; with --verify, check all files and pack damaged ones again."""
     packed = write_records(options)
     write_config(options.out, "pack", options)
     if options.verify:
         damaged = read_back(options.out)
-        for file, why in damaged.items():
-            print(f"{options.out / file}: {why}; it is packed again", file=sys.stderr)
+        for file, reason in damaged.items():
+            print(f"{options.out / file}: {reason}; packing it again", file=sys.stderr)
         if damaged:
             packed = write_records(options)
             if left := read_back(options.out):
-                raise ValueError(f"{', '.join(left)} cannot be read back as written: is the disk sound?")
+                raise ValueError(f"expected to read back what was written, but not {', '.join(left)}; check the disk")
     return packed
 
 

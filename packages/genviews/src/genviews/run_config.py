@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -33,10 +32,8 @@ HELP = "--config FILE takes the options in the config.json of a run; options on 
 def write_config(folder: Path, job: str, options: Any) -> None:
     """Write FOLDER/config.json: all options, versions, commit of the working directory and command line.
 
-    Only the first process of a run writes.
+    To be called on the main process only.
     """
-    if os.environ.get("RANK", "0") != "0":
-        return
     recipe: Any = getattr(options, "recipe", None)
     content = {
         "job": job,

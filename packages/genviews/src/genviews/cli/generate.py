@@ -27,5 +27,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(GenerateOptions, given, job="generate", description=__doc__)
     summary = run(options)
     if summary.failed:
-        print(f"{summary.failed} views could not be made: see {options.out / 'failures.jsonl'}", file=sys.stderr)
+        print(f"{summary.failed} views could not be generated: see {options.out / 'failures.jsonl'}", file=sys.stderr)
         sys.exit(3)

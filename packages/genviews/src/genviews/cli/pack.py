@@ -24,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(PackOptions, given, job="pack", description=__doc__)
     packed = run(options)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
-    verified = ", all read back" if options.verify else ""
+    verified = ", verified" if options.verify else ""
     print(f"{options.out}: {packed.images} images, {packed.views} views, {size:.1f} MB{verified}")
     if packed.failures:
-        unread = f"{packed.failures} files could not be read: see {options.out / 'failures.jsonl'}"
-        print(f"{unread}; the next image that can be read stands for each of them", file=sys.stderr)
+        unread = f"{packed.failures} files could not be read and were replaced by the next readable image"
+        print(f"{unread}: see {options.out / 'failures.jsonl'}", file=sys.stderr)
         sys.exit(3)

@@ -22,7 +22,7 @@ from ssl_eval.report.html import render_page
 PERPLEXITY = 30
 """scikit-learn's default; lower for few points."""
 COMPONENTS = 50
-"""Principal components that t-SNE is given, as https://lvdmaaten.github.io/tsne/ advises."""
+"""Number of principal components before t-SNE, as recommended at https://lvdmaaten.github.io/tsne/."""
 
 
 def require_tsne() -> None:
@@ -47,12 +47,12 @@ def write_map(path: Path, embeddings: viewgen.Embeddings, options: EmbedOptions)
     count = min(options.map_points, len(embeddings))
     rows = np.sort(np.random.default_rng(options.seed).choice(len(embeddings), count, replace=False))
     keys = [embeddings.keys[int(row)] for row in rows]
-    places = project(np.asarray(embeddings.vectors[rows], dtype=np.float32), options.seed)
+    positions = project(np.asarray(embeddings.vectors[rows], dtype=np.float32), options.seed)
     points = [
         {"x": round(float(x), 4), "y": round(float(y), 4), "key": key, "group": group_of(key), "src": src}
-        for (x, y), key, src in zip(places, keys, _thumbnails(options, keys), strict=True)
+        for (x, y), key, src in zip(positions, keys, _thumbnails(options, keys), strict=True)
     ]
-    sizes = sorted({point["group"] for point in points})
+    groups = sorted({point["group"] for point in points})
     data = json.dumps(points, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     values: dict[str, Any] = {"backbone": embeddings.encoder_name, "dim": embeddings.dim, "total": len(embeddings)}
     page = render_page(
@@ -60,7 +60,7 @@ def write_map(path: Path, embeddings: viewgen.Embeddings, options: EmbedOptions)
         title=f"Map of {options.images.resolve().name}",
         images=options.images.resolve().name,
         shown=count,
-        groups=sizes,
+        groups=groups,
         points=Markup(data),
         **values,
     )
@@ -77,25 +77,25 @@ def project(vectors: Float[np.ndarray, "N D"], seed: int) -> Float[np.ndarray, "
     components = min(COMPONENTS, *vectors.shape)
     reduced = PCA(components, random_state=seed).fit_transform(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="pca" if components > 1 else "random", random_state=seed)
-    found = places.fit_transform(reduced)
-    low, high = found.min(0), found.max(0)
-    return (found - low) / (high - low).clip(1e-12)
+    tsne = TSNE(perplexity=perplexity, init="pca" if components > 1 else "random", random_state=seed)
+    positions = tsne.fit_transform(reduced)
+    low, high = positions.min(0), positions.max(0)
+    return (positions - low) / (high - low).clip(1e-12)
 
 
 def group_of(key: str) -> str:
-    """Return the folder of a key, which is its class in a labelled data set; "" at the top level."""
+    """Return the folder of a key, which is its class in a labeled data set; "" at the top level."""
     return key.rpartition("/")[0]
 
 
 def _thumbnails(options: EmbedOptions, keys: list[str]) -> list[str]:
     """Return data URIs; "" for an image that cannot be read any more."""
-    found = []
+    uris = []
     with progress_bar("thumbnails") as update:
         for key in keys:
             try:
-                found.append(thumbnail(options.images / key, options.thumbnail))
+                uris.append(thumbnail(options.images / key, options.thumbnail))
             except UnreadableImage:
-                found.append("")
-            update(len(found), len(keys))
-    return found
+                uris.append("")
+            update(len(uris), len(keys))
+    return uris

@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Embed every image, batch by batch; a repeated call continues an interrupted one."""
+    """Embed every image of a folder; a repeated call continues an interrupted one."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"map": ("map_points", "thumbnail", "seed")}
 
@@ -22,9 +22,9 @@ class EmbedOptions:
     out: Path = Path("features.parquet")
     """File with columns key and vector (.parquet), or an array (.npy) with STEM.keys.txt; OUT.parts is for resuming."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Type of the written numbers, which are rounded to float16 in either case."""
+    """Type of the written numbers; float32 holds the same float16-rounded values."""
     map: Path | None = None
-    """HTML page with a 2-D map (t-SNE) of the embeddings."""
+    """HTML page to write, with a 2-D map (t-SNE) of the embeddings."""
     map_points: int = 2000
     """Maximum number of images on the map, chosen at random."""
     thumbnail: int = 64

@@ -22,7 +22,7 @@ from genviews_core.files import atomic_write, check_writable
 from genviews_core.progress import progress_bar
 
 ROWS = 8192
-"""Rows that are in memory at a time."""
+"""Rows held in memory at a time."""
 
 
 def run(options: EmbedOptions) -> viewgen.Embeddings:
@@ -70,15 +70,15 @@ def _check(options: EmbedOptions) -> None:
 
 def write_parquet(path: Path, embeddings: viewgen.Embeddings, dtype: str) -> None:
     """Write the columns key and vector, a fixed-size list, row group by row group."""
-    number = pa.float16() if dtype == "float16" else pa.float32()
-    vector = pa.list_(number, embeddings.dim)
+    element = pa.float16() if dtype == "float16" else pa.float32()
+    vector = pa.list_(element, embeddings.dim)
     about = {"backbone": embeddings.encoder_name, "backbone_hash": embeddings.encoder_hash}
     schema = pa.schema([("key", pa.string()), ("vector", vector)], metadata=about)
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
             for keys, rows in _parts(embeddings):
-                values = pa.array(rows.astype(dtype).reshape(-1), type=number)
+                values = pa.array(rows.astype(dtype).reshape(-1), type=element)
                 columns = [pa.array(keys, pa.string()), pa.FixedSizeListArray.from_arrays(values, type=vector)]
                 writer.write_table(pa.table(columns, schema=schema))
 

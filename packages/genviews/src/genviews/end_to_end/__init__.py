@@ -1,1 +1,1 @@
-"""Every job in a row, on procedural scenes or your own images."""
+"""The quickstart: all jobs in sequence, on procedural scenes or your own images."""

@@ -1,4 +1,4 @@
-"""The jobs of the quickstart, each run in a process of its own; a finished one is not repeated."""
+"""Jobs of the quickstart. Each is a function that runs in a worker process; finished jobs are not repeated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROM_ENCODER = ("embeddings", "generator", "views", "interpolated", GENERATIVE, 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """One encoder to train and evaluate: a row of the table, and a seed."""
+    """One encoder to train and evaluate: a variant (a row of the table) and a seed."""
 
     variant: str
     seed: int
@@ -41,22 +41,22 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """What progress calls it."""
+        """Name in the progress display."""
         return f"{self.variant}, seed {self.seed}"
 
     def folder(self, options: QuickstartOptions) -> Path:
-        """Where it goes."""
+        """Return the folder of the run."""
         return options.out / self.variant / f"seed-{self.seed}"
 
 
 def draw_scenes(root: Path, count: int, seed: int, report: Reporter) -> None:
-    """Draw scenes on plain grounds whose colors say nothing about the class."""
+    """Write labeled scenes on plain backgrounds whose colors are independent of the class."""
     write_scenes(root, count=count, seed=seed, habit=0.0, plain=True)
     report(count, count)
 
 
 def encoder_recipe(seed: int, options: QuickstartOptions, batch_size: int = 64) -> Recipe:
-    """SimCLR for minutes: small batches for more steps, crops that keep the object, colors that vary widely."""
+    """Return a SimCLR recipe for a few minutes: small batches, large crops, strong color jitter."""
     recipe = RECIPES["small-simclr"]()
     changes = {"crop_scale": (0.5, 1.0), "jitter": (0.6, 0.6, 0.6, 0.3), "jitter_p": 1.0}
     augment = dataclasses.replace(recipe.augmentation.first, **changes, gray_p=0.5, blur_p=0.0, solarize_p=0.3)
@@ -94,7 +94,7 @@ def train(job: Encoder, options: QuickstartOptions, device: str, report: Reporte
 def evaluate_untrained(
     job: Encoder, options: QuickstartOptions, device: str, report: Reporter
 ) -> list[ssl_eval.Result]:
-    """Evaluate the network as it is before training with the same seed."""
+    """Evaluate the randomly initialized network with the same seed."""
     torch.manual_seed(job.seed)
     backbone = sslzoo.create_backbone(**encoder_recipe(job.seed, options).architecture)
     results = _evaluate(job, backbone, job.folder(options), device)
@@ -103,7 +103,7 @@ def evaluate_untrained(
 
 
 def _evaluate(job: Encoder, backbone: torch.nn.Module, folder: Path, device: str) -> list[ssl_eval.Result]:
-    """Measure kNN and linear accuracy, or read them from FOLDER/results.jsonl."""
+    """Compute kNN and linear accuracy, or read them from FOLDER/results.jsonl."""
     if job.test is None:
         return []
     path, found = folder / "results.jsonl", sslzoo.backbone_hash(backbone)
@@ -121,7 +121,7 @@ def _evaluate(job: Encoder, backbone: torch.nn.Module, folder: Path, device: str
 
 
 def labeled_images(root: Path, device: str) -> LabeledImages:
-    """Return labeled images as the encoders see them, without augmentation."""
+    """Return labeled images at the encoders' input size, without augmentation."""
     return LabeledImages(root, size=32, mean=CIFAR_MEAN, std=CIFAR_STD, device=device)
 
 
@@ -157,7 +157,7 @@ def set_aside(out: Path, encoder_hash: str, report: Reporter) -> None:
 def generate(
     images: Path, interpolated: bool, shard: tuple[int, int], options: QuickstartOptions, device: str, report: Reporter
 ) -> None:
-    """Generate one shard of the views, or the interpolated views that pairs.png shows."""
+    """Generate one shard of the views, or the interpolated views for pairs.png."""
     generator = eldm.ELDMGenerator(
         options.out / "generator", steps=options.sampling_steps, device=device, dtype=torch.bfloat16
     )
@@ -174,14 +174,14 @@ def generate(
 
 
 def merge_views(options: QuickstartOptions, report: Reporter) -> None:
-    """Write the manifests of the views that all processes made."""
+    """Write the manifests of the views of all processes."""
     for name in ("views", "interpolated"):
         viewgen.merge_journals(options.out / name)
     report(1, 1)
 
 
 def measure_agreement(images: Path, test: Path, options: QuickstartOptions, device: str, report: Reporter) -> None:
-    """Write OUT/agreement.json: how often a supervised classifier gives a view the class of its image."""
+    """Write OUT/agreement.json: the percentage of views to which a supervised classifier assigns the source's class."""
     path = options.out / "agreement.json"
     if path.exists():
         return
@@ -200,6 +200,6 @@ def draw_plots(images: Path, options: QuickstartOptions, report: Reporter) -> No
 
 
 def read_agreement(options: QuickstartOptions) -> dict[str, float] | None:
-    """Return what `measure_agreement` wrote, if it did."""
+    """Return the content of OUT/agreement.json; None if there is no such file."""
     path = options.out / "agreement.json"
     return json.loads(path.read_text()) if path.exists() else None

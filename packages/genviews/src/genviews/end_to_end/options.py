@@ -9,7 +9,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions:
-    """Train SimCLR on hand-made views, a diffusion model on its embeddings, SimCLR on generative views, compare."""
+    """Train SimCLR on hand-made views, a diffusion model on its embeddings, SimCLR on generative views; compare."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "generator": ("generator", "generator_steps", "sampling_steps", "alpha"),
@@ -30,11 +30,13 @@ class QuickstartOptions:
     generator_steps: int | None = None
     """Training steps of the diffusion model; default: those of the preset."""
     sampling_steps: int = 8
+    """Denoising steps per view."""
     alpha: tuple[float, float] = (0.3, 0.7)
-    """Range of the interpolation weight of the first image, for the interpolated views that pairs.png shows."""
+    """Range of the interpolation weight of the first image, for the interpolated views of pairs.png."""
     seeds: int = 3
     """Number of encoders per row of the table; the diffusion model is trained once, on the first."""
     processes: int | None = None
     """Processes that share the work on a CPU, each on one thread; default: the number of usable cores."""
     checkpoint_seconds: float = 20.0
+    """Seconds between checkpoints."""
     device: str = "auto"

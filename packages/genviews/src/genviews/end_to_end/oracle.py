@@ -1,4 +1,4 @@
-"""A classifier trained with labels, which judges whether views keep the class of their image.
+"""A supervised classifier that predicts the class of views, to measure whether they keep the class of their image.
 
 Shapes: n images, h x w pixels.
 """
@@ -25,12 +25,12 @@ SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
-    """A trained classifier.
+    """A trained classifier of images of 32 x 32 px.
 
     Attributes:
-        network: images to logits.
-        classes: names of the folders that are the classes, sorted.
-        device: where it runs.
+        network: normalized images to logits.
+        classes: sorted names of the class folders.
+        device: device of the network.
     """
 
     network: nn.Module
@@ -38,20 +38,22 @@ class Oracle:
     device: str
 
     def accuracy(self, test: Path) -> float:
-        """Return the accuracy on labeled images, percent."""
+        """Return the top-1 accuracy on labeled images in percent."""
         pixels, labels = _load(test, self.device)
         return float(100 * (self.predict(pixels) == labels).float().mean())
 
     def predict_views(self, images: Path, views: Path) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """Return the predicted class of each image's first view, and the class of the image."""
-        index, found = pairdata.index_images(images), pairdata.ViewsIndex(views)
-        keys = [
-            (found.paths(index.key(i))[0], int(index.labels[i])) for i in range(len(index)) if found.paths(index.key(i))
-        ]
+        index, views_index = pairdata.index_images(images), pairdata.ViewsIndex(views)
+        paths, labels = [], []
+        for row in range(len(index)):
+            for path in views_index.paths(index.key(row))[:1]:
+                paths.append(path)
+                labels.append(int(index.labels[row]))
         mean, std = torch.tensor(CIFAR_MEAN).view(3, 1, 1), torch.tensor(CIFAR_STD).view(3, 1, 1)
-        pixels = [pairdata.decode_rgb(views / path).resize((SIZE, SIZE)) for path, _ in keys]
-        values = torch.from_numpy(np.stack([np.asarray(image) for image in pixels])).permute(0, 3, 1, 2) / 255
-        return self.predict(((values - mean) / std).to(self.device)), torch.tensor([label for _, label in keys])
+        pixels = [np.asarray(pairdata.decode_rgb(views / path).resize((SIZE, SIZE))) for path in paths]
+        values = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
+        return self.predict(((values - mean) / std).to(self.device)), torch.tensor(labels)
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "n 3 h w"]) -> Int[Tensor, " n"]:
@@ -62,12 +64,12 @@ class Oracle:
 def train_classifier(
     images: Path, *, device: str, epochs: int = 8, batch_size: int = 64, on_step: Callable[..., None] | None = None
 ) -> Oracle:
-    """Train a small ResNet on labeled images, with flips and shifts, one cycle of AdamW.
+    """Train a small ResNet on labeled images with flips and shifts, by AdamW and a one-cycle schedule.
 
     Args:
-        images: one folder per class.
-        device: where to train.
-        epochs: passes over the images.
+        images: folder with one subfolder per class.
+        device: device to train on.
+        epochs: number of epochs.
         batch_size: images per step.
         on_step: called with (steps done, total steps).
     """
@@ -96,7 +98,7 @@ def train_classifier(
 
 
 def _shift_and_flip(images: Float[Tensor, "n 3 h w"], draws: torch.Generator) -> Float[Tensor, "n 3 h w"]:
-    """Shift a batch by up to four pixels, and mirror half of its images."""
+    """Shift the whole batch by up to four pixels, and flip half of its images."""
     top, left = torch.randint(9, (2,), generator=draws).tolist()
     height, width = images.shape[2:]
     shifted = pad(images, (4, 4, 4, 4), mode="reflect")[:, :, top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""What a person looks at: pairs of images, loss curves."""
+"""Plots of the quickstart: pairs of images, and loss curves."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ import pairdata
 from sslzoo import read_log
 
 COLUMNS = ("real", "generated", "interpolated", "partner")
-
-
 ROWS, GROUPS = 10, 2
 
 
 def shown_keys(images: Path, count: int = ROWS * GROUPS) -> list[str]:
     """Return the keys of the images that `draw_pairs` shows, evenly spaced over the folder."""
     index = pairdata.index_images(images)
-    return [index.key(place * len(index) // count) for place in range(min(count, len(index)))]
+    return [index.key(number * len(index) // count) for number in range(min(count, len(index)))]
 
 
 def draw_pairs(
     images: Path, views: Path, interpolated: Path, out: Path, *, rows: int = ROWS, groups: int = GROUPS
 ) -> None:
-    """A sheet of images: real, generated from it, interpolated with a partner, the partner."""
+    """Draw a grid of images: real, generated from it, interpolated with a partner, the partner."""
     generated, mixed = pairdata.ViewsIndex(views), pairdata.ViewsIndex(interpolated, interpolated=True)
     figure, axes = plt.subplots(rows, groups * len(COLUMNS), figsize=(groups * 4.4, rows * 1.12), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for place, key in enumerate(shown_keys(images, rows * groups)):
-        group, row = divmod(place, rows)
+    for number, key in enumerate(shown_keys(images, rows * groups)):
+        group, row = divmod(number, rows)
         cells = axes[row, group * len(COLUMNS) : (group + 1) * len(COLUMNS)]
         _draw_row(cells, key, images, views, interpolated, generated, mixed)
     for group in range(groups):
@@ -63,7 +61,7 @@ def _shown(path: Path) -> Image.Image:
 
 
 def draw_curves(run: Path, out: Path) -> None:
-    """The loss of every part of a run against its step, smoothed over a fiftieth of it, the raw values behind."""
+    """Plot the loss of every log.jsonl below a folder: raw, and smoothed over a fiftieth of its length."""
     logs = {path.parent.relative_to(run): read_log(path) for path in sorted(run.rglob("log.jsonl"))}
     logs = {name: rows for name, rows in logs.items() if rows}
     if not logs:
@@ -85,5 +83,5 @@ def _save(figure: Figure, out: Path) -> None:
 
 
 def _smoothed(values: list[float], width: int) -> list[float]:
-    """The mean of each value and the `width` values before it."""
+    """Return the running mean of each value and the `width` values before it."""
     return [sum(values[max(0, i - width) : i + 1]) / (i + 1 - max(0, i - width)) for i in range(len(values))]

@@ -1,4 +1,4 @@
-"""The table of the quickstart, and what it says."""
+"""Table of the quickstart, and its summary in sentences."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def accuracy_table(results: Sequence[ssl_eval.Result]) -> ssl_eval.Table:
 
 
 def sentences(results: Sequence[ssl_eval.Result], agreement: dict[str, float] | None) -> list[str]:
-    """Return what the table says, in sentences."""
-    said = []
+    """Summarize the table: gains over an untrained network, generative against hand-made views, class agreement."""
+    summary = []
     for task in dict.fromkeys(result.task for result in results):
         untrained, hand_made, generative = (_values(results, row, task) for row in ROWS)
-        said.append(
+        summary.append(
             f"{task}: hand-made views gain {mean(hand_made) - mean(untrained):+.1f} points over an untrained network; "
             + _compare(generative, hand_made)
         )
     if agreement:
-        said.append(
+        summary.append(
             f"{agreement['views']:.1f}% of the views keep the class of their image, according to a classifier trained "
             f"with labels that is right on {agreement['test_images']:.1f}% of the test images "
             f"({agreement['other_images']:.1f}% of the views have the class of another image)"
         )
-    return said
+    return summary
 
 
 def _compare(first: list[float], second: list[float]) -> str:
-    """Say how far generative views are from hand-made ones, in points and in standard errors."""
+    """Compare generative with hand-made views, in percentage points and standard errors."""
     difference = mean(first) - mean(second)
     if len(first) < 2:
-        return f"generative views differ by {difference:+.1f} points, of one seed (--seeds 3 shows the spread)"
+        return f"generative views differ by {difference:+.1f} points, for one seed (--seeds 3 gives standard errors)"
     error = math.hypot(standard_error(first), standard_error(second))
     errors = abs(difference) / error if error else math.inf if difference else 0.0
     verdict = "better than" if difference > 0 else "worse than"

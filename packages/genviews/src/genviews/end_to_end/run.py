@@ -1,4 +1,4 @@
-"""The quickstart: encoders, a diffusion model of an encoder's embeddings, views, encoders that learn from the views."""
+"""Order of the quickstart's jobs: encoders, a diffusion model on embeddings, views, encoders trained on the views."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from genviews_core.progress import Progress
 
 SCENES_TRAIN, SCENES_TEST = 2400, 1000
 TRAIN_SEED, TEST_SEED = 0, 2
-"""Seed 1 draws the validation scenes on which the quickstart's settings were chosen."""
+"""Seed 1 is for the validation scenes with which the quickstart's settings were chosen."""
 
 
 def run(options: QuickstartOptions) -> None:
-    """Run every job; a finished one is not repeated.
+    """Run every job that is not finished.
 
     Raises:
         ValueError: the images or options cannot be used, or the system ended a process.
     """
     started = time.monotonic()
     if min(options.seeds, options.processes or 1) < 1:
-        raise ValueError(f"expected --seeds and --processes of 1 or more, got {options.seeds}, {options.processes}")
+        raise ValueError(
+            f"expected --seeds and --processes of 1 or more, got {options.seeds} and {options.processes}; change them"
+        )
     device = resolve_device(options.device)
     on_cpu = device.type == "cpu"
     count = options.processes or (usable_cores() if on_cpu else 1)
@@ -48,7 +50,7 @@ def run(options: QuickstartOptions) -> None:
 
 
 def _run_jobs(options: QuickstartOptions, device: str, workers: Workers) -> list[Any]:
-    """Submit each job when what it needs is there, so that no process waits while there is work."""
+    """Submit each job as soon as its inputs exist, so that no process is idle while there is work."""
     images, test = _images(options, workers)
     given = options, device
     encoder = Encoder(variant=HAND_MADE, seed=0, images=images, test=test)
@@ -72,15 +74,15 @@ def _run_jobs(options: QuickstartOptions, device: str, workers: Workers) -> list
 
 
 def _images(options: QuickstartOptions, workers: Workers) -> tuple[Path, Path | None]:
-    """Return the folders of the user, or those of procedural scenes."""
+    """Return the folders of training and test images: the user's, or procedural scenes."""
     if options.data is not None:
         if not len(pairdata.index_images(options.data)):
             raise ValueError(f"expected images in {options.data}, got none; give another folder (--data)")
         return options.data, options.test
     sets = {"train": (SCENES_TRAIN, TRAIN_SEED), "test": (SCENES_TEST, TEST_SEED)}
     folder = options.out / "scenes"
-    drawn = [workers.submit(f"{name} scenes", jobs.draw_scenes, folder / name, *what) for name, what in sets.items()]
-    for future in drawn:
+    futures = [workers.submit(f"{name} scenes", jobs.draw_scenes, folder / name, *args) for name, args in sets.items()]
+    for future in futures:
         future.result()
     return folder / "train" / "images", folder / "test" / "images"
 
@@ -97,44 +99,44 @@ def _evaluate_untrained(
 
 
 def _generate(images: Path, given: tuple[QuickstartOptions, str], workers: Workers) -> Path:
-    """Generate one view of each image, and interpolated views for the picture; return the folder of the views."""
+    """Generate one view of each image, and interpolated views for pairs.png; return the folder of the views."""
     shards = [(rank, workers.count) for rank in range(workers.count)]
-    made = [
+    futures = [
         workers.submit(f"views {rank + 1}/{of}", jobs.generate, images, False, (rank, of), *given)
         for rank, of in shards
     ]
-    made.append(workers.submit("interpolated views", jobs.generate, images, True, (0, 1), *given))
-    for future in made:
+    futures.append(workers.submit("interpolated views", jobs.generate, images, True, (0, 1), *given))
+    for future in futures:
         future.result()
     workers.submit("manifests", jobs.merge_views, given[0]).result()
     return given[0].out / "views"
 
 
 def _report(options: QuickstartOptions, results: list[Any], progress: Progress, seconds: float) -> None:
-    """Print the table, what it says, and the paths of all outputs."""
+    """Print and write the table and its summary, and print the paths of all outputs."""
     if results:
         table = accuracy_table(results)
-        said = sentences(results, jobs.read_agreement(options))
+        summary = sentences(results, jobs.read_agreement(options))
         progress.console.print(table)
-        for sentence in said:
+        for sentence in summary:
             progress.message(sentence)
         atomic_write(options.out / "results.jsonl", "".join(result.line() + "\n" for result in results))
-        written = "".join(f"- {sentence}\n" for sentence in said)
-        atomic_write(options.out / "table.md", f"{table.markdown()}\n\n{written}")
-    for name, what in WRITTEN.items():
+        items = "".join(f"- {sentence}\n" for sentence in summary)
+        atomic_write(options.out / "table.md", f"{table.markdown()}\n\n{items}")
+    for name, description in OUTPUTS.items():
         if (options.out / name).exists():
-            progress.message(f"  {options.out / name}  {what}")
+            progress.message(f"  {options.out / name}  {description}")
     progress.message(f"{seconds:.0f} seconds")
 
 
-WRITTEN = {
+OUTPUTS = {
     "pairs.png": "real, generated and interpolated images side by side",
     "curves.png": "loss curves",
-    "table.md": "the table and what it says",
-    "results.jsonl": "one line a result",
+    "table.md": "the table and its summary",
+    "results.jsonl": "one JSON line per result",
     "hand-made": "encoders trained on hand-made views: backbone/, log.jsonl, TensorBoard events",
     "generator": "the diffusion model, as a diffusers folder",
-    "views": "one generative view an image, manifest.parquet",
+    "views": "one generative view per image, manifest.parquet",
     "interpolated": "the interpolated views of pairs.png, manifest.parquet",
     "generative": "encoders that also learned from generative views",
 }

@@ -1,8 +1,8 @@
 """Single-threaded processes that share the jobs of the quickstart.
 
-Two OpenMP threads of one program wait for each other at the end of every parallel region, so a busy machine slows them
-far below their share of the processor. Processes of one thread each, with a job each, never wait for one another, and
-what a job computes does not depend on how many there are.
+The OpenMP threads of one process wait for each other at the end of every parallel region, so on a busy machine they
+are much slower than their share of the processor. Single-threaded processes with a job each do not wait for each other,
+and the results of a job do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _messages: Any = None
 
 
 class Workers:
-    """Run jobs in processes and show their progress.
+    """A pool of processes that run jobs and report their progress.
 
     Args:
         count: number of processes.
         single_threaded: whether each computes on one thread.
-        progress: shows a bar per job and prints messages.
+        progress: display with a bar per job, which also prints messages.
     """
 
     def __init__(self, count: int, *, single_threaded: bool, progress: Progress) -> None:
@@ -49,7 +49,7 @@ class Workers:
         return self._pool.submit(_run, name, job, arguments)
 
     def close(self, *, stop: bool) -> None:
-        """Wait for the processes to end; `stop` asks them to end now, which trainings do after a checkpoint."""
+        """Wait for the processes to end; with `stop`, terminate them (trainings save a checkpoint first)."""
         if stop:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -58,7 +58,7 @@ class Workers:
         self._listener.join()
 
     def _listen(self) -> None:
-        """Pass what the processes report to the progress bars."""
+        """Forward reports of the processes to the progress bars."""
         while (report := self._queue.get()) is not None:
             name, values = report
             if name is None:
@@ -70,7 +70,7 @@ class Workers:
 
 
 class Reporter:
-    """What a job reports by: called with (done, total) and scalars, it moves the bar of its name."""
+    """Callback of a job: called with (done, total) and scalars, it updates the progress bar of the job."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class Reporter:
 
 @contextmanager
 def start_workers(count: int, *, single_threaded: bool, progress: Progress) -> Iterator[Workers]:
-    """Yield workers, and end them.
+    """Context manager of `Workers`; an error inside it terminates the processes.
 
     Raises:
         ValueError: the system ended a process.
@@ -97,7 +97,7 @@ def start_workers(count: int, *, single_threaded: bool, progress: Progress) -> I
     except BaseException as error:
         workers.close(stop=True)
         if isinstance(error, BrokenProcessPool):
-            message = "a process of the quickstart was killed (too little memory?); the same command goes on from here"
+            message = "a process of the quickstart was killed (too little memory?); run the same command to continue"
             raise ValueError(message) from error
         raise
     workers.close(stop=False)
@@ -109,18 +109,18 @@ def usable_cores() -> int:
 
 
 def _start(messages: Any, single_threaded: bool) -> None:
-    """Prepare a process: Ctrl-C is the parent's to answer, and without the parent it ends."""
+    """Initialize a worker process: it ignores Ctrl-C, which the parent handles, and exits if the parent does."""
     global _messages
     _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if single_threaded:
         import torch
 
         torch.set_num_threads(1)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -133,4 +133,4 @@ def _run(name: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except Exception as error:
         if type(error).__name__ != "TrainingInterrupted":  # importing its class would import torch
             raise
-        raise KeyboardInterrupt from None  # its own class cannot be sent to another process
+        raise KeyboardInterrupt from None  # TrainingInterrupted cannot be pickled

@@ -1,1 +1,1 @@
-"""Measure what a backbone is worth."""
+"""Evaluation tasks: classification, retrieval, copy detection, video, slides and segmentation."""

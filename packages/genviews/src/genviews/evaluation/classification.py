@@ -1,9 +1,8 @@
-"""Measure how a backbone classifies, frozen or with few labels."""
+"""Evaluate a backbone on classification, frozen or fine-tuned with few labels."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from genviews.evaluation.context import DIST_TIMEOUT, caption_of, count_left_out
 from genviews.evaluation.datasets import LoaderConfig
 from genviews.evaluation.options import ClassificationOptions
 from genviews.evaluation.run_protocol import EvalContext, at_size, labelled_rows, measure
+from genviews.processes import join_processes
 from pairdata import ImageIndex, index_images
 from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
@@ -24,25 +24,30 @@ from ssl_eval.image_files import SkippedFiles, raise_error
 
 
 def run(options: ClassificationOptions) -> None:
-    """Measure, append the results, show the table."""
-    context = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
+    """Evaluate, append the results, and print the table."""
+    context = join_processes(options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     for name in ("size", "resize", "k"):
         if (given := getattr(options, name)) is not None and given < 1:
-            raise ValueError(f"--{name} {given}: give 1 or more")
+            raise ValueError(f"expected --{name} of 1 or more, got {given}; leave it out for the default")
     if odd := [rate for rate in options.learning_rates if not 0 < rate < math.inf]:
-        raise ValueError(f"--learning-rates {odd[0]:g}: give finite numbers above 0")
+        raise ValueError(f"expected finite --learning-rates above 0, got {odd[0]:g}; remove it")
     variant = _variant(options)
     protocol = None if variant is None else variant.protocol
     backbone, expected = sslzoo.resolve_backbone(options.backbone)
     train, test = _open(options.train), _open(options.test)
     if odd := sorted(set(train.classes) ^ set(test.classes)):
         lacking = options.test if odd[0] in train.classes else options.train
-        raise ValueError(f"{lacking} has no image of the class {odd[0]}: both folders need the same class folders")
+        raise ValueError(
+            f"expected the same class folders in --train and --test, got none of class {odd[0]} in {lacking}; add it"
+        )
     if protocol is not None and (rows := labelled_rows(train, protocol, options.label_list, options.seed)) is not None:
         train = train.take(rows.numpy())
         if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
-            raise ValueError(f"{options.label_list} names no image of the class {train.classes[missing[0]]}")
+            raise ValueError(
+                f"expected labeled images of every class, got none of class {train.classes[missing[0]]}; add some to "
+                f"{options.label_list or '--train'}"
+            )
     preparation = TransformConfig() if protocol is None else protocol.preparation
     shown = Console(stderr=True, quiet=not context.is_main)
     job = EvalContext(
@@ -60,7 +65,7 @@ def run(options: ClassificationOptions) -> None:
         resume=options.resume,
         bf16=options.bf16,
         on_unreadable=raise_error if options.strict else SkippedFiles(log_left_out),
-        tell=shown.print,
+        log=shown.print,
         on_epoch=lambda done, epochs: shown.print(f"epoch {done}/{epochs}"),
     )
     _check_size(options, job)
@@ -76,7 +81,7 @@ def run(options: ClassificationOptions) -> None:
 
 
 def _variant(options: ClassificationOptions) -> ProtocolOverride | None:
-    """The protocol and what is changed of it; None without a protocol."""
+    """Return the protocol with the options that override it; None without a protocol."""
     if options.protocol is None:
         changed = (
             "epochs",
@@ -89,13 +94,15 @@ def _variant(options: ClassificationOptions) -> ProtocolOverride | None:
             "label_list",
         )
         if given := [name for name in changed if getattr(options, name)]:
-            raise ValueError(f"--{given[0].replace('_', '-')} changes a protocol: name one with --protocol")
+            raise ValueError(f"expected --protocol with --{given[0].replace('_', '-')}, got none; give its name")
         return None
     known = ssl_eval.find_protocol(options.protocol)
     if options.learning_rates and not isinstance(known, ssl_eval.LinearProtocol):
-        raise ValueError(f"{options.protocol} is no linear protocol: leave --learning-rates out")
+        raise ValueError(
+            f"expected a linear protocol with --learning-rates, got {options.protocol}; leave --learning-rates out"
+        )
     if options.k and not isinstance(known, ssl_eval.KNNProtocol):
-        raise ValueError(f"{options.protocol} has no neighbours: leave --k out")
+        raise ValueError(f"expected a kNN protocol with --k, got {options.protocol}; leave --k out")
     labels = None
     if options.label_list is not None:
         labels = f"list {options.label_list.name}"
@@ -114,26 +121,27 @@ def _variant(options: ClassificationOptions) -> ProtocolOverride | None:
 
 
 def _check_size(options: ClassificationOptions, job: EvalContext) -> None:
-    """Some networks take images of one size alone.
+    """Check that the network accepts images of this size.
 
     Raises:
-        ValueError: the backbone does not take such images.
+        ValueError: it does not.
     """
     size = job.preparation.size
     try:
         with torch.no_grad(), evaluating(job.backbone):
             job.backbone(torch.zeros(2, 3, size, size, device=job.context.device))
     except (AssertionError, RuntimeError) as error:
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{options.backbone} takes no images of {size} x {size} pixels ({told}): give --size"
+            f"expected a backbone that takes images of {size} x {size} px, got {options.backbone} ({reason}); "
+            "give --size"
         ) from None
 
 
 def _open(root: Path) -> ImageIndex:
     index = index_images(root)
     if (index.labels < 0).any():
-        raise ValueError(f"{root} holds images outside class folders: an evaluation reads ROOT/<class>/<image>")
+        raise ValueError(f"expected images as {root}/CLASS/IMAGE, got some outside class folders; move or remove them")
     return index
 
 
@@ -162,7 +170,7 @@ def _results(
 
 
 def _changes(options: ClassificationOptions) -> str:
-    """What makes a figure another one than the protocol's, beside what the variant tells."""
+    """Return the options that change results and are not part of the variant's label."""
     given = {"size": options.size, "resize": options.resize}
     scaled = "" if options.value_range is None else " value_range={:g},{:g}".format(*options.value_range)
     return "".join(f" {name}={value}" for name, value in given.items() if value) + scaled + " bf16" * options.bf16

@@ -1,8 +1,7 @@
-"""What the tests that a word names have in common: a backbone is opened, measured, and its results are kept."""
+"""Code shared by the evaluation tasks: load a backbone, and append the results."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,16 +16,17 @@ from torch import nn
 import ssl_eval
 import sslzoo
 from genviews.evaluation.options import EvalOptions
+from genviews.processes import join_processes
 from genviews_core.distributed import all_gather_object, default_group
 from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, raise_error
 
 DIST_TIMEOUT = timedelta(days=30)
-"""How long a process waits for the others' work."""
+"""Timeout of collective operations, during which processes wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBackbone:
-    """A network on this process's device and what images it knows: `size`, `mean`, `std`."""
+    """A network on this process's device, and the `size`, `mean` and `std` of its input images."""
 
     network: nn.Module
     images: Mapping[str, Any]
@@ -36,17 +36,17 @@ class LoadedBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.context.device
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """All processes, where there are several."""
+        """Process group of all ranks; None in a single process."""
         return default_group()
 
 
 def prepared_for(opened: LoadedBackbone, options: EvalOptions, *, batch_size: int = 1) -> ReaderConfig:
-    """How the images of a test are read for a backbone."""
+    """Return the reader options for the images of an evaluation."""
     return ReaderConfig(
         mean=opened.images["mean"],
         std=opened.images["std"],
@@ -70,12 +70,12 @@ def count_left_out(on_unreadable: OnUnreadable, group: dist.ProcessGroup | None)
 
 
 def open_on_device(options: EvalOptions) -> LoadedBackbone:
-    """The backbone, on this process's device.
+    """Load the backbone onto this process's device.
 
     Raises:
-        ValueError: it cannot be opened, or results cannot be kept.
+        ValueError: it cannot be loaded, or results cannot be written.
     """
-    context = sslzoo.init_distributed(os.environ, options.device, timeout=DIST_TIMEOUT)
+    context = join_processes(options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
     on_unreadable = raise_error if options.strict else SkippedFiles(log_left_out)

@@ -1,4 +1,4 @@
-"""CopyDetectionOptions of photographs found by a frozen backbone: mean average precision on Copydays."""
+"""Evaluate copy detection by a frozen backbone: mean average precision on Copydays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssl_eval.retrieval.copydays import evaluate_copydays, read_copydays
 
 
 def run(options: CopyDetectionOptions) -> None:
-    """Measure and append the results."""
+    """Evaluate and append the results."""
     blocks = read_copydays(options.data)
     distractors, whitening = (
         [] if folder is None else images_in(folder) for folder in (options.distractors, options.whitening)

@@ -1,6 +1,6 @@
-"""Labelled images of a folder with one folder a class: augmented for training, centred for a test.
+"""Labeled images of a folder with one subfolder per class: augmented for training, center-cropped for testing.
 
-Shapes: B batch, S side of the squares that are kept, `size` side of the inputs.
+Shapes: B images per batch, `size` height and width of the network's inputs in pixels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor,
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How images are read: mean and std of values in [0, 1], workers are decoding processes.
+    """Normalization and decoding of images.
 
-    `value_range` is mapped to 0 and 255 in images of more than 8 bits; None uses the range of each image.
+    Attributes:
+        mean: mean of each channel, for values in [0, 1].
+        std: standard deviation of each channel, likewise.
+        workers: processes that decode; 0 decodes in the main process.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits; None uses the range of each image.
     """
 
     mean: tuple[float, float, float]
@@ -42,10 +46,10 @@ class LoaderConfig:
 
 
 class TrainingImages:
-    """Random crops and flips; each epoch another order and other crops, drawn from the seed, the epoch and the step.
+    """Random crops and flips of shuffled images, drawn from the seed, the epoch and the step.
 
-    The whole image is kept as a square of twice the input's side, or of its side below 64 px, and cropped there in the
-    original's geometry.
+    Each image is decoded to a square of twice the input size (below 64 px: of the input size), and cropped from it in
+    the geometry of the original.
     """
 
     def __init__(
@@ -59,7 +63,10 @@ class TrainingImages:
         context: DistContext,
     ):
         if batch_size % context.world_size:
-            raise ValueError(f"batch size {batch_size} does not divide over {context.world_size} processes")
+            raise ValueError(
+                f"expected a batch size divisible by the {context.world_size} processes, got {batch_size}; "
+                "change --batch-size"
+            )
         self._augment = Augment(
             size=preparation.size, crop_scale=preparation.crop_scale, flip=preparation.flip, jitter=None, gray_p=0.0,
             blur_p=0.0, mean=reading.mean, std=reading.std,
@@ -69,12 +76,12 @@ class TrainingImages:
             batch_size=batch_size // context.world_size,
             seed=seed,
             shuffle=True,
-            # All processes make as many steps: a last one that some would have no image for is left out.
+            # All processes take equally many steps: a last step without an image for each of them is dropped.
             drop_last=len(index) % batch_size < context.world_size,
             rank=context.rank,
             world_size=context.world_size,
         )
-        self._seed, self._worker, self._batch_size = seed, context, batch_size
+        self._seed, self._context, self._batch_size = seed, context, batch_size
         side = preparation.size * (2 if preparation.size >= 64 else 1)
         self._decoder, self._workers = _Decoder(index, ResizeSquare(side, reading.value_range)), reading.workers
 
@@ -82,22 +89,22 @@ class TrainingImages:
         return self._sampling.steps
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch."""
+        """Yield the batches of an epoch: images, labels, indices."""
         requests = [self._sampling.positions(epoch, step) for step in range(len(self))]
         for step, (pixels, labels, index, sizes) in enumerate(_read(self._decoder, requests, self._workers)):
             draws = self._draw(epoch, step, sizes)
-            yield self._augment.apply(pixels.to(self._worker.device), draws), labels, index
+            yield self._augment.apply(pixels.to(self._context.device), draws), labels, index
 
     def _draw(self, epoch: int, step: int, sizes: Int64[Tensor, "B 2"]) -> AugmentDraws:
-        """Drawn for the images of all processes, so that an image's crop does not depend on how many there are."""
+        """Draw for the images of all processes, so that crops do not depend on the number of processes."""
         digest = blake2b(f"evaluation/{self._seed}/{epoch}/{step}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         together = min(self._batch_size, len(self._decoder.index) - step * self._batch_size)
-        first = together * self._worker.rank // self._worker.world_size
+        first = together * self._context.rank // self._context.world_size
         mine = slice(first, first + len(sizes))
-        everyone = torch.ones(together, 2, dtype=torch.long)  # how many numbers are drawn does not depend on sizes
-        everyone[mine] = sizes
-        return self._augment.draw(everyone, generator)[mine]
+        all_sizes = torch.ones(together, 2, dtype=torch.long)  # the amount of random numbers does not depend on sizes
+        all_sizes[mine] = sizes
+        return self._augment.draw(all_sizes, generator)[mine]
 
 
 class CenterCropDataset:
@@ -136,7 +143,7 @@ class CenterCropDataset:
 
 @dataclass(frozen=True)
 class ResizeSquare:
-    """The whole image as a square."""
+    """Resize the whole image to a square of `side` pixels."""
 
     side: int
     value_range: Range | None = None
@@ -148,7 +155,7 @@ class ResizeSquare:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """torchvision's Resize and CenterCrop, of a PIL image."""
+    """Resize the short side to `resize` pixels and crop `side` x `side` pixels, as torchvision does with PIL images."""
 
     side: int
     resize: int
@@ -191,10 +198,10 @@ class _Decoder(Dataset):
 def _read(
     decoder: _Decoder, requests: list[np.ndarray], workers: int, on_unreadable: OnUnreadable = raise_error
 ) -> Iterator[tuple[Tensor, ...]]:
-    """What the decoder makes of each request, in order.
+    """Yield the decoded batch of each request, in order.
 
     Raises:
-        ValueError: a file cannot be read and may not be left out.
+        ValueError: a file cannot be read and `on_unreadable` raises.
     """
     batches = DataLoader(
         decoder,

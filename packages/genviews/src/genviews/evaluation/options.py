@@ -14,7 +14,7 @@ RUN = ("name", "results", "seed", "workers", "device", "strict")
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """A backbone and its results."""
+    """Options of every task: the backbone and the file of results."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"run": RUN}
 
@@ -35,7 +35,7 @@ class EvalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationOptions:
-    """Measure how a backbone classifies, frozen or with few labels.
+    """Evaluate a backbone on classification, frozen or fine-tuned with few labels.
 
         genviews evaluate runs/cifar10-dino/backbone --train DATA/train --test DATA/test
         genviews evaluate BACKBONE --protocol genview-linear --train IMAGENET/train --test IMAGENET/val
@@ -76,7 +76,7 @@ class ClassificationOptions:
     cached: bool = False
     """Extract the features of a linear protocol once instead of augmenting the images in every epoch."""
     label_list: Path | None = None
-    """Text file with the names of the labelled images; default: drawn with the seed by semi-supervised protocols."""
+    """Text file with the names of the labeled images; default: drawn with the seed by semi-supervised protocols."""
     name: str | None = None
     """Name of the row in tables; default: path of the backbone."""
     results: Path = Path("results.jsonl")
@@ -103,42 +103,42 @@ class ClassificationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(EvalOptions):
-    r"""Retrieval of landmarks by a frozen backbone: mean average precision on revisited Oxford and Paris.
+    r"""Evaluate landmark retrieval by a frozen backbone: mean average precision on revisited Oxford and Paris.
 
         genviews evaluate retrieval BACKBONE --data DATA/roxford5k
         genviews evaluate retrieval BACKBONE --data DATA/rparis6k --size 512 --multi-scale
         torchrun --standalone --nproc_per_node=8 -m genviews evaluate retrieval BACKBONE --data DATA/roxford5k \
             --distractors DATA/revisitop1m
 
-    DATA/roxford5k holds gnd_roxford5k.pkl and jpg, as https://github.com/filipradenovic/revisitop makes it. The first
-    two commands are those of https://github.com/facebookresearch/dino, eval_image_retrieval.py.
+    DATA/roxford5k has gnd_roxford5k.pkl and jpg/, as written by https://github.com/filipradenovic/revisitop. The first
+    two commands follow eval_image_retrieval.py of https://github.com/facebookresearch/dino.
     """
 
     data: Path
-    """The folder that holds gnd_<name>.pkl and jpg."""
+    """Folder with gnd_NAME.pkl and jpg/."""
     size: int = 224
-    """The long side of images in pixels; smaller ones stay as they are."""
+    """Maximum long side of the images in pixels; larger images are downscaled."""
     multi_scale: bool = False
-    """See every image at three scales."""
+    """Average the descriptors of every image at three scales."""
     crop_queries: bool = False
-    """Cut the queries' boxes out, as the revisited protocol does and DINO's script does not."""
+    """Crop queries to their boxes, as the revisited protocol does and DINO's script does not."""
     distractors: Path | None = None
-    """A folder of further images: revisitop1m with its list, or any."""
+    """Folder of images added to the database, such as revisitop1m with its list."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyDetectionOptions(EvalOptions):
-    """Copies of photographs found by a frozen backbone: mean average precision on Copydays.
+    """Evaluate copy detection by a frozen backbone: mean average precision on Copydays.
 
         genviews evaluate copy-detection BACKBONE --data DATA/copydays
         genviews evaluate copy-detection BACKBONE --data DATA/copydays --distractors YFCC-10K --whitening YFCC-20K
 
-    DATA/copydays holds original and strong, and jpegqual and crops if these are to be measured. The protocol is that of
-    https://github.com/facebookresearch/dino, eval_copy_detection.py, which reports strong.
+    DATA/copydays has original/ and strong/, and optionally jpegqual/ and crops/. The protocol is that of
+    eval_copy_detection.py of https://github.com/facebookresearch/dino, which reports strong.
     """
 
     data: Path
-    """The folder that holds original and strong."""
+    """Folder with original/ and strong/."""
     size: int = 320
     """Size in pixels of the squares to which images are resized."""
     distractors: Path | None = None
@@ -150,22 +150,22 @@ class CopyDetectionOptions(EvalOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions(EvalOptions):
-    """Instances followed through videos by the features of a frozen backbone: J and F on DAVIS 2017.
+    """Evaluate video object segmentation by label propagation with frozen features: J and F on DAVIS 2017.
 
         genviews evaluate video BACKBONE --data DATA/DAVIS
         genviews evaluate video BACKBONE --data DATA/DAVIS --masks found    # for the official evaluation
 
-    DATA/DAVIS holds ImageSets, JPEGImages and Annotations. Labels are carried as in
-    https://github.com/facebookresearch/dino, eval_video_segmentation.py, and measured as in
+    DATA/DAVIS has ImageSets/, JPEGImages/ and Annotations/. Labels are propagated as in
+    https://github.com/facebookresearch/dino, eval_video_segmentation.py, and scored as in
     https://github.com/davisvideochallenge/davis2017-evaluation.
     """
 
     data: Path
-    """The folder that holds ImageSets, JPEGImages and Annotations."""
+    """Folder with ImageSets/, JPEGImages/ and Annotations/."""
     subset: str = "val"
     """train or val."""
     resolution: str = "480p"
-    """The folder in JPEGImages and Annotations."""
+    """Subfolder of JPEGImages/ and Annotations/."""
     short_side: int = 480
     """Short side of the frames in pixels."""
     frames: int = 7
@@ -174,27 +174,27 @@ class VideoOptions(EvalOptions):
     """Radius of the search window."""
     neighbors: int = 5
     """Number of most similar locations whose labels are propagated."""
-    workers: tyro.conf.Suppress[int] = 0  # a frame is read when the one before has its mask
+    workers: tyro.conf.Suppress[int] = 0  # frames are read one by one, as masks are propagated
     masks: Path | None = None
-    """A folder to write the masks to."""
+    """Folder to write the predicted masks to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidesOptions(EvalOptions):
-    """Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT.
+    """Evaluate a backbone on slides by attention over the embeddings of their tiles, as on PANDA and BRIGHT.
 
         genviews evaluate slides BACKBONE --data PANDA/tiles --labels PANDA/train.csv
         genviews evaluate slides BACKBONE --data BRIGHT --level group
         torchrun --standalone --nproc_per_node=8 -m genviews evaluate slides BACKBONE --data ... --runs 8
 
     A slide is a folder of tiles, png or jpg: DATA/<image_id>/<tile> beside a CSV, or DATA/train/<class>/<slide>/<tile>
-    and DATA/test/..., or a file of embeddings of its tiles, <slide>.safetensors. Embeddings are stored; an interrupted
-    run continues. Slides are embedded, and runs trained, on as many processes as there are.
+    and DATA/test/..., or a file of embeddings of its tiles, <slide>.safetensors. Embeddings are stored, and an
+    interrupted run continues. All processes share the slides to embed and the runs to train.
     """
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": (
-            *("test_labels", "column", "held_out", "split_seed", "ignore_unlabelled", "train_split", "test_split"),
+            *("test_labels", "column", "held_out", "split_seed", "ignore_unlabeled", "train_split", "test_split"),
             "level",
         ),
         "execution": ("embeddings", "resume", "size", "resize", "batch_size"),
@@ -202,36 +202,36 @@ class SlidesOptions(EvalOptions):
     }
 
     data: Path
-    """Holds the slides."""
+    """Folder of the slides."""
     labels: Path | None = None
     """A CSV with image_id and classes, as PANDA's train.csv; default: slides are in class folders."""
     test_labels: Path | None = None
-    """Such a CSV of the test slides; left out, a fraction of the others is held out."""
+    """CSV of the test slides; default: a fraction of the slides in --labels is held out."""
     column: str = "isup_grade"
-    """Of the classes in the CSV; whole numbers are grades."""
+    """Column of the classes in the CSV; integer classes are treated as grades."""
     held_out: float = 0.2
-    """Fraction of the slides in the CSV to test on, of every class and data_provider."""
+    """Fraction of the slides in the CSV to test on, within every class and data_provider."""
     split_seed: int = 0
-    """What the held-out slides are drawn from; the same for all backbones that are compared."""
-    ignore_unlabelled: bool = False
-    """Leave out slides that the CSV does not have."""
+    """Seed of the held-out slides; keep it the same for all backbones that are compared."""
+    ignore_unlabeled: bool = False
+    """Skip slides that are not in the CSV."""
     train_split: str = "train"
     test_split: str = "test"
-    """Folders of DATA where slides are in class folders."""
+    """Subfolders of DATA, for slides in class folders."""
     level: Literal["subtype", "group"] = "subtype"
-    """Which class folders count: those that slides lie in, or the outermost."""
+    """Class folders to use: those that contain the slides (subtype), or the outermost (group)."""
     protocol: str = "clam"
-    """clam or ilse: the network and its training."""
+    """Network and training protocol: clam or ilse."""
     epochs: int | None = None
     """Default: that of the protocol."""
     runs: int = 1
-    """Trainings of the attention, of different seeds from --seed on; the mean is the result."""
+    """Number of trainings of the attention network, with seeds from --seed on; the result is their mean."""
     embeddings: Path = Path("runs/slides")
-    """Where the tiles' embeddings are kept, in a folder for each backbone."""
+    """Folder of the stored embeddings of tiles, with a subfolder per backbone."""
     resume: Path | None = Path("runs/evaluate")
     """Folder of the resume files of interrupted trainings; None: no resume files."""
     size: int | None = None
-    """Size of the tiles in pixels as the backbone sees them; default: that of its training."""
+    """Input size of the tiles in pixels; default: that of the training of the backbone."""
     resize: int | None = None
     """Short side before the center crop; default: the size, so that the whole tile is used."""
     batch_size: int = 256
@@ -241,28 +241,28 @@ class SlidesOptions(EvalOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOptions(EvalOptions):
-    """Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout.
+    """Evaluate a frozen backbone on semantic segmentation: a linear head, mIoU, data in PASCAL VOC 2012's layout.
 
         genviews evaluate segmentation BACKBONE --data VOCdevkit
         genviews evaluate segmentation BACKBONE --data ECSSD --classes 2 --steps 500 --crop 128
         torchrun --standalone --nproc_per_node=8 -m genviews evaluate segmentation BACKBONE --data VOCdevkit
 
-    DATA, DATA/VOC2012 or DATA/VOCdevkit/VOC2012 holds JPEGImages, SegmentationClass and ImageSets/Segmentation. The
-    protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen map, ssl_eval/segmentation/.
+    DATA, DATA/VOC2012 or DATA/VOCdevkit/VOC2012 has JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/. The
+    protocol is DINOv2's: batch norm and a 1 x 1 convolution on the frozen feature map.
     """
 
     data: Path
-    """The folder VOC2012, or one around it."""
+    """Folder VOC2012, or a folder that contains it."""
     train_split: str = "train"
     test_split: str = "val"
-    """Lists of ImageSets/Segmentation."""
+    """Names of lists in ImageSets/Segmentation/."""
     classes: int = 21
     """Number of classes, including the background."""
     layer: str | None = None
     """Submodule whose feature map is used; default: the last feature map."""
     steps: int = 40_000
     batch_size: int = 16
-    """Over all processes; the learning rate stays."""
+    """Batch size over all processes; the learning rate is not scaled with it."""
     crop: int | None = None
     """Size of crops and windows in pixels; default: 512 for backbones of 224 px images, and in proportion."""
     short: int | None = None

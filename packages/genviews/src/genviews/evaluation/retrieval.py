@@ -1,4 +1,4 @@
-"""RetrievalOptions of landmarks by a frozen backbone: mean average precision on revisited Oxford and Paris."""
+"""Evaluate landmark retrieval by a frozen backbone: mean average precision on revisited Oxford and Paris."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ssl_eval.retrieval.revisited import SCALES, evaluate_revisited, read_distra
 
 
 def run(options: RetrievalOptions) -> None:
-    """Measure and append the results."""
+    """Evaluate and append the results."""
     landmarks = read_revisited(options.data)
     distractors = [] if options.distractors is None else read_distractors(options.distractors)
     opened = open_on_device(options)

@@ -1,4 +1,4 @@
-"""One protocol on one backbone: from folders of images to accuracies."""
+"""Run one evaluation protocol on one backbone: from folders of images to accuracies."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from ssl_eval.linear import LinearResult, stratified_holdout
 from sslzoo import DistContext
 
 EXTRACTION = 256
-"""Images a batch where nothing is trained."""
+"""Batch size of feature extraction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalContext:
-    """What a protocol needs beside itself.
+    """Inputs and options of a protocol.
 
     Attributes:
         backbone: on the device.
-        train: the training images that count, labelled.
-        test: the test images, labelled.
-        preparation: of both, at the backbone's size.
-        reading: of both.
+        train: labeled training images.
+        test: labeled test images.
+        preparation: transforms of both, at the backbone's input size.
+        reading: options of both data loaders.
         context: this process.
-        seed: of everything drawn.
-        learning_rates: tried together by a linear protocol; the protocol's own where empty.
-        k: neighbours, instead of the protocol's.
-        resume: a folder for files to go on from.
-        bf16: whether the network computes in bfloat16.
-        on_epoch: called with how many epochs are done, and of how many.
+        seed: seed of all random numbers.
+        learning_rates: searched by a linear protocol; empty for the protocol's own.
+        k: number of neighbors; None for the protocol's.
+        resume: folder of resume files.
+        bf16: run the network in bfloat16.
+        on_epoch: called with the number of finished epochs and of all epochs.
         on_unreadable: called with an error message for each unreadable image for which features are extracted.
-        tell: called with a line about what was found on the way.
+        log: called with each line of progress.
     """
 
     backbone: nn.Module
@@ -60,7 +60,7 @@ class EvalContext:
     bf16: bool = False
     on_epoch: Callable[[int, int], object] = lambda done, epochs: None
     on_unreadable: OnUnreadable = raise_error
-    tell: Callable[[str], object] = lambda line: None
+    log: Callable[[str], object] = lambda line: None
 
     @property
     def group(self) -> dist.ProcessGroup | None:
@@ -69,11 +69,11 @@ class EvalContext:
 
     @property
     def amp(self) -> torch.dtype | None:
-        """What it is told to compute in; None is float32, as published figures are."""
+        """Autocast dtype; None for float32, as in published results."""
         return torch.bfloat16 if self.bf16 else None
 
-    def centred(self, index: ImageIndex) -> CenterCropDataset:
-        """Images as a test sees them."""
+    def eval_images(self, index: ImageIndex) -> CenterCropDataset:
+        """Return center crops of the images."""
         return CenterCropDataset(
             index,
             self.preparation,
@@ -83,35 +83,35 @@ class EvalContext:
             on_unreadable=self.on_unreadable,
         )
 
-    def augmented(self, index: ImageIndex, batch_size: int) -> TrainingImages:
-        """Images as a training sees them."""
+    def train_images(self, index: ImageIndex, batch_size: int) -> TrainingImages:
+        """Return augmented images for training."""
         return TrainingImages(
             index, self.preparation, self.reading, batch_size=batch_size, seed=self.seed, context=self.context
         )
 
     def features(self, index: ImageIndex, network: nn.Module) -> ssl_eval.Features:
-        """One vector an image."""
+        """Extract one feature vector per image."""
         count = -(-len(index) // self.context.world_size)
         with Progress(shown=self.context.is_main, stderr=True) as progress:
-            images = _counted(self.centred(index), count, progress.add_task("features"))
+            images = _counted(self.eval_images(index), count, progress.add_task("features"))
             return ssl_eval.extract_features(
                 network, images, device=self.context.device, amp=self.amp, group=self.group
             )
 
     @property
-    def tried(self) -> str:
-        """What results add to a linear protocol whose learning rates are not its own."""
+    def rates_label(self) -> str:
+        """Suffix of the label of results whose learning rates are not the protocol's."""
         return " rates=" + ",".join(f"{rate:g}" for rate in self.learning_rates) if self.learning_rates else ""
 
     def digest(self) -> str:
-        """Of which images are learned from, under which labels, and how they are prepared."""
-        found = hashlib.blake2b(repr((self.preparation, self.train.classes, self.bf16)).encode(), digest_size=6)
+        """Hash the training images, their labels and the transforms."""
+        digest = hashlib.blake2b(repr((self.preparation, self.train.classes, self.bf16)).encode(), digest_size=6)
         for row, label in enumerate(self.train.labels.tolist()):
-            found.update(f"{self.train.key(row)} {label}\n".encode())
-        return found.hexdigest()
+            digest.update(f"{self.train.key(row)} {label}\n".encode())
+        return digest.hexdigest()
 
     def common(self) -> dict:
-        """Arguments of every training."""
+        """Return the arguments that all trainings have in common."""
         return {
             "num_classes": len(self.train.classes),
             "seed": self.seed,
@@ -125,7 +125,7 @@ class EvalContext:
 def _counted(
     batches: Iterable[Sequence[Tensor]], count: int, update: Callable[[int, int], None]
 ) -> Iterator[Sequence[Tensor]]:
-    """Pass batches on, and report how many images they had."""
+    """Yield the batches and report the number of images so far."""
     done = 0
     for batch in batches:
         yield batch
@@ -133,12 +133,12 @@ def _counted(
         update(done, count)
 
 
-Found = list[tuple[str, str, str, float]]
-"""Task, what the label of the protocol is followed by, metric, percent."""
+Measurements = list[tuple[str, str, str, float]]
+"""Task, suffix of the protocol's label, metric, percent."""
 
 
-def measure(variant: ProtocolOverride, job: EvalContext) -> Found:
-    """What the protocol finds.
+def measure(variant: ProtocolOverride, job: EvalContext) -> Measurements:
+    """Run the protocol and return its metrics.
 
     Raises:
         ValueError: see ssl_eval.
@@ -151,19 +151,19 @@ def measure(variant: ProtocolOverride, job: EvalContext) -> Found:
     return _linear_cached(protocol, job) if variant.cached else _linear(protocol, job, variant)
 
 
-def _knn(protocol: KNNProtocol, job: EvalContext) -> Found:
+def _knn(protocol: KNNProtocol, job: EvalContext) -> Measurements:
     train, test = (job.features(index, job.backbone) for index in (job.train, job.test))
     counts = (job.k,) if job.k else protocol.k
-    found = ssl_eval.knn_accuracy(
+    accuracy = ssl_eval.knn_accuracy(
         train, test, k=counts, temperature=protocol.temperature, device=job.context.device, group=job.group
     )
-    return [("knn", f" k={k}", "top1", found[k]) for k in counts]
+    return [("knn", f" k={k}", "top1", accuracy[k]) for k in counts]
 
 
-def _linear_cached(protocol: LinearProtocol, job: EvalContext) -> Found:
+def _linear_cached(protocol: LinearProtocol, job: EvalContext) -> Measurements:
     network = ssl_eval.features_of(job.backbone, protocol.class_tokens)
     train, test = (job.features(index, network) for index in (job.train, job.test))
-    found = ssl_eval.linear_probe(
+    result = ssl_eval.linear_probe(
         train,
         test,
         learning_rates=_rates(protocol, job),
@@ -179,53 +179,53 @@ def _linear_cached(protocol: LinearProtocol, job: EvalContext) -> Found:
         device=job.context.device,
         group=job.group,
     )
-    return _told(found, job)
+    return _linear_metrics(result, job)
 
 
-def _linear(protocol: LinearProtocol, job: EvalContext, variant: ProtocolOverride) -> Found:
-    """Several rates are chosen among on a tenth of every training class, which is then not trained on."""
+def _linear(protocol: LinearProtocol, job: EvalContext, variant: ProtocolOverride) -> Measurements:
+    """Choose among several learning rates on a held-out tenth of every training class."""
     rates, index, held_out = _rates(protocol, job), job.train, None
     if len(rates) > 1:
         kept, held = stratified_holdout(torch.from_numpy(index.labels), 0.1, job.seed)
-        index, held_out = index.take(kept.numpy()), job.centred(index.take(held.numpy()))
-    train, test = job.augmented(index, protocol.batch_size), job.centred(job.test)
-    found = ssl_eval.linear_evaluation(
+        index, held_out = index.take(kept.numpy()), job.eval_images(index.take(held.numpy()))
+    train, test = job.train_images(index, protocol.batch_size), job.eval_images(job.test)
+    result = ssl_eval.linear_evaluation(
         job.backbone, train, test, protocol=protocol, learning_rates=rates, held_out=held_out,
-        resume=_resume(job, variant, job.tried), **job.common(),
+        resume=_resume(job, variant, job.rates_label), **job.common(),
     )  # fmt: skip
-    return _told(found, job)
+    return _linear_metrics(result, job)
 
 
-def _told(found: LinearResult, job: EvalContext) -> Found:
-    if found.holdout_accuracies:
-        job.tell(f"learning rate {found.learning_rate:g} is the best on held-out training images")
-    return [("linear", job.tried, "top1", found.accuracy), ("linear", job.tried, "top5", found.top5)]
+def _linear_metrics(result: LinearResult, job: EvalContext) -> Measurements:
+    if result.holdout_accuracies:
+        job.log(f"learning rate {result.learning_rate:g} is the best on held-out training images")
+    return [("linear", job.rates_label, "top1", result.accuracy), ("linear", job.rates_label, "top5", result.top5)]
 
 
-def _finetune(protocol: FineTuneProtocol, job: EvalContext, variant: ProtocolOverride) -> Found:
+def _finetune(protocol: FineTuneProtocol, job: EvalContext, variant: ProtocolOverride) -> Measurements:
     backbone = job.backbone
     if job.context.world_size > 1:
         backbone = sslzoo.convert_sync_batchnorm(backbone)
-    train, test = job.augmented(job.train, protocol.batch_size), job.centred(job.test)
-    found = ssl_eval.finetune(backbone, train, test, protocol=protocol, resume=_resume(job, variant), **job.common())
-    return [("semi-supervised", "", "top1", found.top1), ("semi-supervised", "", "top5", found.top5)]
+    train, test = job.train_images(job.train, protocol.batch_size), job.eval_images(job.test)
+    scores = ssl_eval.finetune(backbone, train, test, protocol=protocol, resume=_resume(job, variant), **job.common())
+    return [("semi-supervised", "", "top1", scores.top1), ("semi-supervised", "", "top5", scores.top5)]
 
 
 def _rates(protocol: LinearProtocol, job: EvalContext) -> tuple[float, ...]:
     return job.learning_rates or protocol.searched or (protocol.learning_rate,)
 
 
-def _resume(job: EvalContext, variant: ProtocolOverride, further: str = "") -> Path | None:
-    """A file of its own for each backbone, protocol and set of images."""
+def _resume(job: EvalContext, variant: ProtocolOverride, suffix: str = "") -> Path | None:
+    """Return the resume file of this backbone, protocol and set of images."""
     if job.resume is None:
         return None
     backbone = ssl_eval.backbone_hash(job.backbone)[:12]
-    name = f"{backbone} {variant.label}{further} data {job.digest()} seed {job.seed}.pt"
+    name = f"{backbone} {variant.label}{suffix} data {job.digest()} seed {job.seed}.pt"
     return job.resume / name.replace("/", "_")
 
 
 def labelled_rows(index: ImageIndex, protocol: ssl_eval.Protocol, listed: Path | None, seed: int) -> Tensor | None:
-    """The rows of the training images that keep their labels; None for all."""
+    """Return the rows of the labeled subset of the training images; None for all."""
     if listed is not None:
         return ssl_eval.listed_subset(listed, [index.key(row) for row in range(len(index))])
     if isinstance(protocol, FineTuneProtocol):
@@ -235,7 +235,7 @@ def labelled_rows(index: ImageIndex, protocol: ssl_eval.Protocol, listed: Path |
 
 
 def at_size(preparation: TransformConfig, size: int, resize: int | None) -> TransformConfig:
-    """The preparation for inputs of another side: the short side grows with it, or is it below 64 px."""
+    """Return the transforms for another input size; the short side scales with it, or equals it below 64 px."""
     if resize is None:
         resize = round(size * preparation.resize / preparation.size) if size >= 64 else size
     return replace(preparation, size=size, resize=resize)

@@ -1,4 +1,4 @@
-"""Measure what a backbone's last map is worth for segmentation: a linear head, mIoU, in PASCAL VOC 2012's layout."""
+"""Evaluate a frozen backbone on semantic segmentation: a linear head, mIoU, data in PASCAL VOC 2012's layout."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from ssl_eval.segmentation.voc import SegmentationDataset, load_split
 
 PUBLISHED = SegmentationProtocol()
 SIDE = 224
-"""Of the images that the published crop of 512 px goes with; for others it grows and shrinks with them."""
+"""Pretraining image size in pixels for which the published crop is 512 px; the crop scales with the image size."""
 
 
 def run(options: SegmentationOptions) -> None:
-    """Train, measure, append the results."""
+    """Train the head, evaluate, and append the results."""
     if options.classes < 2 or options.steps < 1:
-        raise ValueError(f"--classes {options.classes}, --steps {options.steps}: at least 2 classes and 1 step")
+        raise ValueError(f"expected at least 2 --classes and 1 of --steps, got {options.classes} and {options.steps}")
     for name in ("batch_size", "crop", "short"):
         if (given := getattr(options, name)) is not None and given < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {given}: give 1 or more")
+            raise ValueError(
+                f"expected --{name.replace('_', '-')} of 1 or more, got {given}; leave it out for the default"
+            )
     train, test = (
         load_split(options.data, split, num_classes=options.classes)
         for split in (options.train_split, options.test_split)
@@ -63,7 +65,7 @@ def _measure(
     test: SegmentationDataset,
     opened: LoadedBackbone,
 ) -> torch.Tensor:
-    """How many test pixels of each class are taken for each."""
+    """Train the head and return the confusion matrix of the test pixels."""
     context, normalisation = opened.context, (opened.images["mean"], opened.images["std"])
     place = {"rank": context.rank, "world_size": context.world_size, "workers": options.workers}
     crops = TrainingCrops(train, protocol, normalisation, seed=options.seed, **place)
@@ -80,24 +82,24 @@ def _measure(
         "group": default_group(),
     }
 
-    def tell(done: int, loss: float) -> None:
+    def log(done: int, loss: float) -> None:
         if done % 100 == 0 or done == protocol.steps:
             shown.print(f"step {done}/{protocol.steps}, loss {loss:.3f}")
 
-    head = train_segmentation(maps, crops.batches, seed=options.seed, resume=resume, on_step=tell, **same)
+    head = train_segmentation(maps, crops.batches, seed=options.seed, resume=resume, on_step=log, **same)
     images = TestImages(test, protocol, normalisation, on_unreadable=opened.on_unreadable, **place)
     return segmentation_confusion(maps, head, images, **same)
 
 
 def _protocol(options: SegmentationOptions, maps: FeatureMapExtractor, size: int) -> SegmentationProtocol:
-    """The published one at the sides that go with the network's images."""
+    """Return the published protocol with sizes that fit the network's input size."""
     patches = max(1, round(size * PUBLISHED.crop / SIDE / maps.patch))
     crop = options.crop or patches * maps.patch
     short = options.short or crop
     if crop % maps.patch:
-        raise ValueError(f"--crop {crop} is no multiple of the patches' {maps.patch} px: give another")
+        raise ValueError(f"expected --crop in multiples of the patch size, {maps.patch} px, got {crop}; change it")
     if short < crop:
-        raise ValueError(f"--short {short} is less than the windows' {crop} px: give {crop} or more")
+        raise ValueError(f"expected --short of at least the crop size, {crop} px, got {short}; give {crop} or more")
     return replace(
         PUBLISHED,
         steps=options.steps,
@@ -109,7 +111,7 @@ def _protocol(options: SegmentationOptions, maps: FeatureMapExtractor, size: int
 
 
 def _label(options: SegmentationOptions, protocol: SegmentationProtocol) -> str:
-    """All that makes two results comparable."""
+    """Return the label of the settings that results depend on."""
     parts = ["linear head", f"crop={protocol.crop}"]
     for name in ("steps", "batch_size", "short"):
         usual = protocol.crop if name == "short" else getattr(PUBLISHED, name)

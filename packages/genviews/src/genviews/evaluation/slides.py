@@ -1,4 +1,4 @@
-"""Measure what a backbone is worth on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT."""
+"""Evaluate a backbone on slides: attention over their tiles' embeddings, as on PANDA and BRIGHT."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ssl_eval.slides.classification_metrics import ClassificationMetrics, classi
 from ssl_eval.slides.slide_sets import SlideSet, check_all_labeled, slides_of_csv, slides_of_folders
 from ssl_eval.slides.tile_embeddings import BACKBONE, CachedBags, embed_slides
 
-TOLD_EVERY = 50
-"""SlidesOptions between two lines of progress."""
+LOG_EVERY = 50
+"""Slides between two lines of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidesContext:
-    """What every run shares: the slides, their bags, and the hash of the backbone that made them."""
+    """State shared by all runs: the slides, their embeddings, and the hash of the backbone."""
 
     options: SlidesOptions
     protocol: MILProtocol
@@ -41,12 +41,12 @@ class SlidesContext:
     shown: Console
 
     def bags(self, slides: SlideSet) -> CachedBags:
-        """The embeddings of some slides."""
+        """Return the embeddings of some slides."""
         return CachedBags(slides.slides, self.kept, backbone=self.backbone)
 
 
 def run(options: SlidesOptions) -> None:
-    """Embed, train, measure, append the results."""
+    """Embed the slides, train, evaluate, and append the results."""
     protocol = _protocol(options)
     train, test = _slides(options)
     opened = open_on_device(options)
@@ -65,20 +65,20 @@ def run(options: SlidesOptions) -> None:
     _embed(job, opened, group)
     with raise_on_all_ranks(group):
         mine = {run: _run(job, run) for run in range(context.rank, options.runs, context.world_size)}
-    found = {run: scores for part in all_gather_object(mine, group) for run, scores in part.items()}
-    _tell(job, opened, [found[run] for run in range(options.runs)])
+    scores_of = {run: scores for part in all_gather_object(mine, group) for run, scores in part.items()}
+    _report(job, opened, [scores_of[run] for run in range(options.runs)])
     sslzoo.barrier()
 
 
 def _embed(job: SlidesContext, opened: LoadedBackbone, group: dist.ProcessGroup | None) -> None:
-    """The tiles of all slides that are not embedded yet."""
+    """Embed the tiles of all slides that are not embedded yet."""
     options, size = job.options, job.options.size or opened.images["size"]
     amp = torch.bfloat16 if opened.device.type == "cuda" else None
-    centre = CenterCrop(size, options.resize or size, "bilinear")
-    tiles = Tiles(centre, opened.images, batch_size=options.batch_size, workers=options.workers, device=opened.device)
+    crop = CenterCrop(size, options.resize or size, "bilinear")
+    tiles = Tiles(crop, opened.images, batch_size=options.batch_size, workers=options.workers, device=opened.device)
 
-    def tell(done: int, slides: int) -> None:
-        if done % TOLD_EVERY == 0 or done == slides:
+    def log(done: int, slides: int) -> None:
+        if done % LOG_EVERY == 0 or done == slides:
             job.shown.print(f"embedded {done}/{slides}")
 
     embed_slides(
@@ -90,12 +90,12 @@ def _embed(job: SlidesContext, opened: LoadedBackbone, group: dist.ProcessGroup 
         device=opened.device,
         amp=amp,
         group=group,
-        on_slide=tell,
+        on_slide=log,
     )
 
 
 def _run(job: SlidesContext, run: int) -> ClassificationMetrics:
-    """One training of the attention, and its test."""
+    """Train the attention once and test it."""
     options, resume = job.options, None
     if options.resume is not None:
         named = f"{job.backbone[:12]} slides {options.data.resolve().name} {_label(options)}"
@@ -113,8 +113,8 @@ def _run(job: SlidesContext, run: int) -> ClassificationMetrics:
     return classification_metrics(slide_probabilities(model, job.bags(job.test), device=job.device), job.test.labels)
 
 
-def _tell(job: SlidesContext, opened: LoadedBackbone, runs: list[ClassificationMetrics]) -> None:
-    """Keep the mean of each score, and show their spread."""
+def _report(job: SlidesContext, opened: LoadedBackbone, runs: list[ClassificationMetrics]) -> None:
+    """Append the mean of each score to the results and print the standard deviations."""
     names = [score.name for score in fields(ClassificationMetrics) if score.name != "kappa" or job.train.graded]
     values = {name: [getattr(scores, name) for scores in runs] for name in names}
     keep_results(
@@ -132,15 +132,15 @@ def _tell(job: SlidesContext, opened: LoadedBackbone, runs: list[ClassificationM
 
 def _protocol(options: SlidesOptions) -> MILProtocol:
     if options.protocol not in MIL_PROTOCOLS:
-        raise ValueError(f"unknown protocol {options.protocol}: choose one of {', '.join(MIL_PROTOCOLS)}")
+        raise ValueError(f"expected a protocol of {', '.join(MIL_PROTOCOLS)}, got {options.protocol}")
     if options.runs < 1 or (options.epochs is not None and options.epochs < 1):
-        raise ValueError(f"--runs {options.runs}, --epochs {options.epochs}: both are at least 1")
+        raise ValueError(f"expected --runs and --epochs of 1 or more, got {options.runs} and {options.epochs}")
     protocol = MIL_PROTOCOLS[options.protocol]
     return protocol if options.epochs is None else replace(protocol, epochs=options.epochs)
 
 
 def _label(options: SlidesOptions) -> str:
-    """All that makes two results comparable."""
+    """Return the label of the settings that results depend on."""
     parts = [f"attention {options.protocol}"]
     parts += [f"epochs={options.epochs}"] if options.epochs is not None else []
     parts += [f"runs={options.runs}"] if options.runs > 1 else []
@@ -157,7 +157,7 @@ def _label(options: SlidesOptions) -> str:
 
 
 def _slides(options: SlidesOptions) -> tuple[SlideSet, SlideSet]:
-    """Those to train on, and those to test on."""
+    """Return the training and the test slides."""
     if options.labels is None:
         train = slides_of_folders(options.data, options.train_split, level=options.level)
         test = slides_of_folders(options.data, options.test_split, level=options.level, classes=train.classes)
@@ -169,19 +169,21 @@ def _slides(options: SlidesOptions) -> tuple[SlideSet, SlideSet]:
     else:
         train, test = _held_out(slides_of_csv(options.labels, options.data, column=options.column), options)
         where = f"none of {len(test.slides)} held-out slides is"
-    if options.labels is not None and not options.ignore_unlabelled:
+    if options.labels is not None and not options.ignore_unlabeled:
         check_all_labeled(options.data, train, test)
     if both := {slide.name for slide in train.slides} & {slide.name for slide in test.slides}:
-        raise ValueError(f"slide {min(both)} is to be trained on and tested on: take it out of one of the CSVs")
+        raise ValueError(
+            f"expected disjoint training and test slides, got {min(both)} in both; remove it from one of the CSVs"
+        )
     if absent := set(range(len(train.classes))) - set(test.labels.tolist()):
-        raise ValueError(f"{where} of class {train.classes[min(absent)]}: every class needs some to be tested on")
+        raise ValueError(f"{where} of class {train.classes[min(absent)]}; every class needs test slides")
     return train, test
 
 
 def _held_out(every: SlideSet, options: SlidesOptions) -> tuple[SlideSet, SlideSet]:
-    """A share of every class and origin."""
+    """Hold out a fraction of every class and origin."""
     kinds = [(slide.label, slide.origin) for slide in every.slides]
-    place = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
-    strata = torch.tensor([place[kind] for kind in kinds])
+    stratum = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
+    strata = torch.tensor([stratum[kind] for kind in kinds])
     kept, held = stratified_holdout(strata, options.held_out, options.split_seed)
     return every.take(kept), every.take(held)

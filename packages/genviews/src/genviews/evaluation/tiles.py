@@ -1,6 +1,6 @@
-"""The tiles of a slide as a backbone wants them: cut squares, normalized, batch by batch.
+"""Read the tiles of a slide as normalized batches.
 
-Shapes: B tiles of a batch, S their side.
+Shapes: B tiles per batch, S height and width of a tile in pixels.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from ssl_eval.slides.slide_sets import Slide, tiles_of
 
 
 class Tiles(Dataset):
-    """Reads them.
+    """Tiles of slides, cropped to squares.
 
     Args:
-        centre: how a tile becomes a square.
-        images: the `mean` and `std` that the backbone knows.
-        batch_size: tiles at once.
-        workers: processes that decode.
-        device: where the batches lie.
+        crop: resize and center crop of a tile.
+        images: `mean` and `std` of the backbone's inputs.
+        batch_size: tiles per batch.
+        workers: processes that decode; 0 decodes in the main process.
+        device: device of the batches.
     """
 
     def __init__(
-        self, centre: CenterCrop, images: Mapping[str, Any], *, batch_size: int, workers: int, device: torch.device
+        self, crop: CenterCrop, images: Mapping[str, Any], *, batch_size: int, workers: int, device: torch.device
     ):
-        self.centre, self.mean, self.std = centre, images["mean"], images["std"]
+        self.crop, self.mean, self.std = crop, images["mean"], images["std"]
         self.batch_size, self.workers, self.device = batch_size, workers, device
 
     @property
     def preparation(self) -> str:
-        """What is done to a tile."""
-        centre = self.centre
-        crop = f"Centre(side={centre.side}, resize={centre.resize}, interpolation={centre.interpolation!r})"
-        return f"{crop} mean={self.mean} std={self.std}"
+        """Description of the transforms; part of the key of stored embeddings, so its text must not change."""
+        crop = self.crop
+        text = f"Centre(side={crop.side}, resize={crop.resize}, interpolation={crop.interpolation!r})"
+        return f"{text} mean={self.mean} std={self.std}"
 
     def batches(self, slide: Slide) -> Iterator[Float[Tensor, "B 3 S S"]]:
-        """One slide's, in the order of their names.
+        """Yield the tiles of a slide in the order of their names.
 
         Raises:
             ValueError: a tile cannot be read.
@@ -70,7 +70,7 @@ class Tiles(Dataset):
 
     def __getitem__(self, tiles: Sequence[Path]) -> Tensor | str:
         try:
-            squares = [self.centre(str(tile))[0] for tile in tiles]
+            squares = [self.crop(str(tile))[0] for tile in tiles]
         except UnreadableImage as error:
             return str(error)
         return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The pairs that are shown: chosen among those drawn, with small pictures."""
+"""Select the pairs that the page shows, and make their thumbnails."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Pair = tuple[Row, Score | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A pair as it is shown.
+    """A pair on the page.
 
     Attributes:
-        place: in the random order of all pairs drawn.
-        row: of the manifest.
-        why: "sample", "best", "worst".
+        index: position in the random order of all sampled pairs.
+        row: row of the manifest.
+        why: reasons for showing it: "sample", "best", "worst".
         pictures: source, view and, of an interpolated view, its partner, as data URIs by name.
         maps: foreground maps of source and view by name; none if pairs are not scored.
-        score: None if pairs are not scored.
-        weight: of the pair among all that are scored.
-        rank: by quality, 1 the best.
+        score: score of the pair; None if pairs are not scored.
+        weight: weight of the pair among all scored pairs.
+        rank: rank by quality, 1 for the best.
     """
 
-    place: int
+    index: int
     row: Row
     why: tuple[str, ...]
     pictures: dict[str, str]
@@ -45,7 +45,7 @@ class Card:
 
     @property
     def brief(self) -> str:
-        """What made the view, in a line."""
+        """One line that describes how the view was generated."""
         row = self.row
         strength = row.strength is not None and f"{strength_unit(row.generator)} {row.strength:g}"
         alpha = row.alpha is not None and f"alpha {row.alpha:.2f}"
@@ -54,9 +54,9 @@ class Card:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What the manifest says of the view; what it leaves open is left out."""
+        """Fields of the manifest's row that are set, with their titles."""
         row = self.row
-        said = {
+        fields = {
             "Image": row.key,
             "View": str(row.k),
             "File": row.path,
@@ -65,7 +65,7 @@ class Card:
             "Model's hash": row.model_hash,
             "Seed": str(row.seed),
             strength_unit(row.generator).capitalize(): _number(row.strength),
-            "Foreground ratio told": _number(row.foreground_ratio),
+            "Foreground ratio given": _number(row.foreground_ratio),
             "Partner": row.partner_key,
             "Alpha": _number(row.alpha),
             "Supervision": row.supervision,
@@ -73,60 +73,60 @@ class Card:
             "Size": f"{row.width} × {row.height} px",
             "SHA-256": row.sha256,
         }
-        return [(name, value) for name, value in said.items() if value]
+        return [(name, value) for name, value in fields.items() if value]
 
 
 def make_cards(
     images: Path, views: Path, pairs: Sequence[Pair], *, count: int, extremes: int, gamma: float, tile: int
 ) -> tuple[list[Card], list[tuple[str, str]]]:
-    """The chosen pairs, best first or, if they are not scored, in random order.
+    """Make the cards of the chosen pairs, best first or, if they are not scored, in random order.
 
     Args:
-        images: the sources' folder.
-        views: their folder.
-        pairs: drawn ones in random order; all scored or none.
-        count: how many of them are the random sample.
-        extremes: best pairs shown too, and as many worst ones.
-        gamma: of the weights.
-        tile: side of the pictures in pixels.
+        images: folder of the source images.
+        views: folder of the views.
+        pairs: sampled pairs in random order; all of them scored or none.
+        count: size of the random sample that is shown.
+        extremes: number of best pairs and of worst pairs that are shown as well.
+        gamma: exponent of the weights.
+        tile: size of the thumbnails in pixels.
 
     Returns:
         The cards, and (file, reason) of each pair whose pictures cannot be read.
     """
     qualities = [score.quality for _, score in pairs if score is not None]
-    ranked = sorted(range(len(qualities)), key=lambda place: -qualities[place])
-    rank = {place: order for order, place in enumerate(ranked, start=1)}
+    ranked = sorted(range(len(qualities)), key=lambda index: -qualities[index])
+    rank = {index: order for order, index in enumerate(ranked, start=1)}
     weights = pairquality.pair_weights(torch.tensor(qualities), gamma).tolist() if qualities else []
     cards, unread = [], []
-    for place, why in chosen_places(len(pairs), ranked, count, extremes).items():
-        row, score = pairs[place]
+    for index, why in chosen_indices(len(pairs), ranked, count, extremes).items():
+        row, score = pairs[index]
         maps, scored = {}, {}
         if score is not None:
             maps = {"source": map_picture(score.source.map), "view": map_picture(score.view.map)}
-            scored = {"score": score, "weight": weights[place], "rank": rank[place]}
+            scored = {"score": score, "weight": weights[index], "rank": rank[index]}
         try:
             pictures = _pictures(images, views, row, tile)
         except viewgen.UnreadableImage as error:
             unread.append((row.path, str(error)))
             continue
-        cards.append(Card(place=place, row=row, why=tuple(sorted(why)), pictures=pictures, maps=maps, **scored))
-    return sorted(cards, key=lambda card: (card.rank or 0, card.place)), unread
+        cards.append(Card(index=index, row=row, why=tuple(sorted(why)), pictures=pictures, maps=maps, **scored))
+    return sorted(cards, key=lambda card: (card.rank or 0, card.index)), unread
 
 
-def chosen_places(total: int, ranked: Sequence[int], count: int, extremes: int) -> dict[int, set[str]]:
-    """The places shown, each with why: "sample", "best", "worst".
+def chosen_indices(total: int, ranked: Sequence[int], count: int, extremes: int) -> dict[int, set[str]]:
+    """Return the indices of the pairs to show, with the reasons: "sample", "best", "worst".
 
     Args:
         total: pairs, in random order.
-        ranked: their places from the best to the worst; empty if they are not scored.
-        count: the first so many are the random sample.
-        extremes: best pairs and as many worst ones; no pair is both.
+        ranked: indices of the pairs from best to worst; empty if they are not scored.
+        count: size of the random sample, the first pairs.
+        extremes: number of best pairs and of worst pairs; no pair is both.
     """
-    shown: dict[int, set[str]] = {place: {"sample"} for place in range(min(count, total))}
+    shown: dict[int, set[str]] = {index: {"sample"} for index in range(min(count, total))}
     few = min(extremes, len(ranked) // 2)
-    for why, places in (("best", ranked[:few]), ("worst", ranked[len(ranked) - few :])):
-        for place in places:
-            shown.setdefault(place, set()).add(why)
+    for why, indices in (("best", ranked[:few]), ("worst", ranked[len(ranked) - few :])):
+        for index in indices:
+            shown.setdefault(index, set()).add(why)
     return shown
 
 

@@ -1,7 +1,8 @@
-"""Histograms of streams of any length, and where their bars stand in a picture."""
+"""Histograms of streams of values, laid out for SVG."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,86 +10,87 @@ from dataclasses import dataclass
 import numpy as np
 
 Stream = Callable[[], Iterable[np.ndarray]]
-"""Gives the values in parts, from the start at each call."""
+"""Function that yields the values in chunks; every call starts from the beginning."""
 
-BINS = 24  # of a round width
-MOST_BARS = 12  # of a histogram with a bar for each value
-WIDTH, HEIGHT = 360, 150  # of the picture, in its own units
-LEFT, RIGHT, BOTTOM, TOP = 40, 350, 130, 8  # of the plot in it
+BINS = 24  # maximum number of bins
+MAX_BARS = 12  # maximum number of distinct values that get a bar each
+WIDTH, HEIGHT = 360, 150  # SVG user units
+LEFT, RIGHT, BOTTOM, TOP = 40, 350, 130, 8  # plot area
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar: its rectangle in the picture, and what it says."""
+    """Rectangle of a bar in SVG units, index of its series, and its tooltip."""
 
     x: float
     y: float
     width: float
     height: float
     series: int
-    says: str
+    tooltip: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """A picture of one or several distributions over the same bins.
+    """Histogram of one or several series over the same bins, laid out for SVG.
 
     Attributes:
-        title: what is counted.
-        series: their names.
-        totals: values of each.
-        bars: of all series; each series' highest bin has a share no bar exceeds.
-        across: (x, label) of the ticks below.
-        up: (y, label) of the lines across.
-        size: width and height of the picture.
-        plot: left, right and bottom of the plot in it.
+        title: name of the counted quantity.
+        series: names of the series.
+        totals: number of values of each series.
+        bars: non-empty bars of all series.
+        x_ticks: (x, label) of the ticks.
+        y_ticks: (y, label) of the grid lines.
+        size: width and height of the SVG.
+        plot: left, right and bottom of the plot area.
     """
 
     title: str
     series: tuple[str, ...]
     totals: tuple[int, ...]
     bars: tuple[Bar, ...]
-    across: tuple[tuple[float, str], ...]
-    up: tuple[tuple[float, str], ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
     size: tuple[int, int] = (WIDTH, HEIGHT)
     plot: tuple[int, int, int] = (LEFT, RIGHT, BOTTOM)
 
 
 def histogram(title: str, series: Mapping[str, Stream], *, each_value: bool = False) -> Histogram | None:
-    """Count streams in two passes, the first for their range; None if they hold no finite value.
+    """Count streams in two passes, the first of which finds the range; None without finite values.
 
     Args:
-        title: what is counted.
+        title: name of the counted quantity.
         series: streams by name.
-        each_value: a bar for each value instead of bins where there are at most ``MOST_BARS``.
+        each_value: draw a bar for each distinct value if there are at most ``MAX_BARS``.
     """
     low, high, values = math.inf, -math.inf, set[float]()
     for part in (part for stream in series.values() for part in _finite(stream)):
         low, high = min(low, float(part.min())), max(high, float(part.max()))
-        if len(values) <= MOST_BARS:
-            values.update(np.unique(part)[: MOST_BARS + 1].tolist())
+        if len(values) <= MAX_BARS:
+            values.update(np.unique(part)[: MAX_BARS + 1].tolist())
     if low > high:
         return None
-    if each_value and len(values) <= MOST_BARS:
-        found = np.array(sorted(values))
-        counts = [sum((part[:, None] == found).sum(axis=0) for part in _finite(s)) for s in series.values()]
-        return _drawn(title, tuple(series), np.array(counts), [f"{value:g}" for value in found], None)
+    if each_value and len(values) <= MAX_BARS:
+        distinct = np.array(sorted(values))
+        counts = [sum((part[:, None] == distinct).sum(axis=0) for part in _finite(s)) for s in series.values()]
+        return _layout(title, tuple(series), np.array(counts), [f"{value:g}" for value in distinct], None)
     edges = round_edges(low, high)
     counts = [sum(np.histogram(part, edges)[0] for part in _finite(stream)) for stream in series.values()]
-    return _drawn(title, tuple(series), np.array(counts), [f"{a:g} to {b:g}" for a, b in _between(edges)], edges)
+    labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges.tolist())]
+    return _layout(title, tuple(series), np.array(counts), labels, edges)
 
 
 def round_edges(low: float, high: float) -> np.ndarray:
-    """Equally spaced round numbers that hold low and high between them, for at most ``BINS`` + 1 bins."""
+    """Return equally spaced round bin edges that enclose low and high, for at most ``BINS`` + 1 bins."""
     step = round_step((high - low or 1.0) / BINS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    edges = np.array([_clean(place * step) for place in range(first, max(last, first + 1) + 1)])
+    edges = np.array([_clean(index * step) for index in range(first, max(last, first + 1) + 1)])
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
     return edges
 
 
 def round_step(least: float) -> float:
-    """The next of ... 1, 2, 2.5, 5, 10 ..."""
+    """Return the smallest of ..., 1, 2, 2.5, 5, 10, ... that is not below ``least``."""
     power = 10.0 ** math.floor(math.log10(least))
     return power * min(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
@@ -100,11 +102,7 @@ def _finite(stream: Stream) -> Iterator[np.ndarray]:
             yield kept
 
 
-def _between(edges: np.ndarray) -> Iterator[tuple[float, float]]:
-    yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-
-
-def _drawn(
+def _layout(
     title: str, names: tuple[str, ...], counts: np.ndarray, labels: list[str], edges: np.ndarray | None
 ) -> Histogram:
     """Lay out the bars of ``counts`` [series, bins], side by side within a bin."""
@@ -113,43 +111,43 @@ def _drawn(
     space = min(0.15 * slot, 4) if edges is not None else 0.3 * slot
     bar = (slot - space) / len(names)
     most = max(1, int(counts.max()))
-    tall = (BOTTOM - TOP) / most
+    unit = (BOTTOM - TOP) / most  # height of one count
     bars = tuple(
         Bar(
-            x=round(LEFT + place * slot + space / 2 + order * bar, 2),
-            y=round(BOTTOM - count * tall, 2),
+            x=round(LEFT + index * slot + space / 2 + order * bar, 2),
+            y=round(BOTTOM - count * unit, 2),
             width=round(bar, 2),
-            height=round(count * tall, 2),
+            height=round(count * unit, 2),
             series=order,
-            says=f"{name} {labels[place]}: {count:,}" if len(names) > 1 else f"{labels[place]}: {count:,}",
+            tooltip=f"{name} {labels[index]}: {count:,}" if len(names) > 1 else f"{labels[index]}: {count:,}",
         )
         for order, name in enumerate(names)
-        for place, count in enumerate(counts[order].tolist())
+        for index, count in enumerate(counts[order].tolist())
         if count
     )
     if edges is None:
-        across = tuple((LEFT + (place + 0.5) * slot, label) for place, label in enumerate(labels))
+        x_ticks = tuple((LEFT + (index + 0.5) * slot, label) for index, label in enumerate(labels))
     else:
-        across = tuple(_ticks(float(edges[0]), float(edges[-1])))
-    up = tuple((round(BOTTOM - level * tall, 2), f"{level:,}") for level in _levels(most))
+        x_ticks = tuple(_ticks(float(edges[0]), float(edges[-1])))
+    y_ticks = tuple((round(BOTTOM - level * unit, 2), f"{level:,}") for level in _levels(most))
     totals = tuple(counts.sum(axis=1).tolist())
-    return Histogram(title=title, series=names, totals=totals, bars=bars, across=across, up=up)
+    return Histogram(title=title, series=names, totals=totals, bars=bars, x_ticks=x_ticks, y_ticks=y_ticks)
 
 
 def _ticks(low: float, high: float) -> Iterator[tuple[float, str]]:
-    """Round numbers from low to high, where they stand."""
+    """Yield (x, label) of round numbers from low to high."""
     step = round_step((high - low) / 6)
-    for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
-        yield LEFT + (RIGHT - LEFT) * (place * step - low) / (high - low), f"{_clean(place * step):g}"
+    for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
+        yield LEFT + (RIGHT - LEFT) * (index * step - low) / (high - low), f"{_clean(index * step):g}"
 
 
 def _clean(value: float) -> float:
-    """0.3 for 0.30000000000000004."""
+    """Remove floating-point noise: 0.30000000000000004 becomes 0.3."""
     return float(f"{value:.12g}")
 
 
 def _levels(most: int) -> list[int]:
-    """Two or three round counts up to the highest bar."""
+    """Return two or three round counts up to the highest bar."""
     power = 10 ** int(math.log10(most))
     step = next(step for step in (power // 5, power // 2, power, 2 * power, 5 * power) if step and most < 4 * step)
     return list(range(step, most + 1, step))

@@ -1,4 +1,4 @@
-"""What a whole run holds, counted in one stream over its manifest."""
+"""Statistics of a whole manifest, computed in one pass."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ UNITS = {  # of strength, by generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
+class ManifestStats:
     """Counts over all rows of a manifest.
 
     Attributes:
         views: rows.
-        images: different keys.
-        named: views of each generator, model, supervision and licence.
+        images: number of distinct keys.
+        named: number of views of each generator, model, supervision and licence.
         strength: None if no view has one.
-        foreground_ratio: as the generator was told; None if it was not.
+        foreground_ratio: ratios given to the generator; None without any.
     """
 
     views: int
@@ -41,8 +41,8 @@ class Survey:
     foreground_ratio: Histogram | None
 
 
-def survey(manifest: Manifest) -> Survey:
-    """Read the manifest part by part."""
+def manifest_stats(manifest: Manifest) -> ManifestStats:
+    """Compute the statistics of a manifest, batch by batch."""
     images, last = 0, None
     named: dict[str, Counter[str]] = {name: Counter() for name in NAMED}
     for batch in manifest.batches(ROWS, ["key", *NAMED]):
@@ -54,7 +54,7 @@ def survey(manifest: Manifest) -> Survey:
                 counter[counted["values"]] += counted["counts"]
     units = {strength_unit(name) for name in named["generator"]}
     strength = units.pop() if len(units) == 1 else "strength"
-    return Survey(
+    return ManifestStats(
         views=sum(manifest.group_rows),
         images=images,
         named=named,
@@ -68,7 +68,7 @@ def survey(manifest: Manifest) -> Survey:
 
 
 def strength_unit(generator: str) -> str:
-    """What a generator's strength is."""
+    """Return the unit of a generator's strength."""
     return UNITS.get(generator, "strength")
 
 

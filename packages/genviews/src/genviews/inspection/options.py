@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """Write one HTML page. Whatever the run's length, only the pairs drawn are read."""
+    """Write one HTML page about a folder of views; only the sampled pairs are read."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "page": ("scored", "extremes", "gamma", "seed", "tile"),
@@ -19,29 +19,30 @@ class InspectOptions:
     }
 
     images: Annotated[Path, tyro.conf.Positional]
-    """The images the views were made from."""
+    """Folder of the source images."""
     views: Annotated[Path, tyro.conf.Positional]
-    """Their views, with manifest.parquet."""
+    """Folder of their views, with manifest.parquet."""
     out: Path = Path("report.html")
     pca: Path | None = None
-    """What `pairquality fit` wrote; without it pairs are shown, not scored."""
+    """File written by `pairquality fit`; without it, pairs are shown but not scored."""
     encoder: str | None = None
-    """Where the PCA's encoder is now, if not under the name that `pairquality fit` was given."""
+    """Encoder of the PCA, if it is no longer where `pairquality fit` found it."""
     count: int = 500
-    """Pairs drawn at random and shown."""
+    """Number of randomly sampled pairs to show."""
     scored: int | None = None
-    """Pairs scored, these and more; four times the count without."""
+    """Number of pairs to score, including those shown; default: four times --count."""
     extremes: int = 24
-    """Best pairs of those scored that are shown too, and as many worst ones."""
+    """Number of best and of worst scored pairs to show as well."""
     gamma: float = 1.0
-    """Of the weights; the page can change it."""
+    """Sharpness of the weights B softmax(gamma q); can be changed on the page."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the random sample."""
     tile: int = 192
-    """Side in pixels of each picture in the page."""
+    """Size in pixels of the images on the page."""
     size: int | None = None
-    """Side in pixels of the encoder's images; without, as the PCA says."""
+    """Input size of the encoder in pixels; default: that of the PCA."""
     batch_size: int = 32
+    """Pairs scored together."""
     workers: int = 4
     """Threads that read images."""
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing beside it."""
+"""Content of the inspection page, and its rendering as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from genviews.inspection.cards import Card
 from genviews.inspection.histograms import Histogram
-from genviews.inspection.manifest_stats import Survey
+from genviews.inspection.manifest_stats import ManifestStats
 from ssl_eval.report import render_page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How pairs were scored, and what came of it.
+    """Settings and results of the scoring.
 
     Attributes:
-        encoder: its name.
-        pca: its file.
-        size: side in pixels of the encoder's inputs.
+        encoder: name of the encoder.
+        pca: name of the PCA's file.
+        size: input size of the encoder in pixels.
         gamma: sharpness of the weights.
-        qualities: of all scored pairs.
-        effective: effective sample size of the weights, as a share of the pairs.
+        qualities: quality q of every scored pair.
+        effective: effective sample size of the weights, as a fraction of the pairs.
     """
 
     encoder: str
@@ -39,12 +39,12 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that the page shows."""
+    """Content of the page."""
 
     images: str
     views: str
     seed: int
-    survey: Survey
+    stats: ManifestStats
     scoring: Scoring | None
     histograms: Sequence[Histogram]
     cards: Sequence[Card]
@@ -60,10 +60,10 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page as text; the same report gives the same page."""
+    """Render the page as HTML; deterministic."""
     return render_page("genviews.inspection", {"signed": signed}, title=f"Pairs of {report.views}", report=report)
 
 
 def signed(value: float) -> str:
-    """+0.123, or −0.123 with a true minus; never −0.000."""
+    """Format with a sign and three decimals: +0.123 or −0.123 (U+2212); zero is +0.000."""
     return f"{round(value, 3) + 0.0:+.3f}".replace("-", "\N{MINUS SIGN}")

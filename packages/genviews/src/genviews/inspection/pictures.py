@@ -1,4 +1,4 @@
-"""Small pictures as data URIs: nothing of the page lies outside it."""
+"""Thumbnails and foreground maps as data URIs, to be embedded in an HTML page."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from genviews_core.images import UnreadableImage, image_size
 
 
 def thumbnail(path: Path, side: int) -> str:
-    """The central square of an image as WebP, at most ``side`` pixels wide.
+    """Return the central square of an image as WebP, at most ``side`` pixels wide.
 
     Raises:
-        viewgen.UnreadableImage: naming the file and what is wrong with it.
+        viewgen.UnreadableImage: the file cannot be decoded.
     """
     pixels = viewgen.read_image(path, min(side, short_side(path, side))).permute(1, 2, 0).numpy()
     return _uri(Image.fromarray(pixels), "webp", quality=80, method=4)
 
 
-def short_side(path: Path, otherwise: int) -> int:
-    """The shorter side in pixels, from the file's head; ``otherwise`` where that does not say."""
+def short_side(path: Path, default: int) -> int:
+    """Return the shorter side in pixels, read from the header; ``default`` if that fails."""
     try:
         return min(image_size(path))
     except UnreadableImage:
-        return otherwise  # read_image says what is wrong, if anything
+        return default  # read_image will raise a detailed error
 
 
 def map_picture(levels: UInt8[np.ndarray, "rows columns"]) -> str:
-    """A foreground map as a grey PNG with a pixel a token; the page enlarges and colours it."""
+    """Return a foreground map as a grayscale PNG with one pixel per token; the page scales and colors it."""
     return _uri(Image.fromarray(levels), "png", optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""Draw, score, choose and write the pairs of a run as one HTML page."""
+"""Sample and score pairs, and write them to one HTML page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 import pairquality
-import sslzoo
 from genviews.inspection.cards import make_cards
 from genviews.inspection.histograms import Histogram, histogram
-from genviews.inspection.manifest_stats import Survey, survey
+from genviews.inspection.manifest_stats import ManifestStats, manifest_stats
 from genviews.inspection.options import InspectOptions
 from genviews.inspection.page import Report, Scoring, render
 from genviews.inspection.sampling import draw_rows
 from genviews.inspection.scoring import Score, Scorer
+from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write, check_writable
 from genviews_core.progress import progress_bar
 from viewgen.manifest import open_manifest
@@ -45,38 +45,42 @@ def run(options: InspectOptions) -> str:
         tile=options.tile,
     )
     if not cards:
-        raise ValueError(f"none of {len(rows)} pairs could be read, the first because {(failures + unread)[0][1]}")
-    counted = survey(manifest)
+        raise ValueError(
+            f"expected readable pairs, got none among {len(rows)} ({(failures + unread)[0][1]}); check the two folders"
+        )
+    stats = manifest_stats(manifest)
     scores = [score for _, score in pairs if score is not None]
     report = Report(
         images=options.images.resolve().name,
         views=options.views.resolve().name,
         seed=options.seed,
-        survey=counted,
+        stats=stats,
         scoring=scoring_summary(options, scorer, scores) if scorer else None,
-        histograms=distributions(counted, scores),
+        histograms=distributions(stats, scores),
         cards=cards,
         failures=failures + unread,
     )
     atomic_write(options.out, render(report))
-    return f"{options.out}: {len(cards)} of {counted.views} pairs, {options.out.stat().st_size / 1e6:.1f} MB"
+    return f"{options.out}: {len(cards)} of {stats.views} pairs, {options.out.stat().st_size / 1e6:.1f} MB"
 
 
 def open_scorer(options: InspectOptions) -> Scorer | None:
     """Open PCA and encoder if a PCA is given."""
     if min(options.count, options.tile, options.batch_size, options.workers) < 1:
-        raise ValueError("--count, --tile, --batch-size and --workers must be at least 1")
+        raise ValueError("expected --count, --tile, --batch-size and --workers of 1 or more, got less")
     if min(options.extremes, options.gamma) < 0:
-        raise ValueError("--extremes and --gamma must be at least 0")
+        raise ValueError("expected --extremes and --gamma of 0 or more, got less")
     if options.pca is None:
         if options.encoder is not None:
-            raise ValueError("--encoder scores nothing without the PCA that was fitted on it: give --pca FILE too")
+            raise ValueError("expected --pca FILE with --encoder, the PCA fitted on that encoder, got none")
         return None
     pca = pairquality.ForegroundPCA.load(options.pca)
     known = pca.fitted_on
     if known is None:
-        raise ValueError(f"{options.pca} does not say which encoder it was fitted on: make it with `pairquality fit`")
-    device = sslzoo.init_distributed({}, options.device).device
+        raise ValueError(
+            f"{options.pca} does not record the encoder it was fitted on; create it with `pairquality fit`"
+        )
+    device = resolve_device(options.device)
     encoder = pairquality.load_encoder(
         options.encoder or known.encoder,
         size=options.size or known.size,
@@ -102,7 +106,7 @@ def scoring_summary(options: InspectOptions, scorer: Scorer, scores: Sequence[Sc
     )
 
 
-def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
+def distributions(stats: ManifestStats, scores: Sequence[Score]) -> list[Histogram]:
     """Return the histograms that have data."""
     quality = np.array([round(score.quality, 6) for score in scores])  # a pair of equal images has 0, not -1e-8
     ratios = {
@@ -112,7 +116,7 @@ def distributions(counted: Survey, scores: Sequence[Score]) -> list[Histogram]:
     found = [
         histogram("Quality q of the scored pairs", {"pairs": lambda: [quality]}),
         histogram("Foreground ratio, scored pairs", {name: lambda r=ratio: [r] for name, ratio in ratios.items()}),
-        counted.strength,
-        counted.foreground_ratio,
+        stats.strength,
+        stats.foreground_ratio,
     ]
     return [each for each in found if each is not None]

@@ -1,4 +1,4 @@
-"""Pairs chosen by seed from a manifest of any length: only the row groups that hold one are read."""
+"""Sample rows of a manifest of any length; only row groups that contain a sampled row are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from viewgen.manifest import SCHEMA, Manifest, Row
 
 
 def draw_rows(manifest: Manifest, count: int, seed: int) -> list[Row]:
-    """``count`` rows, or all if there are fewer, each equally likely, in the order they were drawn.
+    """Sample rows uniformly without replacement, in random order.
 
     Args:
-        manifest: of the views.
-        count: rows wanted.
-        seed: of the draw.
+        manifest: manifest of the views.
+        count: number of rows; all rows are returned if there are fewer.
+        seed: seed of the sample.
     """
     group_rows = manifest.group_rows
     total = sum(group_rows)
@@ -26,9 +26,9 @@ def draw_rows(manifest: Manifest, count: int, seed: int) -> list[Row]:
     groups = np.searchsorted(ends, drawn, side="right")
     rows: list[Row | None] = [None] * len(drawn)
     for group in np.unique(groups):
-        places = np.flatnonzero(groups == group)
+        positions = np.flatnonzero(groups == group)
         start = ends[group] - group_rows[group]
-        table = manifest.read_group(int(group), SCHEMA.names).take(pa.array(drawn[places] - start))
-        for place, record in zip(places, table.to_pylist(), strict=True):
-            rows[place] = Row(**record)
+        table = manifest.read_group(int(group), SCHEMA.names).take(pa.array(drawn[positions] - start))
+        for position, record in zip(positions, table.to_pylist(), strict=True):
+            rows[position] = Row(**record)
     return [row for row in rows if row is not None]

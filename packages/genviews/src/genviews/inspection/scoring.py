@@ -1,6 +1,6 @@
 """Foreground maps and scores of pairs, batch by batch.
 
-Shapes: B pairs of a batch, S side of the encoder's images in pixels.
+Shapes: B pairs per batch, S input size of the encoder in pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
-    """One picture of a pair: its foreground map, 0 to 255, and the share of it that is foreground."""
+    """Foreground map (0 to 255) and foreground ratio (0 to 1) of one image of a pair."""
 
     map: UInt8[np.ndarray, "rows columns"]
     ratio: float
@@ -33,7 +33,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Score:
-    """A pair's s_f, s_b and q = s_f - s_b."""
+    """Scores of a pair: foreground similarity s_f, background similarity s_b, quality q = s_f - s_b."""
 
     foreground: float
     background: float
@@ -44,13 +44,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """Scores pairs as they are: the central square of source and view, without augmentation.
+    """Scores pairs on the central squares of source and view, without augmentation.
 
     Attributes:
-        encoder: images -> tokens.
-        pca: of that encoder's tokens.
-        device: where the encoder runs.
-        batch_size: pairs computed together.
+        encoder: frozen encoder, images to token features.
+        pca: foreground PCA fitted on features of this encoder.
+        device: device of the encoder.
+        batch_size: number of pairs per batch.
         workers: threads that read images.
     """
 
@@ -60,11 +60,11 @@ class Scorer:
     batch_size: int
     workers: int
 
-    def __call__(self, images: Path, views: Path, rows: Sequence[Row], told: Progress) -> list[Score | str]:
-        """The score of each row, or why it has none.
+    def __call__(self, images: Path, views: Path, rows: Sequence[Row], on_progress: Progress) -> list[Score | str]:
+        """Return the score of each row, or an error message if its images cannot be read.
 
         Raises:
-            ValueError: if the encoder gives NaN.
+            ValueError: the features are NaN or infinite.
         """
         results: list[Score | str] = []
         with ThreadPoolExecutor(self.workers) as pool:
@@ -74,11 +74,11 @@ class Scorer:
                 pairs = [pair for pair in read if isinstance(pair, Tensor)]
                 scores = iter(self._score(torch.stack(pairs))) if pairs else iter(())
                 results += [pair if isinstance(pair, str) else next(scores) for pair in read]
-                told(len(results), len(rows))
+                on_progress(len(results), len(rows))
         return results
 
     def _read(self, images: Path, views: Path, row: Row) -> UInt8[Tensor, "2 3 S S"] | str:
-        """Source and view, or why they cannot be read."""
+        """Read source and view, or return an error message."""
         try:
             paths = key_path(images, row.key), view_path(views, row.path)
             return torch.stack([viewgen.read_image(path, self.encoder.size) for path in paths])
@@ -92,7 +92,7 @@ class Scorer:
         ratios = pairquality.foreground_ratio(self.pca, features).tolist()
         scores = pairquality.pair_scores(features[::2], features[1::2], maps[::2], maps[1::2])
         if not scores.quality.isfinite().all():
-            raise ValueError("the encoder gave NaN or infinite features: check its weights")
+            raise ValueError("expected finite features from the encoder, got NaN or infinity; check its weights")
         levels = (maps * 255).round().byte().cpu().numpy().reshape(-1, *self.encoder.grid)
         sides = [Side(map=each, ratio=ratio) for each, ratio in zip(levels, ratios, strict=True)]
         values = (scores.foreground.tolist(), scores.background.tolist(), scores.quality.tolist())

@@ -1,4 +1,4 @@
-"""Adaptation of a recipe to the network given by --backbone."""
+"""Adapt a recipe to the network given by --backbone."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def fit_backbone(recipe: Recipe, log: Callable[[str], None]) -> Recipe:
         sslzoo.create_backbone(recipe.backbone)  # its error suggests similar names
         raise
     options = {name: value for name, value in recipe.backbone_options.items() if name in known}
-    without = ", ".join(name for name in recipe.backbone_options if name not in options)
-    if without:
-        log(f"{recipe.backbone} has no option {without}, set by {recipe.name}: ignored")
+    dropped = ", ".join(name for name in recipe.backbone_options if name not in options)
+    if dropped:
+        log(f"{recipe.backbone} has no option {dropped}, set by {recipe.name}; ignored")
     if not recipe.backbone.startswith(TIMM):
         return replace(recipe, backbone_options=options)
     if len(recipe.crop_sizes) > 1 and _fixed_size(recipe.backbone):

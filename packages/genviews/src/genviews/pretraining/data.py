@@ -26,15 +26,18 @@ def data_fingerprint(data: DataConfig, loader: FolderLoader | FFCVLoader) -> dic
 
 
 def open_loader(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader:
-    """The images and views of this process; both loaders yield the same batches in the same order.
+    """Open the images and views of this process; both loaders yield the same batches in the same order.
 
     Raises:
-        ValueError: the data cannot be used as they are given.
+        ValueError: the data cannot be read, or does not fit the options.
     """
     if recipe.batch_size % context.world_size:
-        raise ValueError(f"batch size {recipe.batch_size} does not divide over {context.world_size} processes")
+        raise ValueError(
+            f"expected a batch size divisible by the {context.world_size} processes, got {recipe.batch_size}; "
+            "change --batch-size"
+        )
     opened = _open_records if is_records(data.images) or data.images.suffix == ".beton" else _open_folders
-    return opened(recipe, data, context)  # pyright: ignore[reportReturnType]  (either does all that is asked of it)
+    return opened(recipe, data, context)  # pyright: ignore[reportReturnType]  (both have the attributes used here)
 
 
 def open_fitting(
@@ -77,7 +80,9 @@ def open_fitting(
 
 def _open_folders(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader:
     if data.real_only:
-        raise ValueError("--real-only is for records: leave out --views and --interpolated")
+        raise ValueError(
+            "expected records with --real-only, got a folder; leave out --views and --interpolated instead"
+        )
     return FolderLoader(
         data.images,
         size=recipe.decode_size,
@@ -91,9 +96,11 @@ def _open_folders(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext)
 
 def _open_records(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FFCVLoader:
     if data.views or data.interpolated:
-        raise ValueError("records hold their views: give --views and --interpolated to apps/pack")
+        raise ValueError(
+            "expected no --views or --interpolated with records, which contain views; give them to genviews pack"
+        )
     if data.value_range:
-        raise ValueError("records hold 8 bits: give --value-range to apps/pack")
+        raise ValueError("expected no --value-range with records, which have 8 bits; give it to genviews pack")
     return FFCVLoader(
         data.images,
         size=recipe.decode_size,
@@ -117,6 +124,6 @@ def _shared(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> di
 
 
 def _fits_memory(records: Path) -> bool:
-    """Whether the system can keep all of the records, with a quarter of its memory to spare."""
+    """Return whether the records fit into three quarters of the memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return sum(file.stat().st_size for file in records.glob("*.beton")) < 0.75 * memory

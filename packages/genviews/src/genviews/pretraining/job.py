@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +18,7 @@ from genviews.pretraining.options import DataConfig, PretrainOptions, QualityCon
 from genviews.pretraining.pair_weighting import open_pair_weighter
 from genviews.pretraining.views import make_view_batch
 from genviews.pretraining.weights import InitialWeights, build_backbone, open_weights
+from genviews.processes import join_processes
 from genviews.recipes import Recipe, method_class
 from genviews.recipes.augmentations import drop_augmentations
 from genviews.run_config import write_config
@@ -36,12 +36,13 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 def run(options: PretrainOptions) -> Path:
-    """Train with a progress bar, in the processes of torchrun if there are several, and return the backbone folder."""
+    """Train with a progress bar, on all processes of torchrun, and return the backbone folder."""
     recipe = options.recipe
     recipe = replace(recipe, augmentation=drop_augmentations(recipe.augmentation, options.drop_augmentations))
-    context = sslzoo.init_distributed(os.environ, options.device)
+    context = join_processes(options.device)
     with lock_folder(options.out) if context.is_main else nullcontext(), Progress(shown=context.is_main) as progress:
-        write_config(options.out, "pretrain", options)
+        if context.is_main:
+            write_config(options.out, "pretrain", options)
         backbone = train_encoder(
             recipe,
             options.data,
@@ -77,9 +78,9 @@ def train_encoder(
 ) -> Path:
     """Train until the last epoch, from the checkpoint OUT/resume.pt if there is one, and export OUT/backbone.
 
-    The batch size is reduced if the images do not fill one batch. `weights` names what to start from (see
-    `open_weights`). A finished run is not trained again. SIGTERM, SIGUSR1
-    and Ctrl-C stop training after the current step and save a checkpoint.
+    The batch size is reduced if the images do not fill one batch. `weights` names initial weights (see `open_weights`).
+    A finished run is not trained again. SIGTERM, SIGUSR1 and Ctrl-C stop training after the current step and save a
+    checkpoint.
 
     Returns:
         The backbone folder.
@@ -186,17 +187,17 @@ def _check_batch_size(recipe: Recipe, accumulation_steps: int, world_size: int) 
     """Check that each process gets equally many images in each accumulation step."""
     unit = world_size * accumulation_steps
     if accumulation_steps < 1:
-        raise ValueError(f"expected --accumulation-steps of 1 or more, got {accumulation_steps}")
+        raise ValueError(f"expected --accumulation-steps of 1 or more, got {accumulation_steps}; leave it out for 1")
     if recipe.batch_size % unit:
         near = sorted({max(1, recipe.batch_size // unit) * unit, (recipe.batch_size // unit + 1) * unit})
         raise ValueError(
-            f"batch size {recipe.batch_size} does not divide over {world_size} processes with {accumulation_steps} "
-            f"parts each: choose --batch-size {' or '.join(map(str, near))}"
+            f"expected a batch size divisible by {unit} ({world_size} processes x {accumulation_steps} accumulation "
+            f"steps), got {recipe.batch_size}; choose --batch-size {' or '.join(map(str, near))}"
         )
 
 
 def _check_part_size(recipe: Recipe, accumulation_steps: int, method: Method) -> None:
-    """Check that methods with batch statistics or batch comparisons get at least two images per accumulation step."""
+    """Check for at least two images per accumulation step if the method compares images or uses batch statistics."""
     part = recipe.batch_size // accumulation_steps
     if part < 2 and (method.batch_coupled or has_batch_norm(method)):
         raise ValueError(
@@ -211,11 +212,11 @@ def _disk_note(method: Method, recipe: Recipe, out: Path) -> str:
     Raises:
         ValueError: there is not enough.
     """
-    held = [each for each in method.state_dict().values() if isinstance(each, torch.Tensor)]
+    state = [each for each in method.state_dict().values() if isinstance(each, torch.Tensor)]
     trained = [each for each in method.parameters() if each.requires_grad]
-    moments = 2 if recipe.optimizer == "adamw" else 1
-    parts = sum(each.nbytes for each in held), moments * sum(each.nbytes for each in trained)
-    return require_space(out, sum(parts), "the checkpoint, twice that while it is written")
+    moments = 2 if recipe.optimizer == "adamw" else 1  # optimizer state per parameter
+    needed_bytes = sum(each.nbytes for each in state) + moments * sum(each.nbytes for each in trained)
+    return require_space(out, needed_bytes, "the checkpoint, twice that while it is written")
 
 
 def _ignore(message: str) -> None:

@@ -1,4 +1,4 @@
-"""kNN on held-out images, every so many epochs of a training."""
+"""kNN accuracy on held-out images during training."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pairdata import LabeledImages, is_records
 from sslzoo import DistContext, block_signals
 from sslzoo.methods import Method
 
-NEIGHBOURS = 20
-"""As ssl_eval and DINO have it; all training images where there are fewer."""
+NEIGHBORS = 20
+"""k, as in DINO; all training images if there are fewer."""
 
 
 def open_knn(recipe: Recipe, data: DataConfig, runtime: RuntimeConfig, context: DistContext) -> OnlineKNN | None:
@@ -29,24 +29,28 @@ def open_knn(recipe: Recipe, data: DataConfig, runtime: RuntimeConfig, context: 
     if runtime.knn_test is None:
         return None
     if runtime.knn_every < 1:
-        raise ValueError(f"--knn-every {runtime.knn_every}: give 1 or more")
+        raise ValueError(f"expected --knn-every of 1 or more, got {runtime.knn_every}; leave it out for the default")
     if runtime.knn_train is None and is_records(data.images):
-        raise ValueError(f"{data.images} holds records: --knn-test needs --knn-train, the folder they were packed from")
+        raise ValueError(
+            f"expected --knn-train with --knn-test and records, got none; give the folder {data.images} was packed from"
+        )
     folders = (runtime.knn_train or data.images, runtime.knn_test)
-    train, test = (_labelled(folder, recipe, data, context) for folder in folders)
+    train, test = (_labeled(folder, recipe, data, context) for folder in folders)
     if train.classes != test.classes:
-        raise ValueError(f"{folders[0]} and {folders[1]} do not hold the same class folders")
+        raise ValueError(
+            f"expected the same class folders in {folders[0]} and {folders[1]}, got different ones; check --knn-test"
+        )
     return OnlineKNN(recipe=recipe, folders=folders, data=data, context=context)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineKNN:
-    """Measures a copy of the exported backbone, so that no mode, hook or compiled network is touched.
+    """kNN accuracy of a copy of the backbone, so that modes, hooks and compiled modules of the training stay untouched.
 
     Attributes:
-        recipe: says how images are normalized.
-        folders: of the neighbours and of the images that are classified.
-        data: says how many processes decode.
+        recipe: gives the architecture, image size and normalization.
+        folders: training images (the neighbors) and test images.
+        data: gives the number of decoding processes.
         context: this process.
     """
 
@@ -56,7 +60,7 @@ class OnlineKNN:
     context: DistContext
 
     def measure(self, method: Method) -> dict[str, float]:
-        """Top-1 in percent, on the leading process. All processes must call it: each extracts a share."""
+        """Return the top-1 accuracy in percent on the main process; must be called on every process."""
         context, device = self.context, self.context.device
         backbone = sslzoo.create_backbone(**self.recipe.architecture)
         backbone.load_state_dict(method.backbone.state_dict())
@@ -64,16 +68,16 @@ class OnlineKNN:
         amp = torch.bfloat16 if device.type == "cuda" else None
         train, test = (
             ssl_eval.extract_features(backbone, block_signals(images), device=device, amp=amp, group=group)
-            for images in (_labelled(folder, self.recipe, self.data, context) for folder in self.folders)
+            for images in (_labeled(folder, self.recipe, self.data, context) for folder in self.folders)
         )
         if not context.is_main:
             return {}
-        k = min(NEIGHBOURS, len(train))
+        k = min(NEIGHBORS, len(train))
         return {"knn": ssl_eval.knn_accuracy(train, test, k=k, device=device)[k]}
 
 
-def _labelled(root: Path, recipe: Recipe, data: DataConfig, context: DistContext) -> LabeledImages:
-    """This process's share of a folder, as apps/evaluate reads it."""
+def _labeled(root: Path, recipe: Recipe, data: DataConfig, context: DistContext) -> LabeledImages:
+    """Return this process's part of a folder, with the transforms of `genviews evaluate`."""
     size, augment = recipe.image_size, recipe.augmentation.first
     return LabeledImages(
         root,

@@ -35,7 +35,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """RuntimeConfig and diagnostics of a training; no option changes what the encoder learns, up to rounding."""
+    """Execution and diagnostics of a training; no option changes the trained encoder, up to rounding."""
 
     compile: bool = False
     """Use torch.compile for backbones and heads."""
@@ -49,9 +49,9 @@ class RuntimeConfig:
     probe: bool = True
     """Train a linear probe along with the encoder if the images have labels; it does not affect the encoder."""
     knn_test: Path | None = None
-    """Labelled test images, one folder per class, for kNN accuracy during training."""
+    """Labeled test images, one folder per class, for kNN accuracy during training."""
     knn_train: Path | None = None
-    """Labelled training images for kNN; default: --data, which must then be a folder."""
+    """Labeled training images for kNN; default: --data, which must then be a folder."""
     knn_every: int = 10
     """Epochs between kNN evaluations; the last epoch is always evaluated."""
     peak_tflops: float | None = None
@@ -95,7 +95,7 @@ class PretrainOptions:
     out: Path
     """Folder of the run: resume.pt, log.jsonl, TensorBoard events, backbone/."""
     weights: str | None = None
-    """Start from these weights: a backbone folder, a checkpoint file, timm/NAME or torchvision/NAME; --lr a tenth."""
+    """Initial weights: a backbone folder, a checkpoint file, timm/NAME or torchvision/NAME; try a tenth of --lr."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     quality: Annotated[QualityConfig, tyro.conf.arg(name="")] = field(default_factory=QualityConfig)
     runtime: Annotated[RuntimeConfig, tyro.conf.arg(name="")] = field(default_factory=RuntimeConfig)

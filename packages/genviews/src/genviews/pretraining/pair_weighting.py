@@ -1,6 +1,6 @@
-"""Weights of pairs: what scores them, and what the weights of a step were like.
+"""Weights of pairs in the loss, from scores of their quality.
 
-Shapes: B pairs of this process, h x w pixels of a view.
+Shapes: B pairs per process, h x w pixels of a view.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from pairquality.scorers import DistilledScorer, ExactScorer, OnlineScorer, Pair
 from sslzoo.methods import Method
 
 BINS = 10
+"""Bins of the logged histogram of weights."""
 
 
 def open_pair_weighter(
     recipe: Recipe, quality: QualityConfig, method: Method, context: sslzoo.DistContext
 ) -> PairWeighter | None:
-    """What the recipe asks for; None for equal weights.
+    """Open the scorer that the recipe names; None for equal weights.
 
     Raises:
-        ValueError: a file is missing or does not fit.
+        ValueError: a file is missing or does not fit the encoder.
     """
     if recipe.pair_weighting == "none":
         return None
     group = default_group()
     if recipe.pair_weighting == "self":
         try:
-            tap = sslzoo.PairFeatureHook(method, recipe.quality_layer)
+            hook = sslzoo.PairFeatureHook(method, recipe.quality_layer)
         except ValueError as error:
             raise ValueError(f"--quality-layer {recipe.quality_layer}: {error}") from error
         scorer = OnlineScorer(pca_interval=recipe.pca_interval, group=group)
-        return PairWeighter(scorer, recipe.gamma, record={}, tap=tap, group=group)
+        return PairWeighter(scorer, recipe.gamma, record={}, hook=hook, group=group)
     opened = _open_exact if recipe.pair_weighting == "exact" else _open_distilled
     scorer, record = opened(recipe, quality, context)
     return PairWeighter(scorer, recipe.gamma, record=record, group=group)
@@ -53,12 +54,13 @@ def _open_exact(
 ) -> tuple[ExactScorer, dict[str, str]]:
     if quality.pca is None:
         raise ValueError(
-            "--pair-weighting exact needs --pca: make one with `pairquality fit IMAGES --encoder ... --out ...`"
+            "expected --pca with --pair-weighting exact, got none; create the file with `pairquality fit IMAGES "
+            "--encoder ... --out ...`"
         )
     pca = ForegroundPCA.load(quality.pca)
     known = pca.fitted_on
     if known is None:
-        raise ValueError(f"{quality.pca} does not name its encoder: make it with `pairquality fit`")
+        raise ValueError(f"expected a PCA that names its encoder, got {quality.pca}; create it with `pairquality fit`")
     encoder = load_encoder(
         quality.encoder or known.encoder,
         size=known.size,
@@ -67,7 +69,7 @@ def _open_exact(
         autocast=_precision(recipe),
         device=context.device,
     )
-    scorer = ExactScorer(encoder, pca, **_normalisation(recipe))
+    scorer = ExactScorer(encoder, pca, **_normalization(recipe))
     return scorer, {"encoder": encoder.hash, "pca": pca.hash}
 
 
@@ -75,9 +77,12 @@ def _open_distilled(
     recipe: Recipe, quality: QualityConfig, context: sslzoo.DistContext
 ) -> tuple[DistilledScorer, dict[str, str]]:
     if quality.scorer is None:
-        raise ValueError("--pair-weighting distilled needs --scorer: make one with `pairquality distill IMAGES ...`")
+        raise ValueError(
+            "expected --scorer with --pair-weighting distilled, got none; create it with `pairquality distill IMAGES "
+            "...`"
+        )
     options = {"autocast": _precision(recipe), "device": context.device}
-    scorer = load_distilled(quality.scorer, **_normalisation(recipe), **options)
+    scorer = load_distilled(quality.scorer, **_normalization(recipe), **options)
     return scorer, {"scorer": scorer.network.hash}
 
 
@@ -85,24 +90,24 @@ def _precision(recipe: Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.precision == "bf16" else None
 
 
-def _normalisation(recipe: Recipe) -> dict[str, Any]:
-    """How `make_views` normalises."""
+def _normalization(recipe: Recipe) -> dict[str, Any]:
+    """Return the normalization of `make_views`."""
     return {"mean": recipe.augmentation.first.mean, "std": recipe.augmentation.first.std}
 
 
 class PairWeighter:
-    """Weights of each step's pairs, over the batch of all processes.
+    """Weights of the pairs of each step, normalized over the batch of all processes.
 
     Args:
-        scorer: scores two views.
-        gamma: of the weights B softmax(gamma q).
-        record: what a resumed run must find again.
-        tap: where the scorer's maps come from, if it needs any.
-        group: the processes that train together.
+        scorer: computes the quality q of two views.
+        gamma: sharpness of the weights B softmax(gamma q).
+        record: fingerprint of the scorer, compared when a run is resumed.
+        hook: collects the feature maps that the scorer needs; None if it needs none.
+        group: process group of the training.
 
     Attributes:
-        quality: of the last step's pairs, in this process.
-        weights: theirs.
+        quality: quality of the pairs of the last step, in this process.
+        weights: their weights.
     """
 
     quality: Tensor
@@ -114,24 +119,24 @@ class PairWeighter:
         gamma: float,
         *,
         record: dict[str, str],
-        tap: sslzoo.PairFeatureHook | None = None,
+        hook: sslzoo.PairFeatureHook | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        assert scorer.needs_maps == (tap is not None)
-        self.scorer, self.gamma, self.record, self.tap, self.group = scorer, gamma, record, tap, group
+        assert scorer.needs_maps == (hook is not None)
+        self.scorer, self.gamma, self.record, self.hook, self.group = scorer, gamma, record, hook, group
 
     def weight_fn(self, views: Sequence[Float[Tensor, "B 3 h w"]]) -> Callable[[], Float[Tensor, "B"]]:
         """Return the function that computes the weights, from the two global views."""
-        if self.tap is not None:
-            self.tap.clear()
+        if self.hook is not None:
+            self.hook.clear()
 
-        def weigh() -> Tensor:
-            maps = None if self.tap is None else self.tap.pop()
+        def compute_weights() -> Tensor:
+            maps = None if self.hook is None else self.hook.pop()
             self.quality = self.scorer(views[0], views[1], maps).quality
             self.weights = pair_weights(self.quality, self.gamma, group=self.group)
             return self.weights
 
-        return torch.compiler.disable(weigh)  # pyright: ignore[reportReturnType]
+        return torch.compiler.disable(compute_weights)  # pyright: ignore[reportReturnType]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the scorer."""
@@ -142,7 +147,10 @@ class PairWeighter:
         self.scorer.load_state_dict(state)  # pyright: ignore[reportAttributeAccessIssue]
 
     def summary(self) -> tuple[dict[str, float], dict[str, sslzoo.Histogram]]:
-        """Of the last step: mean quality, effective share of the samples, histogram. All processes must call."""
+        """Return statistics of the last step: mean quality, effective sample fraction, histogram of the weights.
+
+        Must be called on every process.
+        """
         quality, weights = sslzoo.gather(self.quality), sslzoo.gather(self.weights)
         scalars = {"quality": float(quality.mean()), "effective_share": effective_share(weights)}
         counts, edges = np.histogram(weights.cpu().numpy(), bins=BINS)
@@ -150,5 +158,5 @@ class PairWeighter:
 
 
 def effective_share(weights: Float[Tensor, "B"]) -> float:
-    """Effective sample size (sum w)^2 / sum w^2 as a share of B: 1 for equal weights, 1/B where one has it all."""
+    """Return the effective sample size (sum w)^2 / sum w^2 divided by B: from 1/B (one pair) to 1 (equal weights)."""
     return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))

@@ -1,4 +1,4 @@
-"""From a batch of images on the device to the views that a method takes, by the recipe's policy.
+"""Make the views of a batch on the device according to the recipe's policy.
 
 none     both views are of the real image.
 genview  one random view of all, including local crops, is of the synthetic image, the others are of the real one. Both
@@ -8,13 +8,13 @@ genview  one random view of all, including local crops, is of the synthetic imag
 gensis   the real image first, the synthetic one second, so that Gen-DINO's disentanglement target is the teacher's
          answer to the source itself; with interpolated views. https://arxiv.org/abs/2412.01672.
 gencl    the synthetic image first (figures 2 and 3), cropped, flipped, jittered and solarized, but neither blurred nor
-         grey (section 4.2); the real image second, with the full list. Papers: GenCL; no code was published.
+         gray (section 4.2); the real image second, with the full list. Papers: GenCL; no code was published.
 
 Under gensis and gencl, local crops alternate between both images. The papers do not specify this (Gen-DINO's student
 sees both images at every size).
 
-`view_probability` is alpha of GenView and gamma of GenCL: the chance that a pair has a synthetic view at all. Where it
-was not drawn, or the image has no synthetic view, both views are of the real image.
+`view_probability` is alpha of GenView and gamma of GenCL: the probability that a pair has a synthetic view. Otherwise,
+or if the image has no synthetic view, both views are of the real image.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from genviews.recipes import Recipe
+from genviews.recipes import AugmentationConfig, Recipe
 from pairdata import Augment, PairBatch
 from sslzoo.methods import Interpolated
 from sslzoo.training import ViewBatch
 
 
 class Images(NamedTuple):
-    """One image for each place of a batch."""
+    """One image for each position in a batch."""
 
     pixels: UInt8[Tensor, "b 3 s s"]
     sizes: Int[Tensor, "b 2"]
@@ -72,19 +72,19 @@ def choose_images(batch: PairBatch, recipe: Recipe, count: int, generator: torch
         return _in_turn(other, real, count)
     if recipe.policy == "gensis":
         return _in_turn(real, other, count)
-    places = count if recipe.synthetic_crops == "one" else 2
-    drawn = (torch.rand(len(batch), generator=generator) * places).long().to(batch.real.device)
+    candidates = count if recipe.synthetic_crops == "one" else 2
+    drawn = (torch.rand(len(batch), generator=generator) * candidates).long().to(batch.real.device)
     if recipe.synthetic_crops == "half":
         return _in_turn(_choose(drawn == 0, other, real), _choose(drawn == 0, real, other), count)
-    return [_choose(drawn == place, other, real) for place in range(count)]
+    return [_choose(drawn == index, other, real) for index in range(count)]
 
 
 def _in_turn(first: Images, second: Images, count: int) -> list[Images]:
-    return [(first, second)[place % 2] for place in range(count)]
+    return [(first, second)[index % 2] for index in range(count)]
 
 
-def synthetic_list(augment: Augment, plan: Views) -> Augment:
-    """GenCL's list for a synthetic view: the recipe's own without blur and grey.
+def synthetic_list(augment: Augment, plan: AugmentationConfig) -> Augment:
+    """Return GenCL's augmentation of synthetic views: the recipe's own without blur and grayscale.
 
     The paper does not say how often each operation applies; solarized is as often as the two real views are on average
     (VICReg's lists: 0 and 0.2).
@@ -94,7 +94,7 @@ def synthetic_list(augment: Augment, plan: Views) -> Augment:
 
 
 def make_interpolated(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> Interpolated | None:
-    """The disentanglement term's input: a view of the interpolated image and one of the second source."""
+    """Return the disentanglement loss's input: a view of the interpolated image and one of its second source."""
     if batch.mixed is None or recipe.policy != "gensis":
         return None
     augment, mixed = recipe.augmentation.first, batch.mixed
@@ -107,7 +107,7 @@ def make_interpolated(batch: PairBatch, recipe: Recipe, generator: torch.Generat
 
 
 def _synthetic_or_real(batch: PairBatch, real: Images, probability: float, generator: torch.Generator) -> Images:
-    """One of the synthetic images with this probability, where there is one, else the real image again."""
+    """Choose a random synthetic image with this probability, if there is one, otherwise the real image."""
     if not batch.views.shape[1]:
         return real
     drawn = torch.rand(len(batch), generator=generator) < probability
@@ -129,7 +129,7 @@ def _choose(condition: Bool[Tensor, " b"], yes: Images, no: Images) -> Images:
 def _augment_by_origin(
     images: Images, real: Augment, synthetic: Augment, generator: torch.Generator
 ) -> Float[Tensor, "b 3 _ _"]:
-    """Each image by the list of its origin; both lists draw for all, so the draws depend on the batch size alone."""
+    """Augment images by origin; both augmentations draw for all images, so draws depend only on the batch size."""
     origin = images.synthetic.cpu()
     draws = real.draw(images.sizes, generator), synthetic.draw(images.sizes, generator)
     views = torch.empty(len(origin), 3, real.size, real.size, device=images.pixels.device)

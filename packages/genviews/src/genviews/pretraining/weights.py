@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: --weights.
+"""Load the initial weights of a backbone (--weights).
 
 The architecture of the weights becomes the recipe's unless --backbone names another one, and images are normalized as
 the weights expect if that is known. Loading is strict; only heads, and branches other than the encoder, are left out.
@@ -44,7 +44,7 @@ class InitialWeights:
     """Tensors to start from.
 
     Attributes:
-        source: where they are from.
+        source: name or path, as given by the user.
         architecture: arguments of `create_backbone`, without sizes.
         tensors: by torchvision's or timm's names.
         hash: hash of the tensors, as computed by `backbone_hash`.
@@ -60,7 +60,7 @@ class InitialWeights:
     std: tuple[float, ...] | None = None
 
     def record(self) -> dict[str, str]:
-        """Return source and hash, for backbone.json."""
+        """Return source and hash, to be stored in backbone.json."""
         return {"source": self.source, "hash": self.hash}
 
     def load_into(self, network: nn.Module, image_size: int) -> None:

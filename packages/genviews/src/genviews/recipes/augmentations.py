@@ -12,7 +12,7 @@ from pairdata import Augment
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 """vturrisi/solo-learn@9187ea3 solo/data/pretrain_dataloader.py."""
-NOT_NORMALISED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+NOT_NORMALIZED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 """google-research/simclr@383d414 data_util.py leaves pixels in [0, 1]."""
 
 BYOL_JITTER = (0.4, 0.4, 0.2, 0.1)
@@ -25,7 +25,7 @@ def symmetric(first: Augment, second: Augment | None = None, **local: Any) -> Au
 
 
 def asymmetric(plain: Augment, *, blur: tuple[float, float] = (1.0, 0.1), **local: Any) -> AugmentationConfig:
-    """The two lists of BYOL, MoCo v3, VICReg, Barlow Twins and DINO: one view blurred, the other solarized.
+    """Return the augmentations of BYOL, MoCo v3, VICReg, Barlow Twins and DINO: one view blurred, the other solarized.
 
     Jitter 0.4/0.4/0.2/0.1, blur with probability 1.0 and 0.1, solarize 0 and 0.2: facebookresearch/moco-v3@c349e6e
     main_moco.py, facebookresearch/vicreg@4e12602 augmentations.py, facebookresearch/barlowtwins@8e8d284 main.py,
@@ -36,28 +36,28 @@ def asymmetric(plain: Augment, *, blur: tuple[float, float] = (1.0, 0.1), **loca
 
 
 def cifar_augment(**changes: Any) -> Augment:
-    """GenView's list for 32 px (arXiv 2403.12003): min area 0.2, jitter 0.4 with p 0.8, grey 0.2, blur p 0.5."""
+    """Return GenView's augmentation at 32 px (arXiv 2403.12003): area 0.2 to 1, jitter 0.4, gray 0.2, blur 0.5."""
     plain = Augment(size=32, crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), mean=CIFAR_MEAN, std=CIFAR_STD)
     return replace(plain, **changes)
 
 
 def imagenet_augment(**changes: Any) -> Augment:
-    """MoCo v2's and SimSiam's list (facebookresearch/moco@132aea9 main_moco.py), which GenView's configs keep."""
+    """Return the augmentation of MoCo v2, SimSiam and GenView (facebookresearch/moco@132aea9 main_moco.py)."""
     return replace(Augment(size=224, crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)), **changes)
 
 
 def dino_cifar_views(**changes: Any) -> AugmentationConfig:
-    """DINO's two lists at 32 px, with half the blur and larger crops."""
+    """Return DINO's two augmentations at 32 px, with half the blur and larger crops."""
     return asymmetric(cifar_augment(crop_scale=(0.3, 1.0), **changes), blur=(0.5, 0.1))
 
 
-def multi_crop(global_list: Augment, *, count: int, scale: tuple[float, float], size: int = 96) -> dict[str, Any]:
-    """The `local` and `local_count` of `AugmentationConfig`: small crops with the list of a global view."""
-    return {"local": replace(global_list, size=size, crop_scale=scale), "local_count": count}
+def multi_crop(global_view: Augment, *, count: int, scale: tuple[float, float], size: int = 96) -> dict[str, Any]:
+    """Return `local` and `local_count` of `AugmentationConfig`: small crops, otherwise augmented as a global view."""
+    return {"local": replace(global_view, size=size, crop_scale=scale), "local_count": count}
 
 
 Operation = Literal["crop", "flip", "jitter", "gray", "blur", "solarize"]
-LEFT_OUT: dict[Operation, dict[str, Any]] = {
+DISABLED: dict[Operation, dict[str, Any]] = {
     "crop": {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)},
     "flip": {"flip": 0.0},
     "jitter": {"jitter": None},
@@ -69,6 +69,6 @@ LEFT_OUT: dict[Operation, dict[str, Any]] = {
 
 def drop_augmentations(views: AugmentationConfig, operations: Sequence[Operation]) -> AugmentationConfig:
     """Return the configuration without some operations; without crop, a view is the central square of the image."""
-    changes = {name: value for operation in operations for name, value in LEFT_OUT[operation].items()}
+    changes = {name: value for operation in operations for name, value in DISABLED[operation].items()}
     first, second = (replace(each, **changes) for each in (views.first, views.second))
     return replace(views, first=first, second=second, local=views.local and replace(views.local, **changes))

@@ -1,9 +1,9 @@
 """CIFAR-10 and CIFAR-100 at 32 px: ResNet-18 with a 3 x 3 stem and no pooling after it.
 
-MoCo v2 and BYOL are GenView's (arXiv 2403.12003, appendix A), SimSiam and SimCLR their authors', Barlow Twins and SwAV
-lightly's benchmark, which is also where kNN figures are from (lightly-ai/lightly@e8d317f
-docs/source/getting_started/benchmarks/cifar10_benchmark.py, batch 512, k = 200), MoCo v3 and VICReg solo-learn's
-(vturrisi/solo-learn@9187ea3 scripts/pretrain/cifar/, linear probe trained along). Epochs differ as theirs do.
+Sources: MoCo v2 and BYOL from GenView (arXiv 2403.12003, appendix A); SimSiam and SimCLR from their papers; Barlow
+Twins and SwAV, and all kNN results, from lightly's benchmark (lightly-ai/lightly@e8d317f
+docs/source/getting_started/benchmarks/cifar10_benchmark.py, batch 512, k = 200); MoCo v3 and VICReg from solo-learn
+(vturrisi/solo-learn@9187ea3 scripts/pretrain/cifar/, with an online linear probe). Epochs are those of each source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genviews.recipes.augmentations import (
     BYOL_JITTER,
     CIFAR100_MEAN,
     CIFAR100_STD,
-    NOT_NORMALISED,
+    NOT_NORMALIZED,
     asymmetric,
     cifar_augment,
     dino_cifar_views,
@@ -97,7 +97,7 @@ def cifar10_simclr() -> Recipe:
     LARS 1.0 per 256, weight decay 1e-4, T 0.5, jitter of strength 0.5, no blur: google-research/simclr@383d414
     README.md; zero-initialized last norm of residual blocks: its resnet.py; bicubic crops: its data_util.py.
     """
-    augment = cifar_augment(crop_scale=(0.08, 1.0), blur_p=0.0, interpolation="bicubic", **NOT_NORMALISED)
+    augment = cifar_augment(crop_scale=(0.08, 1.0), blur_p=0.0, interpolation="bicubic", **NOT_NORMALIZED)
     return Recipe(
         name="cifar10-simclr",
         method="simclr",

@@ -23,7 +23,7 @@ from typing import Any
 from genviews.recipes.augmentations import (
     BYOL_JITTER,
     FULL_JITTER,
-    NOT_NORMALISED,
+    NOT_NORMALIZED,
     asymmetric,
     imagenet_augment,
     multi_crop,
@@ -112,7 +112,7 @@ def imagenet_simclr() -> Recipe:
     google-research/simclr@383d414 README.md, run.py, data_util.py. Its momentum carries the rate (lars_optimizer.py).
     Crops are bicubic with antialiasing; there, without antialiasing.
     """
-    full = imagenet_augment(crop_scale=(0.08, 1.0), jitter=FULL_JITTER, interpolation="bicubic", **NOT_NORMALISED)
+    full = imagenet_augment(crop_scale=(0.08, 1.0), jitter=FULL_JITTER, interpolation="bicubic", **NOT_NORMALIZED)
     return Recipe(
         **RESNET,
         name="imagenet-simclr",

@@ -10,7 +10,7 @@ def imagenet100_moco_v3() -> Recipe:
     """MoCo v3, ResNet-18, 100 epochs on IN-100; published 65.52 linear, 75.40 with views and weights. Not yet run.
 
     LARS 1.2 at batch 512, weight decay 1e-6: GenView's ablation (arXiv 2403.12003, section 4.2); the rest is
-    imagenet-moco-v3. Weighed as there: `--pair-weighting exact --pca FILE`; with views alone 73.96 (adaptive noise).
+    imagenet-moco-v3. With pair weights: `--pair-weighting exact --pca FILE`; with views alone 73.96 (adaptive noise).
     """
     return Recipe(
         name="imagenet100-moco-v3",
@@ -18,7 +18,7 @@ def imagenet100_moco_v3() -> Recipe:
         dataset="ImageNet-100",
         augmentation=asymmetric(imagenet_augment()),
         decode_size=288,
-        expected="linear 65.52, with views 73.96, weighed 75.40 (GenView)",
+        expected="linear 65.52, with views 73.96, and weights 75.40 (GenView)",
         epochs=100,
         batch_size=512,
         optimizer="lars",

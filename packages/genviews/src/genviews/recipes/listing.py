@@ -1,4 +1,4 @@
-"""The recipes in one table."""
+"""Table of all recipes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from rich.table import Table
 from genviews.recipes import Recipe
 
 COLUMNS = ("recipe", "backbone", "epochs", "batch", "expected")
-WIDE = 110
+WIDTH = 110
+"""Columns of the table if the output is not a terminal."""
 
 
 def recipe_table(recipes: Mapping[str, Callable[[], Recipe]]) -> Table:
-    """Return one row per recipe, which is named after its data set and method."""
+    """Return a table with one row per recipe, whose name has the data set and the method."""
     table = Table(*COLUMNS, box=None, pad_edge=False, caption="expected: top-1 in percent, published or measured here")
     for make in recipes.values():
         recipe = make()
@@ -24,5 +25,5 @@ def recipe_table(recipes: Mapping[str, Callable[[], Recipe]]) -> Table:
 
 
 def show_recipes(recipes: Mapping[str, Callable[[], Recipe]]) -> None:
-    """Print the table: as wide as the terminal, or so that no row is broken."""
-    Console(width=None if sys.stdout.isatty() else WIDE).print(recipe_table(recipes))
+    """Print the table at the width of the terminal, or without line breaks if the output is not one."""
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(recipe_table(recipes))

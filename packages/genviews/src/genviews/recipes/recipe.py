@@ -81,7 +81,7 @@ class Recipe:
     """Optimizer of the encoder."""
     optimizer_options: tyro.conf.Fixed[Mapping[str, Any]] = field(default_factory=dict)
     base_lr: Annotated[float, tyro.conf.arg(aliases=["--lr"])] = 0.03
-    """Learning rate at the recipe's reference batch (256, or what its text says); scaled to --batch-size."""
+    """Learning rate at the recipe's reference batch size (256 or as documented there), scaled to --batch-size."""
     base_batch_size: tyro.conf.Fixed[int] = 256
     """Batch size at which base_lr is used unscaled."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
@@ -118,18 +118,18 @@ class Recipe:
 
     @property
     def lr(self) -> float:
-        """The highest learning rate of the training: base_lr, scaled from base_batch_size to batch_size."""
+        """Peak learning rate: base_lr, scaled from base_batch_size to batch_size."""
         ratio = self.batch_size / self.base_batch_size
         return self.base_lr * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.lr_scaling]
 
     @property
     def lowest_lr(self) -> float:
-        """The learning rate at the end of training."""
+        """Learning rate at the end of training."""
         return self.final_lr_ratio * self.lr if self.final_lr is None else self.final_lr
 
     @property
     def image_size(self) -> int:
-        """Side of the global views in pixels."""
+        """Height and width of the global views in pixels."""
         return self.augmentation.first.size
 
     @property
@@ -146,8 +146,8 @@ class Recipe:
 
     def record(self) -> dict[str, Any]:
         """Return the recipe as plain values, for checkpoints and backbone.json; pair weighting only if it is used."""
-        left_out = DESCRIPTION + (PAIR_WEIGHTING if self.pair_weighting == "none" else ())
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        excluded = DESCRIPTION + (PAIR_WEIGHTING if self.pair_weighting == "none" else ())
+        return {name: value for name, value in asdict(self).items() if name not in excluded}
 
 
 def method_class(name: MethodName) -> Callable[..., Method]:

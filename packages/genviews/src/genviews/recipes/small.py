@@ -1,7 +1,7 @@
-"""Every method for a laptop: a narrow ResNet-10 at 32 px, heads to match, 20 epochs of AdamW.
+"""Recipes of every method for a laptop: a narrow ResNet-10 at 32 px, small heads, 20 epochs of AdamW.
 
-Expected is what three epochs of 5,000 CIFAR-10 images (117 steps, seed 0, no views) give: kNN (k = 20) on 5,000 test
-images, where the untrained encoder has 29.2. `benchmarks/ablations sanity-check` measures it.
+The expected results are for three epochs of 5,000 CIFAR-10 images (117 steps, seed 0, no views): kNN accuracy (k = 20)
+on 5,000 test images; that of the untrained encoder is 29.2. Measured by `benchmarks/ablations sanity-check`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEASURED: dict[str, str] = {
 
 
 def _small(method: MethodName, views: AugmentationConfig, options: dict[str, Any], **changes: Any) -> Recipe:
-    """What the small recipes share; the name is the method's."""
+    """Return a recipe with the constants that all small recipes share."""
     shared = Recipe(
         name=f"small-{method}",
         method=method,
@@ -50,7 +50,7 @@ def _small(method: MethodName, views: AugmentationConfig, options: dict[str, Any
 
 
 def small_dino() -> Recipe:
-    """DINO for a laptop: a narrow ResNet-10 at 32 px, what the loop trains first."""
+    """DINO for a laptop: a narrow ResNet-10 at 32 px."""
     options = {
         "out_dim": 512,
         "hidden_dim": 512,
@@ -63,7 +63,7 @@ def small_dino() -> Recipe:
 
 
 def small_gen_dino() -> Recipe:
-    """Gen-DINO for a laptop: what the loop trains second."""
+    """Gen-DINO for a laptop: small-dino with the disentanglement term."""
     return replace(small_dino(), name="small-gen-dino", method="gen-dino", policy="gensis", expected=NOT_YET_RUN)
 
 
@@ -73,7 +73,7 @@ def small_simclr() -> Recipe:
 
 
 def small_moco_v2() -> Recipe:
-    """MoCo v2 for a laptop: a queue of 1024, a momentum of 0.95 for the few steps there are."""
+    """MoCo v2 for a laptop: a queue of 1024, and a momentum of 0.95 because there are few steps."""
     options = {"queue_size": 1024, "momentum": 0.95, "temperature": 0.2, "symmetric": True, "splits": 8}
     return _small("moco-v2", symmetric(cifar_augment(blur_p=0.0)), options)
 
