@@ -137,7 +137,7 @@ def test_the_small_schedule_is_one_of_minutes_that_may_be_changed(module, option
     small = module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="small", rois_per_image=7))
     assert (small.iterations, small.batch_size, small.short_edges, small.rois_per_image) == (20, 2, (96,), 7)
     assert module._recipe(module.CocoTransfer(backbone="b", coco=Path("c"), schedule="2x")).iterations == 180_000
-    with pytest.raises(ValueError, match="--save-every 0: give a number of steps"):
+    with pytest.raises(ValueError, match="expected --save-every of 1 step or more, got 0"):
         module.run(options(save_every=0))
 
 

@@ -107,7 +107,7 @@ def test_views_by_clip_from_a_file_of_weights(images, views, tmp_path, monkeypat
     assert [int(row[2]) for row in rows] == [48, 48]
     assert float(rows[0][3]) > float(rows[1][3])
     unknown = run(images, near, "--encoder", "open_clip/no-such-model:tag", "--device", "cpu", expect=1)
-    assert unknown.strip().splitlines()[-1].startswith("error: unknown encoder open_clip/no-such-model")
+    assert unknown.strip().splitlines()[-1].startswith("error: expected open_clip/MODEL:TAG")
 
 
 def test_the_table_of_costs_has_ours_beside_the_published(images, views, backbone, tmp_path):
@@ -184,13 +184,13 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
     (tmp_path / "none.jsonl").touch()
     mistakes = {
         (images, tmp_path / "bare"): "run `viewgen index",
-        (images, root, root): "two folders of views have the same name",
-        (images, root, "--inception", "a.pth", "--features", backbone): "not both",
+        (images, root, root): "got the same name twice",
+        (images, root, "--inception", "a.pth", "--features", backbone): "give one of them",
         (images, root, "--inception", "no/such.pth"): "download it from https://github.com/mseitzer/pytorch-fid",
         (images, root, "--lpips", "no/such.pth"): "download torchvision's AlexNet",
         (images, root, "--features", "nothing"): "nothing",
-        (images, root, "--results", tmp_path / "none.jsonl"): "has no linear top-1",
-        (images, root, "--generators", "other=eldm"): "ROW one of views-0.1",
+        (images, root, "--results", tmp_path / "none.jsonl"): "expected linear top-1 results",
+        (images, root, "--generators", "other=eldm"): "ROW is one of views-0.1",
         (images, root, "--generators", "views-0.1=nothing"): "got 'nothing'; give one of them",
         (images, root, "--generators", "views-0.1=retrieval --pol x"): "see viewgen generate --generator retrieval",
         (tmp_path / "nowhere", root): "nowhere",

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.ablations import gencl, gensis, genview, run_app, run_grid
 from genviews.recipes import RECIPES
-from genviews.recipes.augmentations import LEFT_OUT, drop_augmentations
+from genviews.recipes.augmentations import DISABLED, drop_augmentations
 from ssl_eval import Result, append_result
 
 TABLES = {
@@ -135,7 +135,7 @@ def test_a_table_is_filled_once_and_goes_on_where_it_stopped(told, tmp_path):
     table = run_grid.paper_table(options)
     assert [row[1] for row in table.rows] == ["50.00 ± 0.00 (2)", "", "50.00 ± 0.00 (2)", "", "", ""]
     assert (folder / "small.md").read_text().startswith("| parts | kNN | linear top-1 | linear top-5 |")
-    with pytest.raises(ValueError, match=r"^'framework, adaptive' needs --adaptive: give it, or leave the row out"):
+    with pytest.raises(ValueError, match=r"^expected --adaptive for 'framework, adaptive', got none; give it"):
         list(run_grid.fill_table(replace(options, rows=())))
     assert len(told()) == 5
     adaptive.mkdir()
@@ -152,11 +152,14 @@ def test_mistakes_end_in_one_line(told, tmp_path):
     with pytest.raises(ValueError, match=r"^broken, seed 0: the views are broken$"):
         list(run_grid.fill_table(strategy))
     assert [Path(line.split()[-1]).name for line in told()] == ["random", "broken"] and "--epochs 3" in told()[0]
-    with pytest.raises(ValueError, match=r"^--views R: give NAME=FOLDER"):
+    with pytest.raises(ValueError, match=r"^expected --views ROW=FOLDER, got R; give"):
         list(run_grid.fill_table(replace(strategy, views=("R",))))
-    with pytest.raises(ValueError, match=r"^--views R=FOLDER: there is nothing at nowhere$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^expected a file or folder for --views R=FOLDER, got nowhere, which does not",
+    ):
         list(run_grid.fill_table(replace(strategy, views=(*views, "R=nowhere"), epochs=4)))
-    with pytest.raises(ValueError, match=r"^'constant-0' needs --views constant-0=FOLDER: give it"):
+    with pytest.raises(ValueError, match=r"^expected --views constant-0=FOLDER for 'constant-0', got none; give it"):
         list(run_grid.fill_table(replace(strategy, grid="imagenet100")))
     assert len(told()) == 2
     with pytest.raises(ValueError, match=r"^expected rows among 'constant-0', .* got 'nearest'$"):
@@ -214,7 +217,7 @@ def test_ten_percent_is_read_from_its_list(tmp_path):
 def test_what_is_left_out_of_an_augmentation_does_nothing():
     """An image that is neither square nor of one colour: without all of it, the central square is what is left."""
     views = RECIPES["imagenet-swav"]().augmentation
-    everything = tuple(LEFT_OUT)
+    everything = tuple(DISABLED)
     bare = drop_augmentations(replace(views, first=replace(views.first, solarize_p=1.0)), everything)
     side = bare.first.size
     pixels = torch.randint(256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-r"""What a choice is worth: one part changed, everything else held.
+r"""Ablations: one component changed, everything else fixed.
 
     uv run benchmarks/ablations sampling runs/quickstart/generator --embeddings runs/quickstart/embeddings \
         --encoder runs/quickstart/hand-made/seed-0/backbone
@@ -6,7 +6,7 @@ r"""What a choice is worth: one part changed, everything else held.
     uv run benchmarks/ablations quality --data TRAIN --test TEST --views VIEWS --pca FILE --scorer FILE
     uv run benchmarks/ablations views --data TRAIN --test TEST --views retrieval=RETRIEVED eldm=VIEWS --classifier FILE
 
-The papers' tables, ours beside the published figures; `--grid small` for minutes on a CPU:
+Tables of the papers, with our results beside the published ones; `--grid small` takes minutes on a CPU:
 
     uv run benchmarks/ablations view_probability --train TRAIN --test TEST --views VIEWS --processes 8
     uv run benchmarks/ablations components --train TRAIN --test TEST --views CONSTANT --adaptive ADAPTIVE --pca FILE
@@ -40,7 +40,7 @@ from ssl_eval import Table
 
 
 def sampling(chosen: SamplingAblation) -> Table:
-    """Distances of views in few steps, a row a sampler and number of steps."""
+    """Return distances of views sampled in few steps, one row per sampler and number of steps."""
     total = len(chosen.guidance) * (1 + 2 * len(chosen.steps))
     rows = list(track(measure_sampling(chosen), "painting", total, console=Console(stderr=True)))
     title = f"distance to DDIM in {chosen.reference_steps} steps from the same noise"
@@ -48,7 +48,7 @@ def sampling(chosen: SamplingAblation) -> Table:
 
 
 def quality(chosen: QualityAblation) -> Table:
-    """Accuracies, a row a scorer and gamma."""
+    """Return accuracies, one row per scorer and gamma."""
     total = chosen.seeds * len(cells(chosen))
     list(track(measure_quality(chosen), "encoders", total, console=Console(stderr=True)))
     return replace(quality_table(chosen), title=f"{chosen.recipe}, {chosen.epochs} epochs")
@@ -64,7 +64,7 @@ def views(chosen: ViewSources) -> Table:
 
 
 def sanity_check(chosen: SanityCheck) -> Table:
-    """kNN of every small recipe beside that of the encoder it starts from."""
+    """Return the kNN accuracy of every small recipe and of the untrained encoder."""
     list(
         track(run_sanity_check(chosen), "encoders", chosen.seeds * len(variants(chosen)), console=Console(stderr=True))
     )
@@ -72,12 +72,14 @@ def sanity_check(chosen: SanityCheck) -> Table:
     table = Table(header=LEARNING, rows=sanity_rows(chosen), title=title)
     if below := below_margin(chosen):
         Console(width=140).print(table)
-        raise ValueError(f"less than {chosen.margin:g} points above the untrained encoder: {'; '.join(below)}")
+        raise ValueError(
+            f"expected at least {chosen.margin:g} points more than the untrained encoder, got less: {'; '.join(below)}"
+        )
     return table
 
 
 def of_paper(chosen: PaperTable) -> Table:
-    """A table of a paper, ours beside the published figures."""
+    """Return a table of a paper, with our results beside the published ones."""
     list(track(fill_table(chosen), "encoders", chosen.seeds * len(selected_rows(chosen)), console=Console(stderr=True)))
     return replace(paper_table(chosen), title=f"{chosen.folder.name} on {chosen.train}, accuracy in percent")
 
@@ -98,7 +100,7 @@ ABLATIONS: dict[str, tuple[type, Callable[[Any], Table]]] = {
 
 @command
 def main() -> None:
-    """Measure what is asked for and print the table; a user's mistake ends in one line."""
+    """Run the named ablation and print its table; user errors are reported in one line."""
     options = {name: options for name, (options, _) in ABLATIONS.items()}
     chosen = tyro.extras.subcommand_cli_from_dict(options, description=__doc__)
     measure = next(measure for kind, measure in ABLATIONS.values() if type(chosen) is kind)

@@ -1,4 +1,4 @@
-"""Frozen encoders of an ablation: their features, and whether they were measured."""
+"""Features of frozen encoders, and their existing results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACCURACIES = frozenset({("knn", "top1"), ("linear", "top1")})
 
 
 def measured_of(results: Path, recipe: str, backbone: str, data: str, seed: int) -> set[tuple[str, str]]:
-    """Task and metric of every result of this encoder, named by the hash of its weights, on this data set."""
+    """Return task and metric of every result of this encoder (by the hash of its weights) on this data set."""
     sought = (recipe, backbone, data, seed)
     return {
         (found.task, found.metric)
@@ -24,13 +24,13 @@ def measured_of(results: Path, recipe: str, backbone: str, data: str, seed: int)
 
 
 def features(backbone: nn.Module, trained: Path, roots: tuple[Path, ...], device: str) -> list[Features]:
-    """One vector an image of each folder.
+    """Extract the features of each folder of images.
 
     Args:
-        backbone: any of the architecture in `trained`.
-        trained: a backbone folder; it tells what images the encoder expects.
-        roots: folders of images, one folder a class.
-        device: as apps/pretrain takes it.
+        backbone: network of the architecture in `trained`.
+        trained: backbone folder that gives image size and normalization.
+        roots: folders of images, with one subfolder per class.
+        device: see `--device` of apps/pretrain.
     """
     expected, where = sslzoo.backbone_input(trained), sslzoo.init_distributed({}, device).device
     return [

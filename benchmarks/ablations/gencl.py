@@ -25,19 +25,19 @@ COLUMNS = (
     Column("1% top-5", _ONE, "top5"),
     Column("10% top-5", _TEN, "top5"),
 )
-"""In the paper's order."""
+"""Columns in the order of the paper."""
 _SMALL_TEN = ProtocolOverride(name="vicreg-semi-10", batch_size=64, labels="balanced")
 SMALL_COLUMNS = (KNN, *LINEAR, Column("10% top-1", _SMALL_TEN), Column("10% top-5", _SMALL_TEN, "top5"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenCLTable(PaperTable):
-    """What the tables of GenCL share."""
+    """Options shared by the tables of GenCL."""
 
     views: Path
-    """Synthetic views of the training images, of the kind that the grid is named after."""
+    """Synthetic views of the training images, of the kind that the grid is named for."""
     lists: Path | None = None
-    """Folder of SimCLR's 1percent.txt and 10percent.txt, for the grids of ImageNet."""
+    """Folder with SimCLR's 1percent.txt and 10percent.txt, for the grids of ImageNet."""
 
     def inputs(self) -> Mapping[str, Path | None]:
         """See PaperTable."""
@@ -47,7 +47,7 @@ class GenCLTable(PaperTable):
         """See PaperTable.
 
         Raises:
-            ValueError: a list is needed, and it is not known where it is.
+            ValueError: a list is needed but --lists is not given.
         """
         return list_argument(cell, self.lists)
 
@@ -68,7 +68,7 @@ MASK_BASED = {
 
 
 def rates(kind: str, published: Mapping[int, tuple[float, ...]]) -> tuple[Row, ...]:
-    """No views, then a row a sampling rate; sampled views have the shorter list of augmentations."""
+    """Return a row without views and one per sampling rate; synthetic views have fewer augmentations."""
     return (
         BASELINE,
         *(Row(f"{kind}{percent}%", told, {"policy": "gencl", "view-probability": percent / 100}, {"views": "--views"})
@@ -78,7 +78,7 @@ def rates(kind: str, published: Mapping[int, tuple[float, ...]]) -> tuple[Row, .
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingRate(GenCLTable):
-    """GenCL's gamma: the share of the images that get a synthetic view."""
+    """GenCL's gamma: the fraction of the images that have a synthetic view."""
 
     HEADING: ClassVar[str] = "sampling rate"
     GRIDS: ClassVar[Mapping[str, Grid]] = {
@@ -103,7 +103,7 @@ PAIRED = {
 
 
 def paired(kept: str | None, published: tuple[float, ...]) -> Row:
-    """Every pair of a real and a synthetic view, both augmented by one operation alone."""
+    """Return a row with pairs of a real and a synthetic view, both augmented by a single operation."""
     left_out = tuple(each for each in PAIRED if each not in (None, kept))
     options = {"policy": "genview", "view-probability": 1.0, "drop-augmentations": left_out}
     return Row(f"{kept}, generative" if kept else "generative", published, options, {"views": "--views"})
@@ -113,13 +113,14 @@ def paired(kept: str | None, published: tuple[float, ...]) -> Row:
 class PairwiseAugmentations(GenCLTable):
     """Synthetic views with one hand-made augmentation at a time, as often as VICReg applies it.
 
-    The synthetic view is in either place of the pair, as VICReg blurs one place more often and solarizes the other.
+    The synthetic view is first or second at random, because VICReg blurs the first view more often and solarizes the
+    second.
     """
 
     HEADING: ClassVar[str] = "augmentations"
     _ROWS: ClassVar[tuple[Row, ...]] = tuple(paired(kept, told) for kept, told in PAIRED.items())
     _SMALL_ROWS: ClassVar[tuple[Row, ...]] = tuple(row for row in _ROWS if not row.name.startswith("blur"))
-    """small-vicreg blurs nothing: its images have 32 px."""
+    """Without blur, which small-vicreg does not use at 32 px."""
     GRIDS: ClassVar[Mapping[str, Grid]] = {
         "noise-based": Grid(recipe="imagenet-vicreg", columns=COLUMNS, rows=_ROWS),
         "small": Grid(recipe="small-vicreg", columns=SMALL_COLUMNS, rows=unpublished(_SMALL_ROWS), epochs=10),

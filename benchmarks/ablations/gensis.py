@@ -1,8 +1,8 @@
-"""Gen-SIS's parts, https://arxiv.org/abs/2412.01672.
+"""Components of Gen-SIS, https://arxiv.org/abs/2412.01672.
 
-ViT-S/16, 100 epochs of ImageNet by DINO. Its own comparison of the parts is on DAVIS 2017, J&F: 61.45 for DINO, 61.66
-with generative views, 62.07 with interpolated views and their disentanglement as well, which `apps/evaluate video`
-measures.
+DINO with ViT-S/16, 100 epochs of ImageNet. The paper compares the components on DAVIS 2017 (J&F, measured by
+`apps/evaluate video`): 61.45 for DINO, 61.66 with generative views, 62.07 with interpolated views and disentanglement
+as well.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ROWS = (
     Row("interpolated views", files=INTERPOLATED),
     Row("both: Gen-DINO", (70.9, 74.5), files=GENERATIVE | INTERPOLATED),
 )
-"""All by Gen-DINO, which is DINO without views."""
+"""All rows are trained by Gen-DINO, which equals DINO without views."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfAugmentations(PaperTable):
-    """Gen-SIS's parts: generative views in the pair, and interpolated views to be disentangled."""
+    """Components of Gen-SIS: generative views, and interpolated views with the disentanglement loss."""
 
     HEADING: ClassVar[str] = "views"
     GRIDS: ClassVar[Mapping[str, Grid]] = {

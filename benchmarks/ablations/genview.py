@@ -1,8 +1,8 @@
-"""GenView's ablations, https://arxiv.org/abs/2403.12003, section 4.2: three parts of its table 8.
+"""GenView's ablations, https://arxiv.org/abs/2403.12003, section 4.2: three components of its table 8.
 
-ResNet-18 by MoCo v3, 100 epochs of ImageNet-100; the linear evaluation of its main table, for 50 epochs. Its views are
-of 50,000 of the images: with those, as with any others, an image without a view makes a pair of two real crops.
-Its figures for no views at all are 65.52 among the components and 62.39 among the probabilities; it does not say why.
+MoCo v3 with ResNet-18, 100 epochs of ImageNet-100; the linear evaluation of its main table, for 50 epochs. There,
+50,000 of the images have views; an image without a view gives a pair of two real crops. Without any views the paper
+reports 65.52 in the ablation of components and 62.39 in that of probabilities, without an explanation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOP1, TOP5 = Column("top-1", _LINEAR), Column("top-5", _LINEAR, "top5")
 
 
 def grids(*rows: Row, columns: tuple[Column, ...] = (TOP1, TOP5), small: tuple[Row, ...] = ()) -> dict[str, Grid]:
-    """The paper's size and a laptop's."""
+    """Return the grids at the paper's size and at a laptop's."""
     return {
         "imagenet100": Grid(recipe="imagenet100-moco-v3", columns=columns, rows=rows),
         "small": Grid(recipe="small-moco-v3", columns=(KNN, *LINEAR), rows=small or unpublished(rows), epochs=10),
@@ -40,7 +40,7 @@ PROBABILITIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ViewProbability(PaperTable):
-    """GenView's alpha: how often a pair has a synthetic view."""
+    """GenView's alpha: the probability that a pair has a synthetic view."""
 
     HEADING: ClassVar[str] = "probability"
     GRIDS: ClassVar[Mapping[str, Grid]] = grids(
@@ -71,7 +71,7 @@ COMPONENTS = (
 
 
 def by_itself(row: Row) -> Row:
-    """Weight pairs by the network in training: no pretrained encoder is made for 32 px."""
+    """Return the row with pairs weighted by the network in training, because no pretrained encoder is for 32 px."""
     weighted = row.options.get("pair-weighting") is not None
     files = {option: name for option, name in row.files.items() if option != "pca"}
     return replace(row, published=(), options={"pair-weighting": "self"} if weighted else {}, files=files)
@@ -79,10 +79,10 @@ def by_itself(row: Row) -> Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Components(PaperTable):
-    """GenView's parts: views, views as far from the image as its foreground is large, pairs weighed by quality.
+    """GenView's components: views, views with adaptive noise, pairs weighted by quality.
 
-    The framework without adaptive views has the figure of a constant noise level of 200. The small grid weighs pairs
-    by the network in training.
+    The published result without adaptive views is that of a constant noise level of 200. The small grid weights pairs
+    by the features of the network in training.
     """
 
     HEADING: ClassVar[str] = "parts"
@@ -91,11 +91,11 @@ class Components(PaperTable):
     )
 
     views: Path
-    """Synthetic views of the training images, all of one strength."""
+    """Synthetic views of the training images with constant strength."""
     adaptive: Path | None = None
-    """Synthetic views whose strength follows the foreground."""
+    """Synthetic views with adaptive strength."""
     pca: Path | None = None
-    """What `pairquality fit` wrote."""
+    """File written by `pairquality fit`."""
     grid: str = "imagenet100"
     """imagenet100 or small."""
 
@@ -116,22 +116,22 @@ STRENGTHS = {
 
 
 def by_strength(name: str, published: tuple[float, ...] = ()) -> Row:
-    """A row named as its views are."""
+    """Return a row with the name of its views."""
     return Row(name, published, files={"views": f"--views {name}=FOLDER"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseStrategy(PaperTable):
-    """How far views leave their images: one noise level for all, a random one, one by each image's foreground.
+    """Noise level of the views: constant, random, or adapted to the foreground of each image.
 
-    Generators other than Stable unCLIP have other strengths: the small grid has a row for each folder of views.
+    Other generators than Stable unCLIP have other kinds of strength, so the small grid has a row per folder of views.
     """
 
     HEADING: ClassVar[str] = "noise"
     GRIDS: ClassVar[Mapping[str, Grid]] = grids(*(by_strength(name, told) for name, told in STRENGTHS.items()))
 
     views: tuple[str, ...]
-    """NAME=FOLDER, the name a row's: constant-200=views/200 random=views/random adaptive=views/adaptive."""
+    """ROW=FOLDER, such as constant-200=views/200 random=views/random adaptive=views/adaptive."""
     grid: str = "imagenet100"
     """imagenet100 or small."""
 
@@ -149,5 +149,5 @@ class NoiseStrategy(PaperTable):
     def _folders(self) -> dict[str, Path]:
         pairs = [pair.partition("=") for pair in self.views]
         if any(not folder for _, _, folder in pairs):
-            raise ValueError(f"--views {' '.join(self.views)}: give NAME=FOLDER, as constant-200=views/200")
+            raise ValueError(f"expected --views ROW=FOLDER, got {' '.join(self.views)}; give constant-200=views/200")
         return {name: Path(folder) for name, _, folder in pairs}

@@ -1,4 +1,4 @@
-"""A table of a paper: rows of encoders, columns of measurements, and what was published."""
+"""Tables of the papers: rows of encoders, columns of accuracies, and published results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ssl_eval.table import PublishedColumn, tabulate_published
 
 @dataclass(frozen=True)
 class Column:
-    """One accuracy of every encoder.
+    """An accuracy that is measured for every encoder.
 
     Attributes:
-        title: what the paper calls it.
-        variant: the protocol.
+        title: title in the paper.
+        variant: evaluation protocol.
         metric: "top1" or "top5".
-        suffix: what results call the protocol by after the variant's label: " k=20".
+        suffix: suffix of the protocol's label in results, such as " k=20".
     """
 
     title: str
@@ -26,20 +26,20 @@ class Column:
     suffix: str = ""
 
     def by_seed(self, recipe: str, results: Sequence[Result], data: str) -> dict[int, float]:
-        """What was measured of an encoder on a data set."""
+        """Return the results of an encoder on a data set, by seed."""
         mine = [found for found in results if (found.recipe, found.data, found.metric) == (recipe, data, self.metric)]
         return {found.seed: found.value for found in mine if found.protocol == self.variant.label + self.suffix}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder.
+    """An encoder.
 
     Attributes:
-        name: of the row.
-        published: percent, a figure a column; fewer where the paper has none for the last ones.
-        options: of apps/pretrain.
-        files: options of apps/pretrain whose value the user gives, and what the user calls it: {"views": "adaptive"}.
+        name: name of the row.
+        published: published results in percent, one per column; those of the last columns may be missing.
+        options: options of apps/pretrain.
+        files: options of apps/pretrain with a path that the user gives by another name, as in {"views": "adaptive"}.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Grid:
     """A table at one size.
 
     Attributes:
-        recipe: of apps/pretrain.
-        columns: how encoders are measured.
-        rows: which encoders.
-        epochs: of the pretraining, instead of the recipe's.
+        recipe: name of the recipe.
+        columns: accuracies to measure.
+        rows: encoders to train.
+        epochs: epochs of pretraining; None for the recipe's.
     """
 
     recipe: str
@@ -65,7 +65,7 @@ class Grid:
     epochs: int | None = None
 
     def cells(self, row: Row) -> list[GridCell]:
-        """What is to be measured of an encoder, a protocol a cell."""
+        """Return the evaluations of an encoder, one cell per protocol."""
         figures: dict[tuple[ProtocolOverride, str], dict[str, float | None]] = {}
         for column, figure in zip(self.columns, self._figures(row), strict=True):
             figures.setdefault((column.variant, column.suffix), {})[column.metric] = figure
@@ -75,7 +75,7 @@ class Grid:
         ]
 
     def table(self, heading: str, results: Sequence[Result], data: str) -> Table:
-        """Return published and own figures side by side; ours are means over seeds."""
+        """Return a table of published and own results; ours are means over seeds."""
         figures = zip(*map(self._figures, self.rows), strict=True)
         columns = [
             PublishedColumn(
@@ -92,11 +92,11 @@ class Grid:
 
 
 def unpublished(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The same encoders at a size that no paper has."""
+    """Return the same rows without published results."""
     return tuple(replace(row, published=()) for row in rows)
 
 
 KNN = Column("kNN", ProtocolOverride(name="dino-knn"), suffix=" k=20")
 _CACHED = ProtocolOverride(name="genview-cifar-linear", cached=True)
 LINEAR = (Column("linear top-1", _CACHED), Column("linear top-5", _CACHED, "top5"))
-"""For encoders of 32 px: seconds on a CPU."""
+"""Columns for encoders of 32 px, evaluated in seconds on a CPU."""

@@ -1,4 +1,4 @@
-"""What weights of pairs do to an encoder: every scorer at every gamma beside equal weights, seed by seed."""
+"""Effect of pair weights on the encoder: every scorer with every gamma, compared with equal weights."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ Scorer = Literal["exact", "distilled", "self"]
 
 @dataclass(frozen=True, kw_only=True)
 class QualityAblation:
-    """kNN and linear accuracy with and without weights of pairs; started again, it goes on where it stopped."""
+    """kNN and linear accuracy with and without pair weights; a repeated call continues."""
 
     data: Path
-    """Folder of training images, one folder a class, which only the evaluation reads."""
+    """Folder of training images with one subfolder per class; classes are used only for evaluation."""
     test: Path
-    """The same of test images."""
+    """Such a folder of test images."""
     views: Path | None = None
-    """Synthetic views; without them a pair is two crops of one image."""
+    """Synthetic views; without them, a pair is two crops of one image."""
     pca: Path | None = None
-    """For exact: what `pairquality fit` wrote."""
+    """For exact: file written by `pairquality fit`."""
     encoder: str | None = None
-    """For exact, where the PCA's encoder is not where it was."""
+    """For exact: encoder of the PCA, if it is no longer where `pairquality fit` found it."""
     scorer: Path | None = None
-    """For distilled: what `pairquality distill` wrote."""
+    """For distilled: file written by `pairquality distill`."""
     recipe: str = "small-dino"
     epochs: int = 20
     scorers: tuple[Scorer, ...] = ("exact", "distilled", "self")
     gammas: tuple[float, ...] = (1.0, 5.0, 20.0)
     seeds: int = 3
-    """Encoders trained for each row."""
+    """Number of encoders trained for each row."""
     out: Path = Path("runs/quality")
     device: str = "auto"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One way of weighing pairs."""
+    """A scorer and a gamma."""
 
     quality: Scorer | Literal["none"] = "none"
     gamma: float = 0.0
 
     @property
     def name(self) -> str:
-        """Of its row in the table."""
+        """Name of the row in the table."""
         return "equal weights" if self.quality == "none" else f"{self.quality}, gamma {self.gamma:g}"
 
     @property
     def folder(self) -> str:
-        """Of its runs."""
+        """Folder of its runs."""
         return self.name.replace(",", "").replace(" ", "-")
 
 
 def cells(options: QualityAblation) -> list[Cell]:
-    """Equal weights, then every scorer at every gamma."""
+    """Return equal weights, then every scorer with every gamma."""
     return [Cell(), *(Cell(scorer, gamma) for scorer in options.scorers for gamma in options.gammas)]
 
 
 def measure_quality(options: QualityAblation) -> Iterator[str]:
-    """Trains and measures one encoder after the other, every cell of a seed before the next seed.
+    """Train and evaluate one encoder after the other, all cells of a seed before the next seed.
 
-    OUT/results.jsonl holds what was measured.
+    Results are appended to OUT/results.jsonl.
 
     Yields:
-        The cell's name, once its results are there.
+        The name of each cell after its results were written.
 
     Raises:
-        ValueError: a run failed; with the last line that it printed.
+        ValueError: a run failed; the message has the last line of its output.
     """
     for seed in range(options.seeds):
         for cell in cells(options):
@@ -85,7 +85,7 @@ def measure_quality(options: QualityAblation) -> Iterator[str]:
 
 
 def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
-    """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
+    """Run `apps/pretrain`, which continues an interrupted run and does not repeat a finished one."""
     command: list[object] = [options.recipe, "--data", options.data, "--out", folder]
     command += [
         "--epochs",
@@ -108,7 +108,7 @@ def train(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None
 
 
 def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> None:
-    """Appends the results of one encoder, unless they are there."""
+    """Evaluate one encoder and append the results, unless they exist."""
     path = options.out / "results.jsonl"
     accuracies = measure_accuracies(
         folder / "backbone",
@@ -118,20 +118,20 @@ def measure(options: QualityAblation, cell: Cell, seed: int, folder: Path) -> No
         test=options.test,
         results=path,
         device=options.device,
-        needed=ACCURACIES | ({("pairs", "quality")} if _weighed(folder) else set()),
+        needed=ACCURACIES | ({("pairs", "quality")} if _weight_log(folder) else set()),
     )
     if accuracies:
         append_results(path, [*accuracies, *_of_weights(folder, accuracies[0])])
 
 
-def _weighed(folder: Path) -> list[dict]:
-    """The lines of a run's log that tell of weights."""
+def _weight_log(folder: Path) -> list[dict]:
+    """Return the lines of the log with statistics of weights."""
     return [row for row in sslzoo.read_log(folder / "log.jsonl") if "quality" in row]
 
 
 def _of_weights(folder: Path, like: Result) -> list[Result]:
-    """Means over the log of a run: quality and effective sample size of its batches."""
-    rows = _weighed(folder)
+    """Return the means of quality and effective sample size over the log of a run."""
+    rows = _weight_log(folder)
     if not rows:
         return []
     about = replace(like, task="pairs", seconds=0.0)
@@ -143,5 +143,5 @@ def _of_weights(folder: Path, like: Result) -> list[Result]:
 
 
 def quality_table(options: QualityAblation) -> Table:
-    """A row a cell, from OUT/results.jsonl alone; mean and spread over the seeds."""
+    """Return a table of OUT/results.jsonl with one row per cell: mean and standard deviation over seeds."""
     return tabulate(read_results(options.out / "results.jsonl"))

@@ -1,4 +1,4 @@
-"""Run the apps as a user would: an ablation trains with apps/pretrain and measures with apps/evaluate."""
+"""Run apps as subprocesses: ablations train with apps/pretrain and evaluate with apps/evaluate."""
 
 from pathlib import Path
 

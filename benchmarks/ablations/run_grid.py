@@ -1,4 +1,4 @@
-"""Fill a table of a paper: each encoder is a run of apps/pretrain, each accuracy a run of apps/evaluate."""
+"""Compute a table of a paper: each encoder is a run of apps/pretrain, each accuracy a run of apps/evaluate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PaperTable(GridOptions):
     rows: tuple[str, ...] = ()
     """Rows to train; all by default. Machines that share --out may share the rows."""
     epochs: int | None = None
-    """Epochs of the pretraining, instead of the grid's."""
+    """Epochs of pretraining; default: those of the grid."""
     seeds: int = 1
     """Number of encoders trained for each row."""
     out: Path = Path("runs/ablations")
@@ -118,9 +118,9 @@ def _check_inputs(options: PaperTable, row: Row, missing: list[GridCell]) -> Non
     for name in row.files.values() if missing else ():
         path = inputs.get(name)
         if path is None:
-            raise ValueError(f"{row.name!r} needs {name}: give it, or leave the row out with --rows")
+            raise ValueError(f"expected {name} for {row.name!r}, got none; give it, or leave the row out with --rows")
         if not path.exists():
-            raise ValueError(f"{name}: there is nothing at {path}")
+            raise ValueError(f"expected a file or folder for {name}, got {path}, which does not exist; check the path")
 
 
 def _train(options: PaperTable, row: Row, seed: int, folder: Path) -> None:

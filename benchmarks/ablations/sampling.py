@@ -1,4 +1,4 @@
-"""How few steps an E-LDM needs: views in few steps beside the same noise's view in many."""
+"""Number of sampling steps an E-LDM needs: views in few steps compared with views in many steps from the same noise."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ COLUMNS = ("guidance", "sampler", "steps", "PSNR, dB", "L1, levels", "cosine to 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingAblation:
-    """Steps, samplers and guidance against a many-step DDIM view from the same noise."""
+    """Compare steps, samplers and guidance with a many-step DDIM view from the same noise."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Folder of a trained E-LDM."""
     encoder: str
-    """The encoder it was trained with: a backbone folder or timm/<model>."""
+    """Encoder of its training: a backbone folder or timm/MODEL."""
     embeddings: Path | None = None
-    """Of the images it was trained on; MODEL/embeddings if left out."""
+    """Embeddings of its training images; default: MODEL/embeddings."""
     images: int = 64
-    """How many of them get a view."""
+    """Number of images for which views are generated."""
     steps: tuple[int, ...] = (4, 8, 12, 20, 50)
     guidance: tuple[float, ...] = (1.0, 2.0)
     reference_steps: int = 200
@@ -46,12 +46,14 @@ class SamplingAblation:
 
 
 def measure_sampling(options: SamplingAblation) -> Iterator[tuple[str, ...]]:
-    """One row per guidance, sampler and number of steps; the reference's row comes first and has no distance."""
+    """Yield a row per guidance, sampler and number of steps; the first row is the reference, without distance."""
     options = replace(options, device=str(resolve_device(options.device)))
     embeddings = viewgen.Embeddings.load(options.embeddings or options.model / "embeddings")
     encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=options.device)
     if encoder.hash != embeddings.encoder_hash:
-        raise ValueError(f"{options.encoder} is not the encoder of these embeddings: give {embeddings.encoder_name}")
+        raise ValueError(
+            f"expected the encoder of the embeddings, got {options.encoder}; give {embeddings.encoder_name}"
+        )
     rows = np.linspace(0, len(embeddings) - 1, min(options.images, len(embeddings)), dtype=np.int64).tolist()
     seeds = [viewgen.view_seed(options.seed, embeddings.keys[row], 0) for row in rows]
     sources = torch.from_numpy(embeddings.vectors[rows].astype(np.float32))
@@ -76,7 +78,7 @@ def paint(
     steps: int,
     guidance: float,
 ) -> tuple[UInt8[Tensor, "N 3 H W"], float]:
-    """A view for each source, and the seconds they took after a first batch that is not counted."""
+    """Return a view of each source, and the seconds after a warm-up batch."""
     generator = viewgen.eldm.ELDMGenerator(
         options.model, steps=steps, guidance=guidance, sampler=sampler, device=options.device, dtype=options.dtype
     )
@@ -92,7 +94,7 @@ def paint(
 
 
 def distances(views: UInt8[Tensor, "N 3 H W"], reference: UInt8[Tensor, "N 3 H W"]) -> tuple[str, str]:
-    """PSNR of all pixels together, and mean absolute difference in levels."""
+    """Return PSNR over all pixels in dB, and the mean absolute difference in levels of 256."""
     difference = views.double() - reference.double()
     psnr = 20 * np.log10(LEVELS) - 10 * np.log10(max(difference.square().mean().item(), 1e-12))
     return f"{psnr:.1f}", f"{difference.abs().mean().item():.2f}"
@@ -101,7 +103,7 @@ def distances(views: UInt8[Tensor, "N 3 H W"], reference: UInt8[Tensor, "N 3 H W
 def likenesses(
     encoder: viewgen.ImageEncoder, views: UInt8[Tensor, "N 3 H W"], sources: Float[Tensor, "N D"], batch_size: int
 ) -> tuple[str, str]:
-    """Mean cosine similarity of a view's embedding to its source's, and to another image's."""
+    """Return the mean cosine similarity of the embeddings of a view and of its source, and of another image."""
     embedded = torch.cat([encoder(part).cpu() for part in views.split(batch_size)])
     found = [cosine_similarity(embedded, other).mean().item() for other in (sources, sources.roll(1, 0))]
     return f"{found[0]:.3f}", f"{found[1]:.3f}"

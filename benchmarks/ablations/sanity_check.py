@@ -1,4 +1,4 @@
-"""Whether every method learns: the small recipes, with and without views, beside the encoder they start from."""
+"""Check that every method learns: the small recipes, with and without views, against the untrained encoder."""
 
 from __future__ import annotations
 
@@ -28,61 +28,61 @@ NEIGHBOURS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SanityCheck:
-    """kNN of every small recipe after a few epochs; started again, it goes on where it stopped."""
+    """kNN accuracy of every small recipe after a few epochs; a repeated call continues."""
 
     data: Path
-    """Folder of training images, one folder a class, which only the evaluation reads."""
+    """Folder of training images with one subfolder per class; classes are used only for evaluation."""
     test: Path
-    """The same of test images."""
+    """Such a folder of test images."""
     views: Path | None = None
-    """Synthetic views; without them every pair is two crops of one image."""
+    """Synthetic views; without them, pairs are two crops of one image."""
     interpolated: Path | None = None
     """Interpolated views, for gen-dino."""
     methods: tuple[str, ...] = METHODS
     epochs: int = 6
     seeds: int = 1
-    """Encoders trained for each cell of the table."""
+    """Number of encoders trained for each cell of the table."""
     margin: float = 2.0
-    """Points of kNN that an encoder has to be above the one it started from, on average over the seeds."""
+    """Required gain in kNN accuracy over the untrained encoder, in percentage points, averaged over the seeds."""
     out: Path = Path("runs/sanity-check")
     device: str = "auto"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training."""
+    """A method, with or without views."""
 
     method: str
     with_views: bool
 
     @property
     def name(self) -> str:
-        """Of its results."""
+        """Name in the results."""
         return f"small-{self.method}" + (", views" if self.with_views else "")
 
     @property
     def folder(self) -> str:
-        """Of its runs."""
+        """Folder of its runs."""
         return self.name.replace(", ", "-")
 
 
 def variants(options: SanityCheck) -> list[Variant]:
-    """Every method without views, then with them; Gen-DINO, which is DINO without them, only with them."""
+    """Return every method without and with views; Gen-DINO, which equals DINO without views, only with them."""
     plain = [Variant(method, False) for method in options.methods if method != "gen-dino"]
     return plain + [Variant(method, True) for method in options.methods if options.views is not None]
 
 
 def run_sanity_check(options: SanityCheck) -> Iterator[str]:
-    """Trains and measures one encoder after the other; OUT/results.jsonl holds what was measured.
+    """Train and evaluate one encoder after the other; results are appended to OUT/results.jsonl.
 
     Yields:
-        The variant's name, once its result is there.
+        The name of each variant after its result was written.
 
     Raises:
-        ValueError: a run failed, with the last line that it printed; or there is nothing to train.
+        ValueError: a run failed (the message has the last line of its output), or there is nothing to train.
     """
     if not variants(options):
-        raise ValueError("gen-dino learns from --views: give them, or other --methods")
+        raise ValueError("expected --views for gen-dino, got none; give them, or other --methods")
     for seed in range(options.seeds):
         for variant in variants(options):
             folder = options.out / variant.folder / f"seed-{seed}"
@@ -93,7 +93,7 @@ def run_sanity_check(options: SanityCheck) -> Iterator[str]:
 
 
 def train(options: SanityCheck, variant: Variant, seed: int, folder: Path) -> None:
-    """Runs `apps/pretrain`, which goes on where it stopped and only checks a run that has ended."""
+    """Run `apps/pretrain`, which continues an interrupted run and does not repeat a finished one."""
     command: list[object] = [f"small-{variant.method}", "--data", options.data, "--out", folder]
     command += ["--epochs", options.epochs, "--seed", seed, "--device", options.device]
     if variant.with_views:
@@ -104,14 +104,14 @@ def train(options: SanityCheck, variant: Variant, seed: int, folder: Path) -> No
 
 
 def untrained(folder: Path, seed: int) -> nn.Module:
-    """The very weights that the runs of a seed start from: apps/pretrain draws the backbone first."""
+    """Return the initial network of the runs of a seed, which initialize the backbone first."""
     architecture = json.loads((folder / "backbone" / "backbone.json").read_text())["architecture"]
     torch.manual_seed(seed)
     return sslzoo.create_backbone(**architecture)
 
 
 def measure(options: SanityCheck, backbone: nn.Module, folder: Path, name: str, seed: int) -> None:
-    """Appends the kNN accuracy of one encoder, unless it is there."""
+    """Measure the kNN accuracy of one encoder and append it, unless it exists."""
     path, made = options.out / "results.jsonl", sslzoo.backbone_hash(backbone)
     if measured_of(path, name, made, data_name(options.test), seed):
         return
@@ -133,7 +133,7 @@ def measure(options: SanityCheck, backbone: nn.Module, folder: Path, name: str, 
 
 
 def read_accuracies(options: SanityCheck) -> dict[str, dict[int, float]]:
-    """Accuracy by name and seed, from OUT/results.jsonl alone."""
+    """Return the accuracies in OUT/results.jsonl by name and seed."""
     found: dict[str, dict[int, float]] = {}
     for result in read_results(options.out / "results.jsonl"):
         if result.data != data_name(options.test):
@@ -143,7 +143,7 @@ def read_accuracies(options: SanityCheck) -> dict[str, dict[int, float]]:
 
 
 def sanity_rows(options: SanityCheck) -> list[tuple[str, ...]]:
-    """The untrained encoder, then a row a method: accuracies, and how far they are above it."""
+    """Return the row of the untrained encoder and one per method: accuracies and gains."""
     found = read_accuracies(options)
     rows: list[tuple[str, ...]] = [(UNTRAINED, format_mean(list(found[UNTRAINED].values())), "", "", "")]
     for method in options.methods:
@@ -156,11 +156,11 @@ def sanity_rows(options: SanityCheck) -> list[tuple[str, ...]]:
 
 
 def gain(found: dict[str, dict[int, float]], name: str) -> float:
-    """Mean over the seeds of an encoder's accuracy minus that of the one it started from."""
+    """Return the accuracy of an encoder minus that of its initial network, averaged over the seeds."""
     return mean(value - found[UNTRAINED][seed] for seed, value in found[name].items())
 
 
 def below_margin(options: SanityCheck) -> list[str]:
-    """Who did not get far enough above the untrained encoder."""
+    """Return the variants whose gain is below the margin."""
     found = read_accuracies(options)
     return [variant.name for variant in variants(options) if gain(found, variant.name) < options.margin]

@@ -1,14 +1,13 @@
-"""Detection and instance segmentation on COCO by a Mask R-CNN that starts from a backbone.
+"""Fine-tune a Mask R-CNN from a backbone for detection and instance segmentation on COCO.
 
     uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --name "MoCo v2"
     uv run benchmarks/coco_transfer --backbone runs/moco/backbone --coco COCO --backend torchvision
     uv run torchrun --standalone --nproc_per_node=8 benchmarks/coco_transfer --backbone DIR --coco COCO --workers 4
     uv run benchmarks/coco_transfer --backbone DIR --coco MINI --schedule small
 
-COCO holds annotations/instances_train2017.json, train2017/ and the same of val2017. A training that is stopped, by
-SIGTERM or Ctrl-C after a whole step, goes on with the same command. The figures of detectron2 and torchvision do not
-compare, nor do those of two variants: each has tables of its own. Variants and schedules, with their sources:
-ssl_eval/coco/recipe.py.
+COCO has annotations/instances_train2017.json, train2017/ and the same of val2017. A training interrupted by SIGTERM or
+Ctrl-C continues with the same command. Results of detectron2 and torchvision are not comparable, nor are those of two
+variants; each has its own tables. ssl_eval.coco.config has the variants and schedules, with their sources.
 """
 
 from __future__ import annotations
@@ -47,54 +46,54 @@ from ssl_eval.coco import (
 
 @dataclass(frozen=True, kw_only=True)
 class CocoTransfer:
-    """One backbone, one training, one test."""
+    """Options of one training and evaluation."""
 
     backbone: str
-    """A backbone folder, an official checkpoint, or timm/NAME: a ResNet."""
+    """ResNet: a backbone folder, an official checkpoint, or timm/NAME."""
     coco: Path
-    """The folder of COCO 2017."""
+    """Folder of COCO 2017."""
     backend: Literal["detectron2", "torchvision"] = "detectron2"
     variant: Literal["fpn", "fpn-heads", "c4"] = "fpn-heads"
-    """Batch norms in backbone and FPN; in the heads too; MoCo's C4 (detectron2 only, published with 2x)."""
+    """Batch norm in backbone and FPN; in the heads too; MoCo's C4 (detectron2 only, published with 2x)."""
     schedule: Literal["1x", "2x", "small"] = "1x"
-    """90,000 or 180,000 steps; small takes minutes on a CPU: 20 steps of small images, unless told otherwise."""
+    """90,000 or 180,000 steps; small takes minutes on a CPU: by default 20 steps of small images."""
     iterations: int | None = None
-    """Steps instead, the schedule's shape kept."""
+    """Number of steps; the shape of the schedule stays the same."""
     batch_size: int | None = None
-    """Images a step over all processes, instead of 16; the learning rate is scaled with it."""
+    """Images per step over all processes; default: 16. The learning rate is scaled with it."""
     learning_rate: float | None = None
-    """Instead of 0.02 for 16 images."""
+    """Learning rate; default: 0.02 for 16 images."""
     short_edge: int | None = None
-    """Pixels in training and test, instead of 640 to 800 and 800."""
+    """Short side in pixels for training and test; default: 640 to 800 and 800."""
     channels: int | None = None
-    """Of pyramid and heads, instead of 256, where time is short."""
+    """Channels of pyramid and heads; default: 256."""
     rois_per_image: int | None = None
-    """An image that the heads learn from, instead of 512, likewise."""
+    """Sampled regions per image for the heads; default: 512."""
     train: str = "train2017"
-    """Which images to learn from."""
+    """Split for training."""
     test: str = "val2017"
-    """Which images to test on."""
+    """Split for evaluation."""
     evaluator: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
     name: str | None = None
-    """The row's name in the table; left out, the backbone's path."""
+    """Name of the row in the table; default: path of the backbone."""
     results: Path = Path("runs/coco_transfer/results.jsonl")
-    """One JSON line a result is appended here; the tables of this protocol are written beside it as Markdown, too."""
+    """File to which one JSON line per result is appended; tables are written beside it as Markdown."""
     resume: Path | None = Path("runs/coco_transfer/resume")
-    """Folder of the files that a stopped training goes on from; None keeps none."""
+    """Folder of resume files; None: no resume files."""
     save_every: int = 1000
-    """Steps between two writes of it."""
+    """Steps between two writes of the resume file."""
     seed: int = 0
     workers: int = 0
-    """Processes that read images, for each GPU."""
+    """Processes that read images, per GPU."""
     device: str = "auto"
     bf16: bool = False
-    """Compute in bfloat16 where that is safe; published figures are of float32."""
+    """Use bfloat16 autocast; published results use float32."""
 
 
 def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
-    """Train, test, append the results; the tables of boxes and masks."""
+    """Train, evaluate, append the results, and return the tables of boxes and masks."""
     if options.save_every < 1:
-        raise ValueError(f"--save-every {options.save_every}: give a number of steps, 1 or more")
+        raise ValueError(f"expected --save-every of 1 step or more, got {options.save_every}; leave it out")
     context = sslzoo.init_distributed(os.environ, options.device)
     ssl_eval.check_results(options.results)
     recipe = _recipe(options)
@@ -104,7 +103,10 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     train, test = (_open(options.coco, split) for split in (options.train, options.test))
     test.check_test()
     if train.categories != test.categories:
-        raise ValueError(f"{train.annotations} and {test.annotations} do not hold the same categories")
+        raise ValueError(
+            f"expected the same categories in {train.annotations} and {test.annotations}, got different ones; choose "
+            "other splits"
+        )
     protocol = f"{options.backend} {recipe.label}" + " bf16" * options.bf16
     started = time.perf_counter()
     figures = _measure(options, recipe, network, train, test, context, protocol)
@@ -143,7 +145,7 @@ def _recipe(options: CocoTransfer) -> DetectionConfig:
 
 
 def _data_name(options: CocoTransfer) -> str:
-    """The data set, and what is not its usual halves."""
+    """Return the name of the data set, with the splits if they are not the usual ones."""
     trained = "" if options.train == "train2017" else f" from {options.train}"
     return options.coco.resolve().name + ("" if options.test == "val2017" else f" {options.test}") + trained
 
@@ -161,7 +163,7 @@ def _measure(
     context: sslzoo.DistContext,
     protocol: str,
 ) -> dict[str, dict[str, float]]:
-    """Percent by task and metric; on the leading process only."""
+    """Return the results in percent by task and metric, on the main process only."""
     shared = {
         "recipe": recipe,
         "device": context.device,
@@ -180,7 +182,7 @@ def _measure(
             save_every=options.save_every, save_now=progress.stop_requested,
             convert_sync_batchnorm=sslzoo.convert_sync_batchnorm, on_step=progress.step, **shared,
         )  # fmt: skip
-        if progress.stop_requested():  # while batch norms were measured
+        if progress.stop_requested():  # during precise batch norm
             progress.leave(recipe.iterations)
     found = detect(detector, test, on_image=progress.image, **shared)
     return average_precision(test.annotations, found, evaluator=options.evaluator) if context.is_main else {}
@@ -195,7 +197,7 @@ def _in_names_of(backend: str, network: torch.nn.Module) -> torch.nn.Module | De
 
 
 def _tables(path: Path, protocol: str, data: str, halves: tuple[str, str]) -> dict[str, ssl_eval.Table]:
-    """Of each task, all encoders that were measured alike."""
+    """Return a table per task of all encoders with the same protocol and data."""
     results = [each for each in ssl_eval.read_results(path) if (each.protocol, each.data) == (protocol, data)]
     tables = {}
     for task in TASKS:
@@ -207,7 +209,7 @@ def _tables(path: Path, protocol: str, data: str, halves: tuple[str, str]) -> di
 
 
 def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> None:
-    """On the terminal, and as Markdown beside the results."""
+    """Print the tables, and write them as Markdown beside the results."""
     for table in tables.values():
         Console(width=200).print(table)
     written = "\n".join(f"{table.title}\n\n{table.markdown()}\n" for table in tables.values())
@@ -216,7 +218,7 @@ def _show(tables: dict[str, ssl_eval.Table], protocol: str, folder: Path) -> Non
 
 @command
 def main() -> None:
-    """Read the command line and run it; a user's mistake ends in one line."""
+    """Parse the command line and run; user errors are reported in one line."""
     options = tyro.cli(CocoTransfer, description=__doc__)
     try:
         run(options)
@@ -224,10 +226,10 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except sslzoo.TrainingInterrupted as stopped:
         if os.environ.get("RANK", "0") == "0":
-            print(stopped if options.resume else "stopped; without --resume nothing is kept", file=sys.stderr)
+            print(stopped if options.resume else "stopped; without --resume the training starts again", file=sys.stderr)
         sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last saved step")
+        sys.exit("stopped; the same command continues from the last saved step")
 
 
 if __name__ == "__main__":

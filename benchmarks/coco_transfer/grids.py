@@ -1,9 +1,8 @@
-"""What was published for Mask R-CNN on COCO, by variant and schedule.
+"""Published results of Mask R-CNN on COCO, by variant and schedule.
 
 GenView (https://arxiv.org/abs/2403.12003), section 4.1: ResNet-50-FPN, 200 epochs of pretraining on ImageNet, 90,000
-steps of 16 images with detectron2; the baselines marked * there are its authors' own runs. Neither paper nor code tells
-where batch norms were put; DenseCL, of the same table, put them into the heads too, so the figures stand beside
-`fpn-heads`.
+steps of 16 images with detectron2; baselines marked * were run by its authors. Neither paper nor code specifies where
+batch norms are; DenseCL, in the same table, has them in the heads as well, so the results are listed with `fpn-heads`.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ GENVIEW = {
     "BYOL": ((40.6, 60.9, 44.5), (36.7, 58.0, 39.4)),
     "BYOL + GenView": ((41.2, 61.5, 44.9), (37.0, 58.4, 39.7)),
 }
-"""AP, AP50 and AP75 of boxes and of masks."""
+"""Published AP, AP50 and AP75 of boxes and of masks."""
 PUBLISHED = {"detectron2 fpn-heads 1x": GENVIEW}
 
 
 def cells(protocol: str, task: str, encoders: list[str], *, halves: tuple[str, str] = HALVES) -> list[GridCell]:
-    """A row for each published encoder, then one for each of ours; the paper's figures where they were measured alike.
+    """Return a cell per published encoder and per encoder of ours; published results only for the same protocol.
 
     Args:
-        protocol: what results call the measurement.
-        task: of TASKS.
-        encoders: names of ours.
-        halves: images to learn from and to test on.
+        protocol: label of the protocol in results.
+        task: key of TASKS.
+        encoders: names of our encoders.
+        halves: splits for training and evaluation.
     """
     published = PUBLISHED.get(protocol, {}) if halves == HALVES else {}
     rows = []

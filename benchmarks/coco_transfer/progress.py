@@ -1,4 +1,4 @@
-"""Progress messages of a COCO training, and its end after a signal."""
+"""Progress messages of a COCO training, and interruption by signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRINT_EVERY = 20
 
 
 class TransferProgress:
-    """Print steps and images, and end a training whose state has just been saved.
+    """Prints steps and images, and ends a training after its state was saved.
 
     Args:
         steps: number of training steps.
@@ -39,7 +39,7 @@ class TransferProgress:
         """Report a finished step.
 
         Raises:
-            Stopped: on all processes, if one of them received a signal.
+            TrainingInterrupted: on all processes, if one of them received a signal.
         """
         if done % PRINT_EVERY == 0 or done == self._steps:
             parts = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
@@ -52,7 +52,7 @@ class TransferProgress:
         """End the training on all processes.
 
         Raises:
-            Stopped: always.
+            TrainingInterrupted: always.
         """
         sslzoo.barrier()
         raise sslzoo.TrainingInterrupted(self._signal, done)

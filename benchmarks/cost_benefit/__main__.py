@@ -1,13 +1,13 @@
-"""What a kind of view costs and brings.
+"""Cost and benefit of kinds of views.
 
     uv run benchmarks/cost_benefit IMAGES VIEWS [VIEWS ...] --encoder open_clip/ViT-H-14:laion2b_s32b_b79k
     uv run benchmarks/cost_benefit my/train runs/views runs/retrieved --encoder runs/dino/backbone
     uv run benchmarks/cost_benefit cost my/train runs/views --inception pt_inception-2015-12-05-6726825d.pth
     uv run benchmarks/cost_benefit agreement my/train runs/views runs/retrieved --classifier resnet20-cifar10.th
 
-The first two: the cosine between images and their views, GenView's Table 10. With the word cost: accuracy, FID, SSIM,
-milliseconds and parameters of views and of crop, jitter and blur, GenCL's Table 4. With the word agreement: how often
-an independent classifier assigns views the class of their images. Each has --help; write a folder named cost or
+The first two commands measure the cosine between images and their views (GenView's Table 10). `cost` measures accuracy,
+FID, SSIM, milliseconds and parameters of views and of crop, jitter and blur (GenCL's Table 4). `agreement` measures how
+often an independent classifier assigns views the class of their images. Each has --help; write a folder named cost or
 agreement as ./cost or ./agreement.
 """
 
@@ -22,7 +22,7 @@ from genviews_core.command import command
 
 @command
 def main() -> None:
-    """Measure and print the table that is asked for; a user's mistake ends in one line."""
+    """Print the table named by the first argument; user errors are reported in one line."""
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         print(__doc__)

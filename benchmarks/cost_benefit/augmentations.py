@@ -1,6 +1,6 @@
-"""Crop, colour jitter and blur, each alone and always, as VICReg draws them.
+"""Crop, color jitter and blur as single augmentations, with VICReg's parameters and probability 1.
 
-Shapes: B images of a batch, S side in pixels.
+Shapes: B images per batch, S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pairdata import Augment
 
 
 def _nothing(size: int) -> Augment:
-    """The whole image as it is."""
+    """Return the identity augmentation."""
     return Augment(
         size=size,
         crop_scale=(1.0, 1.0),
@@ -31,9 +31,9 @@ def _nothing(size: int) -> Augment:
 
 
 def augmentations(size: int) -> dict[str, Augment]:
-    """GenCL's three rows by name, for squares of so many pixels.
+    """Return the augmentations of GenCL's three rows by name, for squares of `size` pixels.
 
-    GenCL (4.1) takes VICReg's parameters: facebookresearch/vicreg@4e12602 augmentations.py, crops of 0.08 to 1 of the
+    GenCL (4.1) uses VICReg's parameters: facebookresearch/vicreg@4e12602 augmentations.py, crops of 0.08 to 1 of the
     area, jitter 0.4/0.4/0.2/0.1, sigma 0.1 to 2.
     """
     nothing = _nothing(size)
@@ -46,7 +46,7 @@ def augmentations(size: int) -> dict[str, Augment]:
 
 @dataclass
 class Augmenter:
-    """An augmentation of uint8 squares to uint8 squares, its draws seeded by its name."""
+    """Augmentation from uint8 squares to uint8 squares, with random numbers seeded by its name."""
 
     name: str
     augment: Augment
@@ -57,6 +57,6 @@ class Augmenter:
         self.generator = torch.Generator().manual_seed(viewgen.view_seed(self.seed, self.name, 0))
 
     def __call__(self, images: UInt8[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B 3 S S"]:
-        """A view of each."""
+        """Return a view of each image."""
         sizes = torch.tensor([images.shape[-2:]] * len(images))
         return self.augment(images, sizes, self.generator).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

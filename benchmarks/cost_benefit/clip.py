@@ -1,6 +1,6 @@
-"""CLIP's image embedding, after its projection: what CLIP similarities are measured with.
+"""CLIP image embeddings after the projection, which CLIP similarities are computed from.
 
-pairquality's encoders are the same towers without it: a vector for each patch.
+pairquality's encoders are the same towers without the projection, with one vector per patch.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ class _ImageTower(nn.Module):
 
 
 def open_clip_encoder(name: str, device: str) -> viewgen.ImageEncoder:
-    """An open_clip model's image tower.
+    """Load the image tower of an open_clip model.
 
     Args:
-        name: MODEL:TAG as open_clip lists them, or MODEL:FILE with a checkpoint that holds nothing but tensors.
-        device: where it runs.
+        name: MODEL:TAG as in `open_clip.list_pretrained()`, or MODEL:FILE with a checkpoint that contains only tensors.
+        device: device of the model.
 
     Raises:
-        ValueError: if open_clip does not know the model, or its weights cannot be had.
+        ValueError: open_clip does not know the model, or its weights cannot be loaded.
     """
     architecture, colon, weights = name.partition(":")
     if architecture not in open_clip.list_models() or not colon:
-        raise ValueError(f"unknown encoder open_clip/{name}: write open_clip/MODEL:TAG, as open_clip.list_pretrained()")
+        raise ValueError(
+            f"expected open_clip/MODEL:TAG as in open_clip.list_pretrained(), got open_clip/{name}; choose one of them"
+        )
     try:
         model: Any = open_clip.create_model(architecture, pretrained=weights, weights_only=True)
-    except Exception as error:  # the hub's and open_clip's errors have no common base
+    except Exception as error:  # errors of the hub and of open_clip have no common base class
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"cannot have the weights {weights!r} of {architecture} ({reason}): give a file") from error
+        raise ValueError(f"cannot load the weights {weights!r} of {architecture} ({reason}); give a file") from error
     about = model.visual.preprocess_cfg
     size = about["size"][-1] if isinstance(about["size"], (tuple, list)) else about["size"]
     return viewgen.ImageEncoder(

@@ -1,6 +1,6 @@
-"""Kinds of views, each compared with its images and timed: views of folders, and augmentations.
+"""Compare kinds of views (folders of views, and augmentations) with their images, and time them.
 
-FID, SSIM, LPIPS and cosine by ssl_eval; milliseconds of what makes the views, one image at a time.
+FID, SSIM, LPIPS and cosine are computed by ssl_eval; milliseconds are measured at batch size 1.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ class Cost:
 
     images: Annotated[Path, tyro.conf.Positional]
     views: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Folders with a manifest.parquet; crop, jitter and blur need none."""
+    """Folders of views with a manifest.parquet; crop, jitter and blur are always compared as well."""
     inception: Path | None = None
-    """FID's own network: pt_inception-2015-12-05-6726825d.pth."""
+    """Official network of FID: pt_inception-2015-12-05-6726825d.pth."""
     features: str | None = None
     """Another network for FID: open_clip/MODEL:TAG (or :FILE), timm/MODEL, or a backbone folder."""
     lpips: Path | None = None
-    """torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1."""
+    """File with torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1, for LPIPS."""
     encoder: str | None = None
-    """For the cosine between image and view, named as --features."""
+    """Encoder for the cosine between image and view; same names as for --features."""
     results: Path | None = None
-    """JSON lines; linear top-1 of the recipe that is called as the row."""
+    """JSON lines of results; the linear top-1 of a row is that of the recipe with the same name."""
     generators: tuple[str, ...] = ()
-    """To be timed: "ROW=GENERATOR --option value", as `viewgen generate` takes them."""
+    """Generators to time: "ROW=GENERATOR --option value", with the options of `viewgen generate`."""
     size: int | None = None
-    """Side in pixels at which pairs are compared; that of the first views without, 224 where there are none."""
+    """Size in pixels at which pairs are compared; default: that of the first views, or 224 without views."""
     count: int | None = None
-    """Pairs compared for each row, evenly spaced; all without."""
+    """Number of evenly spaced pairs to compare per row; default: all."""
     timed: int = 1000
-    """Images timed, one at a time."""
+    """Number of images to time, one at a time."""
     out: Path | None = None
-    """File that gets a JSON line for each figure; the table goes beside it, as Markdown."""
+    """File to which a JSON line per value is appended; the table is written beside it as Markdown."""
     seed: int = 0
-    """Of the augmentations."""
+    """Seed of the augmentations."""
     batch_size: int = 64
     workers: int = 4
     device: str = "auto"
@@ -65,15 +65,15 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A kind of view, and what was found.
+    """A kind of view and its results.
 
     Attributes:
-        name: a folder's, or an augmentation's.
-        kind: the generator's name, or the augmentation's; what the paper's rows are found by.
-        metrics: measured.
-        lost: pairs that could not be read.
-        seconds: the measurement took.
-        views: tells them from others: the manifest's hash, or the augmentation's name.
+        name: name of the folder or of the augmentation.
+        kind: name of the generator or of the augmentation, which identifies the row of the paper.
+        metrics: results of `image_metrics`.
+        lost: number of unreadable pairs.
+        seconds: duration of the measurement.
+        views: identifier of the views: hash of the manifest, or name of the augmentation.
     """
 
     name: str
@@ -89,7 +89,7 @@ def measure(options: Cost) -> list[Row]:
     options = replace(options, device=str(resolve_device(options.device)))
     manifests = {folder.resolve().name: open_manifest(folder) for folder in options.views}
     if len(manifests) < len(options.views):
-        raise ValueError("two folders of views have the same name: a row is called by it, so rename one")
+        raise ValueError("expected folders of views with different names, got the same name twice; rename one")
     abouts = {name: about_views(manifest) for name, manifest in manifests.items()}
     generators = named_generators(options.generators, list(manifests), options.device)
     networks = open_networks(options)
@@ -105,9 +105,9 @@ def measure(options: Cost) -> list[Row]:
 
 
 def open_networks(options: Cost) -> dict[str, Any]:
-    """What `image_metrics` compares by."""
+    """Open the networks for `image_metrics`."""
     if options.inception is not None and options.features is not None:
-        raise ValueError("FID takes the features of one network: give --inception or --features, not both")
+        raise ValueError("expected one network for FID, got --inception and --features; give one of them")
     named = {"fid": options.features, "encoder": options.encoder}
     networks: dict[str, Any] = {
         use: open_encoder(name, options.device) for use, name in named.items() if name is not None
@@ -123,14 +123,14 @@ def open_networks(options: Cost) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One kind of view after another, on the same images by the same networks.
+    """Compares kinds of views one after another, on the same images with the same networks.
 
     Attributes:
-        options: of the command line.
-        keys: of all images.
-        size: side in pixels of what is compared.
-        networks: of `image_metrics`.
-        progress: where each kind is a stage.
+        options: command-line options.
+        keys: keys of all images.
+        size: size in pixels at which images are compared.
+        networks: network arguments of `image_metrics`.
+        progress: progress display with a task per kind.
     """
 
     options: Cost
@@ -140,7 +140,7 @@ class Comparison:
     progress: Progress
 
     def views(self, folder: Path, about: About, generator: viewgen.Generator | None) -> Row:
-        """The views of a folder; their generator is timed if it is given."""
+        """Compare the views of a folder; time their generator if it is given."""
         options, manifest, reader = self.options, open_manifest(folder), self._reader()
         pairs = reader(
             [(options.images, key), View(folder, path)]
@@ -157,7 +157,7 @@ class Comparison:
         return replace(row, metrics=cost)
 
     def augmented(self, name: str, augment: Augment) -> Row:
-        """An augmentation of every image."""
+        """Compare and time an augmentation."""
         options, reader = self.options, self._reader()
         chosen = self._evenly(options.count)
         make, timed = (Augmenter(name, augment, options.seed) for _ in range(2))
@@ -176,8 +176,8 @@ class Comparison:
 
     def _row(self, about: dict[str, str], pairs: Iterable, reader: Reader, total: int) -> Row:
         started = time.perf_counter()
-        told = _telling(pairs, self.progress.add_task(about["name"]), total)
-        metrics = image_metrics(told, **self.networks, device=self.options.device)
+        reported = _with_progress(pairs, self.progress.add_task(about["name"]), total)
+        metrics = image_metrics(reported, **self.networks, device=self.options.device)
         return Row(**about, metrics=metrics, lost=reader.lost, seconds=time.perf_counter() - started)
 
     def _reader(self) -> Reader:
@@ -187,8 +187,8 @@ class Comparison:
         return total if self.options.count is None else min(total, self.options.count)
 
 
-def _telling(pairs: Iterable, update: Callable[[int, int], None], total: int) -> Iterator:
-    """The pairs, and how far they are."""
+def _with_progress(pairs: Iterable, update: Callable[[int, int], None], total: int) -> Iterator:
+    """Yield the pairs and update the progress bar."""
     done = 0
     for pair in pairs:
         yield pair

@@ -1,11 +1,11 @@
-r"""What views cost and bring, beside crop, jitter and blur: GenCL's Table 4, ours with the published figures.
+r"""Cost and benefit of views compared with crop, jitter and blur: GenCL's Table 4, with the published results.
 
     uv run benchmarks/cost_benefit cost IMAGES VIEWS [VIEWS ...] --inception pt_inception-2015-12-05-6726825d.pth
     uv run benchmarks/cost_benefit cost IMAGES VIEWS --features runs/dino/backbone --results runs/results.jsonl \
         --generators "VIEWS=eldm --folder runs/eldm --encoder runs/dino/backbone"
 
-A row is called by its folder's name. Published figures are of ImageNet's training set, by Inception; other images or
-features give figures that compare with one another alone.
+Rows are named by folder. Published results are for ImageNet's training set and Inception features; results with other
+images or features are comparable only with each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ssl_eval.table import format_mean
 
 
 def main(arguments: Sequence[str]) -> ssl_eval.Table:
-    """The table for a command line."""
+    """Return the table for command-line arguments."""
     options = tyro.cli(Cost, description=__doc__, args=arguments)
     accuracies = linear_top1(options.results)
     rows = measure(options)
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> ssl_eval.Table:
 
 
 def linear_top1(path: Path | None) -> dict[str, dict[int, float]]:
-    """Linear top-1 by recipe and seed, from lines of results.
+    """Return linear top-1 by recipe and seed from a file of results.
 
     Raises:
-        ValueError: no such file, or no such result in it.
+        ValueError: the file does not exist or has no linear top-1.
     """
     if path is None:
         return {}
@@ -47,31 +47,33 @@ def linear_top1(path: Path | None) -> dict[str, dict[int, float]]:
         if (result.task, result.metric) == ("linear", "top1"):
             found.setdefault(result.recipe, {})[result.seed] = result.value
     if not found:
-        raise ValueError(f"{path} has no linear top-1: apps/evaluate writes one a backbone, --name telling the row")
+        raise ValueError(
+            f"expected linear top-1 results in {path}, got none; run apps/evaluate with --name ROW for each backbone"
+        )
     return found
 
 
 def tabulate(rows: Sequence[Row], accuracies: Mapping[str, dict[int, float]]) -> ssl_eval.Table:
-    """Ours, with the published figure in brackets, and the paper's rows that we have nothing for."""
+    """Tabulate our results with published ones in brackets, and rows of the paper that we have no results for."""
     header = ["views", "pairs", "linear top-1", "FID", "SSIM", "LPIPS", "cosine", "ms", "parameters", "lost"]
     lines = [_line(row.name, row, accuracies.get(row.name, {}), GENCL.get(row.kind)) for row in rows]
     kinds = {row.kind for row in rows}
-    lines += [_line(told.name, None, {}, told) for kind, told in GENCL.items() if kind not in kinds]
+    lines += [_line(published.name, None, {}, published) for kind, published in GENCL.items() if kind not in kinds]
     return _without_empty(header, lines)
 
 
-def _line(name: str, row: Row | None, top1: dict[int, float], told: Published | None) -> tuple[str, ...]:
+def _line(name: str, row: Row | None, top1: dict[int, float], published: Published | None) -> tuple[str, ...]:
     found = row.metrics if row else None
     return (
         name,
         f"{found.pairs}" if found else "",
-        _both(format_mean(list(top1.values())), told and f"{told.top1:.1f}"),
-        _both(_written(found and found.fid, ".2f"), told and f"{told.fid:.2f}"),
-        _both(_written(found and found.ssim, ".3f"), told and f"{told.ssim:.2f}"),
+        _both(format_mean(list(top1.values())), published and f"{published.top1:.1f}"),
+        _both(_written(found and found.fid, ".2f"), published and f"{published.fid:.2f}"),
+        _both(_written(found and found.ssim, ".3f"), published and f"{published.ssim:.2f}"),
         _written(found and found.lpips, ".3f"),
         _written(found and found.cosine, ".3f"),
-        _both(_written(found and found.milliseconds, ".2f"), told and f"{told.milliseconds:.2f}"),
-        _both(_millions(found and found.parameters), told and _millions(told.parameters)),
+        _both(_written(found and found.milliseconds, ".2f"), published and f"{published.milliseconds:.2f}"),
+        _both(_millions(found and found.parameters), published and _millions(published.parameters)),
         f"{row.lost}" if row and row.lost else "",
     )
 
@@ -89,7 +91,7 @@ def _millions(value: float | None) -> str:
 
 
 def _without_empty(header: Sequence[str], lines: Sequence[tuple[str, ...]]) -> ssl_eval.Table:
-    """A table of the columns that have something in them."""
+    """Return a table without empty columns."""
     kept = [place for place in range(len(header)) if any(line[place] for line in lines)]
     return ssl_eval.Table(
         header=tuple(header[place] for place in kept), rows=[tuple(line[place] for place in kept) for line in lines]
@@ -97,16 +99,16 @@ def _without_empty(header: Sequence[str], lines: Sequence[tuple[str, ...]]) -> s
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """By what was measured."""
+    """Return the caption: the networks used and the machine."""
     found = rows[0].metrics
-    told = [f"FID by {found.fid_features}"] if found.fid_features else []
-    told += [found.lpips_network] if found.lpips_network else []
-    told += [f"cosine by {found.cosine_encoder}"] if found.cosine_encoder else []
-    return "; ".join([*told, ssl_eval.machine()])
+    networks = [f"FID by {found.fid_features}"] if found.fid_features else []
+    networks += [found.lpips_network] if found.lpips_network else []
+    networks += [f"cosine by {found.cosine_encoder}"] if found.cosine_encoder else []
+    return "; ".join([*networks, ssl_eval.machine()])
 
 
 def write(options: Cost, rows: Sequence[Row], table: ssl_eval.Table) -> None:
-    """A line for each figure, and the table beside them."""
+    """Append a JSON line per value, and write the table beside them."""
     assert options.out is not None
     for row in rows:
         results = row.metrics.results(

@@ -1,4 +1,4 @@
-"""Whatever embeds an image as one vector, by name."""
+"""Open encoders that embed an image as one vector, by name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import viewgen
 
 
 def open_encoder(name: str, device: str) -> viewgen.ImageEncoder:
-    """open_clip/MODEL:TAG (or :FILE), timm/MODEL, a backbone folder or an official checkpoint.
+    """Open open_clip/MODEL:TAG (or :FILE), timm/MODEL, a backbone folder or an official checkpoint.
 
     Raises:
-        ValueError: it is none of these, or cannot be read.
+        ValueError: the name is none of these, or the file cannot be read.
     """
     if name.startswith("open_clip/"):
         from benchmarks.cost_benefit.clip import open_clip_encoder

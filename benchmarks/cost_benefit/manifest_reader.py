@@ -1,6 +1,6 @@
-"""The views of a folder by their manifest, and images read beside them.
+"""Read pairs of images and views by a manifest.
 
-Shapes: B pairs of a batch, S side in pixels.
+Shapes: B pairs per batch, S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from genviews_core.images import read_image
 from viewgen.keys import key_path
 from viewgen.manifest import Manifest, view_path
 
-ROWS = 16_384  # of a manifest held at a time
+ROWS = 16_384  # rows of a manifest in memory at a time
 
 
 class About(NamedTuple):
-    """What a manifest says of its first view, and how many it has."""
+    """Generator settings of the first view of a manifest, and the number of its views."""
 
     generator: str
     strength: float | None
@@ -47,7 +47,7 @@ def about_views(manifest: Manifest) -> About:
 
 
 def keys_and_paths(manifest: Manifest, count: int | None = None) -> Iterator[tuple[list[str], list[str]]]:
-    """Keys and paths of the manifest's views, some at a time; `count` of them, evenly spaced, or all."""
+    """Yield keys and paths of all views of a manifest, or of `count` evenly spaced ones, in batches."""
     start = 0
     wanted = evenly(sum(manifest.group_rows), count)
     for batch in manifest.batches(ROWS, ["key", "path"]):
@@ -58,15 +58,15 @@ def keys_and_paths(manifest: Manifest, count: int | None = None) -> Iterator[tup
 
 
 def evenly(total: int, count: int | None) -> np.ndarray:
-    """`count` of so many places, evenly spaced; all if there are no more."""
+    """Return `count` evenly spaced indices below `total`, or all if there are no more."""
     return np.arange(total) if count is None or count >= total else np.arange(count) * total // count
 
 
 class Reader:
-    """Squares of files, read by threads one batch ahead; what cannot be read is counted and left out.
+    """Reads images as squares, by threads one batch ahead; unreadable pairs are counted and skipped.
 
     Attributes:
-        lost: rows left out so far.
+        lost: number of skipped pairs so far.
     """
 
     def __init__(self, size: int, *, batch_size: int, workers: int) -> None:

@@ -23,5 +23,5 @@ GENCL = {
     "jitter": Published("jitter", 22.7, 0.23, 0.87, 3.70),
     "blur": Published("blur", 6.5, 3.72, 0.88, 0.64),
 }
-"""By our generator's or augmentation's name. Linear top-1 of VICReg, ResNet-50; that of the last three is SimCLR's plus
-the difference between the two methods."""
+"""Rows by the name of our generator or augmentation. Linear top-1 is that of VICReg with ResNet-50; for the last three
+rows it is SimCLR's plus the difference between the two methods."""

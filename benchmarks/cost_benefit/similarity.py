@@ -1,6 +1,6 @@
-"""How like an image its positive is: the mean cosine of their embeddings (GenView's Table 10).
+"""Similarity of images and their views: the mean cosine of their embeddings (GenView's Table 10).
 
-Shapes: N views, D the embedding's length.
+Shapes: N views, D embedding dimension.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from viewgen.manifest import Manifest
 
 
 class Similarity(NamedTuple):
-    """The views of one folder.
+    """Similarity of the views of one folder.
 
     Attributes:
-        views: how many were compared.
-        mean: cosine of image and view.
-        deviation: of the cosine, over the views.
-        other: mean cosine of image and another image's view, what chance gives.
-        lost: views without an embedding, theirs or their image's.
+        views: number of compared views.
+        mean: mean cosine of image and view.
+        deviation: standard deviation of the cosine over the views.
+        other: mean cosine of an image and the view of another image, as a baseline.
+        lost: number of views for which an embedding of the view or its image is missing.
     """
 
     views: int
@@ -33,13 +33,15 @@ class Similarity(NamedTuple):
 
 
 def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, manifest: Manifest) -> Similarity:
-    """Compare every view of a manifest with its image, and with a far image of the list.
+    """Compare every view of a manifest with its image and with another image.
 
     Raises:
-        ValueError: if no view has an embedding, or the two were made by different encoders.
+        ValueError: no view has an embedding, or the embeddings are from different encoders.
     """
     if images.encoder_hash != views.encoder_hash:
-        raise ValueError("images and views were embedded by different encoders: choose another --work folder")
+        raise ValueError(
+            "expected images and views embedded by the same encoder, got different ones; choose another --work"
+        )
     own, other, lost = [], [], 0
     for keys, paths in keys_and_paths(manifest):
         rows = [(images.keys.row(key), views.keys.row(path)) for key, path in zip(keys, paths, strict=True)]
@@ -47,12 +49,12 @@ def measure_similarity(images: viewgen.Embeddings, views: viewgen.Embeddings, ma
         lost += len(rows) - len(known)
         sources, made = _unit(images.vectors[known[:, 0]]), _unit(views.vectors[known[:, 1]])
         own.append((sources * made).sum(axis=1))
-        far = len(known) // 2  # neighbours in a list are often of one kind
+        far = len(known) // 2  # images that are close in the list are often similar
         strange = known[:, 0] != np.roll(known[:, 0], far)
         other.append((np.roll(sources, far, axis=0) * made).sum(axis=1)[strange])
     cosines, chance = np.concatenate(own), np.concatenate(other)
     if not len(cosines):
-        raise ValueError(f"no view of {manifest.path} has an embedding, nor has its image")
+        raise ValueError(f"expected embeddings of the views of {manifest.path} and of images, got none; check --work")
     nothing = float("nan")
     return Similarity(
         views=len(cosines),

@@ -1,6 +1,6 @@
-"""The mean cosine between images and their views, for any folders of views and any encoder: GenView's Table 10.
+"""Mean cosine between images and their views, for any folders of views and any encoder (GenView's Table 10).
 
-Published for 50,000 images of ImageNet: retrieval 0.674, random noise 0.729, adaptive noise 0.743.
+Published results on 50,000 images of ImageNet: retrieval 0.674, random noise 0.729, adaptive noise 0.743.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from viewgen.manifest import open_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class CostBenefit:
-    """Mean cosine between images and their views; with the word cost before all else, what views cost and bring."""
+    """Mean cosine between images and their views."""
 
     images: Annotated[Path, tyro.conf.Positional]
     views: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders with a manifest.parquet."""
+    """Folders of views with a manifest.parquet."""
     encoder: str
-    """open_clip/MODEL:TAG (or :FILE), timm/MODEL, or a backbone folder."""
+    """Encoder: open_clip/MODEL:TAG (or :FILE), timm/MODEL, or a backbone folder."""
     work: Path = Path("runs/cost-benefit")
-    """Embeddings are kept here."""
+    """Folder for embeddings."""
     batch_size: int = 64
     workers: int = 4
     device: str = "auto"
 
 
 def main(arguments: Sequence[str]) -> Table:
-    """The table for a command line."""
+    """Return the table for command-line arguments."""
     return measure(tyro.cli(CostBenefit, description=__doc__, args=arguments))
 
 
 def measure(options: CostBenefit) -> Table:
-    """Embed what is not embedded yet, compare, tabulate."""
+    """Embed missing images and views, compare, and tabulate."""
     manifests = [open_manifest(folder) for folder in options.views]
     encoder = open_encoder(options.encoder, str(resolve_device(options.device)))
     table = Table("views", "count", "cosine", "deviation", "another image's", "lost", title=f"by {encoder.name}")

@@ -1,4 +1,4 @@
-"""Milliseconds of whatever makes views, one image at a time, as GenCL's Table 4 tells them."""
+"""Milliseconds per view at batch size 1, as in GenCL's Table 4."""
 
 from __future__ import annotations
 
@@ -22,36 +22,41 @@ from viewgen.keys import key_path
 
 
 def named_generators(wanted: Sequence[str], rows: Sequence[str], device: str) -> dict[str, viewgen.Generator]:
-    """The generator behind each row that is to be timed.
+    """Load the generator of each row that is timed.
 
     Args:
-        wanted: "ROW=GENERATOR --option value ...", the options those of `viewgen generate --generator GENERATOR`.
+        wanted: "ROW=GENERATOR --option value ...", with options of `viewgen generate --generator GENERATOR`.
         rows: names of the folders of views.
-        device: where they run.
+        device: device of the generators.
 
     Raises:
-        ValueError: no such row or generator, or options that it does not have.
+        ValueError: the row, the generator or an option does not exist.
     """
     found = {}
     for text in wanted:
         row, _, words = text.partition("=")
         name, *options = shlex.split(words) or [""]
         if row not in rows:
-            raise ValueError(f"--generators {text!r}: write ROW=GENERATOR --option value, ROW one of {', '.join(rows)}")
+            raise ValueError(
+                f"expected --generators 'ROW=GENERATOR --option value', got {text!r}; ROW is one of {', '.join(rows)}"
+            )
         kind = options_dataclass(name, without={"device"})
         try:
             chosen = tyro.cli(kind, args=options, prog=name, console_outputs=False)
         except SystemExit as error:
-            raise ValueError(f"--generators {text!r}: see viewgen generate --generator {name} --help") from error
+            raise ValueError(
+                f"expected options of {name} in --generators, got {text!r}; see viewgen generate --generator {name} "
+                "--help"
+            ) from error
         values: dict[str, Any] = {item.name: getattr(chosen, item.name) for item in fields(kind)}
-        if isinstance(values.get("encoder"), str):  # of a backbone folder too
+        if isinstance(values.get("encoder"), str):  # may be a backbone folder
             values["encoder"] = viewgen.load_encoder(values["encoder"], other=sslzoo.resolve_backbone, device=device)
         found[row] = viewgen.load_generator(name, **values, device=device)
     return found
 
 
 def maker_of(generator: Any, *, strength: float | None, seed: int) -> Callable[[str, Tensor], Tensor]:
-    """From a key and its decoded image to a view."""
+    """Return a function from a key and its decoded image to a view."""
     level = None if strength is None else torch.tensor([strength])
 
     def make(key: str, image: UInt8[Tensor, "1 3 H W"]) -> UInt8[Tensor, "1 3 H W"]:
@@ -65,7 +70,7 @@ def maker_of(generator: Any, *, strength: float | None, seed: int) -> Callable[[
 def milliseconds_per_view(
     make: Callable[[str, Tensor], object], images: Path, keys: Iterable[str], *, size: int | None, device: str
 ) -> float | None:
-    """Mean over images, one at a time, each decoded before the clock runs; None if none can be read."""
+    """Return the mean over images at batch size 1, without decoding; None if no image can be read."""
     watch = Timer(device)
     for key in keys:
         try:

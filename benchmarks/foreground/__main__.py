@@ -1,13 +1,14 @@
-"""Does an encoder's first principal component find the object? Measured on images with masks, at several sizes.
+"""Measure foreground maps of an encoder's first principal component on images with object masks, at several sizes.
 
     uv run python benchmarks/foreground ecssd.tar --encoder cifar:resnet20-cifar10.th --sizes 32 64 96 128
     uv run python benchmarks/foreground ecssd.tar --encoder runs/dino/backbone --skip-border 1 --out results.jsonl
     uv run python benchmarks/foreground ecssd.tar --encoder open_clip/ViT-H-14:laion2b_s32b_b79k --sizes 224
     uv run python benchmarks/foreground ecssd.tar --encoder BACKBONE --sizes 224 448 --layers blocks.3 blocks.4 last
 
-Masks are used to measure, never to fit. Beside the map: a disc in the middle and random tokens, both of the share of
-pixels that the threshold asks for, and the map with the sign that the masks would choose. With --layers, maps are
-fitted on every other image, the layer of the best IoU there is marked by *, and the lines show the other images.
+Masks are used only for evaluation. Baselines are a centered disc and random tokens, both with the same fraction of
+foreground pixels as the map, and the map with the sign that fits the masks best.
+With --layers, maps are fitted on every other image, * marks the layer with the best IoU there, and the lines show the
+other images.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ class Foreground:
     """Orientation, IoU and F-measure of foreground maps."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """A folder or tar with images/<name>.jpg and masks/<name>.png."""
+    """Folder or tar with images/NAME.jpg and masks/NAME.png."""
     encoder: str
-    """What pairquality.load_encoder takes; random/<timm model>; or cifar:<file>, a ResNet of CIFAR-10."""
+    """Name for pairquality.load_encoder; random/MODEL, a timm model; or cifar:FILE, a ResNet for CIFAR-10."""
     sizes: tuple[int, ...] = (32, 64, 96, 128)
-    """Sides in pixels of the encoder's images."""
+    """Input sizes of the encoder in pixels."""
     layers: tuple[str, ...] = ()
     """Submodules to compare; "last" is the map before pooling. Default: that one, fitted on all images."""
     share_foreground: float = 0.4
     skip_border: int = 0
     batch_size: int = 50
     seed: int = 0
-    """Of random weights and random maps."""
+    """Seed of random weights and random maps."""
     device: str = "auto"
     out: Path | None = None
-    """Append a JSON line for each size."""
+    """File to which a JSON line per size is appended."""
 
 
 def run(options: Foreground) -> None:
-    """One line of the table for each size."""
+    """Print a line of the table per size."""
     device = resolve_device(options.device)
     print(f"{options.encoder}, share {options.share_foreground:g}, border left out {options.skip_border}")
     print(
@@ -109,7 +110,7 @@ def measured(
 
 
 def line(size: int, grid: tuple[int, int], found: Figures, seconds: float) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     sign = "right" if found.sign_right else "WRONG"
     shares = [
         "".join(f"{getattr(found, f'{kind}_{of}'):>8.3f}" for of in ("map", "signed", "centre", "random"))

@@ -1,4 +1,4 @@
-"""Encoders that pairquality does not load by name."""
+"""Open encoders, including some that pairquality does not load by name."""
 
 import timm
 import torch
@@ -10,15 +10,15 @@ from pairquality import FeatureEncoder, load_encoder
 
 
 def open_encoder(name: str, size: int, *, seed: int, device: str) -> FeatureEncoder:
-    """By pairquality, with random weights of timm's, or a ResNet of CIFAR-10.
+    """Open an encoder of pairquality, a timm model with random weights, or a ResNet for CIFAR-10.
 
     Raises:
-        ValueError: unknown name, or weights that do not fit.
+        ValueError: the name is unknown, or the weights do not fit.
     """
     if name.startswith("cifar:"):
         network, images = sslzoo.resolve_backbone(name.removeprefix("cifar:"))
         if not isinstance(network, CifarResNet):
-            raise ValueError(f"{name} holds another network than a ResNet of CIFAR-10")
+            raise ValueError(f"expected a ResNet for CIFAR-10, got another network in {name}; give another file")
         return FeatureEncoder(network, size, images["mean"], images["std"], name, take_map=last_map).to(device)
     if name.startswith("random/"):
         with torch.random.fork_rng():

@@ -1,6 +1,6 @@
-"""Images with masks of their objects, as ECSSD lays them out.
+"""Images with object masks in ECSSD's layout.
 
-Shapes: n images, s pixels of a side.
+Shapes: n images, s height and width in pixels.
 """
 
 import tarfile
@@ -17,19 +17,19 @@ Pair = tuple[Path, Path]
 
 
 def unpacked(data: Path, scratch: Path) -> Path:
-    """The folder itself, or a tar's content."""
+    """Return the folder, or the folder to which a tar was extracted."""
     if data.is_dir():
         return data
     try:
         with tarfile.open(data) as archive:
             archive.extractall(scratch, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"Cannot read {data} ({error}): give a folder or a tar with images/ and masks/.") from error
+        raise ValueError(f"cannot read {data} ({error}); give a folder or a tar with images/ and masks/") from error
     return scratch
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """Images and masks of the same name.
+    """Return the paths of images and masks with the same name.
 
     Raises:
         ValueError: there are none.
@@ -39,12 +39,12 @@ def find_pairs(folder: Path) -> list[Pair]:
     images = {path.stem: path for path in paths if path.parent.name == "images" and path.suffix == ".jpg"}
     pairs = [(images[name], masks[name]) for name in sorted(images.keys() & masks.keys())]
     if not pairs:
-        raise ValueError(f"{folder} holds no images/<name>.jpg with masks/<name>.png.")
+        raise ValueError(f"expected images/NAME.jpg with masks/NAME.png in {folder}, got none; give another folder")
     return pairs
 
 
 def read_pairs(pairs: list[Pair], size: int) -> tuple[UInt8[Tensor, "n 3 s s"], Bool[Tensor, "n s s"]]:
-    """Central squares; images whose square holds no object, or nothing else, are left out."""
+    """Read central squares; images whose square has no object or no background are skipped."""
     images = torch.stack([read_image(image, size) for image, _ in pairs])
     masks = torch.stack([read_image(mask, size)[0] > 127 for _, mask in pairs])
     counts = masks.flatten(1).sum(dim=1)

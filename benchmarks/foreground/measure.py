@@ -1,6 +1,6 @@
-"""Foreground maps held against masks.
+"""Compare foreground maps with masks.
 
-Shapes: n images, s pixels of a side, l tokens, d token width.
+Shapes: n images, s height and width in pixels, l tokens, d token width.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from pairquality import FeatureEncoder, ForegroundPCA, fit_pca
 
 Grid = tuple[int, int]
 BETA_SQUARED = 0.3
-"""Weight of recall in the F-measure, as saliency benchmarks have it (https://arxiv.org/abs/1501.02741)."""
+"""Weight of recall in the F-measure, as in saliency benchmarks (https://arxiv.org/abs/1501.02741)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Of one encoder at one size; IoU and F are means over images.
+    """Results of one encoder at one size; IoU and F-measure are means over images.
 
     Attributes:
-        images: how many.
-        share_object: mean share of pixels in the masks.
-        margin: as the PCA has it.
-        sign_right: the projections are higher inside the masks than outside, over all images together.
-        sign_right_per_image: share of images where they are.
-        iou_map: of the map at its threshold.
-        iou_signed: the same, with the sign that the masks choose for the whole data set.
-        iou_centre: of a disc in the middle.
-        iou_random: of random tokens.
-        f_map: F-measures of the same.
-        f_signed: .
-        f_centre: .
-        f_random: .
+        images: number of images.
+        share_object: mean fraction of object pixels.
+        margin: margin of the orientation, see `ForegroundPCA`.
+        sign_right: whether projections are higher inside the masks than outside, over all images together.
+        sign_right_per_image: fraction of images for which they are.
+        iou_map: IoU of the map at its threshold.
+        iou_signed: IoU of the map with the sign that fits the masks of the data set best.
+        iou_centre: IoU of a centered disc.
+        iou_random: IoU of random tokens.
+        f_map: F-measure of the map at its threshold.
+        f_signed: F-measure of the map with the best sign.
+        f_centre: F-measure of a centered disc.
+        f_random: F-measure of random tokens.
     """
 
     images: int
@@ -64,7 +64,7 @@ def measure(
     batch_size: int,
     seed: int,
 ) -> Figures:
-    """Fit on the images without their masks, then compare."""
+    """Fit the PCA on the images without masks, then compare its maps with the masks."""
     tokens = torch.cat([encoder(batch.to(encoder.mean.device)).cpu() for batch in images.split(batch_size)])
     pca = fit_pca(
         tokens.split(batch_size), share_foreground, grid=encoder.grid, skip_border=skip_border, encoder=encoder
@@ -153,12 +153,12 @@ def compare(
 
 
 def contrast(soft: Float[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> tuple[Tensor, Tensor]:
-    """Sums of each image's projections inside and outside its mask."""
+    """Return the sums of the projections of each image inside and outside its mask."""
     return (soft * masks).double().sum(dim=(1, 2)), (soft * ~masks).double().sum(dim=(1, 2))
 
 
 def turned_threshold(pca: ForegroundPCA, tokens: Float[Tensor, "n l d"]) -> float:
-    """Below which the same share of tokens lies as above the PCA's threshold."""
+    """Return the threshold below which there are as many tokens as above the PCA's threshold."""
     return float(
         pca.project(tokens).flatten().double().kthvalue(round(pca.share_foreground * tokens[..., 0].numel()))[0]
     )
@@ -167,25 +167,25 @@ def turned_threshold(pca: ForegroundPCA, tokens: Float[Tensor, "n l d"]) -> floa
 def enlarged(
     tokens: Float[Tensor, "n l"], grid: tuple[int, int], size: int, mode: str = "bilinear"
 ) -> Float[Tensor, "n s s"]:
-    """A grid of tokens over the pixels."""
+    """Upsample a grid of token values to pixels."""
     return interpolate(tokens.view(-1, 1, *grid), (size, size), mode=mode)[:, 0]
 
 
 def disc(size: int, share: float) -> Bool[Tensor, "s s"]:
-    """The pixels nearest to the middle, a given share of all."""
+    """Return a mask of the given fraction of the pixels that are nearest to the center."""
     line = (torch.arange(size) - (size - 1) / 2).square()
     distance = line[:, None] + line[None, :]
     return distance <= distance.flatten().kthvalue(max(1, round(share * size * size)))[0]
 
 
 def iou(found: Bool[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> float:
-    """Mean intersection over union."""
+    """Return the mean intersection over union."""
     both, either = (found & masks).sum(dim=(1, 2)), (found | masks).sum(dim=(1, 2))
     return float((both / either).mean())
 
 
 def f_measure(found: Bool[Tensor, "n s s"], masks: Bool[Tensor, "n s s"]) -> float:
-    """Mean of (1 + b) P R / (b P + R) with b = 0.3 = (1 + b) hits / (b |mask| + |found|)."""
+    """Return the mean of (1 + b) P R / (b P + R) with b = 0.3, computed as (1 + b) hits / (b |mask| + |found|)."""
     hits = (found & masks).sum(dim=(1, 2))
     size = BETA_SQUARED * masks.sum(dim=(1, 2)) + found.sum(dim=(1, 2))
     return float(((1 + BETA_SQUARED) * hits / size).mean())

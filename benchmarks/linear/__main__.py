@@ -1,11 +1,11 @@
-r"""The tables of frozen encoders: every encoder at hand under every protocol of a grid, beside the published figures.
+r"""Tables of frozen encoders: evaluate given encoders with every protocol of a grid, and show published results too.
 
     uv run benchmarks/linear --grid imagenet --train IMAGENET/train --test IMAGENET/val \
         --encoders "MoCo v2=runs/moco/backbone" "MoCo v2 + GenView=runs/genview/backbone" --processes 8
     uv run benchmarks/linear --grid small --train CIFAR/train --test CIFAR/test \
         --encoders "hand-made views=runs/dino/backbone" "generated views=runs/gen-dino/backbone"
 
-Each measurement is a run of apps/evaluate. What has a result is not measured again; what was stopped goes on.
+Each result is from a run of apps/evaluate. Existing results are not computed again; interrupted runs continue.
 The table is also written beside the results, as Markdown.
 """
 
@@ -35,12 +35,12 @@ class Linear(EvalGrid):
 
 
 def hash_of(folder: str) -> str:
-    """Of the weights in an encoder's folder."""
+    """Return the hash of the weights of an encoder."""
     return sslzoo.backbone_hash(sslzoo.resolve_backbone(folder)[0])
 
 
 def run(options: Linear) -> ssl_eval.Table:
-    """Measure what is missing, then tabulate."""
+    """Compute missing results, then tabulate."""
     return options.fill(GRIDS, EVALUATE, hash_of)
 
 

@@ -1,7 +1,7 @@
-"""Encoders, protocols, and what was published for them.
+"""Encoders, protocols and published results.
 
-ImageNet: GenView (https://arxiv.org/abs/2403.12003), table 1; its baselines marked with * are its authors'
-own runs. DINO: https://github.com/facebookresearch/dino, README.md at 7c446df. VICReg with and without synthetic views:
+ImageNet: GenView (https://arxiv.org/abs/2403.12003), table 1; baselines marked with * were run by its
+authors. DINO: https://github.com/facebookresearch/dino, README.md at 7c446df. VICReg with and without synthetic views:
 GenCL, tables 2 and 3, at 100 epochs of pretraining. CIFAR-10 and -100, Tiny
 ImageNet: GenView, table 5 (ResNet-18, 500, 500 and 200 epochs).
 """
@@ -12,12 +12,12 @@ from ssl_eval import GridCell, ProtocolOverride
 
 
 def linear(encoder: str, protocol: str, top1: float | None = None, **changes: int | bool) -> GridCell:
-    """A linear protocol."""
+    """Return a cell with a linear protocol."""
     return GridCell(encoder=encoder, variant=ProtocolOverride(name=protocol, **changes), published={"top1": top1})  # pyright: ignore
 
 
-def neighbours(encoder: str, top1: float | None = None) -> GridCell:
-    """DINO's kNN, 20 neighbours."""
+def knn(encoder: str, top1: float | None = None) -> GridCell:
+    """Return a cell with DINO's kNN protocol, k = 20."""
     return GridCell(
         encoder=encoder, variant=ProtocolOverride(name="dino-knn"), published={"top1": top1}, suffix=" k=20"
     )
@@ -44,11 +44,11 @@ GRIDS: dict[str, list[GridCell]] = {
         linear("VICReg", "vicreg-linear", 65.8),
         linear("VICReg + GenCL, noise 25%", "vicreg-linear", 66.3),
         linear("VICReg + GenCL, mask 75%", "vicreg-linear", 68.5),
-        neighbours("DINO, ViT-S/16", 74.5),
+        knn("DINO, ViT-S/16", 74.5),
         linear("DINO, ViT-S/16", "dino-linear", 77.0),
-        neighbours("DINO, ViT-B/16", 76.1),
+        knn("DINO, ViT-B/16", 76.1),
         linear("DINO, ViT-B/16", "dino-linear-vit-b", 78.2),
-        neighbours("DINO, ResNet-50", 67.5),
+        knn("DINO, ResNet-50", 67.5),
         linear("DINO, ResNet-50", "dino-linear-resnet", 75.3),
     ],
     "cifar10": [
@@ -63,12 +63,12 @@ GRIDS: dict[str, list[GridCell]] = {
         linear("MoCo v2 + GenView", "genview-cifar-linear", 56.76),
         linear("BYOL + GenView", "genview-cifar-linear", 54.79),
     ],
-    # Minutes on a CPU, for any encoders of 32 px; nothing was published for it.
+    # Minutes on a CPU, for any encoders of 32 px; without published results.
     "small": [
         cell
         for encoder in ("untrained", "hand-made views", "generated views")
         for cell in (
-            neighbours(encoder),
+            knn(encoder),
             linear(encoder, "genview-cifar-linear", cached=True),
             linear(encoder, "genview-cifar-linear", epochs=5),
         )

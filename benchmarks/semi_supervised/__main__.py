@@ -1,11 +1,11 @@
-r"""The tables of few labels: every encoder at hand fine-tuned on 1% and 10%, beside the published figures.
+r"""Tables of few labels: fine-tune given encoders on 1% and 10% of the labels, and show published results too.
 
     uv run benchmarks/semi_supervised --grid imagenet --train IMAGENET/train --test IMAGENET/val --processes 8 \
         --lists imagenet_subsets --encoders "MoCo v2=runs/moco/backbone" "MoCo v2 + GenView=runs/genview/backbone"
     uv run benchmarks/semi_supervised --grid small --train CIFAR/train --test CIFAR/test \
         --encoders "hand-made views=runs/dino/backbone" "generated views=runs/gen-dino/backbone"
 
-Each measurement is a run of apps/evaluate. What has a result is not measured again; what was stopped goes on.
+Each result is from a run of apps/evaluate. Existing results are not computed again; interrupted runs continue.
 The table is also written beside the results, as Markdown.
 """
 
@@ -31,26 +31,26 @@ class SemiSupervised(EvalGrid):
     """A grid of fine-tunings."""
 
     lists: Path | None = None
-    """Folder of SimCLR's 1percent.txt and 10percent.txt, for the grid of ImageNet."""
+    """Folder with SimCLR's 1percent.txt and 10percent.txt, for the grid of ImageNet."""
     results: Path = Path("runs/semi-supervised/results.jsonl")
     resume: Path = Path("runs/semi-supervised/resume")
 
     def labels(self, cell: GridCell) -> list[str]:
-        """The argument that names a list of labeled images.
+        """Return the arguments that name a list of labeled images.
 
         Raises:
-            ValueError: the cell needs one, and it is not known where it is.
+            ValueError: the cell needs a list but --lists is not given.
         """
         return ssl_eval.list_argument(cell, self.lists)
 
 
 def hash_of(folder: str) -> str:
-    """Of the weights in an encoder's folder."""
+    """Return the hash of the weights of an encoder."""
     return sslzoo.backbone_hash(sslzoo.resolve_backbone(folder)[0])
 
 
 def run(options: SemiSupervised) -> ssl_eval.Table:
-    """Measure what is missing, then tabulate."""
+    """Compute missing results, then tabulate."""
     return options.fill(GRIDS, EVALUATE, hash_of, options.labels)
 
 

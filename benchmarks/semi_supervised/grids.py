@@ -1,7 +1,8 @@
-"""Encoders and protocols with 1% and 10% of the labels, and what was published for them.
+"""Encoders, protocols and published results with 1% and 10% of the labels.
 
-ImageNet: GenView (https://arxiv.org/abs/2403.12003), table 3, by its own protocol (its baselines marked with * are
-its authors' runs, SwAV's figure is SwAV's own); GenCL, tables 2 and 3, by VICReg's, at 100 epochs of pretraining.
+ImageNet: GenView (https://arxiv.org/abs/2403.12003), table 3, with its own protocol (baselines marked with * were run
+by its authors, SwAV's result is from its paper); GenCL, tables 2 and 3, with VICReg's protocol, 100 epochs of
+pretraining.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from ssl_eval import GridCell, ProtocolOverride
 
 LISTS = {"1": "1percent.txt", "10": "10percent.txt"}
-"""Of SimCLR: https://github.com/google-research/simclr, imagenet_subsets."""
+"""Lists of labeled images from SimCLR: https://github.com/google-research/simclr, imagenet_subsets."""
 
 # Encoder: top-1 and top-5 with 1%, then with 10%.
 GENVIEW = {
@@ -32,7 +33,7 @@ SWAV = {"SwAV, 800 epochs": (53.9, 78.5, 70.2, 89.9)}
 
 
 def published(family: str, table: dict[str, tuple[float, float, float, float]]) -> list[GridCell]:
-    """Two cells a row, by SimCLR's lists."""
+    """Return two cells per encoder, with SimCLR's lists."""
     found = []
     for encoder, (one, one_of_five, ten, ten_of_five) in table.items():
         for percent, top1, top5 in (("1", one, one_of_five), ("10", ten, ten_of_five)):
@@ -43,7 +44,7 @@ def published(family: str, table: dict[str, tuple[float, float, float, float]]) 
 
 GRIDS: dict[str, list[GridCell]] = {
     "imagenet": [*published("genview", GENVIEW), *published("vicreg", GENCL), *published("swav", SWAV)],
-    # Minutes on a CPU, for any encoders of 32 px and balanced subsets; nothing was published for it.
+    # Minutes on a CPU, for any encoders of 32 px, with balanced subsets; without published results.
     "small": [
         GridCell(
             encoder=encoder,

@@ -1,13 +1,13 @@
-"""How fast we are beside the others: every ratio is from one run, on the same work and the same cores.
+"""Speed compared with other libraries: every ratio is from one run, on the same work and the same cores.
 
-uv run --group baselines benchmarks/throughput step            # a whole training step beside lightly's modules
-uv run --group baselines benchmarks/throughput augmentation    # a batch of augmentations beside torchvision and kornia
-uv run benchmarks/throughput views                          # every generator, unCLIP beside diffusers' own pipeline
-uv run benchmarks/throughput keys                           # what a million images cost before and after their views
-uv run benchmarks/throughput quality                        # weights of pairs: their share of a ResNet-50's step
-uv run --group baselines --extra ffcv benchmarks/throughput loader   # our loaders beside torchvision's and lightly's
-uv run --group baselines benchmarks/throughput eval  # kNN and the linear probe beside lightly and scikit-learn
-uv run benchmarks/throughput trainings --python PYTHON --data DIR    # a whole training beside LightlyTrain's
+uv run --group baselines benchmarks/throughput step            # a training step, against lightly's modules
+uv run --group baselines benchmarks/throughput augmentation    # augmentation of a batch, against torchvision and kornia
+uv run benchmarks/throughput views                          # every generator; unCLIP against diffusers' pipeline
+uv run benchmarks/throughput keys                           # listing, resuming, indexing and verifying a million images
+uv run benchmarks/throughput quality                        # cost of pair weights in a ResNet-50 step
+uv run --group baselines --extra ffcv benchmarks/throughput loader   # loaders, against torchvision's and lightly's
+uv run --group baselines benchmarks/throughput eval  # kNN and the linear probe, against lightly and scikit-learn
+uv run benchmarks/throughput trainings --python PYTHON --data DIR    # a training, against LightlyTrain
 
 With --lines each row is printed as a JSON line as soon as it is measured.
 """
@@ -52,7 +52,7 @@ COLUMNS = {
 
 @command
 def main() -> None:
-    """Measure what is asked for and print the table."""
+    """Run the named benchmark and print its table."""
     measures = {
         "step": step,
         "augmentation": augmentation,
@@ -81,11 +81,11 @@ def main() -> None:
     Console(width=140).print(table)
 
 
-# Each imports what it needs alone: two of them need baselines that the others do without.
+# Imports are local, because only some benchmarks need the baselines.
 
 
 def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a method and precision."""
+    """Return the device, and a row per method and precision."""
     from benchmarks.throughput.step import StepBenchmark, measure_steps
 
     options = tyro.cli(StepBenchmark, args=arguments, prog="step")
@@ -93,7 +93,7 @@ def step(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 
 def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a size."""
+    """Return the device, and a row per size."""
     from benchmarks.throughput.augmentation import AugmentationBenchmark, measure_augmentation
 
     options = tyro.cli(AugmentationBenchmark, args=arguments, prog="augmentation")
@@ -101,7 +101,7 @@ def augmentation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 
 def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a generator, work and batch."""
+    """Return the device, and a row per generator, kind of work and batch size."""
     from benchmarks.throughput.views import ViewsBenchmark, measure_views
 
     options = tyro.cli(ViewsBenchmark, args=arguments, prog="views")
@@ -110,17 +110,17 @@ def views(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 @dataclass(frozen=True, kw_only=True)
 class KeysBenchmark:
-    """Seconds and memory of listing images, resuming a finished run, folding its journal, and verifying.
+    """Seconds and memory of listing images, resuming a finished run, merging its journal, and verifying.
 
     Attributes:
-        count: of images, each with one view.
+        count: number of images, each with one view.
     """
 
     count: int = 1_000_000
 
 
 def keys(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a step."""
+    """Return the device, and a row per step."""
     from benchmarks.throughput.keys import measure_keys
 
     measured = measure_keys(tyro.cli(KeysBenchmark, args=arguments, prog="keys").count)
@@ -128,7 +128,7 @@ def keys(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 
 def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a scorer."""
+    """Return the device, and a row per scorer."""
     from benchmarks.throughput.quality import QualityBenchmark, measure_quality
 
     options = tyro.cli(QualityBenchmark, args=arguments, prog="quality")
@@ -136,7 +136,7 @@ def quality(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 
 def loader(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row a work and size."""
+    """Return the device, and a row per kind of work and size."""
     from benchmarks.throughput.loader import LoaderBenchmark, measure_loaders
 
     options = tyro.cli(LoaderBenchmark, args=arguments, prog="loader")
@@ -151,7 +151,7 @@ def trainings(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
 
 
 def evaluation(arguments: Sequence[str]) -> tuple[str, Iterable[Row]]:
-    """The device, and a row for kNN and one for the probe."""
+    """Return the device, a row for kNN and a row for the probe."""
     from benchmarks.throughput.evaluation import EvaluationBenchmark, measure_evaluation
 
     options = tyro.cli(EvaluationBenchmark, args=arguments, prog="eval")

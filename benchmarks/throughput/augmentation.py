@@ -1,4 +1,4 @@
-"""SimSiam's list of augmentations on a batch: ours, torchvision v2 image by image, kornia on the batch."""
+"""SimSiam's augmentations of a batch: ours, torchvision v2 image by image, kornia on the batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationBenchmark:
-    """Images per second of SimSiam's augmentations, beside torchvision v2 and kornia."""
+    """Images per second of SimSiam's augmentations, against torchvision v2 and kornia."""
 
     batch_size: int = 256
     per_image: bool = True
@@ -58,7 +58,7 @@ def _measure(options: AugmentationBenchmark, stored: int, size: int) -> tuple[st
 
 
 def _torchvision(size: int) -> tuple[v2.Transform, v2.Transform]:
-    """The list on PIL images and on uint8 tensors."""
+    """Return torchvision's augmentations for PIL images and for uint8 tensors."""
     blur = v2.GaussianBlur(max(3, size // 10 | 1), (0.1, 2.0))
     shared = [
         v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True),
@@ -72,7 +72,7 @@ def _torchvision(size: int) -> tuple[v2.Transform, v2.Transform]:
 
 
 def _kornia(size: int) -> torch.nn.Module:
-    """The same list; kornia draws parameters per image."""
+    """Return kornia's augmentations, with parameters drawn per image."""
     return torch.nn.Sequential(
         K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
         K.RandomHorizontalFlip(),

@@ -1,4 +1,4 @@
-"""Weighted kNN and the linear probe of cached features, beside lightly's and scikit-learn's.
+"""Weighted kNN and the linear probe on cached features, against lightly's and scikit-learn's.
 
 Shapes: n training images, m test images, d feature width.
 """
@@ -27,20 +27,20 @@ RIVALS = ("lightly", "scikit-learn")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationBenchmark:
-    """Seconds of kNN, and seconds of the probe for each learning rate tried, with everybody's accuracy.
+    """Seconds of kNN, and seconds of the probe per learning rate, with the accuracy of each implementation.
 
-    lightly's kNN takes 256 test images at a time against all training images; its probe is its LinearClassifier in a
-    Lightning trainer. scikit-learn's kNN is brute force by cosine with the same votes; its probe is a logistic
-    regression by L-BFGS, of as many passes as ours has epochs, for one strength of regularisation.
+    lightly's kNN compares 256 test images at a time with all training images; its probe is its LinearClassifier in a
+    Lightning trainer. scikit-learn's kNN is brute force by cosine with the same votes; its probe is logistic
+    regression by L-BFGS with as many iterations as ours has epochs, for one strength of regularization.
 
     Attributes:
-        train: images.
-        test: images.
-        width: of the features.
-        classes: of both.
-        epochs: of the probe.
-        rounds: timed.
-        device: where ours and lightly's run.
+        train: number of training images.
+        test: number of test images.
+        width: dimension of the features.
+        classes: number of classes.
+        epochs: epochs of the probe.
+        rounds: number of timed rounds.
+        device: device of our implementation and lightly's.
     """
 
     train: int = 50_000
@@ -53,7 +53,7 @@ class EvaluationBenchmark:
 
 
 def measure_evaluation(options: EvaluationBenchmark) -> list[tuple[str, ...]]:
-    """A row for kNN, and one for the probe."""
+    """Return a row for kNN and a row for the probe."""
     train, test = (_draw(options, count, seed) for count, seed in ((options.train, 1), (options.test, 2)))
     rows = []
     for work, tried, ways in (
@@ -62,10 +62,10 @@ def measure_evaluation(options: EvaluationBenchmark) -> list[tuple[str, ...]]:
     ):
         reached: dict[str, float] = {}
 
-        def told(name: str, run: Callable[[], float], reached: dict[str, float] = reached) -> Callable[[], None]:
+        def noted(name: str, run: Callable[[], float], reached: dict[str, float] = reached) -> Callable[[], None]:
             return lambda: reached.__setitem__(name, run())
 
-        speed = rates({name: told(name, run) for name, run in ways.items()}, items=1, rounds=options.rounds, warmup=1)
+        speed = rates({name: noted(name, run) for name, run in ways.items()}, items=1, rounds=options.rounds, warmup=1)
         seconds = {name: 1 / (rate * (tried if name == "ours" else 1)) for name, rate in speed.items()}
         cells = [f"{seconds[name]:.2f} ({reached[name]:.2f}%)" if name in ways else "" for name in ("ours", *RIVALS)]
         ratios = [f"{seconds[name] / seconds['ours']:.2f}x" if name in ways else "not installed" for name in RIVALS]
@@ -74,7 +74,7 @@ def measure_evaluation(options: EvaluationBenchmark) -> list[tuple[str, ...]]:
 
 
 def _draw(options: EvaluationBenchmark, count: int, seed: int) -> Features:
-    """Overlapping clouds, one a class."""
+    """Draw overlapping clusters, one per class."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(options.classes, options.width, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, options.classes, (count,), generator=generator)
@@ -120,7 +120,7 @@ def _probe(train: Features, test: Features, options: EvaluationBenchmark) -> dic
         from sklearn.linear_model import LogisticRegression  # pyright: ignore[reportMissingImports]
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that so few passes do not converge
+            warnings.simplefilter("ignore")  # convergence warnings, because there are few iterations
             model = LogisticRegression(max_iter=options.epochs)
             model.fit(train.features.cpu().numpy(), train.labels.cpu().numpy())
         return _accuracy(torch.from_numpy(model.predict(test.features.cpu().numpy())), test)
@@ -129,7 +129,7 @@ def _probe(train: Features, test: Features, options: EvaluationBenchmark) -> dic
 
 
 def _lightly_probe(train: Features, test: Features, options: EvaluationBenchmark) -> float:
-    """One learning rate, its default."""
+    """Train lightly's linear classifier with its default learning rate and return its accuracy in percent."""
     from pytorch_lightning import Trainer
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -138,7 +138,7 @@ def _lightly_probe(train: Features, test: Features, options: EvaluationBenchmark
     )
     accelerator = "cpu" if options.device == "cpu" else "gpu"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that its loader has no workers, which tensors in memory do not need
+        warnings.simplefilter("ignore")  # about a loader without workers, which tensors in memory do not need
         trainer = Trainer(
             accelerator=accelerator, devices=1, max_epochs=options.epochs, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
@@ -158,7 +158,7 @@ def _accuracy(guesses: torch.Tensor, test: Features) -> float:
 
 
 def _present(ways: dict[str, Callable[[], float]]) -> dict[str, Callable[[], float]]:
-    """Without scikit-learn where it is not installed."""
+    """Drop scikit-learn if it is not installed."""
     try:
         import sklearn  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a million images cost beside their views: listing, resuming, folding, verifying."""
+"""Cost of a million images apart from generating views: listing, resuming, merging journals, verifying."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = resource.getpagesize()
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A step's seconds, and the most memory it held above what the process held before, in MB."""
+    """Seconds of a step, and its peak memory in MB beyond that of the process before."""
 
     step: str
     seconds: float
@@ -32,7 +32,7 @@ class Measured:
 
 
 class Never:
-    """A generator that is never asked: every view is there."""
+    """A generator that must not be called, because every view exists."""
 
     name = model_id = model_hash = "never"
     supervision: viewgen.generator.Supervision = "none"
@@ -40,15 +40,15 @@ class Never:
 
     def condition(self, images: torch.Tensor) -> torch.Tensor:
         """See viewgen.Generator."""
-        raise AssertionError("all views are there")
+        raise AssertionError("all views exist")
 
     def generate(self, condition: torch.Tensor, *, seeds, strength=None) -> torch.Tensor:
         """See viewgen.Generator."""
-        raise AssertionError("all views are there")
+        raise AssertionError("all views exist")
 
 
 def measure_keys(count: int) -> list[Measured]:
-    """Make ``count`` empty images and views with a journal in a temporary folder, and measure each step on them."""
+    """Create ``count`` empty images and views with a journal in a temporary folder, and measure each step on them."""
     with tempfile.TemporaryDirectory() as folder:
         images, views = Path(folder) / "images", Path(folder) / "views"
         _make_tree(images, views, count)
@@ -105,7 +105,7 @@ def _measure(name: str, step: Callable[[], object]) -> Measured:
 
 @contextmanager
 def _watch() -> Iterator[list[int]]:
-    """The most resident memory, looked at every ten milliseconds."""
+    """Sample the resident memory every ten milliseconds and yield a list that holds its maximum."""
     most, done = [_resident()], threading.Event()
 
     def look() -> None:

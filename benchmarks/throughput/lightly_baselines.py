@@ -1,4 +1,4 @@
-"""Methods put together from lightly's modules, as its documentation does it: (first, second) -> loss.
+"""Methods composed of lightly's modules as in its documentation: (first, second) -> loss.
 
 Sizes are those of `step.OURS`; encoders have a `num_features` attribute.
 """
@@ -36,7 +36,7 @@ from torch.nn import functional
 
 
 class Pairs(nn.Module):
-    """Encoder, head and a criterion of two projections: SimCLR, VICReg, Barlow Twins."""
+    """Encoder, head and a loss of two projections: SimCLR, VICReg, Barlow Twins."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, criterion: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SimSiam(nn.Module):
         """Nothing moves between steps."""
 
 
-class Followed(nn.Module):
+class MomentumPair(nn.Module):
     """An encoder and a head with momentum copies."""
 
     def __init__(self, encoder: nn.Module, head: Callable[[], nn.Module]) -> None:
@@ -82,17 +82,17 @@ class Followed(nn.Module):
         deactivate_requires_grad(self.key_head)
 
     def keys(self, view: Tensor) -> Tensor:
-        """What the copies make of a view."""
+        """Return the output of the momentum copies for a view."""
         with torch.no_grad():
             return self.key_head(self.key_encoder(view))
 
     def after_step(self) -> None:
-        """The copies follow."""
+        """Update the momentum copies."""
         update_momentum(self.encoder, self.key_encoder, m=0.99)
         update_momentum(self.head, self.key_head, m=0.99)
 
 
-class MoCoV2(Followed):
+class MoCoV2(MomentumPair):
     """MoCo v2."""
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -104,7 +104,7 @@ class MoCoV2(Followed):
         return self.criterion(self.head(self.encoder(first)), self.keys(second))
 
 
-class BYOL(Followed):
+class BYOL(MomentumPair):
     """BYOL."""
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -134,11 +134,11 @@ class SwAV(nn.Module):
         return self.criterion([self.prototypes(each) for each in points], [])
 
     def after_step(self) -> None:
-        """Prototypes return to length 1."""
+        """Normalize the prototypes."""
         self.prototypes.normalize()
 
 
-class DINO(Followed):
+class DINO(MomentumPair):
     """DINO of two global views."""
 
     def __init__(self, encoder: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""From files to what a step trains on: our loaders, torchvision's, lightly's and FFCV's on the same files and cores."""
+"""From files to training batches: our loaders, torchvision's, lightly's and FFCV's on the same files and cores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sslzoo.methods import SimSiam
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STORED = {32: 32, 224: 288}
-"""Side of the views that a method trains on, and of the squares they are cut from."""
+"""Size in pixels of the views, and of the decoded squares that they are cropped from."""
 NAMES = ("records, raw", "records, jpeg", "folders", "torchvision", "lightly", "FFCV's Loader")
 Pairs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -36,30 +36,30 @@ Pairs = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 class LoaderBenchmark:
     """Images or pairs per second of each loader, with equally many workers (processes, or threads for records).
 
-    All run in turn, round by round, and the median round counts.
+    All run in turn, round by round; the result is the median round.
 
-    squares: each image decoded to one uint8 square, in batches.
-    pairs: each image decoded once, and two views of it by SimSiam's augmentations, normalised, in batches.
-    training: pairs as above, then a step of a SimSiam ResNet-18; how long a step waits for its pairs.
+    squares: batches of images decoded to uint8 squares.
+    pairs: batches of two normalized views of each image, by SimSiam's augmentations; images are decoded once.
+    training: pairs as above and a step of SimSiam with a ResNet-18; the time a step waits for its pairs.
     """
 
     images: int = 512
-    """Synthetic JPEGs of 500 x 400 px, quality 90."""
+    """Number of synthetic JPEGs of 500 x 400 px, quality 90."""
     batch_size: int = 64
     workers: int = 2
     rounds: int = 5
     steps: int = 6
-    """Of training."""
+    """Number of training steps."""
     sizes: tuple[int, ...] = (32, 224)
     work: tuple[str, ...] = ("squares", "pairs", "training")
     cpu_seconds: bool = False
-    """Count the seconds of the CPU, without workers, rather than those of the clock: for a machine that is not idle."""
+    """Measure CPU time without workers instead of wall-clock time, for a machine that is not idle."""
     device: str = "cpu"
-    """Where training runs; squares and pairs end on the CPU."""
+    """Device of the training; squares and pairs stay on the CPU."""
 
 
 def measure_loaders(options: LoaderBenchmark) -> list[tuple[str, ...]]:
-    """A row a work and size."""
+    """Return a row per kind of work and size."""
     if options.cpu_seconds:
         options = replace(options, workers=0)
     torch.set_num_threads(max(1, options.workers))
@@ -77,7 +77,7 @@ def measure_loaders(options: LoaderBenchmark) -> list[tuple[str, ...]]:
 
 
 def draw_photographs(folder: Path, count: int) -> None:
-    """Smooth colours with finer and finer detail, about 80 KB each, as photographs of that size have."""
+    """Write JPEGs of noise at several scales, of about 80 KB, as photographs of that size have."""
     for i in range(count):
         rng = np.random.default_rng(i)
         pixels = np.zeros((400, 500, 3))
@@ -128,7 +128,7 @@ def _squares(images: Path, records: dict[str, Path], size: int, options: LoaderB
 
 
 def _ffcv_loader(records: Path, options: LoaderBenchmark) -> Iterable | None:
-    """FFCV's own, reading the images of the same file; None where it is not installed."""
+    """Return FFCV's own loader of the images in the same file; None if it is not installed."""
     try:
         from ffcv.loader import Loader, OrderOption  # pyright: ignore[reportMissingImports]
         from ffcv.reader import Reader  # pyright: ignore[reportMissingImports]
@@ -170,7 +170,7 @@ def _of_pairs(
 
 @dataclass(frozen=True)
 class _Twice:
-    """Two views of an image."""
+    """Transform that returns two views of an image."""
 
     transform: Callable
 
@@ -179,7 +179,7 @@ class _Twice:
 
 
 def simsiam_views(size: int) -> v2.Transform:
-    """SimSiam's list in torchvision, on PIL images."""
+    """Return SimSiam's augmentations in torchvision, for PIL images."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True),
@@ -210,7 +210,7 @@ def _training(images: Path, records: dict[str, Path], size: int, options: Loader
 
 
 def _train(model: nn.Module, pairs: Pairs, options: LoaderBenchmark) -> tuple[float, float]:
-    """Seconds that steps waited for their pairs (read and augmented), and all their seconds; one step goes before."""
+    """Return the seconds that steps waited for their pairs and the seconds of all steps, after a warm-up step."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     waited, began, source = 0.0, 0.0, _endless(pairs)
     for step in range(options.steps + 1):
@@ -218,14 +218,14 @@ def _train(model: nn.Module, pairs: Pairs, options: LoaderBenchmark) -> tuple[fl
             began, waited = time.perf_counter(), 0.0
         asked = time.perf_counter()
         views = [view.contiguous(memory_format=torch.channels_last) for view in next(source)]
-        _synchronise(options.device)
+        _synchronize(options.device)
         waited += time.perf_counter() - asked
         with torch.autocast(options.device, torch.bfloat16):
             loss = model(*views)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        _synchronise(options.device)
+        _synchronize(options.device)
     return waited, time.perf_counter() - began
 
 
@@ -234,13 +234,13 @@ def _endless(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
         yield from pairs()
 
 
-def _synchronise(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def _measure(work: Mapping[str, Callable[[], object]], options: LoaderBenchmark) -> dict[str, float]:
-    """Items per second of each, all in turn."""
+    """Return the items per second of each, measured in turn."""
     read = options.images // options.batch_size * options.batch_size
     clock = time.process_time if options.cpu_seconds else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in work}
@@ -248,7 +248,7 @@ def _measure(work: Mapping[str, Callable[[], object]], options: LoaderBenchmark)
         for name, run in work.items():
             began = clock()
             run()
-            if turn:  # the first warms up
+            if turn:  # the first round is a warm-up
                 seconds[name].append(clock() - began)
     return {name: read / statistics.median(taken) for name, taken in seconds.items()}
 

@@ -1,4 +1,4 @@
-"""What weights of pairs cost in a ResNet-50 step, and how far the cheap ways rank real pairs as the exact one.
+"""Cost of pair weights in a ResNet-50 step, and rank correlation of the cheap scorers with the exact one.
 
 Shapes: B pairs.
 """
@@ -28,21 +28,21 @@ SIZE, GRID = 224, (7, 7)
 
 @dataclass(frozen=True, kw_only=True)
 class QualityBenchmark:
-    """Cost of each scorer beside SimSiam's step with a ResNet-50 at 224 px; with images, agreement on their pairs.
+    """Cost of each scorer relative to SimSiam's step with a ResNet-50 at 224 px, and, with images, its agreement.
 
     Attributes:
-        batch_size: pairs a step.
-        rounds: timed.
-        device: where all runs.
-        images: folder of real images; without it nothing is ranked.
-        views: their synthetic views.
-        encoder: what `pairquality fit` was given, if its PCA's encoder is elsewhere now.
-        pca: what `pairquality fit` wrote.
-        scorer: what `pairquality distill` wrote.
-        backbone: folder of the network whose maps self scores by.
-        layer: of its maps.
-        pairs: ranked.
-        image_size: of the views that are ranked, in pixels.
+        batch_size: pairs per step.
+        rounds: number of timed rounds.
+        device: device of all networks.
+        images: folder of real images; without it, agreement is not measured.
+        views: folder of their synthetic views.
+        encoder: encoder of the PCA, if it is no longer where `pairquality fit` found it.
+        pca: file written by `pairquality fit`.
+        scorer: file written by `pairquality distill`.
+        backbone: backbone folder of the network whose feature maps the self scorer uses.
+        layer: layer of these feature maps.
+        pairs: number of pairs to rank.
+        image_size: size of the ranked views in pixels.
     """
 
     batch_size: int = 16
@@ -60,11 +60,11 @@ class QualityBenchmark:
 
 
 def measure_quality(options: QualityBenchmark, encoder: FeatureEncoder | None = None) -> list[tuple[str, ...]]:
-    """A row a scorer: ms a step, share of the step, rank correlation with exact.
+    """Return a row per scorer: ms per step, fraction of the step, rank correlation with exact.
 
     Args:
-        options: what to measure.
-        encoder: for ranking, one that load_encoder does not know.
+        options: options.
+        encoder: encoder for ranking, if load_encoder does not know it.
     """
     milliseconds = costs(options)
     agreements = ranking(options, encoder) if options.images else {}
@@ -79,7 +79,7 @@ def measure_quality(options: QualityBenchmark, encoder: FeatureEncoder | None = 
 
 
 def costs(options: QualityBenchmark) -> dict[str, float]:
-    """Milliseconds of the step and of each scorer on its two views; self's with its share of looking anew."""
+    """Return milliseconds of the step and of each scorer on its two views; self includes its PCA updates, amortized."""
     views = torch.randn(2, options.batch_size, 3, SIZE, SIZE, device=options.device)
     first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
     method = SimSiam(sslzoo.create_backbone("resnet50")).to(options.device).to(memory_format=torch.channels_last)  # pyright: ignore
@@ -119,7 +119,7 @@ def _step(method: SimSiam, first: Tensor, second: Tensor) -> Callable[[], None]:
 
 
 def _random_exact(device: str) -> ExactScorer:
-    """A ConvNeXt-Base, of GenView's encoder's size and cost, with random weights."""
+    """Return an exact scorer with a ConvNeXt-Base of random weights, of the size and cost of GenView's encoder."""
     network = timm.create_model("convnext_base", num_classes=0).to(memory_format=torch.channels_last)  # pyright: ignore
     encoder = FeatureEncoder(network, SIZE, take_map=last_map, autocast=torch.bfloat16).to(device)
     pca = fit_pca([encoder(torch.rand(8, 3, SIZE, SIZE, device=device))], encoder=encoder)
@@ -127,7 +127,7 @@ def _random_exact(device: str) -> ExactScorer:
 
 
 def _random_distilled(device: str) -> DistilledScorer:
-    """As `pairquality distill` makes them unless told otherwise."""
+    """Return a distilled scorer with the default sizes of `pairquality distill` and random weights."""
     config = DistillConfig()
     about = ScorerMetadata(
         encoder="none",
@@ -147,9 +147,9 @@ def _random_distilled(device: str) -> DistilledScorer:
 
 
 def ranking(options: QualityBenchmark, encoder: FeatureEncoder | None = None) -> dict[str, float]:
-    """Rank correlation of each scorer's q with exact's, on real crops of real pairs.
+    """Return the rank correlation of each scorer's q with that of the exact scorer, on crops of real pairs.
 
-    "exact, jitter again": the same crops under another jitter, grey and blur; "exact, crops again": other crops.
+    "exact, jitter again": the same crops with other jitter, grayscale and blur; "exact, crops again": other crops.
     """
     pca = ForegroundPCA.load(options.pca or "")
     known = pca.fitted_on
@@ -172,7 +172,7 @@ def ranking(options: QualityBenchmark, encoder: FeatureEncoder | None = None) ->
 
 
 def _by_itself(options: QualityBenchmark) -> list[Tensor]:
-    """The scores of a trained network's own maps; a first pass finds what is foreground."""
+    """Return scores from a trained network's own feature maps; a first pass fits the foreground PCA."""
     assert options.backbone is not None
     network = sslzoo.load_backbone(options.backbone).to(options.device).eval()
     about = sslzoo.backbone_input(options.backbone)
@@ -191,7 +191,7 @@ def _by_itself(options: QualityBenchmark) -> list[Tensor]:
 
 
 def _views(options: QualityBenchmark) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Of each batch: crops; the same crops jittered again; other crops."""
+    """Yield for each batch: crops, the same crops with other jitter, and other crops."""
     augment, generator = Augment(size=options.image_size, mean=MEAN, std=STD), torch.Generator().manual_seed(0)
     for pair in _pairs(options):
         draws, others = ([augment.draw(sizes, generator) for _, sizes in pair] for _ in range(2))
@@ -202,7 +202,7 @@ def _views(options: QualityBenchmark) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _pairs(options: QualityBenchmark) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """Images and original sizes of both sides of some pairs; without views, each image with itself."""
+    """Yield images and original sizes of both sides of pairs; without views, each image with itself."""
     loader = FolderLoader(
         options.images or "", batch_size=100, size=options.image_size, views=options.views, device=options.device
     )

@@ -1,7 +1,7 @@
-"""Random weights in the official files' formats: a speed does not depend on them, but on their sizes.
+"""Write random weights in the formats of the official files, for speed measurements.
 
-The real ones: Stable unCLIP 2.1 (768 px, ViT-H), IC-GAN 256 px (icgan_res256), MaskGIT 256 px, E-LDM's presets "256"
-and "32".
+Scale "real" has the sizes of Stable unCLIP 2.1 (768 px, ViT-H), IC-GAN 256 px (icgan_res256), MaskGIT 256 px and
+E-LDM's presets "256" and "32".
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from viewgen.maskgit.transformers import TransformerSizes
 
 Scale = Literal["real", "small", "tiny"]
 Shapes = dict[str, tuple[int, ...]]
-EMBEDDING = 2048  # of the ResNet-50 that conditions E-LDM
+EMBEDDING = 2048  # dimension of the embeddings that condition the E-LDM, those of a ResNet-50
 
 
 def save_random(name: str, scale: Scale, folder: Path) -> dict[str, Any]:
-    """Write the weights of the generator of that name; returns the options that load it."""
+    """Write the weights of a generator, and return the options to load it."""
     savers = {
         "unclip": _save_unclip,
         "icgan": _save_icgan,
@@ -56,13 +56,13 @@ def save_random(name: str, scale: Scale, folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class UnCLIPSizes:
-    """What scales of Stable unCLIP."""
+    """Sizes of Stable unCLIP that depend on the scale."""
 
-    latents: int  # side of what the UNet denoises
-    output: int  # side of the views, in pixels
+    latents: int  # height and width of the latents
+    output: int  # height and width of the views in pixels
     unet: int  # channels of its finest level
     vae: int  # channels of the decoder's finest level
-    embedding: int  # length of an image's
+    embedding: int  # dimension of image embeddings
     vision: tuple[int, int]  # width and depth of CLIP's image tower
     text: tuple[int, int]  # width and depth of its text tower
 
@@ -112,7 +112,7 @@ def _levels(first: int) -> Any:
 
 
 def _towers(sizes: UnCLIPSizes) -> dict[str, Any]:
-    """CLIP's two encoders with what prepares their inputs; the tokenizer knows only the empty prompt."""
+    """Return CLIP's two encoders with their preprocessors; the tokenizer supports only the empty prompt."""
     tokenizer = CLIPTokenizer(vocab={"<|startoftext|>": 49406, "<|endoftext|>": 49407}, merges=[], model_max_length=77)
     (seeing, seeing_depth), (reading, reading_depth) = sizes.vision, sizes.text
     vision = CLIPVisionConfig(
@@ -140,7 +140,7 @@ def _towers(sizes: UnCLIPSizes) -> dict[str, Any]:
 
 
 def _save_icgan(scale: Scale, folder: Path) -> dict[str, Any]:
-    """The generator's official file, and SwAV's ResNet-50; small enough as they are."""
+    """Save the generator and SwAV's ResNet-50, at full size in every scale."""
     channels, attention = (1536, 1536, 768, 768, 384, 192, 96), 3
     if scale == "tiny":
         channels, attention = (32, 32, 16, 16), 1
@@ -153,7 +153,7 @@ def _save_icgan(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def _save_maskgit(scale: Scale, folder: Path) -> dict[str, Any]:
-    """The two official flax files; a random class for each view."""
+    """Save the two flax files; classes are random."""
     tokenizer, transformer = TokenizerSizes(), TransformerSizes()
     if scale == "small":
         tokenizer = replace(tokenizer, stem=64, widths=(64, 64, 128, 128, 256))
@@ -168,7 +168,7 @@ def _save_maskgit(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_shapes(sizes: TokenizerSizes) -> Shapes:
-    """The official VQGAN's arrays."""
+    """Return the names and shapes of the official VQGAN's arrays."""
     coarse, ups = sizes.widths[-1], sizes.widths[:0:-1]
     shapes: Shapes = {
         **_dense("encoder/Conv_1", 1, 1, coarse, sizes.dim),
@@ -193,7 +193,7 @@ def tokenizer_shapes(sizes: TokenizerSizes) -> Shapes:
 
 
 def transformer_shapes(sizes: TransformerSizes) -> Shapes:
-    """The official transformer's arrays."""
+    """Return the names and shapes of the official transformer's arrays."""
     words, width, head = sizes.codes + sizes.classes + 1, sizes.width, sizes.width // sizes.heads
     shapes: Shapes = {
         "Embed_0/word_embeddings/embedding": (words, width),
@@ -224,7 +224,7 @@ def _norm(name: str, width: int) -> Shapes:
 
 
 def _write_flax(path: Path, shapes: Shapes) -> None:
-    """Arrays in nested dictionaries, as flax.serialization.to_bytes writes them."""
+    """Write random arrays as nested dictionaries in the format of flax.serialization.to_bytes."""
     tree: dict[str, Any] = {}
     for name, shape in shapes.items():
         *parents, leaf = f"params/{name}".split("/")
@@ -238,7 +238,7 @@ def _write_flax(path: Path, shapes: Shapes) -> None:
 
 
 def _save_eldm(scale: Scale, folder: Path) -> dict[str, Any]:
-    """The preset "256" with its autoencoder, as a finished training leaves them."""
+    """Save the preset "256" with its autoencoder, as after a training."""
     config, coder = preset("256"), autoencoder_preset("256")
     if scale == "small":
         config, coder = replace(config, channels=(64, 128, 256)), replace(coder, channels=(32, 64, 128, 128))
@@ -251,7 +251,7 @@ def _save_eldm(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def _save_eldm_32(scale: Scale, folder: Path) -> dict[str, Any]:
-    """Save the preset "32", which works on pixels."""
+    """Save the preset "32", which denoises pixels."""
     config = preset("32")
     if scale != "real":
         config = replace(

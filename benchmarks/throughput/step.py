@@ -1,4 +1,4 @@
-"""A whole training step (forward, backward, optimizer) of ours and of lightly's modules, on the same batch."""
+"""Training step (forward, backward, optimizer) of sslzoo and of lightly's modules, on the same batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Precision = Literal["bf16", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepBenchmark:
-    """Training speed in pairs per second beside lightly, with the same backbone and heads.
+    """Training speed in pairs per second against lightly, with the same backbone and heads.
 
     Attributes:
         methods: methods to measure.
@@ -121,7 +121,7 @@ def _memory(peaks: dict[str, float | None], precision: Precision) -> tuple[str, 
 
 
 def trainer(model: nn.Module, images: Tensor, *, bf16: bool, channels_last: bool) -> Callable[[], None]:
-    """One training step of a model whose forward gives the loss of two views."""
+    """Return a function that runs one training step of a model whose forward returns the loss of two views."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(images.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     first, second = (view.contiguous(memory_format=layout) for view in images)
@@ -140,18 +140,18 @@ def trainer(model: nn.Module, images: Tensor, *, bf16: bool, channels_last: bool
 
 
 class Ours(nn.Module):
-    """A method of sslzoo behind (first, second) -> loss."""
+    """A method of sslzoo with the interface (first, second) -> loss."""
 
     def __init__(self, method: nn.Module) -> None:
         super().__init__()
         self.method = method
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """The loss of a batch of pairs."""
+        """Return the loss of a batch of pairs."""
         return self.method([first, second])["loss"]
 
     def after_step(self) -> None:
-        """Momentum encoder and queue."""
+        """Update momentum encoder and queue."""
         self.method.after_step(0.5)  # pyright: ignore[reportCallIssue]
 
 
@@ -173,4 +173,4 @@ OURS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "Barlow Twins": lambda encoder: methods.BarlowTwins(encoder, projector=(2048, 2048, 2048)),
     "DINO": lambda encoder: methods.DINO(encoder, out_dim=4096),
 }
-"""Heads as wide as published, or as recipes for CIFAR-10 have them."""
+"""Methods with heads of the published widths, or those of the recipes for CIFAR-10."""

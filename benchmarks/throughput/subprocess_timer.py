@@ -1,4 +1,4 @@
-"""Something timed in a process of its own, so that its peak memory is nobody else's."""
+"""Time a workload in its own process, so that its peak memory is measured alone."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import torch
 
 from benchmarks.throughput.timing import rates
 
-# On a GPU; on a CPU the kernel kills the process.
+# Out of memory: on a GPU torch raises; on a CPU the kernel kills the process.
 OUT_OF_MEMORY = (torch.OutOfMemoryError, BrokenProcessPool)
 
 
 class Workload(Protocol):
-    """What is held there."""
+    """Interface of a workload."""
 
     def prepare(self, work: str, batch: int) -> Callable[[], object]:
-        """A call that makes ``batch`` items, its inputs ready."""
+        """Return a function that computes ``batch`` items from prepared inputs."""
         ...
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Items per second, and the most memory held meanwhile, weights included, in GB."""
+    """Items per second, and peak memory in GB, including weights."""
 
     rate: float
     peak: float
@@ -37,23 +37,23 @@ class Measured:
 
 @dataclass(frozen=True)
 class WorkloadSpec:
-    """How to make a workload: what to call, and the options, of which ``device`` is one."""
+    """Factory of a workload and its options, which include ``device``."""
 
     kind: Callable[..., Workload]
     options: tuple[tuple[str, Any], ...]
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """Device of the workload."""
         return dict(self.options)["device"]
 
 
 class SubprocessTimer:
-    """Holds a workload, made on first use.
+    """A process that holds a workload, started on first use.
 
     Args:
-        kind: makes it, from the options.
-        options: plain values; ``device`` among them.
+        kind: factory of the workload.
+        options: arguments of the factory as plain values, including ``device``.
     """
 
     def __init__(self, kind: Callable[..., Workload], options: Mapping[str, Any]) -> None:
@@ -70,16 +70,16 @@ class SubprocessTimer:
         self.pool.shutdown()
 
     def restart(self) -> None:
-        """Give back all it holds."""
+        """Restart the process, which frees its memory."""
         self.pool.shutdown()
         self._start()
 
     def call(self, work: str, batch: int) -> None:
-        """Do it once."""
+        """Run the workload once."""
         self.pool.submit(_call, self.spec, work, batch).result()
 
     def measure(self, work: str, batch: int, *, rounds: int) -> Measured:
-        """Time it there, the way to and fro left out, after one round that is not timed."""
+        """Time the workload without communication between processes, after a warm-up round."""
         return self.pool.submit(_measure, self.spec, work, batch, rounds).result()
 
 
@@ -101,14 +101,14 @@ def _prepared(spec: WorkloadSpec, work: str, batch: int) -> Callable[[], object]
 
 @cache
 def _made(spec: WorkloadSpec) -> tuple[Workload, int]:
-    """The workload, and the bytes that the process held before it."""
+    """Return the workload, and the bytes used by the process before its creation."""
     _forget_peak(spec.device)
     before = _peak(spec.device)
     return spec.kind(**dict(spec.options)), before
 
 
 def _forget_peak(device: str) -> None:
-    """Count anew: torch's tensors on a GPU, the process's resident memory on a CPU (Linux)."""
+    """Reset the peak of torch's tensors on a GPU, or of the resident memory on a CPU (Linux)."""
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")
     else:
@@ -117,7 +117,7 @@ def _forget_peak(device: str) -> None:
 
 
 def _peak(device: str) -> int:
-    """The most bytes held since."""
+    """Return the peak memory in bytes since the last reset."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text()

@@ -1,4 +1,4 @@
-"""Rivals timed in turn, so that whatever else the machine does falls on all of them alike."""
+"""Time several implementations in turn, so that other load of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 
 
 def rates(work: Mapping[str, Callable[[], object]], *, items: int, rounds: int, warmup: int = 2) -> dict[str, float]:
-    """Items per second of each piece of work, from the median of `rounds` rounds that run all of them in turn."""
+    """Return the items per second of each function, from the median of `rounds` rounds that run all of them in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(warmup + rounds):
         for name, run in work.items():
-            _synchronise()
+            _synchronize()
             started = time.perf_counter()
             run()
-            _synchronise()
+            _synchronize()
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - started)
     return {name: items / statistics.median(taken) for name, taken in seconds.items()}
 
 
-def _synchronise() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

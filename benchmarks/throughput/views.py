@@ -1,6 +1,6 @@
-"""Images per second and memory of each generator, unCLIP beside diffusers' own pipeline on the same weights.
+"""Images per second and memory of each generator; unCLIP against diffusers' pipeline with the same weights.
 
-A view is timed from a decoded image to 8-bit pixels on the CPU, or from the image's cached condition.
+The time is from a decoded image, or from its cached condition, to 8-bit pixels on the CPU.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class ViewsBenchmark:
     """Images per second and peak memory of the generators, with random weights in the official formats.
 
     Attributes:
-        generators: which ones; eldm is the preset "256", eldm-32 the preset "32".
+        generators: generators to measure; eldm is the preset "256", eldm-32 the preset "32".
         scale: "real" is the published size and the default on a GPU; "small", the default on a CPU, is narrower
-            (IC-GAN as it is); "tiny" says nothing about speed.
-        dtype: of the networks; without it float16 on a GPU and float32 on a CPU.
-        compile: our networks, never the pipeline's.
-        largest_batch: batches are doubled up to it, while that gives 5% more images/s and the memory suffices.
-        rounds: timed, after one that is not.
-        device: where they run.
+            (except IC-GAN); "tiny" is for tests, its speed is meaningless.
+        dtype: type of the networks; default: float16 on a GPU, float32 on a CPU.
+        compile: compile our networks; the pipeline is not compiled.
+        largest_batch: batch sizes are doubled up to this while that gives 5% more images/s and memory suffices.
+        rounds: number of timed rounds, after a warm-up round.
+        device: device of the generators.
     """
 
     generators: tuple[Name, ...] = ("unclip", "icgan", "maskgit", "eldm", "eldm-32")
@@ -58,7 +58,7 @@ class ViewsBenchmark:
 
 
 def measure_views(options: ViewsBenchmark) -> Iterator[Row]:
-    """One row a way and batch: images/s, ms an image, peak memory in GB, weights included, and what to compare with."""
+    """Yield a row per implementation and batch: images/s, ms per image, peak memory in GB with weights, baseline."""
     on_cpu = options.device == "cpu"
     scale: Scale = options.scale or ("small" if on_cpu else "real")
     dtype = options.dtype or ("float32" if on_cpu else "float16")
@@ -71,7 +71,7 @@ def measure_views(options: ViewsBenchmark) -> Iterator[Row]:
 
 
 def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
-    """The pipeline, ours one by one and at the best batch, and five noise levels in that batch: all in turn."""
+    """Measure the pipeline, ours with batch size 1 and the best one, and five noise levels in one batch, in turn."""
     settings = {**settings, "noise_level": LEVEL, "steps": STEPS, "guidance": GUIDANCE}
     with (
         SubprocessTimer(Pipeline, settings) as pipeline,
@@ -79,7 +79,7 @@ def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
     ):
         peak = pipeline.measure("from images", 1, rounds=1).peak
         tried, best = try_batches(ours, "from images", options)
-        batch = best if best > 1 else max(tried)  # one image has but one level
+        batch = best if best > 1 else max(tried)  # several noise levels need several images
         calls = {
             "pipeline": partial(pipeline.call, "from images", 1),
             "one": partial(ours.call, "from images", 1),
@@ -99,7 +99,7 @@ def _unclip(settings: Options, options: ViewsBenchmark) -> list[Row]:
 
 
 def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
-    """One by one and at the best batch."""
+    """Measure batch size 1 and the best batch size."""
     rows = []
     kind = name.partition("-")[0]
     with SubprocessTimer(Ours, {**settings, "name": kind, "compile": options.compile}) as ours:
@@ -112,7 +112,7 @@ def _alone(name: str, settings: Options, options: ViewsBenchmark) -> list[Row]:
 
 
 def try_batches(ours: SubprocessTimer, work: str, options: ViewsBenchmark) -> tuple[dict[int, Measured], int]:
-    """What each batch gives, and the best."""
+    """Measure increasing batch sizes; return all results and the best batch size."""
     tried, best = {1: ours.measure(work, 1, rounds=options.rounds)}, 1
     while 2 * best <= options.largest_batch:
         try:
@@ -135,10 +135,10 @@ class Ours:
 
     def __init__(self, *, name: str, **options: Any) -> None:
         self.generator: Any = viewgen.load_generator(name, **options)
-        self.embedded = name == "eldm"  # by an encoder of the user's; any vectors take as long
+        self.embedded = name == "eldm"  # conditioned on given embeddings; random ones take the same time
 
     def prepare(self, work: str, batch: int) -> Callable[[], Tensor]:
-        """Views of as many images, of their conditions, or of images with a noise level each."""
+        """Return a function that generates views of images, of conditions, or with a noise level per image."""
         make, seeds, levels = self.generator, range(batch), None
         if work == "from conditions":
             condition = torch.randn(batch, EMBEDDING) if self.embedded else make.condition(self._images(batch))
@@ -153,7 +153,7 @@ class Ours:
 
 
 class Pipeline:
-    """diffusers' pipeline, an image a call, as in GenView's script; but seeded, so that its views are also ours."""
+    """diffusers' pipeline with one image per call, as in GenView's script, and seeded so that its views equal ours."""
 
     def __init__(
         self, *, model: str, steps: int, guidance: float, noise_level: int, output_size: int, device: str, dtype: str
@@ -166,7 +166,7 @@ class Pipeline:
         self.size = (output_size, output_size)
 
     def prepare(self, work: str, batch: int) -> Callable[[], list[Image.Image]]:
-        """Views of as many images."""
+        """Return a function that generates views of images."""
         assert work == "from images"
         pictures = [to_pil_image(image) for image in random_images(batch, SOURCE_SIDE)]
         return lambda: [self._view(picture, seed) for seed, picture in enumerate(pictures)]
@@ -177,5 +177,5 @@ class Pipeline:
 
 
 def random_images(count: int, side: int) -> Tensor:
-    """The same on every call."""
+    """Return random images, the same on every call."""
     return torch.randint(256, (count, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
