@@ -73,7 +73,7 @@ def read_rgb(source: Source, *, upright: bool = True, value_range: Range | None 
         UnreadableImage: the file is missing, broken, not a regular file, not of a format in FORMATS, or has more than
             MAX_PIXELS pixels, 2 channels (other than gray and alpha) or more than 4 channels.
     """
-    return _guarded(source, lambda: _decode(source, None, upright, value_range)[0])
+    return guarded(source, lambda: _decode(source, None, upright, value_range)[0])
 
 
 def read_reduced(source: Source, side: int, *, value_range: Range | None = None) -> tuple[Image.Image, tuple[int, int]]:
@@ -93,7 +93,7 @@ def read_reduced(source: Source, side: int, *, value_range: Range | None = None)
     Raises:
         UnreadableImage: see `read_rgb`.
     """
-    return _guarded(source, lambda: _decode(source, side, True, value_range))
+    return guarded(source, lambda: _decode(source, side, True, value_range))
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None) -> "torch.Tensor":
@@ -128,7 +128,7 @@ def read_label_map(source: Source) -> Image.Image:
     """
 
     def read() -> Image.Image:
-        with _open(source, reducible=False) as image:
+        with open_image(source, reducible=False) as image:
             _check_supported(image)
             if image.mode not in ("L", "P"):
                 raise ValueError(
@@ -137,7 +137,7 @@ def read_label_map(source: Source) -> Image.Image:
             image.load()
             return image
 
-    return _guarded(source, read)
+    return guarded(source, read)
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -148,15 +148,15 @@ def image_size(source: Source) -> tuple[int, int]:
     """
 
     def read() -> tuple[int, int]:
-        with _open(source, reducible=True) as image:
+        with open_image(source, reducible=True) as image:
             return image.size
 
-    return _guarded(source, read)
+    return guarded(source, read)
 
 
 def _decode(source: Source, side: int | None, upright: bool, value_range: Range | None):
     """Return the RGB image, and (height, width) of the upright original."""
-    with _open(source, reducible=side is not None) as image:
+    with open_image(source, reducible=side is not None) as image:
         width, height = image.size
         if side is not None and isinstance(image, JpegImageFile):
             progressive_and_large = "progressive" in image.info and width * height > MAX_PIXELS
@@ -171,10 +171,14 @@ def _decode(source: Source, side: int | None, upright: bool, value_range: Range 
     return transposed, (width, height) if orientation >= 5 else (height, width)
 
 
-def _open(source: Source, *, reducible: bool) -> Image.Image:
-    """Open an image without decoding it; if `reducible`, a JPEG of any size is accepted."""
-    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116 (str is quicker)
-        raise ValueError("expected a regular file, got a folder, pipe, socket or device")
+def open_image(source: Source, *, reducible: bool = False) -> Image.Image:
+    """Open an image without decoding it; if `reducible`, a JPEG of any size is accepted.
+
+    Raises:
+        OSError: it is missing, or not of a format in FORMATS.
+        ValueError: it is not a regular file, or too large.
+    """
+    check_regular(source)
     try:
         return Image.open(_file(source), formats=FORMATS)
     except UnidentifiedImageError:
@@ -188,6 +192,17 @@ def _open(source: Source, *, reducible: bool) -> Image.Image:
             except SyntaxError:
                 pass
         raise ImageTooLarge(_too_large()) from None
+
+
+def check_regular(source: Source) -> None:
+    """Check that a path is a regular file: reading a pipe would block.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: it is a folder, pipe, socket or device.
+    """
+    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116 (str is quicker)
+        raise ValueError("expected a regular file, got a folder, pipe, socket or device")
 
 
 def _file(source: Source) -> str | os.PathLike[str] | io.BytesIO:
@@ -207,8 +222,8 @@ def _check_supported(image: Image.Image) -> None:
 
 def _to_rgb(image: Image.Image, source: Source, value_range: Range | None) -> Image.Image:
     """Decode and convert (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#modes)."""
-    name = _name(source)
-    if (deep := read_deep_color(image, lambda: _open(source, reducible=False))) is not None:
+    name = source_name(source)
+    if (deep := read_deep_color(image, lambda: open_image(source, reducible=False))) is not None:
         image = scale_to_8_bits(deep, name, value_range, image.info.get("transparency"))
     else:
         image.load()
@@ -236,18 +251,19 @@ def _exif_orientation(image: Image.Image) -> int | None:
     return orientation if orientation in _TRANSPOSES else None
 
 
-def _guarded(source: Source, read: Callable[[], Result]) -> Result:
+def guarded(source: Source, read: Callable[[], Result]) -> Result:
     """Call `read`; turn any exception into an UnreadableImage whose one-line message names the file."""
     try:
         return read()
     except Exception as error:  # Pillow's decoders raise many unrelated types for broken files
         kind = ImageTooLarge if isinstance(error, ImageTooLarge | Image.DecompressionBombError) else UnreadableImage
-        unreadable = kind(f"cannot read the image {_name(source)!r}: {_reason(error)}")
+        unreadable = kind(f"cannot read the image {source_name(source)!r}: {_reason(error)}")
         unreadable.reason = _reason(error)
         raise unreadable from error
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
+    """Return the path, or "in memory"."""
     return "in memory" if isinstance(source, bytes) else os.fspath(source)
 
 

@@ -17,14 +17,14 @@ Shapes: H x W pixels, C channels, of which the fourth is alpha.
 import mmap
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image
 
-Range = tuple[float | int, float | int]
-"""The values that are mapped to 0 and 255."""
+Range = tuple[float | int, ...]
+"""The values that are mapped to 0 and 255: low and high of all channels, or low, high, low, high, ... of each."""
 _FULL = 65535.0
 _ROWS = 256
 _DEEP = ("RGB", "RGBA", "RGBX", "LA")  # all 16-bit modes of Pillow except CMYK and RGBa
@@ -54,7 +54,7 @@ def scale_to_8_bits(
         ValueError: the range is empty, or no value is finite.
     """
     color = values[..., :3] if values.ndim == 3 else values
-    low, high = own_range(color) if value_range is None else value_range
+    low, high = own_range(color) if value_range is None else value_range[:2]
     if not low < high:
         raise ValueError(f"expected an increasing range of values, got {low:g} to {high:g}")
     _report(name, low, high, own=value_range is None)
@@ -69,6 +69,25 @@ def scale_to_8_bits(
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
     return image
+
+
+def scale_each_channel(
+    values: Shaped[np.ndarray, "H W C"], name: str, ranges: Sequence[tuple[float, float]] | None = None
+) -> UInt8[np.ndarray, "H W C"]:
+    """Scale pixels of more than 8 bits to 8 bits, each channel by a range of its own.
+
+    Args:
+        values: pixels of any numeric dtype.
+        name: name of the image, for the warning.
+        ranges: the values mapped to 0 and 255 in each channel; None for the channel's own range in this image.
+
+    Raises:
+        ValueError: no value of a channel is finite.
+    """
+    used = [own_range(values[..., band]) for band in range(values.shape[2])] if ranges is None else ranges
+    if ranges is None:
+        _report(name, min(low for low, _ in used), max(high for _, high in used), own=True)
+    return np.stack([_levels(values[..., band], *pair) for band, pair in enumerate(used)], -1)
 
 
 def own_range(values: Shaped[np.ndarray, "H W *C"]) -> Range:

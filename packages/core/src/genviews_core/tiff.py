@@ -8,7 +8,10 @@ from PIL import Image
 
 _NEW_SUBFILE_TYPE, _SAMPLES, _BITS, _PLANES, _EXTRA = 254, 277, 258, 284, 338
 _ALPHA = {1, 2}  # associated, unassociated
-UNKNOWN_KIND = "a kind of TIFF that Pillow does not know: save it as gray, RGB or RGBA of 8 or 16 bits a channel"
+UNKNOWN_KIND = (
+    "a kind of TIFF that Pillow does not know: save it as gray, RGB or RGBA of 8 or 16 bits a channel, or give its "
+    "number of --channels"
+)
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -32,9 +35,9 @@ def check_supported(image: Image.Image) -> None:
     samples, extra = tags.get(_SAMPLES, 1), tuple(tags.get(_EXTRA, ()))
     gray_and_alpha = samples == 2 and extra[:1] and extra[0] in _ALPHA
     if samples not in (1, 3, 4) and not gray_and_alpha:
-        raise ValueError(f"expected 1, 3 or 4 channels, got {samples}: save the channels to learn from as such")
+        raise ValueError(f"expected 1, 3 or 4 channels, got {samples}: save the ones to learn from, or give --channels")
     if samples == 4 and len(extra) == 3:
-        raise ValueError("expected gray, RGB, RGBA or CMYK, got 4 gray channels: save the ones to learn from")
+        raise ValueError("expected gray, RGB, RGBA or CMYK, got 4 gray channels: save three, or give --channels 4")
     bits = tags.get(_BITS, (1,))
     if samples > 1 and max(bits) > 8 and tags.get(_PLANES, 1) == 2:
         raise ValueError("expected interleaved channels, got 16-bit channels in planes of their own: save it anew")

@@ -4,8 +4,8 @@ network = create_backbone("resnet50")                       # random weights
 network, images = load_backbone(folder), backbone_input(folder)
 """
 
-from genviews_core.backbones.create import create_backbone, last_map
-from genviews_core.backbones.fields import Architecture, check_architecture, check_images, described
+from genviews_core.backbones.create import adapt_first_layer, create_backbone, last_map
+from genviews_core.backbones.fields import Architecture, channels_of, check_architecture, check_images, described
 from genviews_core.backbones.folder import (
     DESCRIPTION,
     FORMAT,
@@ -28,9 +28,11 @@ __all__ = [
     "TENSORS",
     "Architecture",
     "BackboneFile",
+    "adapt_first_layer",
     "backbone_hash",
     "backbone_input",
     "build_described",
+    "channels_of",
     "check_architecture",
     "check_images",
     "create_backbone",

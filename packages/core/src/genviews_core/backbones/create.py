@@ -4,14 +4,19 @@ import difflib
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from genviews_core.backbones.names import CIFAR_RESNETS, DINO_VITS, MOCO_VITS, TIMM, TORCHVISION_RESNETS, WIDENED
 from genviews_core.backbones.pretrained import first_line, from_hub
 
+RGB = 3
 
-def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | None = None, **options: Any) -> nn.Module:
-    """Create a network without a classifier, Float[B,3,H,W] -> Float[B,D], with `.num_features` = D.
+
+def create_backbone(
+    name: str, *, cifar_stem: bool = False, image_size: int | None = None, in_chans: int = 3, **options: Any
+) -> nn.Module:
+    """Create a network without a classifier, Float[B,C,H,W] -> Float[B,D], with `.num_features` = D.
 
     Weights are random unless torchvision's or timm's are requested. State dict keys match torchvision or timm, so the
     weights can be loaded there.
@@ -23,6 +28,7 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
             size), or "timm/<any name>".
         cifar_stem: for ResNets: a 3x3 stride-1 first convolution and no max pooling, for images of 32 to 64 px.
         image_size: pixels; for timm networks with a fixed input size (vision transformers). The others take any size.
+        in_chans: C. Pretrained weights of three channels are adapted by `adapt_first_layer`.
         options: passed on to the constructor: torchvision's (`zero_init_residual=True`, `weights="DEFAULT"`),
             `stem_padding=2` for the CIFAR stem of solo-learn, SmallResNet's (`width=32`), create_moco_vit's
             (`freeze_patch_embed=False`), or timm's (`drop_path_rate=0.1`, also for DINO; `dynamic_img_size=True`,
@@ -36,6 +42,8 @@ def create_backbone(name: str, *, cifar_stem: bool = False, image_size: int | No
         raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
     if name == "resnet10" or name in TORCHVISION_RESNETS:
         options["cifar_stem"] = cifar_stem
+    if in_chans != RGB:
+        options["in_chans"] = in_chans
     try:
         return _build(name, image_size, options)
     except TypeError as error:
@@ -71,7 +79,9 @@ def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Mod
     raise _unknown(name)
 
 
-def _torchvision_resnet(name: str, cifar_stem: bool = False, stem_padding: int = 1, **options: Any) -> nn.Module:
+def _torchvision_resnet(
+    name: str, cifar_stem: bool = False, stem_padding: int = 1, in_chans: int = 3, **options: Any
+) -> nn.Module:
     import torchvision
 
     if options.get("weights") is None:
@@ -83,10 +93,28 @@ def _torchvision_resnet(name: str, cifar_stem: bool = False, stem_padding: int =
     network.num_features = network.fc.in_features  # pyright: ignore
     network.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     if cifar_stem:
-        network.conv1 = nn.Conv2d(3, 64, 3, 1, stem_padding, bias=False)
+        network.conv1 = nn.Conv2d(in_chans, 64, 3, 1, stem_padding, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    elif in_chans != RGB:
+        stem = nn.Conv2d(in_chans, 64, 7, 2, 3, bias=False)
+        if options.get("weights") is None:
+            nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            stem.weight = nn.Parameter(adapt_first_layer(network.conv1.weight.detach(), in_chans))
+        network.conv1 = stem
     return network
+
+
+def adapt_first_layer(weight: Float[Tensor, "O 3 h w"], channels: int) -> Float[Tensor, "O C h w"]:
+    """Return the weights of a first convolution or patch embedding of three channels for C channels, as timm does.
+
+    The sum over the channels for one; otherwise red, green, blue, red, ... times 3 / C, so that outputs keep their size
+    (`timm.models.adapt_input_conv`).
+    """
+    from timm.models import adapt_input_conv
+
+    return adapt_input_conv(channels, weight)
 
 
 def _from_timm(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
@@ -122,7 +150,7 @@ def last_map(network: nn.Module, images: Tensor) -> Any:
 
     Args:
         network: created by `create_backbone`.
-        images: Float[B,3,H,W], normalized.
+        images: Float[B,C,H,W], normalized.
     """
     if hasattr(network, "forward_features"):
         return _timm_feature_map(network, images)

@@ -66,6 +66,8 @@ class Option:
 
 
 FLAG = Option(kind=bool)
+LARGEST = 1e30
+"""Largest pixel value."""
 PIXELS = Option(kind=int, low=1, high=8192)
 WORD = Option(kind=str, pattern="[a-z0-9_]{1,40}")
 PROBABILITY = Option(kind=float, low=0, high=0.999)
@@ -79,7 +81,9 @@ def _each(option: Option, *names: str) -> dict[str, Option]:
     return dict.fromkeys(names, option)
 
 
-SIZE = {"image_size": PIXELS}
+IN_CHANS = "in_chans"
+"""Option of all architectures, with timm's name: channels of the images, 3 if it is missing."""
+SIZE = {"image_size": PIXELS, IN_CHANS: Option(kind=int, low=1, high=256)}
 STEM = {"cifar_stem": FLAG, "stem_padding": _count(3)}
 VIT = {
     **_each(PIXELS, "img_size", "patch_size"),
@@ -173,8 +177,16 @@ def described(architecture: Mapping[str, Any]) -> Architecture:
     return check_architecture({key: value for key, value in architecture.items() if key not in WITHOUT_MEANING})
 
 
-def check_images(recipe: Any) -> dict[str, Any]:
+def channels_of(architecture: Mapping[str, Any]) -> int:
+    """Return the number of channels of the images that an architecture takes."""
+    return architecture.get(IN_CHANS, 3)
+
+
+def check_images(recipe: Any, channels: int = 3) -> dict[str, Any]:
     """Return `size`, `mean` and `std` of the images from a recipe; keys that it does not have are omitted.
+
+    `value_range` is returned as well for images of other than three channels: the values of each channel that are
+    mapped to 0 and 255 in images of more than 8 bits.
 
     Raises:
         ValueError: a value is of the wrong type or out of range.
@@ -189,7 +201,17 @@ def check_images(recipe: Any) -> dict[str, Any]:
     for name, low in (("mean", -100.0), ("std", 1e-4)):
         if recipe.get(name) is not None:
             number, value = Option(kind=float, low=low, high=100), recipe[name]
-            if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(number.accepts, value)):
-                raise ValueError(f"{name}: expected 3 numbers from {low:g} to 100, got {repr(value)[:80]}")
+            if not isinstance(value, list | tuple) or len(value) != channels or not all(map(number.accepts, value)):
+                raise ValueError(f"{name}: expected {channels} numbers from {low:g} to 100, got {repr(value)[:80]}")
             result[name] = tuple(float(each) for each in value)
+    if channels != 3 and recipe.get("value_range") is not None:
+        result["value_range"] = _check_range(recipe["value_range"], channels)
     return result
+
+
+def _check_range(value: Any, channels: int) -> tuple[float, ...]:
+    number = Option(kind=float, low=-LARGEST, high=LARGEST)
+    fits = isinstance(value, list | tuple) and len(value) in (2, 2 * channels) and all(map(number.accepts, value))
+    if not fits or not all(low < high for low, high in zip(value[::2], value[1::2], strict=True)):
+        raise ValueError(f"value_range: expected low and high of {channels} channels, got {repr(value)[:80]}")
+    return tuple(float(each) for each in value)

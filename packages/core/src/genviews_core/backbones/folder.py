@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from genviews_core.backbones.create import create_backbone
-from genviews_core.backbones.fields import Architecture, check_architecture, check_images
+from genviews_core.backbones.fields import Architecture, channels_of, check_architecture, check_images
 from genviews_core.backbones.names import CIFAR_RESNETS, TIMM
 from genviews_core.backbones.pretrained import first_line, timm_images
 
@@ -36,7 +36,8 @@ class BackboneFile:
         folder: the backbone folder.
         architecture: arguments of `create_backbone`.
         hash: hash of the tensors, as computed by `backbone_hash`.
-        images: `size`, `mean` and `std` of the images, those that the recipe has.
+        images: `size`, `mean` and `std` of the images, those that the recipe has, and `value_range` for images of other
+            than three channels.
         method: the method that trained the backbone; "" if unknown.
     """
 
@@ -69,11 +70,12 @@ def read_description(folder: str | Path) -> BackboneFile:
             raise ValueError("expected an object with architecture and hash")
         if content.get("format", FORMAT) != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {repr(content['format'])[:80]}")
+        architecture = check_architecture(content.get("architecture"))
         return BackboneFile(
             folder=Path(folder),
-            architecture=check_architecture(content.get("architecture")),
+            architecture=architecture,
             hash=content["hash"],
-            images=check_images(content.get("recipe", {})),
+            images=check_images(content.get("recipe", {}), channels_of(architecture)),
             method=method if isinstance(method := content.get("method"), str) else "",
         )
     except (OSError, ValueError, RecursionError) as error:
@@ -158,7 +160,7 @@ def backbone_hash(backbone: nn.Module) -> str:
 
 
 def backbone_input(folder: str | Path) -> dict[str, Any]:
-    """Return `size` in pixels, `mean` and `std` of the images a backbone was trained on; see `images_of`.
+    """Return `size` in pixels, `mean` and `std` per channel of the images of a backbone; see `images_of`.
 
     Raises:
         ValueError: backbone.json is missing or broken.
@@ -169,11 +171,15 @@ def backbone_input(folder: str | Path) -> dict[str, Any]:
 def images_of(about: BackboneFile) -> dict[str, Any]:
     """Return `size`, `mean` and `std`; missing values are timm's for a timm network, otherwise ImageNet's.
 
+    Missing values of other than three channels are 0.5. `value_range` is returned if the recipe has it.
+
     Warns:
         UserWarning: the recipe lacks one of them.
     """
     architecture, name = about.architecture, about.architecture["name"]
     default = timm_images(name.removeprefix(TIMM)) if name.startswith(TIMM) else dict(IMAGENET)
+    if (channels := channels_of(architecture)) != 3:
+        default |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     small = name in CIFAR_RESNETS or architecture.get("cifar_stem")
     default["size"] = architecture.get("image_size", architecture.get("img_size", 32 if small else default["size"]))
     if absent := [key for key in default if key not in about.images]:

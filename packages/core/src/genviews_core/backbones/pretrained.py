@@ -13,12 +13,14 @@ PATIENCE = 5.0
 """Seconds to wait for the hub's first response; huggingface_hub tries each of two files six times, about a minute."""
 
 
-def load_timm(name: str, *, size: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_timm(name: str, *, size: int | None = None, channels: int = 3) -> tuple[nn.Module, dict[str, Any]]:
     """Load a pretrained timm network in evaluation mode, with `size` in pixels, `mean` and `std` of its images.
 
     Args:
         name: "<model>" or "<model>.<tag>", as listed by timm.list_pretrained().
         size: image size if not the model's own; position embeddings of vision transformers are interpolated.
+        channels: of the images. For other than three, the first layer is adapted as timm does, and mean and standard
+            deviation are the average of the model's.
 
     Raises:
         ValueError: timm has no such weights, or they cannot be downloaded.
@@ -29,8 +31,10 @@ def load_timm(name: str, *, size: int | None = None) -> tuple[nn.Module, dict[st
 
     if not timm.is_model_pretrained(name):
         raise ValueError(f"timm has no weights called {name}; timm.list_pretrained() names those it has.")
-    network = create_backbone(TIMM + name, image_size=size, pretrained=True)
+    network = create_backbone(TIMM + name, image_size=size, pretrained=True, in_chans=channels)
     images = timm_images(network)
+    if channels != 3:
+        images |= {kind: (sum(images[kind][:3]) / 3,) * channels for kind in ("mean", "std")}
     return network.eval(), images if size is None else {**images, "size": size}
 
 

@@ -1,6 +1,6 @@
 """Residual networks that torchvision lacks; modules have the names of torchvision's ResNet.
 
-Shapes: B images, H x W pixels, D features.
+Shapes: B images of C channels, H x W pixels, D features.
 """
 
 import torch
@@ -19,11 +19,12 @@ class CifarResNet(nn.Module):
 
     Args:
         blocks: number of residual blocks in each stage.
+        in_chans: C.
     """
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, in_chans: int = 3) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv1, self.bn1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         widths = (16, 16, 32, 64)
         for stage in (1, 2, 3):
             first = CifarBlock(widths[stage - 1], widths[stage])
@@ -34,12 +35,12 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64 H/4 W/4"]:
+    def maps(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 64 H/4 W/4"]:
         """Return the last feature map, before pooling."""
         features = relu(self.bn1(self.conv1(images)))
         return self.layer3(self.layer2(self.layer1(features)))  # pyright: ignore[reportCallIssue]
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 64"]:
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 64"]:
         """Return globally average-pooled features."""
         return self.maps(images).mean((2, 3))
 
@@ -67,14 +68,15 @@ class SmallResNet(nn.Module):
         width: channels of the first stage; the others have 2, 4 and 8 times as many (64 in torchvision).
         cifar_stem: a 3x3 convolution and no pooling instead of a 7x7 convolution with stride 2 and max pooling.
         stem_stride: stride of the 3x3 convolution; 2 is three times faster at 32 px but keeps less detail.
+        in_chans: C.
     """
 
-    def __init__(self, *, width: int = 32, cifar_stem: bool = False, stem_stride: int = 1):
+    def __init__(self, *, width: int = 32, cifar_stem: bool = False, stem_stride: int = 1, in_chans: int = 3):
         super().__init__()
         if cifar_stem:
-            self.conv1 = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
+            self.conv1 = nn.Conv2d(in_chans, width, 3, stem_stride, 1, bias=False)
         else:
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if cifar_stem else nn.MaxPool2d(3, 2, 1)
@@ -88,7 +90,7 @@ class SmallResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Return globally average-pooled features."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
@@ -113,17 +115,18 @@ class WideChannelResNet(nn.Module):
         depth: 50, 101, 152 or 200.
         widen: multiplier of all channel counts.
         same_padding: pad strided layers as TensorFlow and Haiku do, one pixel less at the left and the top.
+        in_chans: C.
 
     Raises:
         ValueError: the depth is not one of these.
     """
 
-    def __init__(self, *, depth: int = 50, widen: int = 1, same_padding: bool = False):
+    def __init__(self, *, depth: int = 50, widen: int = 1, same_padding: bool = False, in_chans: int = 3):
         super().__init__()
         if depth not in WIDE_CHANNEL_BLOCKS:
             raise ValueError(f"expected a depth of {', '.join(map(str, WIDE_CHANNEL_BLOCKS))}, got {depth}")
         width = 64 * widen
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1)
@@ -140,7 +143,7 @@ class WideChannelResNet(nn.Module):
         if same_padding:
             _pad_as_tensorflow(self)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Return globally average-pooled features."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
