@@ -18,6 +18,7 @@ from genviews_core.backbones import (
     backbone_hash,
     backbone_input,
     build_described,
+    channels_of,
     check_images,
     create_backbone,
     describe,
@@ -73,7 +74,7 @@ def save_backbone(
     """
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    check_images(recipe)
+    check_images(recipe, channels_of(architecture))
     description = {
         "format": FORMAT,
         "architecture": described(architecture),
@@ -88,19 +89,30 @@ def save_backbone(
     write_json(folder / DESCRIPTION, description)
 
 
-def resolve_backbone(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def resolve_backbone(source: str | Path, *, channels: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Load a backbone from any source.
 
     Args:
         source: a folder written by save_backbone, a checkpoint file that load_official_checkpoint reads, or
             "timm/<name>.<tag>" for weights that timm downloads ("timm/vit_small_patch16_224.dino").
+        channels: of the images; None for those of the source. timm's weights are adapted to other than three.
 
     Returns:
-        The network in evaluation mode, and the preprocessing of its images: `size` in pixels, `mean`, `std`.
+        The network in evaluation mode, and the preprocessing of its images: `size` in pixels, `mean` and `std` per
+        channel, and `value_range` if a folder records it.
 
     Raises:
-        ValueError: the source is none of these, or damaged.
+        ValueError: the source is none of these, damaged, or takes images of another number of channels.
     """
+    backbone, images = _resolve(source, channels)
+    if channels is not None and channels != (own := len(images["mean"])):
+        raise ValueError(
+            f"expected a backbone for images of {channels} channels, got {source} for {own}; leave --channels out"
+        )
+    return backbone, images
+
+
+def _resolve(source: str | Path, channels: int | None) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(source)
     if path.is_dir():
         about = read_description(path)
@@ -112,7 +124,7 @@ def resolve_backbone(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         recipe = about["recipe"]
         return backbone, {"size": recipe["image_size"], "mean": tuple(recipe["mean"]), "std": tuple(recipe["std"])}
     if str(source).startswith(TIMM):
-        return load_timm(str(source).removeprefix(TIMM))
+        return load_timm(str(source).removeprefix(TIMM), channels=channels or 3)
     raise ValueError(f"expected a backbone folder, a checkpoint file or {TIMM}<name>, got {source}; check the path")
 
 
@@ -175,14 +187,15 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[Architecture]:
 
 
 def _resnets(stem: Tensor) -> Iterator[Architecture]:
-    width, _, kernel_size, _ = stem.shape
+    width, channels, kernel_size, _ = stem.shape
     cifar: Architecture = {} if kernel_size == 7 else {"cifar_stem": True}
+    other: Architecture = {} if channels == 3 else {"in_chans": channels}
     if (width, kernel_size) == (16, 3):
-        yield from ({"name": name} for name in CIFAR_RESNETS)
+        yield from ({"name": name, **other} for name in CIFAR_RESNETS)
     if width % 64 == 0 and width > 64:
-        yield from ({"name": WIDENED, "depth": depth, "widen": width // 64} for depth in WIDE_CHANNEL_BLOCKS)
-    yield from ({"name": name, **cifar} for name in RESNETS)
-    yield {"name": "resnet10", "width": width, **cifar}
+        yield from ({"name": WIDENED, "depth": depth, "widen": width // 64, **other} for depth in WIDE_CHANNEL_BLOCKS)
+    yield from ({"name": name, **cifar, **other} for name in RESNETS)
+    yield {"name": "resnet10", "width": width, **cifar, **other}
 
 
 def _transformer(tensors: Mapping[str, Tensor]) -> Architecture:
@@ -197,4 +210,6 @@ def _transformer(tensors: Mapping[str, Tensor]) -> Architecture:
     else:
         name = f"timm/vit_{VITS[width]}_patch16_224"
         option = {} if patch == 16 else {"patch_size": patch}
-    return {"name": name, **option, "image_size": size}
+    channels = tensors["patch_embed.proj.weight"].shape[1]
+    other: Architecture = {} if channels == 3 else {"in_chans": channels}
+    return {"name": name, **option, **other, "image_size": size}

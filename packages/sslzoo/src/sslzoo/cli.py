@@ -35,9 +35,9 @@ class Import:
     """For unknown formats: prefix of the names of the backbone's tensors; all other tensors are ignored."""
     image_size: int | None = None
     """Input size in pixels; default: that of the training. Positions of vision transformers are interpolated."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
     """Normalization mean of its images; default: that of the format, or timm's for a bare timm network."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[float, ...] | None = None
     """Normalization standard deviation, likewise."""
     allow_nonfinite: bool = False
     """Accept tensors with NaN or infinity."""

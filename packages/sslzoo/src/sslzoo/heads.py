@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         self.head = head
         self.train()
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P"]:
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B P"]:
         """Return the output of the head."""
         return self.head(self.backbone(images))
 

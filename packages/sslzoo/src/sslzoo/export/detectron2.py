@@ -64,6 +64,10 @@ def detectron2_settings(backbone: nn.Module) -> dict[str, Any]:
     """
     architecture = plain_resnet(backbone, "detectron2")
     name = architecture["name"]
+    if "in_chans" in architecture:
+        raise ValueError(
+            f"expected a ResNet for RGB images for detectron2, got {name} for {architecture['in_chans']} channels"
+        )
     if "cifar_stem" in architecture:
         raise ValueError(f"expected a ResNet without CIFAR stem for detectron2, got {name} with one")
     if name == "widened_resnet" and architecture["depth"] in (50, 101, 152):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genviews_core.backbones import Architecture, create_backbone
+from genviews_core.backbones import Architecture, channels_of, create_backbone
 from sslzoo.backbones import infer_architecture
 
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
     with torch.device("meta"):  # skip the initialization of weights
         twin: Any = create_backbone(**architecture)
     twin.load_state_dict(tensors_of(backbone), assign=True)
-    if not same_features(backbone, twin):
+    if not same_features(backbone, twin, channels=channels_of(architecture)):
         raise ValueError(
             f"expected a plain ResNet for {library}, got {kind}, whose tensors fit {architecture['name']} but whose "
             "features differ"
@@ -45,15 +45,16 @@ def plain_resnet(backbone: nn.Module, library: str) -> Architecture:
     return architecture
 
 
-def same_features(first: nn.Module, second: nn.Module, size: int = 64) -> bool:
+def same_features(first: nn.Module, second: nn.Module, size: int = 64, channels: int = 3) -> bool:
     """Return whether the features of two random images differ by at most 1e-4 of the largest.
 
     Args:
         first: network that maps images to one vector each.
         second: the other network.
         size: image size in pixels.
+        channels: of the images.
     """
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     ours, theirs = (_features(network, images) for network in (first, second))
     return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= TOLERANCE * ours.abs().max())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from genviews_core.backbones import Architecture
+from genviews_core.backbones import Architecture, channels_of
 from genviews_core.backbones.names import TORCHVISION_RESNETS, WIDE_CHANNEL_BLOCKS, WIDENED
 from genviews_core.tensor_files import save_tensors, save_torch
 from sslzoo.export.plain_resnet import plain_resnet, same_features, tensors_of
@@ -130,15 +130,20 @@ def _convert_transformer(backbone: VisionTransformer) -> tuple[dict[str, Tensor]
         tensors[name] = tensor
     twin = TorchvisionTransformer(**arguments)
     twin.heads = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    shape = (projection.in_channels, backbone.embed_dim, *[arguments["patch_size"]] * 2)
+    if shape[0] != 3:
+        twin.conv_proj = nn.Conv2d(*shape)
     fits = {name: tensor.shape for name, tensor in twin.state_dict().items()} == {
         n: t.shape for n, t in tensors.items()
     }
     if fits:
         twin.load_state_dict(tensors)
-    if not fits or not same_features(backbone, twin, arguments["image_size"]):
+    if not fits or not same_features(backbone, twin, arguments["image_size"], shape[0]):
         raise ValueError("expected a plain vision transformer for torchvision, got one with other tensors or features")
     text = ", ".join(f"{name}={value}" for name, value in arguments.items())
-    return tensors, f"network = torchvision.models.VisionTransformer({text})\nnetwork.heads = torch.nn.Identity()"
+    lines = [f"network = torchvision.models.VisionTransformer({text})", "network.heads = torch.nn.Identity()"]
+    lines += [f"network.conv_proj = torch.nn.Conv2d{shape}"] if shape[0] != 3 else []
+    return tensors, "\n".join(lines)
 
 
 def _timm_network_code(backbone: nn.Module) -> str:
@@ -146,6 +151,9 @@ def _timm_network_code(backbone: nn.Module) -> str:
 
     name: str = backbone.pretrained_cfg["architecture"]  # pyright: ignore
     options = _transformer_options(backbone) if _is_timm_transformer(backbone) else {}
+    stem = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    if stem.in_channels != 3:
+        options["in_chans"] = stem.in_channels
     with torch.device("meta"):
         twin = timm.create_model(name, num_classes=0, **options)
     ours, theirs = ({name: t.shape for name, t in network.state_dict().items()} for network in (backbone, twin))
@@ -173,7 +181,7 @@ def torchvision_resnet_code(architecture: Architecture) -> str:
     """
     if architecture["name"] in TORCHVISION_RESNETS:
         lines = [f"network = torchvision.models.{architecture['name']}()", NO_CLASSIFIER]
-        return "\n".join(lines + _cifar_stem_code(architecture, 64))
+        return "\n".join(lines + (_cifar_stem_code(architecture, 64) or _channels_code(architecture, 64)))
     block, width, blocks = _stages(architecture, "torchvision")
     lines = [
         f"Block = torchvision.models.resnet.{block}",
@@ -196,7 +204,7 @@ def timm_resnet_code(architecture: Architecture) -> str:
     """
     if architecture["name"] in TORCHVISION_RESNETS:
         lines = [f'network = timm.create_model("{architecture["name"]}", num_classes=0)']
-        return "\n".join(lines + _cifar_stem_code(architecture, 64))
+        return "\n".join(lines + (_cifar_stem_code(architecture, 64) or _channels_code(architecture, 64)))
     block, width, blocks = _stages(architecture, "timm")
     channels = [width * 2**stage for stage in range(4)]
     lines = [
@@ -221,7 +229,7 @@ def _stages(architecture: Architecture, library: str) -> tuple[str, int, list[in
 
 def _stem_code(architecture: Architecture, width: int) -> list[str]:
     norm = f"network.bn1 = torch.nn.BatchNorm2d({width})"
-    plain = f"network.conv1 = torch.nn.Conv2d(3, {width}, 7, 2, 3, bias=False)"
+    plain = f"network.conv1 = torch.nn.Conv2d({channels_of(architecture)}, {width}, 7, 2, 3, bias=False)"
     return [*(_cifar_stem_code(architecture, width) or [plain]), norm]
 
 
@@ -230,4 +238,10 @@ def _cifar_stem_code(architecture: Architecture, width: int) -> list[str]:
     if not architecture.get("cifar_stem"):
         return []
     stride, padding = architecture.get("stem_stride", 1), architecture.get("stem_padding", 1)
-    return [f"network.conv1 = torch.nn.Conv2d(3, {width}, 3, {stride}, {padding}, bias=False)", NO_POOLING]
+    stem = f"{channels_of(architecture)}, {width}, 3, {stride}, {padding}"
+    return [f"network.conv1 = torch.nn.Conv2d({stem}, bias=False)", NO_POOLING]
+
+
+def _channels_code(architecture: Architecture, width: int) -> list[str]:
+    """Return the code for a first convolution of other than three channels; empty for three."""
+    return _stem_code(architecture, width)[:1] if channels_of(architecture) != 3 else []

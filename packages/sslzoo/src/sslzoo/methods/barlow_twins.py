@@ -46,7 +46,7 @@ class BarlowTwins(Method):
         """The encoder without its projector."""
         return self.encoder.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the loss over the batch of all ranks, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         images = two_views(views, "Barlow Twins")
         require_two_images(len(images[0]) * world_size(), "Barlow Twins")

@@ -54,7 +54,7 @@ class BYOL(Method):
         """The backbone of the online network, which the official eval_experiment.py evaluates."""
         return self.online.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the sum of both directions, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         first, second = two_views(views, "BYOL")
         projections = self.online(first), self.online(second)

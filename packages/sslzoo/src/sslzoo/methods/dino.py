@@ -93,7 +93,7 @@ class DINO(Method):
         """T_t of the next step."""
         return linear_then_constant(self.progress, *self.teacher_temperatures)
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the cross-entropy over pairs of different views, and `entropy` and `information` (nats)."""
         teacher = self._teacher_logits(views)
         return self._distill(views, teacher, resolve_weights(weights))
@@ -131,7 +131,7 @@ class DINO(Method):
         return {"loss": loss, **assignment_statistics(teacher_probs(teacher, self.center, self.teacher_temperature))}
 
 
-def encode_views(encoder: Encoder, views: Sequence[Float[Tensor, "B 3 _ _"]]) -> Float[Tensor, "V B K"]:
+def encode_views(encoder: Encoder, views: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "V B K"]:
     """Return the output of the encoder for each view.
 
     Consecutive views of one size go through the backbone together, and all through the head together, so that batch

@@ -26,8 +26,8 @@ class Interpolated:
         exists: False for samples without an interpolated image; their other entries are ignored.
     """
 
-    view: Float[Tensor, "B 3 H W"]
-    partner: Float[Tensor, "B 3 H W"]
+    view: Float[Tensor, "B C H W"]
+    partner: Float[Tensor, "B C H W"]
     alpha: Float[Tensor, "B"]
     exists: Bool[Tensor, "B"]
 
@@ -49,7 +49,7 @@ class GenDINO(DINO):
 
     def forward(
         self,
-        views: Sequence[Float[Tensor, "B 3 _ _"]],
+        views: Sequence[Float[Tensor, "B C _ _"]],
         weights: Weights = None,
         interpolated: Interpolated | None = None,
     ) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class Method(nn.Module, ABC):
         return rows
 
     @abstractmethod
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the loss as "loss", and detached scalars for logging."""
 
     def after_step(self, progress: float) -> None:

@@ -100,7 +100,7 @@ class MoCoV2(Method):
         """Gather shuffled key outputs, and return those of this rank's images in order."""
         return rows if self.symmetric or self._order is None else unshuffle(rows, self._order)
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return InfoNCE and metrics.
 
         `std` (embedding_std: near 1 if healthy, 0 if collapsed); `similarity`: mean cosine with the positive.
@@ -164,7 +164,7 @@ def permutation(count: int, seed: int, step: int) -> Int[Tensor, "count"]:
 
 
 @torch.no_grad()
-def shuffle_bn_forward(network: nn.Module, images: Float[Tensor, "B 3 H W"], order: Int[Tensor, "WB"]) -> Tensor:
+def shuffle_bn_forward(network: nn.Module, images: Float[Tensor, "B C H W"], order: Int[Tensor, "WB"]) -> Tensor:
     """Return network(images), computed on rows shuffled over all ranks and restored to their order.
 
     https://arxiv.org/abs/1911.05722 section 3.3, shuffling BN.

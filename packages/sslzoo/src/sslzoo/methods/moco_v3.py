@@ -70,7 +70,7 @@ class MoCoV3(Method):
         """The backbone of the query encoder, which the official main_lincls.py evaluates."""
         return self.query.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the sum of both directions.
 
         Also `std` (embedding_std: near 1 if healthy, 0 if collapsed) of the queries, and

@@ -56,7 +56,7 @@ class SimCLR(Method):
         """The encoder without its projector."""
         return self.encoder.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return NT-Xent and metrics.
 
         `std` (embedding_std: near 1 if healthy, 0 if collapsed); `similarity`: mean cosine of the views.

@@ -41,7 +41,7 @@ class SimSiam(Method):
         """The encoder without its projector."""
         return self.encoder.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return (D(p1, sg(z2)) + D(p2, sg(z1))) / 2, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         first, second = (self.encoder(view) for view in two_views(views, "SimSiam"))
         weights = resolve_weights(weights)

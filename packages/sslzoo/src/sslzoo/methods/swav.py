@@ -79,7 +79,7 @@ class SwAV(Method):
         """The encoder without its projector."""
         return self.encoder.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the cross-entropy of the swapped prediction.
 
         Also `std` (embedding_std: near 1 if healthy, 0 if collapsed), and `entropy` and `information` of the

@@ -51,7 +51,7 @@ class VICReg(Method):
         """The encoder without its expander."""
         return self.encoder.backbone
 
-    def forward(self, views: Sequence[Float[Tensor, "B 3 _ _"]], weights: Weights = None) -> dict[str, Tensor]:
+    def forward(self, views: Sequence[Float[Tensor, "B C _ _"]], weights: Weights = None) -> dict[str, Tensor]:
         """Return the loss over the batch of all ranks, and `std` (embedding_std: near 1 if healthy, 0 if collapsed)."""
         images = two_views(views, "VICReg")
         require_two_images(len(images[0]) * world_size(), "VICReg")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genviews_core.backbones import Architecture, create_backbone, describe, timm_images
+from genviews_core.backbones import Architecture, channels_of, create_backbone, describe, timm_images
 from genviews_core.backbones.names import DINO_VITS
 from genviews_core.backbones.vit_positions import fit_positions
 from sslzoo.backbones import infer_architecture, shape_mismatch
@@ -30,8 +30,8 @@ def load_official_checkpoint(
     format: str | None = None,
     prefix: str | None = None,
     image_size: int | None = None,
-    mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     allow_nonfinite: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Load the backbone of a checkpoint in the format of an official repository; loading is strict.
@@ -157,6 +157,9 @@ def _images(source: CheckpointFormat, architecture: Architecture) -> dict[str, A
     if source.method is None and name.startswith("timm/"):
         images = timm_images(name.removeprefix("timm/"))
     size = architecture.get("image_size", 32 if architecture.get("cifar_stem") else images["size"])
+    channels = channels_of(architecture)
+    if channels != 3:
+        images |= {"mean": [0.5] * channels, "std": [0.5] * channels}
     return {"image_size": size, "mean": list(images["mean"]), "std": list(images["std"])}
 
 
@@ -172,7 +175,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B classes"]:
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
         """Return the logits of normalized images."""
         return self.head(self.backbone(images))
 
