@@ -12,6 +12,7 @@ from .packing import Packed, pack_records, verify_records
 from .records import Records, is_records
 from .sampling import TooFewImages
 from .scenes import SCENE_CLASSES, draw_scene, write_scenes
+from .statistics import ChannelStatistics, channel_statistics
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -19,6 +20,7 @@ __all__ = [
     "SCENE_CLASSES",
     "Augment",
     "AugmentDraws",
+    "ChannelStatistics",
     "FFCVLoader",
     "FolderLoader",
     "ImageIndex",
@@ -31,6 +33,7 @@ __all__ = [
     "UnreadableImage",
     "ViewsIndex",
     "center_boxes",
+    "channel_statistics",
     "crop",
     "decode_rgb",
     "draw_scene",

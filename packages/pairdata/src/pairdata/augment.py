@@ -1,6 +1,6 @@
 """Configuration of the batched augmentation, importable without torch.
 
-Legend: B images, S x S pixels in the input, `size` x `size` in the output.
+Legend: B images, C channels, S x S pixels in the input, `size` x `size` in the output.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random resized crop, flip, color jitter, grayscale, blur, solarize, normalize, as in torchvision.
+
+    The number of channels is that of `mean` and `std`. Saturation, hue and grayscale are defined for RGB alone. For
+    other than three channels, brightness and contrast are drawn for each channel, and contrast is about its mean.
 
     Every image of a batch gets its own random parameters. Calling an instance draws them and applies them; `draw` and
     `apply` do these two steps separately, for example to keep the crop boxes.
@@ -51,19 +54,33 @@ class Augment:
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_p: float = 0.0
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"expected mean and std of as many channels, got {len(self.mean)} and {len(self.std)}")
+        if self.channels != 3 and (self.gray_p > 0 or (self.jitter and max(self.jitter[2:]) > 0)):
+            raise ValueError(
+                f"expected no saturation, hue and grayscale for {self.channels} channels, got jitter={self.jitter} and "
+                "gray_p={:g}; set jitter=(brightness, contrast, 0.0, 0.0) and gray_p=0.0".format(self.gray_p)
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.mean)
 
     def __call__(self, images: "torch.Tensor", sizes: "torch.Tensor", generator: "torch.Generator") -> "torch.Tensor":
         """Augment a batch.
 
         Args:
-            images: uint8 [B, 3, S, S] on any device; channels_last is fastest on a CPU.
+            images: uint8 [B, C, S, S] on any device; channels_last is fastest on a CPU.
             sizes: int64 [B, 2], height and width of each original image.
             generator: a CPU generator, so that the views are the same on every device.
 
         Returns:
-            float32 [B, 3, size, size] on the device of the images.
+            float32 [B, C, size, size] on the device of the images.
         """
         return self.apply(images, self.draw(sizes, generator))
 

@@ -1,6 +1,6 @@
 """Batches of images and their synthetic views, and copies between devices.
 
-Legend: B images, K views of each, S x S pixels.
+Legend: B images, K views of each, S x S pixels, C channels (3 for RGB).
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ class InterpolatedViews(_Tensors):
         sizes: original (height, width) of the interpolated view and of the partner.
     """
 
-    interpolated: UInt8[Tensor, "B 3 S S"]
-    partner: UInt8[Tensor, "B 3 S S"]
+    interpolated: UInt8[Tensor, "B C S S"]
+    partner: UInt8[Tensor, "B C S S"]
     alpha: Float[Tensor, " B"]
     exists: Bool[Tensor, " B"]
     sizes: Int64[Tensor, "B 2 2"]
@@ -77,8 +77,8 @@ class PairBatch(_Tensors):
         mixed: interpolated views, if the loader has any.
     """
 
-    real: UInt8[Tensor, "B 3 S S"]
-    views: UInt8[Tensor, "B K 3 S S"]
+    real: UInt8[Tensor, "B C S S"]
+    views: UInt8[Tensor, "B K C S S"]
     view_exists: Bool[Tensor, "B K"]
     index: Int64[Tensor, " B"]
     label: Int64[Tensor, " B"]

@@ -1,6 +1,6 @@
 """Augment a whole batch on its device, each image with its own random parameters.
 
-Legend: B images, S x S pixels in the input, `size` x `size` in the output.
+Legend: B images, C channels, S x S pixels in the input, `size` x `size` in the output.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class AugmentDraws:
         boxes: (top, left, height, width) as fractions of the original.
         flip: whether to mirror horizontally.
         order: index of the permutation of brightness, contrast, saturation and hue, 0 to 23; 24 for no jitter.
-        factors: of brightness, contrast, saturation and hue.
+        factors: of brightness, contrast, saturation and hue; for other than three channels, of each channel.
         gray: whether to convert to grayscale.
         blur: whether to blur.
         sigma: of the blur, in output pixels.
@@ -39,7 +39,7 @@ class AugmentDraws:
     boxes: Float[Tensor, "B 4"]
     flip: Bool[Tensor, " B"]
     order: Int64[Tensor, " B"]
-    factors: Float[Tensor, "B 4"]
+    factors: Float[Tensor, "B 4 *channels"]
     gray: Bool[Tensor, " B"]
     blur: Bool[Tensor, " B"]
     sigma: Float[Tensor, " B"]
@@ -50,17 +50,19 @@ class AugmentDraws:
 
 
 def draw(augment: Augment, sizes: Int64[Tensor, "B 2"], generator: torch.Generator) -> AugmentDraws:
-    """Draw the random parameters of every image; the number of draws depends only on B."""
+    """Draw the random parameters of every image; the number of draws depends only on B and C."""
     boxes = sample_crops(sizes.cpu(), scale=augment.crop_scale, ratio=augment.crop_ratio, generator=generator)
     chance = torch.rand(len(sizes), 6, generator=generator)
     order = torch.randint(len(_ORDERS), (len(sizes),), generator=generator)
     low, high = _factor_range(augment.jitter or (0.0, 0.0, 0.0, 0.0))
+    per_channel = () if augment.channels == 3 else (augment.channels,)
+    low, high = (bound.view(4, *(1 for _ in per_channel)) for bound in (low, high))
     jittered = chance[:, 1] < (augment.jitter_p if augment.jitter else 0.0)
     return AugmentDraws(
         boxes=boxes,
         flip=chance[:, 0] < augment.flip,
         order=order.where(jittered, len(_ORDERS)),
-        factors=low + (high - low) * torch.rand(len(sizes), 4, generator=generator),
+        factors=low + (high - low) * torch.rand(len(sizes), 4, *per_channel, generator=generator),
         gray=chance[:, 2] < augment.gray_p,
         blur=chance[:, 3] < augment.blur_p,
         sigma=augment.blur_sigma[0] + (augment.blur_sigma[1] - augment.blur_sigma[0]) * chance[:, 4],
@@ -69,12 +71,18 @@ def draw(augment: Augment, sizes: Int64[Tensor, "B 2"], generator: torch.Generat
 
 
 def apply(
-    augment: Augment, images: UInt8[Tensor, "B 3 S S"], draws: AugmentDraws
-) -> Float[Tensor, "B 3 {augment.size} {augment.size}"]:
-    """Augment a batch with given random parameters."""
-    size = augment.size
-    out = torch.empty(len(images), 3, size, size, device=images.device)
-    chunk = _CHUNK_VALUES // (3 * size**2) if images.device.type == "cpu" else len(images)
+    augment: Augment, images: UInt8[Tensor, "B C S S"], draws: AugmentDraws
+) -> Float[Tensor, "B C {augment.size} {augment.size}"]:
+    """Augment a batch with given random parameters.
+
+    Raises:
+        ValueError: the images have another number of channels than mean and std.
+    """
+    size, channels = augment.size, augment.channels
+    if images.shape[1] != channels:
+        raise ValueError(f"expected images of {channels} channels, as mean and std have, got {images.shape[1]}")
+    out = torch.empty(len(images), channels, size, size, device=images.device)
+    chunk = _CHUNK_VALUES // (channels * size**2) if images.device.type == "cpu" else len(images)
     chunk = max(1, chunk)
     for start in range(0, len(images), chunk):
         part = slice(start, start + chunk)
@@ -83,7 +91,7 @@ def apply(
 
 
 def _apply_to(
-    out: Float[Tensor, "B 3 size size"], augment: Augment, images: UInt8[Tensor, "B 3 S S"], draws: AugmentDraws
+    out: Float[Tensor, "B C size size"], augment: Augment, images: UInt8[Tensor, "B C S S"], draws: AugmentDraws
 ) -> None:
     """Augment a chunk of the batch and write it to `out`."""
     order = draws.order.argsort(stable=True)  # images with the same order of jitter become adjacent
@@ -106,7 +114,7 @@ def _factor_range(jitter: tuple[float, float, float, float]) -> tuple[Float[Tens
     return torch.tensor([*low, -hue]), torch.tensor([*(1 + strength for strength in around_one), hue])
 
 
-def _jitter_(values: Float[Tensor, "B 3 H W"], draws: AugmentDraws, strengths: tuple[float, ...]) -> None:
+def _jitter_(values: Float[Tensor, "B C H W"], draws: AugmentDraws, strengths: tuple[float, ...]) -> None:
     """Jitter images that are sorted by `draws.order`; images with the same order are processed together."""
     factors = copy_to(draws.factors, values.device)
     numbers, counts = draws.order.unique_consecutive(return_counts=True)
@@ -120,7 +128,7 @@ def _jitter_(values: Float[Tensor, "B 3 H W"], draws: AugmentDraws, strengths: t
 
 
 def _where_drawn_(
-    values: Float[Tensor, "B 3 H W"],
+    values: Float[Tensor, "B C H W"],
     drawn: Bool[Tensor, " B"],
     operation: Callable[..., None],
     *strengths: Float[Tensor, " B"],

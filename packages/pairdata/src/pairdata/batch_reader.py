@@ -1,6 +1,6 @@
 """Read one batch: images, their views and interpolated views, each file decoded to a square, with a cache.
 
-Legend: B images, K views of each, S x S pixels.
+Legend: B images, K views of each, S x S pixels, C channels.
 """
 
 import mmap
@@ -31,16 +31,17 @@ class SquareCache:
         capacity: items 0 to capacity - 1 are cached, the others never.
     """
 
-    def __init__(self, size: int, budget: int, items: int):
+    def __init__(self, size: int, budget: int, items: int, channels: int = 3):
         """Reserve the memory.
 
         Args:
             size: height and width of the squares, pixels.
             budget: maximum number of bytes.
             items: number of items.
+            channels: C.
         """
-        self.capacity = min(items, budget // (3 * size**2 + 9))
-        self._pixels = _shared(np.uint8, self.capacity, size, size, 3)
+        self.capacity = min(items, budget // (channels * size**2 + 9))
+        self._pixels = _shared(np.uint8, self.capacity, size, size, channels)
         self._sizes = _shared(np.int32, self.capacity, 2)
         self._cached = _shared(np.bool, self.capacity)
 
@@ -124,15 +125,17 @@ class BatchReader:
         cache_bytes: int,
         interpolation: Interpolation = "bilinear",
         value_range: Range | None = None,
+        channels: int = 3,
     ):
-        self.index, self.size = index, size
+        self.index, self.size, self.channels = index, size, channels
         self._options = {"fit": fit, "resize": resize, "interpolation": interpolation, "value_range": value_range}
+        self._options["channels"] = channels
         self.views, self.interpolated = views, interpolated
         self.slots = views_per_image if views else 0
         # Items are numbered: the images, then the rows of views, then those of interpolated.
         self._first_mixed = len(index) + (len(views.views) if views else 0)
         items = self._first_mixed + (len(interpolated.views) if interpolated else 0)
-        self._cache = SquareCache(size, cache_bytes, items)
+        self._cache = SquareCache(size, cache_bytes, items, channels)
 
     def __getitem__(self, request: BatchRequest) -> tuple[PairBatch, dict[str, str]]:
         """Read a batch; also return the files that could not be read, and why."""
@@ -160,7 +163,7 @@ class BatchReader:
     def _real(self, wanted: np.ndarray, failures: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return positions, pixels and sizes; an unreadable image is replaced by the next readable one."""
         position = wanted.copy()
-        pixels = np.empty((len(position), self.size, self.size, 3), np.uint8)
+        pixels = np.empty((len(position), self.size, self.size, self.channels), np.uint8)
         sizes = np.empty((len(position), 2), np.int64)
         read = self._fill(position, lambda row: self.index.path(int(position[row])), pixels, sizes, failures)
         for row in np.flatnonzero(~read):
@@ -244,5 +247,5 @@ class BatchReader:
         return True
 
 
-def _channels_first(pixels: np.ndarray) -> UInt8[Tensor, "*B 3 S S"]:
+def _channels_first(pixels: np.ndarray) -> UInt8[Tensor, "*B C S S"]:
     return torch.from_numpy(pixels).movedim(-1, -3)

@@ -1,6 +1,7 @@
 """Random resized crops: boxes drawn in the original's geometry, cut from square images.
 
-Legend: N images, B boxes, S side of the square input, `size` side of the output.
+Legend: N images, B boxes, C channels, S side of the square input, `size` side
+of the output.
 A box is (top, left, height, width) as fractions of the original image, so it holds for the square as well.
 """
 
@@ -68,14 +69,14 @@ def center_boxes(sizes: Int64[Tensor, "B 2"], *, fraction: float = 224 / 256) ->
 
 
 def crop(
-    images: UInt8[Tensor, "N 3 S S"],
+    images: UInt8[Tensor, "N C S S"],
     boxes: Float[Tensor, "B 4"],
     size: int,
     *,
     rows: Int64[Tensor, " B"] | None = None,
     flip: Bool[Tensor, " B"] | None = None,
     interpolation: Interpolation = "bilinear",
-) -> UInt8[Tensor, "B 3 {size} {size}"]:
+) -> UInt8[Tensor, "B C {size} {size}"]:
     """Crop boxes from square images and resize them with antialiasing.
 
     On a CPU, one by one with torch's 8-bit kernel, with boxes rounded to whole pixels of the square (fastest on
@@ -96,15 +97,15 @@ def crop(
 
 
 def crop_each(
-    images: UInt8[Tensor, "N 3 S S"],
+    images: UInt8[Tensor, "N C S S"],
     boxes: Float[Tensor, "B 4"],
     size: int,
     rows: Int64[Tensor, " B"],
     flip: Bool[Tensor, " B"],
     interpolation: Interpolation = "bilinear",
-) -> UInt8[Tensor, "B 3 {size} {size}"]:
+) -> UInt8[Tensor, "B C {size} {size}"]:
     """Crop one by one; see `crop`."""
-    out = images.new_empty(len(boxes), size, size, 3).permute(0, 3, 1, 2)
+    out = images.new_empty(len(boxes), size, size, images.shape[1]).permute(0, 3, 1, 2)
     bounds = whole_pixels(boxes, images.shape[-1]).tolist()
     for i, (row, mirror, (top, left, bottom, right)) in enumerate(
         zip(rows.tolist(), flip.tolist(), bounds, strict=True)
@@ -124,13 +125,13 @@ def whole_pixels(boxes: Float[Tensor, "B 4"], side: int) -> Int64[Tensor, "B 4"]
 
 
 def crop_by_matrices(
-    images: UInt8[Tensor, "N 3 S S"],
+    images: UInt8[Tensor, "N C S S"],
     boxes: Float[Tensor, "B 4"],
     size: int,
     rows: Int64[Tensor, " B"],
     flip: Bool[Tensor, " B"],
     interpolation: Interpolation = "bilinear",
-) -> UInt8[Tensor, "B 3 {size} {size}"]:
+) -> UInt8[Tensor, "B C {size} {size}"]:
     """Crop all at once, as two matrix products per image, on any device; see `crop`."""
     side, device = images.shape[-1], images.device
     top, left, height, width = (copy_to(boxes, device) * side).unbind(1)

@@ -1,10 +1,11 @@
-"""Decode image files of all formats to upright 8-bit RGB, or to squares of one size."""
+"""Decode image files of all formats to upright 8-bit RGB, or to squares of one size and any number of channels."""
 
 import os
 
 import numpy as np
 from PIL import Image
 
+from genviews_core.channels import RGB, map_channels, read_channels
 from genviews_core.images import UnreadableImage, read_reduced, read_rgb
 from genviews_core.pixel_range import Range
 from pairdata.augment import Interpolation
@@ -22,7 +23,7 @@ def resize_and_center_crop(
     cropped region is resized, with the same sampling positions.
 
     Args:
-        image: RGB image.
+        image: RGB image, or one channel.
         size: side of the square crop, pixels.
         resize: short side before the crop, pixels.
         resampling: Pillow's filter, with antialiasing.
@@ -79,6 +80,7 @@ def decode_square(
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
     value_range: Range | None = None,
+    channels: int = 3,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode an image file to one square of pixels.
 
@@ -89,14 +91,25 @@ def decode_square(
             "center" resizes the short side to `resize` and crops the center, as torchvision's Resize and CenterCrop.
         resize: the short side for "center"; `size` when None.
         interpolation: how "center" resizes.
-        value_range: see `decode_rgb`.
+        value_range: see `decode_rgb`; for other than three channels also low and high of each.
+        channels: C: three for RGB, or the number of channels of the file (see `genviews_core.channels`).
 
     Returns:
-        The pixels, uint8 [size, size, 3], and (height, width) of the upright original.
+        The pixels, uint8 [size, size, C], and (height, width) of the upright original.
 
     Raises:
         UnreadableImage: see `decode_rgb`.
     """
+    if channels != RGB:
+        pixels = read_channels(source, channels, value_range=value_range)
+
+        def square_of(band: Image.Image) -> Image.Image:
+            if fit == "resize":
+                return band.resize((size, size), Image.Resampling.BICUBIC)
+            return resize_and_center_crop(band, size, resize or size, RESAMPLING[interpolation])
+
+        unchanged = fit == "resize" and pixels.shape[:2] == (size, size)
+        return pixels if unchanged else map_channels(pixels, square_of), (pixels.shape[0], pixels.shape[1])
     if fit == "resize":
         image, original = read_reduced(source, 2 * size, value_range=value_range)
         square = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -12,14 +12,14 @@ from pairdata.folder_loader import FolderLoader
 
 
 class LabeledImages:
-    """Yields (images Float[B, 3, size, size], labels Int64[B], index Int64[B]) from ROOT/<class>.
+    """Yields (images Float[B, C, size, size], labels Int64[B], index Int64[B]) from ROOT/<class>.
 
     Args:
         root: ROOT/<class>/.../<image>.
         size: side of the center crop, pixels.
         resize: short side before the crop, pixels; None for `size`.
         interpolation: "bilinear" or "bicubic", for the resize.
-        mean: subtracted per channel, for values in [0, 1].
+        mean: subtracted per channel, for values in [0, 1]; its length is C.
         std: divided by per channel.
         batch_size: images per batch of this process.
         workers: worker processes that decode; 0 decodes in this process.
@@ -39,8 +39,8 @@ class LabeledImages:
         size: int,
         resize: int | None = None,
         interpolation: Interpolation = "bilinear",
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
         batch_size: int = 256,
         workers: int = 0,
         device: str = "cpu",
@@ -56,6 +56,7 @@ class LabeledImages:
             fit="center",
             interpolation=interpolation,
             value_range=value_range,
+            channels=len(mean),
             shuffle=False,
             drop_last=False,
             workers=workers,
@@ -76,7 +77,7 @@ class LabeledImages:
         """Return the number of batches."""
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]]:
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, "B C size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]]:
         for batch in self._loader:
             values = batch.real.float().div_(255)
             mean, std = (values.new_tensor(triple)[:, None, None] for triple in (self._mean, self._std))

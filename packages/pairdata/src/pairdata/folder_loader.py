@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from genviews_core.channels import ranges_of
+from genviews_core.multiband import check_channels
 from genviews_core.pixel_range import Range
 from genviews_core.reader_processes import start_method
 from pairdata.augment import Interpolation
@@ -47,6 +49,7 @@ class FolderLoader:
         resize: int | None = None,
         interpolation: Interpolation = "bilinear",
         value_range: Range | None = None,
+        channels: int = 3,
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = True,
@@ -71,7 +74,9 @@ class FolderLoader:
                 "center" for evaluation (short side to `resize`, then the center).
             resize: the short side for "center", `size` when None.
             interpolation: how "center" resizes.
-            value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range.
+            value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range. For
+                other than three channels also low and high of each.
+            channels: C of images and views: three for RGB, one for gray, or that of multi-band TIFFs.
             seed: seed of the order.
             shuffle: whether to shuffle; otherwise images are in the order of their keys.
             drop_last: whether to drop the last, smaller step; otherwise it is split evenly among the ranks.
@@ -86,6 +91,8 @@ class FolderLoader:
             ValueError: there are no images, no manifest or only views of other images, or an option is out of range.
         """
         _check(batch_size=batch_size, size=size, views_per_image=views_per_image, world_size=world_size)
+        check_channels(channels)
+        ranges_of(value_range, channels)
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, got {rank}")
         if fit not in ("resize", "center"):
@@ -120,6 +127,7 @@ class FolderLoader:
             cache_bytes=cache_bytes,
             interpolation=interpolation,
             value_range=value_range,
+            channels=channels,
         )
         self._requests = _Requests(self.sampling)
         self._batches = _data_loader(reader, self._requests, workers, self.device)

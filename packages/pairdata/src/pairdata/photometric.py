@@ -20,13 +20,17 @@ _LUMA = (0.2989, 0.587, 0.114)
 _PHASES = (0.0, -1 / 3, 1 / 3)
 
 
-def brightness_(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, " B"]) -> None:
-    """x <- clamp(factor x)."""
+def brightness_(images: Float[Tensor, "B C H W"], factor: Float[Tensor, "B *channels"]) -> None:
+    """x <- clamp(factor x), with one factor per image or per channel."""
     images.mul_(_each(factor)).clamp_(0, 1)
 
 
-def contrast_(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, " B"]) -> None:
-    """x <- clamp(factor x + (1 - factor) m), m the mean luma of the image."""
+def contrast_(images: Float[Tensor, "B C H W"], factor: Float[Tensor, "B *channels"]) -> None:
+    """x <- clamp(factor x + (1 - factor) m), m the mean luma of the image, or with factors per channel their means."""
+    if factor.ndim == 2:
+        mean = images.mean((2, 3))
+        images.mul_(_each(factor)).add_(_each((1 - factor) * mean)).clamp_(0, 1)
+        return
     mean = images.mean((2, 3)) @ copy_to(torch.tensor(_LUMA, dtype=images.dtype), images.device)
     images.mul_(_each(factor)).add_(_each((1 - factor) * mean)).clamp_(0, 1)
 
@@ -57,7 +61,7 @@ def gray_(images: Float[Tensor, "B 3 H W"]) -> None:
     images.copy_(luma(images).expand_as(images))
 
 
-def solarize_(images: Float[Tensor, "B 3 H W"]) -> None:
+def solarize_(images: Float[Tensor, "B C H W"]) -> None:
     """Invert the values above one half: x <- min(x, 1 - x)."""
     torch.minimum(images, 1 - images, out=images)
 
@@ -85,8 +89,9 @@ def _hue(
     return within.div_(6)
 
 
-def _each(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1"]:
-    return values[:, None, None, None]
+def _each(values: Float[Tensor, "B *channels"]) -> Float[Tensor, "B _ 1 1"]:
+    """Return factors of images or channels as they broadcast over pixels."""
+    return values.view(len(values), -1, 1, 1)
 
 
 _SMALL = 64  # up to this size, two matrix products are faster than a sum of shifted images on a CPU
