@@ -183,6 +183,10 @@ def backbone_spec(folder: Path, size: int | None, *, normalized: bool = False) -
             f"expected size {images['size']} for the fixed-size network in {folder}, got {size}; leave size out"
         )
     mean, std = images["mean"], images["std"]
+    if len(mean) != 3:
+        raise ValueError(
+            f"expected an encoder of RGB images, got {folder} for {len(mean)} channels; choose another one"
+        )
     return EncoderSpec(module=module, size=size or images["size"], mean=mean, std=std, take_map=last_map)
 
 

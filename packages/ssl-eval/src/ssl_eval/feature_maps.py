@@ -28,7 +28,7 @@ class VariableSizeViT(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Tensor:
         """Return the output of the backbone."""
         patch, (height, width) = patch_of(self.backbone) or (1, 1), images.shape[-2:]
         grid = (height // patch[0], width // patch[1])
@@ -127,7 +127,7 @@ class OutputAndFeatureMap(nn.Module):
         self.prefix = prefix_of(backbone)
 
     def forward(
-        self, images: Float[Tensor, "b 3 h w"]
+        self, images: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b c rows columns"]]:
         """(output, map)."""
         seen: list[Tensor] = []
@@ -176,7 +176,7 @@ class FeatureMapExtractor(nn.Module):
         self.patch = (patch_of(backbone) or (1, 1))[0] if "blocks" in layers else 1
         self.known = OutputAndFeatureMap(backbone) if "layer4" in layers or self.patch > 1 else None
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d r s"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d r s"]:
         """The map of each image.
 
         Raises:
@@ -192,7 +192,7 @@ class FeatureMapExtractor(nn.Module):
         channels_last = self.layer is None and found.shape[1] != width and found.shape[3] == width
         return found.permute(0, 3, 1, 2) if channels_last else found
 
-    def _run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
+    def _run(self, images: Float[Tensor, "b c h w"]) -> Tensor:
         if self.layer is not None:
             return _output_of(self.backbone, self.layer, images)
         if self.known is not None:
@@ -210,7 +210,7 @@ class FrozenMaps:
     amp: torch.dtype | None
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d r s"]:
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d r s"]:
         """The maps, on the device."""
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             return self.network(images.to(self.device, non_blocking=True)).float()

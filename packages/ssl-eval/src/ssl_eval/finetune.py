@@ -76,7 +76,7 @@ def finetune(
     optimizer = _optimizer(model, protocol)
     kind = torch.device(device).type
 
-    def classify(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
+    def classify(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c"]:
         with torch.autocast(kind, dtype=amp, enabled=amp is not None):
             return model(images.to(device, non_blocking=True)).float()
 

@@ -102,7 +102,7 @@ class _Frozen:
     device: torch.device
     amp: torch.dtype | None
 
-    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             return self.network(images.to(self.device, non_blocking=True)).float()
 
@@ -183,7 +183,7 @@ class TokenFeatures(nn.Module):
         self.backbone, self.chosen = backbone, chosen
         self.prefix = prefix_of(backbone)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """[class token of each block, the earliest first; mean patch token]."""
         tokens = [self.backbone.norm(each) for each in self._after_blocks(images)]  # pyright: ignore
         parts = [each[:, 0] for each in tokens]
@@ -191,7 +191,7 @@ class TokenFeatures(nn.Module):
             parts.append(tokens[-1][:, self.prefix :].mean(dim=1))
         return torch.cat(parts, dim=1)
 
-    def _after_blocks(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b t d"]]:
+    def _after_blocks(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b t d"]]:
         """Return the outputs of the last blocks."""
         seen: list[Tensor] = []
         blocks = list(self.backbone.blocks)[-self.chosen.blocks :]  # pyright: ignore

@@ -110,7 +110,8 @@ class Generate:
     """Range from which the weight of the image itself is sampled."""
     partner: Literal["random", "nearest"] = "random"
     batch_size: int = 64
-    image_format: Literal["png", "jpg"] = "png"
+    image_format: Literal["png", "jpg", "tif"] = "png"
+    """tif holds any number of channels."""
     engine: Literal["local", "ray"] = "local"
     devices: tuple[str, ...] | None = None
     """Devices to run one process each on, such as cuda:0 cuda:1; by default every GPU, or one process per CPU core."""

@@ -26,6 +26,7 @@ from viewgen.fingerprint import keys_hash
 from viewgen.keys import KeyFile, list_images, read_key
 
 Progress = Callable[[int, int], None]
+PER_CHANNEL = ("encoder_mean", "encoder_std", "encoder_value_range")
 DATA_FILES = ("vectors.f16", "keys.jsonl", "failures.jsonl")
 
 
@@ -40,9 +41,10 @@ class Embeddings:
         encoder_name: who made them.
         encoder_hash: the hash of its weights.
         encoder_size: input size in pixels; None if the encoder crops images itself.
-        encoder_mean: its normalization.
+        encoder_mean: its normalization, for each channel of the images.
         encoder_std: its normalization.
         supervision: the strongest human supervision behind the encoder's weights.
+        encoder_value_range: see ``ImageEncoder.value_range``.
     """
 
     folder: Path
@@ -51,9 +53,10 @@ class Embeddings:
     encoder_name: str
     encoder_hash: str
     encoder_size: int | None
-    encoder_mean: tuple[float, float, float]
-    encoder_std: tuple[float, float, float]
+    encoder_mean: tuple[float, ...]
+    encoder_std: tuple[float, ...]
     supervision: str
+    encoder_value_range: tuple[float, ...] | None = None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Embeddings":
@@ -71,7 +74,7 @@ class Embeddings:
             keys = KeyFile(folder / "keys.jsonl")
             vectors = np.memmap(folder / "vectors.f16", dtype=np.float16, mode="r", shape=shape)
             del about["images"]
-            about.update({name: tuple(about[name]) for name in ("encoder_mean", "encoder_std")})
+            about.update({name: tuple(about[name]) for name in PER_CHANNEL if name in about})
             if len(keys) != len(vectors):
                 raise ValueError(f"{len(keys)} keys and {len(vectors)} vectors")
             return cls(folder=folder, keys=keys, vectors=vectors, **about)
@@ -83,6 +86,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the images."""
+        return len(self.encoder_mean)
 
     @property
     def dim(self) -> int:
@@ -132,6 +140,7 @@ def _describe(encoder: ImageEncoder | ConditionEncoder, keys: list[str], batch_s
         "encoder_size": encoder.size,
         "encoder_mean": list(encoder.mean),
         "encoder_std": list(encoder.std),
+        **({} if encoder.value_range is None else {"encoder_value_range": list(encoder.value_range)}),
         "supervision": encoder.supervision,
         "images": {"count": len(keys), "hash": keys_hash(keys)},
     }
@@ -143,10 +152,10 @@ def _refuse_others(folder: Path, name: str, about: dict) -> dict:
     for field, what in (("encoder_hash", "another encoder"), ("images", "other images")):
         if found[field] != about[field]:
             raise ValueError(f"{folder} already contains the embeddings of {what}; choose another folder, or delete it")
-    for field in ("encoder_size", "encoder_mean", "encoder_std"):
-        if found[field] != about[field]:
+    for field in ("encoder_size", *PER_CHANNEL):
+        if found.get(field) != about.get(field):
             raise ValueError(
-                f"{folder} was made with {field} {found[field]}, not {about[field]}: "
+                f"{folder} was made with {field} {found.get(field)}, not {about.get(field)}: "
                 "choose another folder, or delete it"
             )
     return found
@@ -214,7 +223,7 @@ def _read_ahead(
 
     def read(key: str) -> torch.Tensor | UnreadableImage:
         try:
-            image = read_key(root, key, encoder.size)
+            image = read_key(root, key, encoder.size, channels=encoder.channels, value_range=encoder.value_range)
         except UnreadableImage as error:
             return error
         return encoder.prepare(image) if isinstance(encoder, ConditionEncoder) and encoder.prepare else image

@@ -1,6 +1,6 @@
 """Encoders: networks that turn images into embeddings, behind one uint8 interface.
 
-Shapes: B images of a batch, H and W their height and width in pixels, D the embedding's length.
+Shapes: B images of a batch, C their channels, H and W their height and width in pixels, D the embedding's length.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,13 @@ from genviews_core.backbones import (
     load_timm,
     read_description,
 )
+from genviews_core.channels import RGB, ranges_of
+from genviews_core.pixel_range import Range
 from viewgen.generator import Generator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-Triple = tuple[float, float, float]
+PerChannel = tuple[float, ...]
 
 
 class ImageEncoder:
@@ -32,8 +34,10 @@ class ImageEncoder:
     Args:
         module: network that takes normalized float images and returns one vector per image.
         size: size of its square inputs in pixels.
-        mean: mean per channel of images in [0, 1].
+        mean: mean per channel of images in [0, 1]; its length is the number of channels.
         std: standard deviation per channel of images in [0, 1].
+        value_range: for other than three channels: values mapped to 0 and 255 in images of more than 8 bits, low and
+            high of all channels or of each; None for the range of each channel of an image.
         name: name recorded in manifests and caches.
         supervision: the strongest human supervision used to train its weights.
         device: device of the network.
@@ -44,25 +48,31 @@ class ImageEncoder:
         module: nn.Module,
         *,
         size: int,
-        mean: Triple = IMAGENET_MEAN,
-        std: Triple = IMAGENET_STD,
+        mean: PerChannel = IMAGENET_MEAN,
+        std: PerChannel = IMAGENET_STD,
+        value_range: Range | None = None,
         name: str = "encoder",
         supervision: Literal["none", "labels", "captions"] = "none",
         device: str | torch.device = "cpu",
     ) -> None:
         self.module = module.eval().to(device)
-        self.size, self.mean, self.std = size, mean, std
+        self.size, self.mean, self.std, self.value_range = size, mean, std, value_range
         self.name, self.supervision = name, supervision
         self.device = torch.device(device)
         self.hash = backbone_hash(module)
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of its images."""
+        return len(self.mean)
+
     @torch.no_grad()
-    def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def __call__(self, images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Embed images, resized (bicubic, antialiased) to the encoder's size if needed."""
         values = images.to(self.device).float() / 255
         if values.shape[-2:] != (self.size, self.size):
             values = interpolate(values, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(triple, device=self.device).view(3, 1, 1) for triple in (self.mean, self.std))
+        mean, std = (torch.tensor(each, device=self.device).view(-1, 1, 1) for each in (self.mean, self.std))
         self.module.eval()
         vectors = self.module((values - mean) / std)
         if vectors.ndim != 2:
@@ -76,6 +86,8 @@ def load_encoder(
     name: str,
     *,
     size: int | None = None,
+    channels: int | None = None,
+    value_range: Range | None = None,
     supervision: Literal["none", "labels", "captions"] | None = None,
     device: str | torch.device = "cpu",
     other: Callable[[str], tuple[nn.Module, dict[str, Any]]] | None = None,
@@ -86,6 +98,8 @@ def load_encoder(
         name: "timm/<model>", for example "timm/resnet50.a1_in1k"; a backbone folder, with backbone.json and
             backbone.safetensors; or a name that ``other`` accepts.
         size: input size in pixels; by default the model's own.
+        channels: of the images; by default the model's own. The first layer of a timm model is adapted to others.
+        value_range: see ``ImageEncoder``; by default that of the backbone folder.
         supervision: what its weights were trained with. By default "labels" for timm, which does not record it; for a
             backbone folder "labels" if the method in backbone.json is "labels", otherwise "none".
         device: where it runs.
@@ -93,11 +107,12 @@ def load_encoder(
             arguments ``size``, ``mean`` and ``std`` of ``ImageEncoder``. Such encoders count as self-supervised.
 
     Raises:
-        ValueError: if the name is none of these, or the weights cannot be loaded.
+        ValueError: if the name is none of these, the weights cannot be loaded, or the encoder takes images of another
+            number of channels.
     """
     known: Literal["none", "labels"] = "none"
     if name.startswith("timm/"):
-        (module, images), known = load_timm(name.removeprefix("timm/"), size=size), "labels"
+        (module, images), known = load_timm(name.removeprefix("timm/"), size=size, channels=channels or 3), "labels"
     elif is_backbone_folder(name):
         about = read_description(name)
         module, images = build_described(about), images_of(about)
@@ -107,6 +122,14 @@ def load_encoder(
     else:
         raise ValueError(f"expected timm/<model> or a folder with backbone.json, got encoder {name!r}")
     images = images if size is None else {**images, "size": size}
+    own = len(images["mean"])
+    if channels is not None and channels != own:
+        raise ValueError(
+            f"expected an encoder of images of {channels} channels, got {name} of {own}; leave channels out"
+        )
+    ranges_of(value_range, own)
+    if value_range is not None and own != RGB:
+        images = {**images, "value_range": value_range}
     return ImageEncoder(module, name=name, supervision=supervision or known, device=device, **images)
 
 
@@ -117,10 +140,11 @@ class ConditionEncoder:
         generator: generator whose conditions are one vector of real numbers per image.
     """
 
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-
     def __init__(self, generator: Generator) -> None:
         self._generator: Any = generator
+        self.channels: int = getattr(generator, "channels", RGB)
+        self.value_range: Range | None = getattr(generator, "value_range", None)
+        self.mean, self.std = (0.0,) * self.channels, (1.0,) * self.channels
         self.name = f"conditions of {getattr(generator, 'model_id', type(generator).__name__)}"
         self.hash: str = getattr(generator, "encoder_hash", None) or generator.model_hash
         self.supervision = generator.supervision

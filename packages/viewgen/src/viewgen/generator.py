@@ -1,6 +1,6 @@
 """The interface of all generators of views.
 
-Shapes: B images of a batch, H and W their height and width in pixels.
+Shapes: B images of a batch, C their channels (3 for RGB), H and W their height and width in pixels.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ class Generator(Protocol):
 
     - ``name``, ``model_id`` and ``settings``, which the manifest and settings.json record;
     - ``input_size``: size in pixels of the square images that it expects;
+    - ``channels`` and ``value_range`` of its images, if they are not RGB;
     - ``prepare(image: UInt8[3, H, W]) -> Tensor`` and ``encode(prepared: Tensor[B, ...]) -> Tensor``, if it takes
       images of any size: ``condition`` is ``encode`` of ``prepare``, and ``prepare`` runs in threads;
     - ``condition_for(keys, images)`` instead of ``condition``, if conditions depend on keys;
@@ -41,13 +42,13 @@ class Generator(Protocol):
     licence: str
     model_hash: str
 
-    def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Tensor:
+    def condition(self, images: UInt8[Tensor, "B C H W"]) -> Tensor:
         """Return the conditions of images, with first axis B."""
         ...
 
     def generate(
         self, condition: Tensor, *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
-    ) -> UInt8[Tensor, "B 3 H W"]:
+    ) -> UInt8[Tensor, "B C H W"]:
         """Generate one view per condition; equal seeds and conditions give equal views.
 
         Args:

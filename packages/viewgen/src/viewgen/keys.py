@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genviews_core.images import SUFFIXES, UnreadableImage, read_image
+from genviews_core.channels import read_tensor
+from genviews_core.images import SUFFIXES, UnreadableImage, read_image  # noqa: F401  (re-exported)
 from genviews_core.keys import leaves_folder, name_fault
 from genviews_core.listing import iter_images
+from genviews_core.pixel_range import Range
 
 
 def list_images(root: str | os.PathLike[str]) -> list[str]:
@@ -35,13 +37,22 @@ def list_images(root: str | os.PathLike[str]) -> list[str]:
     return keys
 
 
-def read_key(root: Path, key: str, size: int | None = None) -> UInt8[Tensor, "3 H W"]:
+def read_key(
+    root: Path, key: str, size: int | None = None, *, channels: int = 3, value_range: Range | None = None
+) -> UInt8[Tensor, "C H W"]:
     """Read the image ``key`` under ``root``; with ``size``, its central square at that many pixels.
+
+    Args:
+        root: folder of the images.
+        key: key of the image.
+        size: side of the square in pixels.
+        channels: C; three for RGB.
+        value_range: values mapped to 0 and 255 in images of more than 8 bits and other than three channels.
 
     Raises:
         UnreadableImage: if it is no image, or as ``key_path`` does.
     """
-    return read_image(key_path(root, key), size)
+    return read_tensor(key_path(root, key), channels, size, value_range=value_range)
 
 
 def key_path(root: Path, key: str) -> Path:

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from genviews_core.channels import read_preview
 from genviews_core.files import atomic_write
-from genviews_core.images import UnreadableImage, read_image
+from genviews_core.images import UnreadableImage
 from viewgen.keys import key_path
 from viewgen.manifest.journal import journal_paths, journal_tables
 from viewgen.manifest.table import Manifest, open_manifest, view_path
@@ -180,7 +181,7 @@ class _Sheet:
     def draw_cell(self, cell: _Cell, left: int, top: int) -> None:
         """Draw an image, or a labeled empty tile, and the lines below it."""
         try:
-            pixels = read_image(cell.locate(cell.root, cell.name), self.tile)
+            pixels = read_preview(cell.locate(cell.root, cell.name), self.tile)
             self.sheet.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (left, top))
         except UnreadableImage:
             self.pen.rectangle((left, top, left + self.tile - 1, top + self.tile - 1), ABSENT)

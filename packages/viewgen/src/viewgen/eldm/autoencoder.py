@@ -1,6 +1,7 @@
 """Between uint8 images and what the diffusion model denoises: scaled pixels, or a frozen autoencoder's latents.
 
-Shapes: B images of a batch, H, W their sides in pixels, C, h, w the channels and sides of the latents.
+Shapes: B images of a batch, K their channels, H, W their sides in pixels, C, h, w the channels and sides of the
+latents.
 """
 
 import json
@@ -41,6 +42,10 @@ class Autoencoder:
         module: a diffusers AutoencoderKL, VQModel or AutoencoderTiny, or a TAEF2.
         bf16: bfloat16 autocast in both directions.
         statistics: mean and standard deviation of the module's latents per channel.
+        channels: K.
+
+    Raises:
+        ValueError: if the module takes images of another number of channels.
     """
 
     def __init__(
@@ -49,23 +54,31 @@ class Autoencoder:
         *,
         bf16: bool = False,
         statistics: tuple[Float[Tensor, " C"], Float[Tensor, " C"]] | None = None,
+        channels: int = 3,
     ) -> None:
         self.module: Any = None if module is None else module.eval().requires_grad_(False)
-        self.bf16, self.statistics = bf16, statistics
+        self.bf16, self.statistics, self.channels = bf16, statistics, channels
+        own = getattr(getattr(module, "config", None), "in_channels", 3)
+        if module is not None and own != channels:
+            raise ValueError(
+                f"expected an autoencoder of images of {channels} channels, got a {type(module).__name__} of {own}; "
+                "train one on your images (--autoencoder train, viewgen.eldm.train_autoencoder), or denoise pixels"
+            )
         self.device = torch.device("cpu")
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str] | None, *, bf16: bool = False) -> "Autoencoder":
+    def load(cls, folder: str | os.PathLike[str] | None, *, bf16: bool = False, channels: int = 3) -> "Autoencoder":
         """Read a diffusers autoencoder, or TAEF2's two files of weights; None stands for pixels.
 
         Raises:
-            ValueError: if the folder holds none of these, or its weights do not fit.
+            ValueError: if the folder holds none of these, its weights do not fit, or it takes images of another number
+                of channels.
         """
         if folder is None:
-            return cls(None)
+            return cls(None, channels=channels)
         config = Path(folder) / "config.json"
         if not config.is_file() and (files := taef2_files(folder)):
-            return cls(load_taef2(files), bf16=bf16)
+            return cls(load_taef2(files), bf16=bf16, channels=channels)
         name = json.loads(config.read_text())["_class_name"] if config.is_file() else "no config.json"
         if name not in AUTOENCODERS:
             raise ValueError(
@@ -74,7 +87,7 @@ class Autoencoder:
             )
         module: Any = AUTOENCODERS[name].from_pretrained(folder, **LOCAL_SAFETENSORS)
         module.register_to_config(_name_or_path="")  # a copy of it should not say where it came from
-        autoencoder = cls(module, bf16=bf16)
+        autoencoder = cls(module, bf16=bf16, channels=channels)
         autoencoder.load_statistics(folder)
         return autoencoder
 
@@ -84,7 +97,7 @@ class Autoencoder:
         return isinstance(self.module, UNSCALED) and self.statistics is None
 
     @torch.no_grad()
-    def measure(self, batches: Iterable[UInt8[Tensor, "B 3 H W"]]) -> None:
+    def measure(self, batches: Iterable[UInt8[Tensor, "B K H W"]]) -> None:
         """Take mean and standard deviation of the latents per channel from images."""
         count, total, squares = 0, 0.0, 0.0
         for images in batches:
@@ -123,14 +136,14 @@ class Autoencoder:
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(C, h, w) of a square image of that resolution."""
         if self.module is None:
-            return 3, resolution, resolution
+            return self.channels, resolution, resolution
         config = self.module.config
         levels = config.encoder_block_out_channels if isinstance(self.module, AutoencoderTiny) else None
         shrink = 2 ** (len(levels or config.block_out_channels) - 1)
         return config.latent_channels, resolution // shrink, resolution // shrink
 
     @torch.no_grad()
-    def encode(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def encode(self, images: UInt8[Tensor, "B K H W"]) -> Float[Tensor, "B C h w"]:
         """Images to pixels in [-1, 1] or to latents (a posterior's mode), on the module's device."""
         if self.module is None:
             return to_pixels(images.to(self.device))
@@ -141,7 +154,7 @@ class Autoencoder:
         return (latents - mean) / std
 
     @torch.no_grad()
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> UInt8[Tensor, "B 3 H W"]:
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> UInt8[Tensor, "B K H W"]:
         """The inverse, rounded and clipped to 8 bits."""
         pixels = latents
         if self.module is not None:
@@ -154,7 +167,7 @@ class Autoencoder:
                 pixels = self.module.decode(latents).sample
         return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
-    def _module_latents(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def _module_latents(self, images: UInt8[Tensor, "B K H W"]) -> Float[Tensor, "B C h w"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             encoded = self.module.encode(to_pixels(images.to(self.device)))
         latents = encoded.latent_dist.mode() if isinstance(self.module, AutoencoderKL) else encoded.latents
@@ -165,6 +178,6 @@ class Autoencoder:
         return [values.to(self.device).view(-1, 1, 1) for values in self.statistics]
 
 
-def to_pixels(images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+def to_pixels(images: UInt8[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
     """8 bits to [-1, 1]."""
     return images.float() / 127.5 - 1

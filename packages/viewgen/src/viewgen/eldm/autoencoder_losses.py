@@ -1,6 +1,7 @@
 """The losses of the autoencoder: reconstruction, KL divergence, and a patch discriminator.
 
-Shapes: B images of a batch, H, W their sides in pixels, C, h, w the channels and sides of the latents (or patches).
+Shapes: B images of a batch, K their channels, H, W their sides in pixels, C, h, w the channels and sides of the
+latents (or patches).
 """
 
 import torch
@@ -77,12 +78,13 @@ class PatchDiscriminator(nn.Module):
     Args:
         channels: channels of the first layer; they double per layer, up to eightfold.
         layers: number of strided layers; neighboring patches are 2^layers pixels apart.
+        image_channels: K.
     """
 
-    def __init__(self, channels: int = 64, layers: int = 3) -> None:
+    def __init__(self, channels: int = 64, layers: int = 3, image_channels: int = 3) -> None:
         super().__init__()
         widths = [channels * min(2**level, 8) for level in range(layers + 1)]
-        stages: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1), nn.LeakyReLU(SLOPE)]
+        stages: list[nn.Module] = [nn.Conv2d(image_channels, widths[0], 4, 2, 1), nn.LeakyReLU(SLOPE)]
         for level in range(1, layers + 1):
             stride = 2 if level < layers else 1
             convolution = nn.Conv2d(widths[level - 1], widths[level], 4, stride, 1, bias=False)
@@ -92,6 +94,6 @@ class PatchDiscriminator(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.02)
 
-    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 h w"]:
+    def forward(self, pixels: Float[Tensor, "B K H W"]) -> Float[Tensor, "B 1 h w"]:
         """Return the scores of the patches."""
         return self.stages(pixels)

@@ -1,6 +1,7 @@
 """Train the autoencoder of a latent diffusion model on a folder of images.
 
-Shapes: B images of this process's slice of a batch, R the resolution, C, h, w the channels and sides of the latents.
+Shapes: B images of this process's slice of a batch, K their channels, R the resolution, C, h, w the channels and
+sides of the latents.
 """
 
 import itertools
@@ -17,7 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core.channels import RGB
 from genviews_core.files import writing
+from genviews_core.pixel_range import Range
 from viewgen.eldm.autoencoder import to_pixels
 from viewgen.eldm.autoencoder_losses import (
     PatchDiscriminator,
@@ -52,7 +55,7 @@ class AutoencoderBatch:
     """
 
     step: int
-    images: UInt8[Tensor, "B 3 R R"]
+    images: UInt8[Tensor, "B K R R"]
     noise: Float[Tensor, "B C h w"]
 
 
@@ -64,8 +67,8 @@ class Reconstruction(nn.Module):
         self.vae = vae
 
     def forward(
-        self, pixels: Float[Tensor, "B 3 R R"], noise: Float[Tensor, "B C h w"]
-    ) -> tuple[Float[Tensor, "B 3 R R"], Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        self, pixels: Float[Tensor, "B K R R"], noise: Float[Tensor, "B C h w"]
+    ) -> tuple[Float[Tensor, "B K R R"], Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Return the reconstructions, and the mean and log variance of the distributions."""
         latents = self.vae.encode(pixels).latent_dist
         decoded = self.vae.decode(latents.mean + latents.std * noise).sample
@@ -82,12 +85,15 @@ class AutoencoderTrainer:
         config: configuration of network and training.
         device: device to train on.
         world: number of processes.
+        image_channels: K.
     """
 
-    def __init__(self, config: AutoencoderConfig, device: str | torch.device, world: int = 1) -> None:
+    def __init__(
+        self, config: AutoencoderConfig, device: str | torch.device, world: int = 1, image_channels: int = 3
+    ) -> None:
         self.config, self.device = config, torch.device(device)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        vae, discriminator = build_networks(config)
+        vae, discriminator = build_networks(config, image_channels)
         self.vae = vae.to(device).to(memory_format=layout).train()
         self.discriminator = discriminator.to(device).to(memory_format=layout).train()
         parts = (self.vae, self.discriminator) if config.adversarial_weight else (self.vae,)
@@ -101,7 +107,7 @@ class AutoencoderTrainer:
     def loss(self, batch: AutoencoderBatch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the sum of the losses: error, pyramid, KL and, from ``adversarial_start`` on, the discriminator's.
 
-        ``|d| + l2 d^2 + p Lap(d) + k KL / (3 R^2) + a w_adaptive (-D(x')) + hinge``, with d = x' - x.
+        ``|d| + l2 d^2 + p Lap(d) + k KL / (K R^2) + a w_adaptive (-D(x')) + hinge``, with d = x' - x.
         """
         config, pixels = self.config, to_pixels(batch.images.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
@@ -119,7 +125,7 @@ class AutoencoderTrainer:
         return total, {name: metric.detach() for name, metric in metrics.items()}
 
     def _adversarial_losses(
-        self, pixels: Float[Tensor, "B 3 R R"], decoded: Float[Tensor, "B 3 R R"], error: Float[Tensor, ""]
+        self, pixels: Float[Tensor, "B K R R"], decoded: Float[Tensor, "B K R R"], error: Float[Tensor, ""]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the autoencoder's weighted adversarial loss, and the discriminator's loss."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
@@ -131,12 +137,14 @@ class AutoencoderTrainer:
         return weight * adversarial, hinge_loss(real, fake)
 
 
-def build_networks(config: AutoencoderConfig) -> tuple[Any, PatchDiscriminator]:
+def build_networks(config: AutoencoderConfig, image_channels: int = 3) -> tuple[Any, PatchDiscriminator]:
     """Return an ``AutoencoderKL`` and a discriminator, initialized from the configuration's seed."""
     levels = len(config.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         vae: Any = AutoencoderKL(
+            in_channels=image_channels,
+            out_channels=image_channels,
             down_block_types=("DownEncoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
             up_block_types=("UpDecoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
             block_out_channels=config.channels,  # pyright: ignore[reportArgumentType]
@@ -148,7 +156,7 @@ def build_networks(config: AutoencoderConfig) -> tuple[Any, PatchDiscriminator]:
         )
         nn.init.zeros_(vae.quant_conv.weight[config.latent_channels :])
         nn.init.constant_(vae.quant_conv.bias[config.latent_channels :], config.initial_log_variance)
-        return vae, PatchDiscriminator(config.discriminator_channels, config.discriminator_layers)
+        return vae, PatchDiscriminator(config.discriminator_channels, config.discriminator_layers, image_channels)
 
 
 SCALE_IMAGES = 2048  # images whose latents the scaling factor is computed from
@@ -165,6 +173,8 @@ def train_autoencoder(
     device: str | torch.device = "cpu",
     checkpoint_seconds: float = 60.0,
     workers: int = 4,
+    channels: int = 3,
+    value_range: Range | None = None,
 ) -> Path:
     """Train an autoencoder of images on their pixels alone; resume an interrupted training.
 
@@ -181,6 +191,8 @@ def train_autoencoder(
         device: device to train on.
         checkpoint_seconds: seconds between checkpoints.
         workers: threads that read images.
+        channels: K; three for RGB.
+        value_range: see ``viewgen.keys.read_key``.
 
     Returns:
         ``out_folder``.
@@ -194,11 +206,14 @@ def train_autoencoder(
     keys = list_images(images_root) if keys is None else keys
     if rank == 0:
         record = {**asdict(config), "images": keys_hash(keys)}
+        if channels != RGB:
+            record |= {"image_channels": channels, "value_range": None if value_range is None else list(value_range)}
         ensure_same_config(folder / CONFIG_FILE, record, holds="an autoencoder of another configuration")
     if (folder / "config.json").is_file():
         return folder
-    images = TrainingImages(Path(images_root), keys, config.resolution, workers=workers)
-    trainer = AutoencoderTrainer(config, device, world)
+    pixels: dict[str, Any] = {"channels": channels, "value_range": value_range}
+    images = TrainingImages(Path(images_root), keys, config.resolution, workers=workers, **pixels)
+    trainer = AutoencoderTrainer(config, device, world, channels)
     start = load_checkpoint(folder, trainer.optim)
     batches = autoencoder_batches(images, config, rank_slices(config, len(keys), start, rank, world), workers)
     train(trainer, batches, folder, start, is_main=rank == 0, on_step=on_step, checkpoint_seconds=checkpoint_seconds)

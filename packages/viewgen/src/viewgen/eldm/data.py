@@ -1,7 +1,7 @@
 """Training batches whose random numbers depend only on (seed, step, index in the batch).
 
-Shapes: B images of this process's slice of a batch, R the resolution in pixels, C, h, w (or H, W) the channels and
-sides of the noise.
+Shapes: B images of this process's slice of a batch, K their channels, R the resolution in pixels, C, h, w (or
+H, W) the channels and sides of the noise.
 """
 
 from collections import deque
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from genviews_core.pixel_range import Range
 from viewgen.eldm.config import ELDMConfig, TrainingConfig
 from viewgen.keys import read_key
 from viewgen.seeding import generator_for
@@ -82,24 +83,37 @@ class TrainingImages:
         resolution: R.
         workers: threads that read a small set into memory.
         memory_bytes: size up to which a set is kept in memory.
+        channels: K.
+        value_range: see ``read_key``.
     """
 
     def __init__(
-        self, root: Path, keys: Sequence[str], resolution: int, *, workers: int = 4, memory_bytes: int = MEMORY_BYTES
+        self,
+        root: Path,
+        keys: Sequence[str],
+        resolution: int,
+        *,
+        workers: int = 4,
+        memory_bytes: int = MEMORY_BYTES,
+        channels: int = 3,
+        value_range: Range | None = None,
     ) -> None:
         self.root, self.keys, self.resolution = root, keys, resolution
+        self.channels, self.value_range = channels, value_range
         self._kept = None
-        if len(keys) * 3 * resolution**2 <= memory_bytes:
+        if len(keys) * channels * resolution**2 <= memory_bytes:
             with ThreadPoolExecutor(workers) as pool:
                 self._kept = torch.stack(list(pool.map(self._decode, range(len(keys)))))
 
-    def read(self, row: int, mirrored: bool) -> UInt8[Tensor, "3 R R"]:
+    def read(self, row: int, mirrored: bool) -> UInt8[Tensor, "K R R"]:
         """Return one image."""
         image = self._decode(row) if self._kept is None else self._kept[row]
         return image.flip(2) if mirrored else image
 
-    def _decode(self, row: int) -> UInt8[Tensor, "3 R R"]:
-        return read_key(self.root, self.keys[row], self.resolution)
+    def _decode(self, row: int) -> UInt8[Tensor, "K R R"]:
+        return read_key(
+            self.root, self.keys[row], self.resolution, channels=self.channels, value_range=self.value_range
+        )
 
 
 def read_ahead(

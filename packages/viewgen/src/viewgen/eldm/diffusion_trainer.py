@@ -1,7 +1,7 @@
 """Train an embedding-conditioned diffusion model on a folder of images.
 
-Shapes: B images of this process's slice of a batch, R the resolution, C, H, W the channels and sides of what is
-denoised (pixels or latents), D the embedding's length.
+Shapes: B images of this process's slice of a batch, K their channels, R the resolution, C, H, W the channels
+and sides of what is denoised (pixels or latents), D the embedding's length.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core.channels import RGB
 from genviews_core.disk import require_space
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.config import ELDMConfig
@@ -50,7 +51,7 @@ ONLY_UNET = (
 )
 ONLY_DIT = ("network", "width", "depth", "heads")  # a record without "network" is of a UNet
 RECORD_NAMES = {"timestep_sampling": "timestep_law", "add_to_time_embedding": "in_time"}
-Batch = tuple[UInt8[Tensor, "B 3 R R"] | Float16[Tensor, "B C H W"], Float[Tensor, "B D"], NoiseDraws]
+Batch = tuple[UInt8[Tensor, "B K R R"] | Float16[Tensor, "B C H W"], Float[Tensor, "B D"], NoiseDraws]
 
 
 class DiffusionTrainer:
@@ -161,7 +162,7 @@ def train_eldm(
     Under torch.distributed, every process calls this and takes its slice of each batch; the main process writes files.
 
     Args:
-        images_root: folder of the images that were embedded.
+        images_root: folder of the images that were embedded; they have the channels of the encoder's images.
         embeddings: embeddings of these images; the model's folder records their encoder.
         out_folder: folder for the model; a finished model in it is not trained again.
         config: configuration of network, noise process and training.
@@ -192,20 +193,24 @@ def train_eldm(
     if config.latents != (autoencoder is not None):
         expected, remedy = ("an", "give its folder") if config.latents else ("no", "leave it out, or set latents=True")
         raise ValueError(f"expected {expected} autoencoder for this configuration, got {autoencoder}; {remedy}")
-    vae = Autoencoder.load(autoencoder, bf16=config.bf16).to(device)
+    vae = Autoencoder.load(autoencoder, bf16=config.bf16, channels=embeddings.channels).to(device)
+    pixels: dict[str, Any] = {"channels": embeddings.channels, "value_range": embeddings.encoder_value_range}
     if rank == 0:
         record = {"encoder_hash": embeddings.encoder_hash, "images": keys_hash(embeddings.keys)}
         record |= {**config_record(config), "autoencoder": vae.hash}
+        if embeddings.channels != RGB:
+            record |= {"image_channels": embeddings.channels, "value_range": _as_list(embeddings.encoder_value_range)}
         ensure_same_config(folder / CONFIG_FILE, record, holds="an E-LDM of another configuration")
     if (folder / "model_index.json").is_file():
         return folder
     if vae.lacks_statistics:
-        measure_latents(vae, root, embeddings.keys, folder / "vae", config, workers)
+        measure_latents(vae, root, embeddings.keys, folder / "vae", config, workers, pixels)
     if config.latents and latents_cached:
         options = {"resolution": config.resolution, "flip": config.flip, "workers": workers, "on_progress": on_encoded}
+        options["value_range"] = embeddings.encoder_value_range
         source: Source = cache_latents(root, embeddings.keys, folder / "latents", vae, **options)
     else:
-        source = TrainingImages(root, embeddings.keys, config.resolution, workers=workers)
+        source = TrainingImages(root, embeddings.keys, config.resolution, workers=workers, **pixels)
     trainer = DiffusionTrainer(config, embeddings, vae, device, world, compile=compile)
     if rank == 0:
         size = STORED * sum(each.nbytes for each in trainer.denoiser.parameters())
@@ -226,7 +231,13 @@ def train_eldm(
 
 
 def measure_latents(
-    vae: Autoencoder, root: Path, keys: Sequence[str], folder: Path, config: ELDMConfig, workers: int
+    vae: Autoencoder,
+    root: Path,
+    keys: Sequence[str],
+    folder: Path,
+    config: ELDMConfig,
+    workers: int,
+    pixels: dict[str, Any],
 ) -> None:
     """Give the autoencoder the statistics of its latents of some training images, stored in ``folder`` once for all."""
     rank, world = rank_and_world_size(config.batch_size)
@@ -235,7 +246,7 @@ def measure_latents(
         order = EpochPermutation(len(keys), config.seed)
         rows = sorted(order(place) for place in range(min(STATISTICS_IMAGES, len(keys))))
         batches = [rows[start : start + STATISTICS_BATCH] for start in range(0, len(rows), STATISTICS_BATCH)]
-        images = TrainingImages(root, keys, config.resolution, memory_bytes=0)
+        images = TrainingImages(root, keys, config.resolution, memory_bytes=0, **pixels)
         vae.measure(read_ahead(images, ((batch, [False] * len(batch)) for batch in batches), workers=workers))
         vae.save_statistics(folder)
     if world > 1:
@@ -259,6 +270,10 @@ def training_batches(
         yield images, torch.from_numpy(embeddings.vectors[rows].astype(np.float32)), draws
 
 
+def _as_list(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
 def config_record(config: ELDMConfig) -> dict:
     """Return what ``training.json`` stores of a configuration: what shapes its network, under the first names."""
     other = ONLY_UNET if config.network == "dit" else ONLY_DIT
@@ -274,6 +289,11 @@ def encoder_record(embeddings: Embeddings) -> dict:
         "encoder_size": embeddings.encoder_size,
         "encoder_mean": list(embeddings.encoder_mean),
         "encoder_std": list(embeddings.encoder_std),
+        **(
+            {}
+            if embeddings.encoder_value_range is None
+            else {"encoder_value_range": list(embeddings.encoder_value_range)}
+        ),
         "supervision": embeddings.supervision,
         "dim": embeddings.dim,
     }

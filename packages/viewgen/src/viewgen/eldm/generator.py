@@ -1,6 +1,6 @@
 """The trained E-LDM as a generator of views (Gen-SIS, https://arxiv.org/abs/2412.01672).
 
-Shapes: B images of a batch, H, W their sides in pixels, D the embedding's length.
+Shapes: B images of a batch, K their channels, H, W their sides in pixels, D the embedding's length.
 """
 
 import math
@@ -80,6 +80,8 @@ class ELDMGenerator:
         self.steps, self.guidance, self.guidance_interval = steps, guidance, tuple(guidance_interval)
         self.sampler: Sampler = sampler
         self.resolution, about = model.resolution, model.encoder
+        self.channels: int = self.autoencoder.channels
+        self.value_range = tuple(about["encoder_value_range"]) if about.get("encoder_value_range") else None
         self.encoder_hash: str = about["encoder_hash"]
         self.supervision = about["supervision"]
         self.model_hash = folder_hash(folder)
@@ -98,7 +100,7 @@ class ELDMGenerator:
                 raise ValueError(f"from_image needs the sampler 'dpm', got {sampler!r}")
         make_sampler(self.noise_process, sampler)
 
-    def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def condition(self, images: UInt8[Tensor, "B K H W"]) -> Float[Tensor, "B D"]:
         """Return the images' embeddings; with ``from_image``, each is followed by the flattened clean image or latents.
 
         Raises:
@@ -113,7 +115,7 @@ class ELDMGenerator:
         return self.condition_with(images, embeddings) if self.from_image else embeddings
 
     def condition_with(
-        self, images: UInt8[Tensor, "B 3 H W"], embeddings: Float[Tensor, "B D"]
+        self, images: UInt8[Tensor, "B K H W"], embeddings: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B L"]:
         """Return the images' embeddings, each followed by the values of the clean image or latents; L in all."""
         source = self.autoencoder.encode(self._resize(images)).flatten(1)
@@ -121,7 +123,7 @@ class ELDMGenerator:
 
     def generate(
         self, condition: Float[Tensor, "B D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
-    ) -> UInt8[Tensor, "B 3 H W"]:
+    ) -> UInt8[Tensor, "B K H W"]:
         """Generate one image per condition, at the training resolution.
 
         Args:
@@ -154,7 +156,7 @@ class ELDMGenerator:
             latents = sample(self.denoiser, scheduler, standardized, noise, **options)
         return self.autoencoder.decode(latents).cpu()
 
-    def _resize(self, images: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 R R"]:
+    def _resize(self, images: UInt8[Tensor, "B K H W"]) -> UInt8[Tensor, "B K R R"]:
         if images.shape[-2:] == (self.resolution, self.resolution):
             return images
         sides = (self.resolution, self.resolution)
@@ -179,6 +181,7 @@ def _checked(encoder: str | ImageEncoder | nn.Module | None, about: dict, device
             size=about["encoder_size"],
             mean=tuple(about["encoder_mean"]),
             std=tuple(about["encoder_std"]),
+            value_range=tuple(about["encoder_value_range"]) if about.get("encoder_value_range") else None,
             name=about["encoder_name"],
             supervision=about["supervision"],
             device=device,

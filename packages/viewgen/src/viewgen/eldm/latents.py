@@ -22,6 +22,7 @@ from torch import Tensor
 from genviews_core.disk import require_space
 from genviews_core.distributed import all_gather_object, default_group, rank, world_size
 from genviews_core.files import atomic_write, make_folder, write_json
+from genviews_core.pixel_range import Range
 from viewgen.eldm.autoencoder import Autoencoder
 from viewgen.eldm.data import TrainingImages, read_ahead
 from viewgen.fingerprint import keys_hash
@@ -60,6 +61,7 @@ def cache_latents(
     workers: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
     shard_rows: int = SHARD_ROWS,
+    value_range: Range | None = None,
 ) -> Latents:
     """Encode all images that are not cached yet; under torch.distributed, every process must call this.
 
@@ -73,6 +75,7 @@ def cache_latents(
         workers: threads that read images.
         on_progress: called with (images encoded, images to encode) of this process.
         shard_rows: images per file; this many are held in memory.
+        value_range: see ``viewgen.keys.read_key``.
 
     Raises:
         ValueError: if the disk is too small, or latents are not finite in float16.
@@ -88,6 +91,8 @@ def cache_latents(
     }
     if autoencoder.statistics is not None:
         about["statistics"] = [values.tolist() for values in autoencoder.statistics]
+    if value_range is not None:
+        about["value_range"] = list(value_range)
     own = Path(folder) / blake2b(repr(about).encode(), digest_size=8).hexdigest()
     make_folder(own)
     shards = [range(start, min(start + shard_rows, len(keys))) for start in range(0, len(keys), shard_rows)]
@@ -99,7 +104,9 @@ def cache_latents(
     require_space(own, sum(map(len, missing)) * 2 * math.prod(shape), "the latents", remedy=remedy)
     if rank(group) == 0:
         write_json(own / "about.json", about)
-    images, mine = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0), missing[rank(group) :: world]
+    pixels = {"channels": autoencoder.channels, "value_range": value_range}
+    images = TrainingImages(Path(images_root), keys, resolution, memory_bytes=0, **pixels)
+    mine = missing[rank(group) :: world]
     done, total = 0, sum(map(len, mine))
     for rows in mine:
         shard = np.empty((len(rows), *shape), np.float16)

@@ -82,7 +82,7 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
     Args:
         config: its shape.
         dim: length of the embeddings.
-        channels: of what it denoises: 3 for pixels.
+        channels: of what it denoises: those of the images, or of latents.
         side: of what it denoises, in pixels or latents.
 
     Raises:
@@ -224,10 +224,11 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
     condition.token.to(dtype=dtype)
     noise_process = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     assert isinstance(noise_process, DDPMScheduler)
+    channels = len(encoder.get("encoder_mean", (0.0, 0.0, 0.0)))
     return SavedModel(
         denoiser=Denoiser(network, condition, index["patch"]).eval(),
         noise_process=noise_process,
-        autoencoder=Autoencoder.load(folder / "vae" if "vae" in index else None),
+        autoencoder=Autoencoder.load(folder / "vae" if "vae" in index else None, channels=channels),
         encoder=encoder,
         resolution=index["resolution"],
     )

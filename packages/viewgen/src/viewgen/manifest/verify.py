@@ -17,7 +17,7 @@ from viewgen.manifest.journal import journal_lines, journal_paths, recorded_path
 from viewgen.manifest.merge import merge_journals, sorted_rows
 from viewgen.manifest.table import parse_row
 
-VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg)", re.DOTALL)
+VIEW_FILE = re.compile(r".+\.\d+\.(png|jpg|tif)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genviews_core.channels import RGB
 from genviews_core.images import UnreadableImage
 from viewgen.embed import Embeddings
 from viewgen.generator import Generator
@@ -59,6 +60,8 @@ class FromImages:
         self._generator: Any = generator
         self._root, self._most = images_root, most
         self._size: int | None = getattr(generator, "input_size", None)
+        self._pixels: dict[str, Any] = {"channels": getattr(generator, "channels", RGB)}
+        self._pixels["value_range"] = getattr(generator, "value_range", None)
         self._prepares = hasattr(generator, "prepare")
         self._keyed = hasattr(generator, "condition_for")
 
@@ -69,7 +72,7 @@ class FromImages:
 
     def _read_one(self, key: str) -> Tensor | str:
         try:
-            image = read_key(self._root, key, self._size)
+            image = read_key(self._root, key, self._size, **self._pixels)
         except UnreadableImage as error:
             return str(error)
         return self._generator.prepare(image) if self._prepares else image

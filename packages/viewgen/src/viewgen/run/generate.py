@@ -81,7 +81,7 @@ def generate_views(
         strength: in the generator's unit: one for all, one per key, or a law (``viewgen.strength``).
         engine: "local" works on this machine, "ray" with Ray Data on the cluster of ``ray.init`` (extra ``ray``).
         batch_size: views computed together. Another size may change a view by rounding.
-        image_format: "png", or "jpg" at quality 95.
+        image_format: "png", "jpg" at quality 95, or "tif", which holds any number of channels.
         embeddings: cached conditions; without them the generator makes the conditions from the images.
         interpolate: make interpolated views; needs ``embeddings``.
         keys: of the images wanted; without them all under ``images_root``.
@@ -220,8 +220,8 @@ def _check(
         raise ValueError(f"expected separate folders, neither inside the other, got views {views} and images {images}")
     if engine not in ("local", "ray"):
         raise ValueError(f"expected engine local or ray, got {engine!r}")
-    if image_format not in ("png", "jpg"):
-        raise ValueError(f"expected image_format 'png' or 'jpg', got {image_format!r}")
+    if image_format not in ("png", "jpg", "tif"):
+        raise ValueError(f"expected image_format 'png', 'jpg' or 'tif', got {image_format!r}")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"expected shard (index, count) with 0 <= index < count, got {shard}")
     if interpolate is not None and embeddings is None:

@@ -1,6 +1,6 @@
 """One worker of a run: it reads sources and writes complete views with their rows, chunk by chunk.
 
-Shapes: H and W are an image's height and width in pixels.
+Shapes: C, H and W are an image's channels, height and width in pixels.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from genviews_core.files import atomic_write, writing
+from genviews_core.multiband import encode_tiff, import_tifffile
 from viewgen.embed import Embeddings
 from viewgen.fingerprint import ensure_same_config
 from viewgen.generator import Generator
@@ -51,13 +52,23 @@ class EncodedView(NamedTuple):
     sha256: str
 
 
-def encode_view(image: UInt8[Tensor, "3 H W"], image_format: str) -> EncodedView:
-    """Encode a view as "png" or "jpg"."""
+def encode_view(image: UInt8[Tensor, "C H W"], image_format: str) -> EncodedView:
+    """Encode a view as "png" or "jpg", if it has one or three channels, or as "tif"."""
     array = image.permute(1, 2, 0).contiguous().cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, **SAVE_OPTIONS[image_format])
-    data = buffer.getvalue()
+    if image_format == "tif":
+        data = encode_tiff(array)
+    else:
+        buffer = io.BytesIO()
+        Image.fromarray(array if array.shape[2] != 1 else array[..., 0]).save(buffer, **SAVE_OPTIONS[image_format])
+        data = buffer.getvalue()
     return EncodedView(data, array.shape[1], array.shape[0], sha256(data).hexdigest())
+
+
+def _check_format(image_format: str, channels: int) -> None:
+    if image_format in SAVE_OPTIONS and channels not in (1, 3):
+        raise ValueError(f"expected image_format 'tif' for views of {channels} channels, got {image_format!r}")
+    if image_format == "tif":
+        import_tifffile()
 
 
 TOO_LONG = "the name of its views would be too long for the file system: rename the image"
@@ -75,7 +86,7 @@ class Job:
         embeddings: folder of cached conditions.
         interpolate: interpolation between conditions.
         strength: strength schedule; None for the generator's default.
-        image_format: "png" or "jpg".
+        image_format: "png", "jpg" or "tif".
         seed: seed of the run.
         shard: name of the shard, with which its journals begin.
         threads: threads that read and write images; 0 to do both in the thread that computes.
@@ -112,7 +123,8 @@ class ChunkWorker:
         device: device of a generator that is not loaded yet.
 
     Raises:
-        ValueError: if the folder has views of other settings, or the generator needs embeddings of another encoder.
+        ValueError: if the folder has views of other settings, the generator needs embeddings of another encoder, or the
+            format cannot hold the channels of its views.
     """
 
     def __init__(self, job: Job, journal: Journal, device: str) -> None:
@@ -120,6 +132,7 @@ class ChunkWorker:
         self.plan = Plan(job.plan)
         given = job.generator
         self.generator: Any = given.load(device) if isinstance(given, GeneratorSpec) else given
+        _check_format(job.image_format, getattr(self.generator, "channels", 3))
         embeddings = None if job.embeddings is None else Embeddings.load(job.embeddings)
         ensure_same_config(
             job.views / "settings.json", _settings(job, self.generator, embeddings), holds="views of other settings"
