@@ -97,7 +97,7 @@ def run(options: CocoTransfer) -> dict[str, ssl_eval.Table]:
     context = sslzoo.init_distributed(os.environ, options.device)
     ssl_eval.check_results(options.results)
     recipe = _recipe(options)
-    network, expected = sslzoo.resolve_backbone(options.backbone)
+    network, expected = sslzoo.resolve_backbone(options.backbone, channels=3)  # COCO's images are RGB
     mean, std = (tuple(255 * value for value in expected[name]) for name in ("mean", "std"))
     recipe = replace(recipe, mean=mean, std=std)
     train, test = (_open(options.coco, split) for split in (options.train, options.test))

@@ -10,10 +10,12 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews.encoders import open_encoder
 from genviews.processes import join_processes
 from genviews.run_config import write_config
 from genviews_core.files import make_folder
 from genviews_core.progress import Progress
+from viewgen.formats import RGB, default_format
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
 
@@ -25,7 +27,7 @@ class GenerateOptions:
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "condition": ("from_image", "strength", "foreground", "alpha", "partner"),
         "sampling": ("steps", "guidance", "seed", "precision"),
-        "execution": ("image_format", "batch_size", "workers", "device"),
+        "execution": ("image_format", "channels", "batch_size", "workers", "device"),
     }
 
     images: Annotated[Path, tyro.conf.Positional]
@@ -56,7 +58,10 @@ class GenerateOptions:
     guidance: float | None = None
     """Scale of classifier-free guidance; default: 4 for eldm, 10 for unclip."""
     batch_size: int = 64
-    image_format: Literal["png", "jpg"] = "png"
+    image_format: Literal["png", "jpg", "tif"] | None = None
+    """Default: png for gray and RGB views, tif for other numbers of channels."""
+    channels: int | None = None
+    """Channels of the images; default: those of the model. Only an E-LDM can have other than three."""
     seed: int = 0
     precision: Literal["bf16", "fp16", "float32"] = "bf16"
     workers: int = 4
@@ -77,7 +82,8 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
     generator = open_generator(options, str(context.device))
     with Progress(shown=context.is_main) as progress:
         if context.is_main and options.encoder is not None:
-            encoder = viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(context.device))
+            pixels = {"channels": options.channels, "value_range": getattr(generator, "value_range", None)}
+            encoder = open_encoder(options.encoder, options.images, device=str(context.device), **pixels)
             update = progress.add_task("embeddings")
             viewgen.embed_images(
                 options.images, options.out / "embeddings", encoder, workers=options.workers, on_progress=update
@@ -102,7 +108,7 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
             views_per_image=options.views_per_image,
             seed=options.seed,
             batch_size=options.batch_size,
-            image_format=options.image_format,
+            image_format=options.image_format or default_format(getattr(generator, "channels", RGB)),
             shard=(context.rank, context.world_size),
             workers=options.workers,
             on_progress=progress.add_task("views"),
@@ -121,6 +127,11 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
         ValueError: options are incompatible, or see `viewgen.load_generator`.
     """
     editing: dict[str, Any] = {}
+    if options.generator != "eldm" and options.channels not in (None, RGB):
+        raise ValueError(
+            f"--generator {options.generator} takes RGB images, got --channels {options.channels}; train one of "
+            "your own images with apps/train_generator"
+        )
     if options.from_image:
         if options.generator != "eldm" or options.interpolate:
             raise ValueError(
@@ -129,7 +140,7 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
             )
         editing = {"from_image": True}
     sampling: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
-    return viewgen.load_generator(
+    generator = viewgen.load_generator(
         options.generator,
         **{"folder" if options.generator == "eldm" else "model": options.model},
         **{name: value for name, value in sampling.items() if value is not None},
@@ -137,6 +148,14 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
         device=device,
         dtype=DTYPES[options.precision],
     )
+    channels = getattr(generator, "channels", RGB)
+    if options.channels not in (None, channels):
+        raise ValueError(
+            f"expected --channels {channels}, as {options.model} has, got {options.channels}; leave it out"
+        )
+    if channels != RGB and options.strength is not None and options.strength.startswith("adaptive"):
+        raise ValueError(f"--strength adaptive takes RGB images, got {channels} channels; give a number, or random")
+    return generator
 
 
 def find_embeddings(options: GenerateOptions) -> viewgen.Embeddings | None:

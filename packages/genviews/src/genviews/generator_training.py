@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 
 import sslzoo
 import viewgen
+from genviews.encoders import open_encoder
 from genviews.processes import join_processes
 from genviews.run_config import write_config
 from genviews_core.lock import lock_folder
@@ -25,6 +25,7 @@ class TrainGeneratorOptions:
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "autoencoder": ("autoencoder_steps", "autoencoder_batch_size", "latents_cached"),
+        "channels": ("channels", "value_range"),
         "execution": ("compile", "workers", "checkpoint_seconds", "device"),
     }
 
@@ -32,6 +33,11 @@ class TrainGeneratorOptions:
     """Folder of images; labels are not read."""
     encoder: str
     """Backbone folder written by `genviews pretrain`, or timm/MODEL."""
+    channels: int | None = None
+    """Channels of the images; default: those of the encoder. The first layer of timm's networks is adapted."""
+    value_range: tuple[float, float] | None = None
+    """Values mapped to black and white in images of more than 8 bits and other than three channels; default: those of
+    the encoder, or of a sample."""
     out: Path
     """Folder for the diffusion model in diffusers' layout, with OUT/embeddings."""
     preset: Literal["32-small", "32-narrow", "32", "32-latent", "64-small", "256"] = "256"
@@ -87,13 +93,19 @@ def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext)
             viewgen.embed_images(
                 options.images,
                 options.out / "embeddings",
-                viewgen.load_encoder(options.encoder, other=sslzoo.resolve_backbone, device=str(context.device)),
+                open_encoder(
+                    options.encoder,
+                    options.images,
+                    channels=options.channels,
+                    value_range=options.value_range,
+                    device=str(context.device),
+                ),
                 workers=options.workers,
                 on_progress=progress.add_task("embeddings"),
             )
         sslzoo.barrier()
         embeddings = viewgen.Embeddings.load(options.out / "embeddings")
-        autoencoder = open_autoencoder(options, embeddings.keys, context, progress) if config.latents else None
+        autoencoder = open_autoencoder(options, embeddings, context, progress) if config.latents else None
         model = viewgen.eldm.train_eldm(
             options.images,
             embeddings,
@@ -113,7 +125,7 @@ def train_generator(options: TrainGeneratorOptions, context: sslzoo.DistContext)
 
 
 def open_autoencoder(
-    options: TrainGeneratorOptions, keys: Sequence[str], context: sslzoo.DistContext, progress: Progress
+    options: TrainGeneratorOptions, embeddings: viewgen.Embeddings, context: sslzoo.DistContext, progress: Progress
 ) -> Path:
     """Return the folder given by --autoencoder, or train an autoencoder on the images and return its folder."""
     if options.autoencoder != "train":
@@ -129,11 +141,13 @@ def open_autoencoder(
         options.images,
         folder,
         dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}),
-        keys=keys,
+        keys=embeddings.keys,
         on_step=step_logger(folder, "autoencoder", context, progress),
         device=str(context.device),
         checkpoint_seconds=options.checkpoint_seconds,
         workers=options.workers,
+        channels=embeddings.channels,
+        value_range=embeddings.encoder_value_range,
     )
 
 

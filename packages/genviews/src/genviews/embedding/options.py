@@ -13,7 +13,10 @@ import tyro
 class EmbedOptions:
     """Embed every image of a folder; a repeated call continues an interrupted one."""
 
-    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {"map": ("map_points", "thumbnail", "seed")}
+    HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "map": ("map_points", "thumbnail", "seed"),
+        "channels": ("channels", "value_range"),
+    }
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder of images."""
@@ -21,6 +24,11 @@ class EmbedOptions:
     """Backbone folder, checkpoint file or timm/NAME."""
     out: Path = Path("features.parquet")
     """File with columns key and vector (.parquet), or an array (.npy) with STEM.keys.txt; OUT.parts is for resuming."""
+    channels: int | None = None
+    """Channels of the images; default: those of the backbone. The first layer of timm's networks is adapted."""
+    value_range: tuple[float, float] | None = None
+    """Values mapped to black and white in images of more than 8 bits and other than three channels; default: those of
+    the backbone, or of a sample."""
     dtype: Literal["float16", "float32"] = "float16"
     """Type of the written numbers; float32 holds the same float16-rounded values."""
     map: Path | None = None

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import sslzoo
 import viewgen
 from genviews.embedding.options import EmbedOptions
+from genviews.encoders import open_encoder
 from genviews.run_config import write_config
 from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write, check_writable
@@ -34,7 +34,8 @@ def run(options: EmbedOptions) -> viewgen.Embeddings:
     """
     _check(options)
     device = resolve_device(options.device)
-    encoder = viewgen.load_encoder(options.backbone, other=sslzoo.resolve_backbone, device=device)
+    pixels = {"channels": options.channels, "value_range": options.value_range}
+    encoder = open_encoder(options.backbone, options.images, device=str(device), **pixels)
     with progress_bar("embeddings") as update:
         embeddings = viewgen.embed_images(
             options.images,

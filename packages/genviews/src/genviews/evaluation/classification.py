@@ -17,6 +17,7 @@ from genviews.evaluation.datasets import LoaderConfig
 from genviews.evaluation.options import ClassificationOptions
 from genviews.evaluation.run_protocol import EvalContext, at_size, labelled_rows, measure
 from genviews.processes import join_processes
+from genviews_core.channels import ranges_of
 from pairdata import ImageIndex, index_images
 from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
@@ -34,7 +35,9 @@ def run(options: ClassificationOptions) -> None:
         raise ValueError(f"expected finite --learning-rates above 0, got {odd[0]:g}; remove it")
     variant = _variant(options)
     protocol = None if variant is None else variant.protocol
-    backbone, expected = sslzoo.resolve_backbone(options.backbone)
+    backbone, expected = sslzoo.resolve_backbone(options.backbone, channels=options.channels)
+    value_range = options.value_range or expected.get("value_range")
+    ranges_of(value_range, len(expected["mean"]))
     train, test = _open(options.train), _open(options.test)
     if odd := sorted(set(train.classes) ^ set(test.classes)):
         lacking = options.test if odd[0] in train.classes else options.train
@@ -56,7 +59,7 @@ def run(options: ClassificationOptions) -> None:
         test=test,
         preparation=at_size(preparation, options.size or expected["size"], options.resize),
         reading=LoaderConfig(
-            mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=options.value_range
+            mean=expected["mean"], std=expected["std"], workers=options.workers, value_range=value_range
         ),
         context=context,
         seed=options.seed,
@@ -129,7 +132,7 @@ def _check_size(options: ClassificationOptions, job: EvalContext) -> None:
     size = job.preparation.size
     try:
         with torch.no_grad(), evaluating(job.backbone):
-            job.backbone(torch.zeros(2, 3, size, size, device=job.context.device))
+            job.backbone(torch.zeros(2, len(job.reading.mean), size, size, device=job.context.device))
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

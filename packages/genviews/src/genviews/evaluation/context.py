@@ -17,6 +17,7 @@ import ssl_eval
 import sslzoo
 from genviews.evaluation.options import EvalOptions
 from genviews.processes import join_processes
+from genviews_core.channels import RGB
 from genviews_core.distributed import all_gather_object, default_group
 from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, raise_error
 
@@ -78,6 +79,11 @@ def open_on_device(options: EvalOptions) -> LoadedBackbone:
     context = join_processes(options.device, timeout=DIST_TIMEOUT)
     ssl_eval.check_results(options.results)
     network, images = sslzoo.resolve_backbone(options.backbone)
+    if (channels := len(images["mean"])) != RGB:
+        raise ValueError(
+            f"this task reads RGB images, got {options.backbone} for images of {channels} channels; evaluate it by "
+            "classification"
+        )
     on_unreadable = raise_error if options.strict else SkippedFiles(log_left_out)
     return LoadedBackbone(
         network=network.to(context.device), images=images, context=context, on_unreadable=on_unreadable

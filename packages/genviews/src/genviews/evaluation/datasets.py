@@ -1,6 +1,6 @@
 """Labeled images of a folder with one subfolder per class: augmented for training, center-cropped for testing.
 
-Shapes: B images per batch, `size` height and width of the network's inputs in pixels.
+Shapes: B images per batch, C channels, `size` height and width of the network's inputs in pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ssl_eval import TransformConfig
 from ssl_eval.image_files import OnUnreadable, raise_error
 from sslzoo import DistContext
 
-Batch = tuple[Float[Tensor, "B 3 size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
+Batch = tuple[Float[Tensor, "B C size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class LoaderConfig:
         value_range: values mapped to 0 and 255 in images of more than 8 bits; None uses the range of each image.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     workers: int = 0
     value_range: Range | None = None
 
@@ -83,7 +83,10 @@ class TrainingImages:
         )
         self._seed, self._context, self._batch_size = seed, context, batch_size
         side = preparation.size * (2 if preparation.size >= 64 else 1)
-        self._decoder, self._workers = _Decoder(index, ResizeSquare(side, reading.value_range)), reading.workers
+        self._decoder, self._workers = (
+            _Decoder(index, ResizeSquare(side, reading.value_range, len(reading.mean))),
+            reading.workers,
+        )
 
     def __len__(self) -> int:
         return self._sampling.steps
@@ -123,7 +126,8 @@ class CenterCropDataset:
         context: DistContext,
         on_unreadable: OnUnreadable = raise_error,
     ):
-        centre = CenterCrop(preparation.size, preparation.resize, preparation.interpolation, reading.value_range)
+        pixels = reading.value_range, len(reading.mean)
+        centre = CenterCrop(preparation.size, preparation.resize, preparation.interpolation, *pixels)
         mine = np.arange(context.rank, len(index), context.world_size)
         self._requests = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         self._decoder, self._reading, self._device = _Decoder(index, centre), reading, context.device
@@ -147,10 +151,11 @@ class ResizeSquare:
 
     side: int
     value_range: Range | None = None
+    channels: int = 3
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
-        return decode_square(path, self.side, value_range=self.value_range)
+        return decode_square(path, self.side, value_range=self.value_range, channels=self.channels)
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ class CenterCrop:
     resize: int
     interpolation: Interpolation
     value_range: Range | None = field(default=None, repr=False)  # not part of the key of cached slide embeddings
+    channels: int = field(default=3, repr=False)
 
     def __call__(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         """Pixels, and (height, width) of the original."""
@@ -171,6 +177,7 @@ class CenterCrop:
             resize=self.resize,
             interpolation=self.interpolation,
             value_range=self.value_range,
+            channels=self.channels,
         )
 
 

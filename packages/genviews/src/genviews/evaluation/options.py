@@ -51,7 +51,7 @@ class ClassificationOptions:
             *("epochs", "batch_size", "learning_rates", "percent", "head_lr", "backbone_lr", "cached", "label_list"),
             "resume",
         ),
-        "images": ("resize", "value_range"),
+        "images": ("resize", "channels", "value_range"),
         "run": RUN,
     }
 
@@ -90,7 +90,10 @@ class ClassificationOptions:
     k: int | None = None
     """Number of neighbors; default: that of the protocol, otherwise 20, at most the number of training images."""
     value_range: tuple[float, float] | None = None
-    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training."""
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; use that of the training. For
+    other than three channels the default is that recorded in the backbone."""
+    channels: int | None = None
+    """Channels of the images; default: those of the backbone. The first layer of timm's networks is adapted."""
     bf16: bool = False
     """Compute in bfloat16; published results use float32."""
     seed: int = 0

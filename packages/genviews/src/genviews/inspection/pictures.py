@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-import viewgen
+from genviews_core.channels import read_preview
 from genviews_core.images import UnreadableImage, image_size
 
 
@@ -20,7 +20,7 @@ def thumbnail(path: Path, side: int) -> str:
     Raises:
         viewgen.UnreadableImage: the file cannot be decoded.
     """
-    pixels = viewgen.read_image(path, min(side, short_side(path, side))).permute(1, 2, 0).numpy()
+    pixels = read_preview(path, min(side, short_side(path, side))).permute(1, 2, 0).numpy()
     return _uri(Image.fromarray(pixels), "webp", quality=80, method=4)
 
 

@@ -10,7 +10,7 @@ import torch
 
 import sslzoo
 from genviews.recipes import Recipe
-from genviews_core.backbones import first_line
+from genviews_core.backbones import channels_of, first_line
 from genviews_core.backbones.fields import options_of
 from genviews_core.backbones.names import TIMM
 
@@ -57,7 +57,7 @@ def _require_crops(recipe: Recipe) -> None:
         network = sslzoo.create_backbone(**recipe.architecture).eval()
         for size in recipe.crop_sizes:
             try:
-                network(torch.empty(2, 3, size, size))
+                network(torch.empty(2, channels_of(recipe.architecture), size, size))
             except NotImplementedError:  # not supported on the meta device; the first step will show errors
                 return
             except (AssertionError, RuntimeError, ValueError) as error:

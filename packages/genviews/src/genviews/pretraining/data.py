@@ -11,6 +11,7 @@ from typing import Any
 import sslzoo
 from genviews.pretraining.options import DataConfig
 from genviews.recipes import Recipe
+from genviews_core.channels import RGB
 from pairdata import FFCVLoader, FolderLoader, TooFewImages, is_records
 
 
@@ -22,6 +23,7 @@ def data_fingerprint(data: DataConfig, loader: FolderLoader | FFCVLoader) -> dic
     else:
         views, interpolated = data.views is not None, data.interpolated is not None
     found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
+    found |= {"channels": data.channels} if data.channels != RGB else {}
     return found | ({"value_range": list(data.value_range)} if data.value_range else {})
 
 
@@ -90,6 +92,7 @@ def _open_folders(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext)
         interpolated=data.interpolated,
         cache_bytes=int(data.cache_gb * 2**30),
         value_range=data.value_range,
+        channels=data.channels,
         **_shared(recipe, data, context),
     )
 

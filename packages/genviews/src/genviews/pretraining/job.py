@@ -12,6 +12,7 @@ import torch
 
 import sslzoo
 from genviews.pretraining.backbone import fit_backbone
+from genviews.pretraining.channels import fit_channels
 from genviews.pretraining.data import data_fingerprint, open_fitting
 from genviews.pretraining.online_knn import open_knn
 from genviews.pretraining.options import DataConfig, PretrainOptions, QualityConfig, RuntimeConfig, check_values
@@ -22,6 +23,7 @@ from genviews.processes import join_processes
 from genviews.recipes import Recipe, method_class
 from genviews.recipes.augmentations import drop_augmentations
 from genviews.run_config import write_config
+from genviews_core.channels import RGB
 from genviews_core.disk import require_space
 from genviews_core.files import write_json
 from genviews_core.lock import lock_folder
@@ -94,7 +96,8 @@ def train_encoder(
     check_values(recipe, data)
     log = on_message if on_message and context.is_main else _ignore
     _check_batch_size(recipe, runtime.accumulation_steps, context.world_size)
-    recipe, initial = open_weights(recipe, weights, log)
+    recipe, initial = open_weights(recipe, weights, log, channels=data.channels)
+    recipe, data = fit_channels(recipe, data, initial, log)
     recipe = fit_backbone(recipe, log)
     recipe, loader = open_fitting(recipe, data, context, accumulation_steps=runtime.accumulation_steps, log=log)
     method = build_method(recipe, context, initial)
@@ -233,6 +236,8 @@ def _write_data_errors(loader: FolderLoader, out: Path) -> None:
 def _export(recipe: Recipe, method: Method, data: DataConfig, out: Path, weights: InitialWeights | None) -> None:
     augment = recipe.augmentation.first
     images = {"image_size": recipe.image_size, "mean": augment.mean, "std": augment.std}
+    if data.channels != RGB:
+        images["value_range"] = data.value_range
     sslzoo.save_backbone(
         out / "backbone",
         method.backbone,

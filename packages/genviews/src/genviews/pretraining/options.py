@@ -29,8 +29,15 @@ class DataConfig:
     """Processes that decode images, or threads for records; 0 decodes in the main process."""
     cache_gb: float = 1.0
     """Maximum size of the cache of decoded images, for folders."""
-    value_range: tuple[float, float] | None = None
-    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: range of each image."""
+    value_range: tuple[float, ...] | None = None
+    """Values mapped to black and white in images of more than 8 bits, such as 0 4095; default: range of each image, or
+    with --channels that of each channel in a sample; also LOW HIGH of each channel."""
+    channels: int = 3
+    """Channels of the images: 3 for RGB, 1 for gray, or those of multi-band TIFFs."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel for values in [0, 1]; default: the recipe's, or with --channels measured on a sample."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,8 @@ class PretrainOptions:
     """One encoder trained with one recipe."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "data": ("interpolated", "real_only", "decode_size", "value_range", "workers", "cache_gb"),
+        "data": ("interpolated", "real_only", "decode_size", "workers", "cache_gb"),
+        "channels": ("channels", "value_range", "mean", "std"),
         "views": ("policy", "view_probability", "synthetic_crops", "drop_augmentations"),
         "optimizer": (
             *("optimizer", "lr_scaling", "final_lr", "final_lr_ratio", "weight_decay", "final_weight_decay"),
@@ -126,6 +134,16 @@ def check_values(recipe: Recipe, data: DataConfig) -> None:
         if not (isfinite(value) and least <= value <= most):
             wanted = f"of {least} or more" if most == inf else f"from {least} to {most:g}"
             raise ValueError(f"expected {option} {wanted}, got {value}; leave it out for the default")
-    if data.value_range is not None and not data.value_range[0] < data.value_range[1]:
-        low, high = data.value_range
-        raise ValueError(f"expected --value-range LOW HIGH with LOW below HIGH, got {low:g} {high:g}; give 0 4095")
+    from genviews_core.channels import check_channels, ranges_of  # not imported for --help
+
+    check_channels(data.channels)
+    ranges_of(data.value_range, data.channels)
+    for option, values in (("--mean", data.mean), ("--std", data.std)):
+        if values is not None and (len(values) != data.channels or not all(map(isfinite, values))):
+            raise ValueError(
+                f"expected {option} of {data.channels} numbers, got {values}; leave it out for the default"
+            )
+    if (data.mean is None) != (data.std is None):
+        raise ValueError("expected both --mean and --std, got one of them; leave both out for the default")
+    if data.std is not None and min(data.std) <= 0:
+        raise ValueError(f"expected --std above 0, got {data.std}; leave it out for the default")

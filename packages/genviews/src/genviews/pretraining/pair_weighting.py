@@ -125,7 +125,7 @@ class PairWeighter:
         assert scorer.needs_maps == (hook is not None)
         self.scorer, self.gamma, self.record, self.hook, self.group = scorer, gamma, record, hook, group
 
-    def weight_fn(self, views: Sequence[Float[Tensor, "B 3 h w"]]) -> Callable[[], Float[Tensor, "B"]]:
+    def weight_fn(self, views: Sequence[Float[Tensor, "B C h w"]]) -> Callable[[], Float[Tensor, "B"]]:
         """Return the function that computes the weights, from the two global views."""
         if self.hook is not None:
             self.hook.clear()

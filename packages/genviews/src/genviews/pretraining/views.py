@@ -35,12 +35,12 @@ from sslzoo.training import ViewBatch
 class Images(NamedTuple):
     """One image for each position in a batch."""
 
-    pixels: UInt8[Tensor, "b 3 s s"]
+    pixels: UInt8[Tensor, "b c s s"]
     sizes: Int[Tensor, "b 2"]
     synthetic: Bool[Tensor, " b"]
 
 
-def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b 3 _ _"]]:
+def make_views(batch: PairBatch, recipe: Recipe, generator: torch.Generator) -> list[Float[Tensor, "b c _ _"]]:
     """Return two global views by the policy of the recipe, followed by the local views."""
     plan = recipe.augmentation
     lists = [plan.first, plan.second] + ([plan.local] * plan.local_count if plan.local else [])
@@ -128,11 +128,11 @@ def _choose(condition: Bool[Tensor, " b"], yes: Images, no: Images) -> Images:
 
 def _augment_by_origin(
     images: Images, real: Augment, synthetic: Augment, generator: torch.Generator
-) -> Float[Tensor, "b 3 _ _"]:
+) -> Float[Tensor, "b c _ _"]:
     """Augment images by origin; both augmentations draw for all images, so draws depend only on the batch size."""
     origin = images.synthetic.cpu()
     draws = real.draw(images.sizes, generator), synthetic.draw(images.sizes, generator)
-    views = torch.empty(len(origin), 3, real.size, real.size, device=images.pixels.device)
+    views = torch.empty(len(origin), real.channels, real.size, real.size, device=images.pixels.device)
     for augment, drawn, rows in zip((real, synthetic), draws, (~origin, origin), strict=True):
         where = rows.nonzero()[:, 0]
         views[where.to(views.device)] = augment.apply(images.pixels[where.to(views.device)], drawn[where])

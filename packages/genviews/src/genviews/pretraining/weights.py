@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 import sslzoo
 from genviews.recipes import RECIPES, Recipe
+from genviews.recipes.augmentations import normalize
 from genviews_core.backbones import (
     Architecture,
+    adapt_first_layer,
     backbone_hash,
     build_described,
+    channels_of,
     describe,
     is_backbone_folder,
     load_timm,
@@ -28,6 +31,7 @@ from genviews_core.backbones.fields import options_of
 from genviews_core.backbones.folder import IMAGENET
 from genviews_core.backbones.names import TIMM, TORCHVISION_RESNETS
 from genviews_core.backbones.vit_positions import fit_positions
+from genviews_core.channels import RGB
 from sslzoo.official.formats import unwrap
 from sslzoo.official.load import HEADS, UNKNOWN
 from sslzoo.official.reading import read_checkpoint
@@ -50,6 +54,7 @@ class InitialWeights:
         hash: hash of the tensors, as computed by `backbone_hash`.
         mean: normalization mean that the weights expect; None if unknown.
         std: normalization standard deviation, likewise.
+        value_range: values of each channel that were mapped to 0 and 255, for other than three channels.
     """
 
     source: str
@@ -58,6 +63,7 @@ class InitialWeights:
     hash: str
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    value_range: tuple[float, ...] | None = None
 
     def record(self) -> dict[str, str]:
         """Return source and hash, to be stored in backbone.json."""
@@ -66,6 +72,8 @@ class InitialWeights:
     def load_into(self, network: nn.Module, image_size: int) -> None:
         """Load the tensors; position embeddings are interpolated to the image size.
 
+        The first layer of three channels is adapted to the channels of the network.
+
         Raises:
             ValueError: names or shapes differ.
         """
@@ -73,6 +81,7 @@ class InitialWeights:
         positions = tensors.get("pos_embed")
         if positions is not None and "pos_embed" in own and positions.shape != own["pos_embed"].shape:
             tensors = fit_positions(tensors, image_size)
+        tensors |= _first_layer(tensors, own)
         if faults := _mismatch(tensors, own):
             raise ValueError(
                 f"expected tensors of {self.architecture['name']} in --weights {self.source}, got {faults}; give "
@@ -81,8 +90,17 @@ class InitialWeights:
         network.load_state_dict(tensors)
 
 
+def _first_layer(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the first convolution or patch embedding for the channels of the network, if they differ from three."""
+    name = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
+    given = tensors.get(name)
+    if given is None or given.ndim != 4 or given.shape[1] == own[name].shape[1] or given.shape[1] != RGB:
+        return {}
+    return {name: adapt_first_layer(given, own[name].shape[1])}
+
+
 def open_weights(
-    recipe: Recipe, source: str | None, log: Callable[[str], None]
+    recipe: Recipe, source: str | None, log: Callable[[str], None], *, channels: int = 3
 ) -> tuple[Recipe, InitialWeights | None]:
     """Open the weights to start from, and adapt the recipe's backbone and normalization to them.
 
@@ -91,6 +109,7 @@ def open_weights(
         source: a backbone folder, a checkpoint file that `sslzoo.load_official_checkpoint` reads, a state dict of the
             backbone, timm/NAME[.TAG] or torchvision/NAME; None for random weights.
         log: called with messages about adaptations.
+        channels: of the images.
 
     Raises:
         ValueError: the source is none of these, is damaged, or is of another network than --backbone.
@@ -108,9 +127,10 @@ def open_weights(
         log(f"backbone {name}, as in {source}, instead of the recipe's {recipe.backbone}")
     kept = {option: value for option, value in recipe.backbone_options.items() if option in TRAINING_OPTIONS}
     recipe = replace(recipe, backbone=name, backbone_options=kept | architecture)
-    if weights.mean and weights.std and (weights.mean, weights.std) != _normalization(recipe):
+    rgb = channels == channels_of(architecture) == RGB
+    if rgb and weights.mean and weights.std and (weights.mean, weights.std) != _normalization(recipe):
         log(f"images are normalized as {source} expects: mean {weights.mean}, std {weights.std}")
-        recipe = _normalize(recipe, weights.mean, weights.std)
+        recipe = normalize(recipe, weights.mean, weights.std)
     log(f"starting from {source} (hash {weights.hash})")
     return recipe, weights
 
@@ -122,7 +142,13 @@ def _open(source: str, recipe: Recipe, log: Callable[[str], None]) -> InitialWei
         mean, std = (about.images.get(name) for name in ("mean", "std"))
         tensors = build_described(about).state_dict()
         return InitialWeights(
-            source=source, architecture=about.architecture, tensors=tensors, hash=about.hash, mean=mean, std=std
+            source=source,
+            architecture=about.architecture,
+            tensors=tensors,
+            hash=about.hash,
+            mean=mean,
+            std=std,
+            value_range=about.images.get("value_range"),
         )
     if path.is_file():
         return _from_file(path, recipe, log)
@@ -222,14 +248,6 @@ def _untagged(name: str) -> str:
 def _normalization(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     first = recipe.augmentation.first
     return tuple(first.mean), tuple(first.std)
-
-
-def _normalize(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Recipe:
-    """Return the recipe with another normalization in all augmentations."""
-    plan = recipe.augmentation
-    first, second = (replace(each, mean=mean, std=std) for each in (plan.first, plan.second))
-    local = plan.local and replace(plan.local, mean=mean, std=std)
-    return replace(recipe, augmentation=replace(plan, first=first, second=second, local=local))
 
 
 def build_backbone(recipe: Recipe, weights: InitialWeights | None) -> nn.Module:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from genviews.recipes.recipe import AugmentationConfig
+from genviews.recipes.recipe import AugmentationConfig, Recipe
 from pairdata import Augment
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -72,3 +72,24 @@ def drop_augmentations(views: AugmentationConfig, operations: Sequence[Operation
     changes = {name: value for operation in operations for name, value in DISABLED[operation].items()}
     first, second = (replace(each, **changes) for each in (views.first, views.second))
     return replace(views, first=first, second=second, local=views.local and replace(views.local, **changes))
+
+
+def normalize(
+    recipe: Recipe,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    change: Callable[[Augment], Augment] = lambda augment: augment,
+) -> Recipe:
+    """Return the recipe with another normalization in all augmentations.
+
+    Args:
+        recipe: the recipe.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+        change: applied to each list of augmentations first.
+    """
+    plan = recipe.augmentation
+    first, second = (replace(change(each), mean=mean, std=std) for each in (plan.first, plan.second))
+    local = plan.local and replace(change(plan.local), mean=mean, std=std)
+    return replace(recipe, augmentation=replace(plan, first=first, second=second, local=local))
