@@ -64,7 +64,7 @@ def test_each_channel_has_its_own_range():
     np.testing.assert_array_equal(own, scaled(values, low, np.maximum(high, low + 255.0)))
 
 
-@pytest.mark.parametrize("channels", [2, 4, 7])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_what_is_encoded_is_read_back_and_has_the_same_bytes_every_time(channels, dtype):
     values = pixels(channels, dtype, 256)

@@ -182,16 +182,13 @@ def encode_tiff(pixels: Shaped[np.ndarray, "H W C"]) -> bytes:
     from tifffile import imwrite
 
     buffer, channels = io.BytesIO(), pixels.shape[-1]
-    shape = {"planarconfig": "contig", "extrasamples": ["unspecified"] * (channels - 1)} if channels > 1 else {}
-    imwrite(
-        buffer,
-        pixels if channels > 1 else pixels[..., 0],
-        photometric="minisblack",
-        compression="zlib",
-        software="",
-        metadata=None,
-        **shape,
-    )
+    kind: dict[str, Any] = {"photometric": "minisblack"}
+    if channels == 3:
+        kind = {"photometric": "rgb"}
+    elif channels > 1:
+        kind |= {"planarconfig": "contig", "extrasamples": ["unspecified"] * (channels - 1)}
+    values = pixels if channels > 1 else pixels[..., 0]
+    imwrite(buffer, values, compression="zlib", software="", metadata=None, **kind)
     return buffer.getvalue()
 
 
