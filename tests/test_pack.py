@@ -93,11 +93,13 @@ def test_mistakes_end_in_one_line(folders, records, tmp_path):
     assert "they differ in: " in one_line(run("pack", images, "--out", records, "--size", 40, expect=1))
     write_scenes(tmp_path / "other", count=10, seed=1)
     elsewhere = ["pack", tmp_path / "other", "--out", tmp_path / "r", "--views", views]
-    assert "do not meet" in one_line(run(*elsewhere, expect=1))
+    assert "do not match" in one_line(run(*elsewhere, expect=1))
     recipe = ["pretrain", "small-dino", *SMALL, "--out", tmp_path / "run"]
     assert "hold their views" in one_line(run(*recipe, "--data", records, "--views", views, expect=1))
-    assert "squares of 32 px, not 64" in one_line(run(*recipe, "--data", records, "--decode-size", 64, expect=1))
-    assert "make some with apps/pack" in one_line(run(*recipe, "--data", tmp_path / "no.beton", expect=1))
+    assert "records of 64 px, got 32 px" in one_line(
+        run(*recipe, "--data", records, "--decode-size", 64, expect=1)
+    )
+    assert "create records with apps/pack" in one_line(run(*recipe, "--data", tmp_path / "no.beton", expect=1))
 
 
 @pytest.mark.slow

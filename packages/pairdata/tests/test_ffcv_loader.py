@@ -180,7 +180,7 @@ def test_without_ffcv_jpeg_records_say_what_to_install(folders, tmp_path, monkey
     pack_records(folders[0], tmp_path / "r", size=16)
     jpeg_decoder._ffcv.cache_clear()
     monkeypatch.setitem(sys.modules, "ffcv", None)
-    with pytest.raises(ValueError, match="need FFCV: pip install ffcv") as refused:
+    with pytest.raises(ValueError, match="need FFCV, which is not installed; pip install ffcv") as refused:
         FFCVLoader(tmp_path / "r", batch_size=4)
     assert "\n" not in str(refused.value)
     jpeg_decoder._ffcv.cache_clear()
@@ -192,7 +192,7 @@ def test_without_ffcv_jpeg_records_say_what_to_install(folders, tmp_path, monkey
         ({"batch_size": 0}, "batch_size of at least 1, got 0"),
         ({"batch_size": 24}, "23 images do not fill one step of 24"),
         ({"batch_size": 4, "rank": 2, "world_size": 2}, "rank of 0 to 1, got 2"),
-        ({"batch_size": 4, "size": 32}, "squares of 16 px, not 32"),
+        ({"batch_size": 4, "size": 32}, "expected records of 32 px, got 16 px"),
     ],
 )
 def test_impossible_options_are_refused(records, options, says):

@@ -233,7 +233,7 @@ def test_impossible_options_are_refused(images, options, message):
 
 def test_views_of_other_images_are_refused(images, tmp_path):
     _write_view(tmp_path / "views", "other.png", 0, (1, 2, 3))
-    with pytest.raises(ValueError, match="do not meet"):
+    with pytest.raises(ValueError, match="do not match"):
         FolderLoader(images, batch_size=4, size=8, views=tmp_path / "views")
 
 

@@ -135,13 +135,16 @@ def test_many_rows_agree_with_a_dictionary(tmp_path):
         (lambda root: None, "no manifest of views"),
         (
             lambda root: _journal(root, "0.jsonl", [_row("a.png", 0, "b.png", 0.5)]),
-            "no views that are not interpolated",
+            "expected views that are not interpolated",
         ),
         (lambda root: (root / "manifest.parquet").write_bytes(b"PAR1torn"), "not a readable manifest"),
         (lambda root: _parquet(root, [_row("a.png", 0, "b.png", float("nan"))]), "expected alpha from 0 to 1 or null"),
         (lambda root: _parquet(root, [_row("a.png", 0), _row(None, 1, path="b.png")]), "has a row without key"),
         (lambda root: _parquet(root, [_row("a.png", "x")]), "is not a manifest of views"),
-        (lambda root: pq.write_table(pa.table({"key": ["a"]}), root / "manifest.parquet"), "lacks the columns k, path"),
+        (
+            lambda root: pq.write_table(pa.table({"key": ["a"]}), root / "manifest.parquet"),
+            "the columns k, path",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, prepare, message):

@@ -89,7 +89,7 @@ class AlignedViews:
         if not self.counts.any():
             raise ValueError(
                 f"no image under {index.root} has a view in {views.root}: keys such as {index.key(0)!r} and "
-                f"{views.keys[0]!r} do not meet; give the folder the views were generated from"
+                f"{views.keys[0]!r} do not match; give the folder the views were generated from"
             )
 
     def rows(self, positions: np.ndarray, slot: int, turn: int) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Random resized crops: boxes drawn in the original's geometry, cut from square images.
 
-Legend: N images, B boxes, C channels, S side of the square input, `size` side
-of the output.
-A box is (top, left, height, width) as fractions of the original image, so it holds for the square as well.
+Legend: N images, B boxes, C channels, S size of the square input, `size` that of the output.
+A box is (top, left, height, width) as fractions of the original image, so it applies to the square as well.
 """
 
 import math
@@ -63,9 +62,9 @@ def _central(sizes: Float[Tensor, "B 2"], ratio: tuple[float, float]) -> Float[T
 
 
 def center_boxes(sizes: Int64[Tensor, "B 2"], *, fraction: float = 224 / 256) -> Float[Tensor, "B 4"]:
-    """Return the central square of each image, whose side is `fraction` of the short side."""
-    side = fraction * sizes.double().amin(1, keepdim=True) / sizes.double()
-    return torch.cat([(1 - side) / 2, side], 1).float()
+    """Return the central square of each image, of a `fraction` of the shorter of height and width."""
+    extent = fraction * sizes.double().amin(1, keepdim=True) / sizes.double()
+    return torch.cat([(1 - extent) / 2, extent], 1).float()
 
 
 def crop(
@@ -116,11 +115,11 @@ def crop_each(
     return out
 
 
-def whole_pixels(boxes: Float[Tensor, "B 4"], side: int) -> Int64[Tensor, "B 4"]:
+def whole_pixels(boxes: Float[Tensor, "B 4"], size: int) -> Int64[Tensor, "B 4"]:
     """Return boxes as (top, left, bottom, right) in whole pixels of a square, at least one pixel high and wide."""
-    start, extent = boxes[:, :2] * side, boxes[:, 2:] * side
-    first = start.round().clamp(0, side - 1)
-    last = torch.maximum((start + extent).round(), first + 1).clamp(max=side)
+    start, extent = boxes[:, :2] * size, boxes[:, 2:] * size
+    first = start.round().clamp(0, size - 1)
+    last = torch.maximum((start + extent).round(), first + 1).clamp(max=size)
     return torch.cat([first, last], 1).long()
 
 
@@ -133,10 +132,10 @@ def crop_by_matrices(
     interpolation: Interpolation = "bilinear",
 ) -> UInt8[Tensor, "B C {size} {size}"]:
     """Crop all at once, as two matrix products per image, on any device; see `crop`."""
-    side, device = images.shape[-1], images.device
-    top, left, height, width = (copy_to(boxes, device) * side).unbind(1)
-    down = resampling(top, height, side, size, interpolation)
-    across = resampling(left, width, side, size, interpolation)
+    input_size, device = images.shape[-1], images.device
+    top, left, height, width = (copy_to(boxes, device) * input_size).unbind(1)
+    down = resampling(top, height, input_size, size, interpolation)
+    across = resampling(left, width, input_size, size, interpolation)
     across = torch.where(copy_to(flip, device)[:, None, None], across.flip(1), across)
     cut = separable(images[copy_to(rows, device)].float(), down, across, clamp=interpolation == "bicubic")
     return cut.round_().clamp_(0, 255).to(torch.uint8)

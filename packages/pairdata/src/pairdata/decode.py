@@ -24,7 +24,7 @@ def resize_and_center_crop(
 
     Args:
         image: RGB image, or one channel.
-        size: side of the square crop, pixels.
+        size: size of the square crop, pixels.
         resize: short side before the crop, pixels.
         resampling: Pillow's filter, with antialiasing.
     """
@@ -86,7 +86,7 @@ def decode_square(
 
     Args:
         source: a path, or the bytes of a file.
-        size: the side of the square, pixels.
+        size: size of the square, pixels.
         fit: "resize" resizes the whole image to the square (bicubic; a JPEG may be decoded at reduced size first);
             "center" resizes the short side to `resize` and crops the center, as torchvision's Resize and CenterCrop.
         resize: the short side for "center"; `size` when None.

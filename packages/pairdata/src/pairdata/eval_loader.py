@@ -16,7 +16,7 @@ class LabeledImages:
 
     Args:
         root: ROOT/<class>/.../<image>.
-        size: side of the center crop, pixels.
+        size: size of the center crop, pixels.
         resize: short side before the crop, pixels; None for `size`.
         interpolation: "bilinear" or "bicubic", for the resize.
         mean: subtracted per channel, for values in [0, 1]; its length is C.

@@ -47,7 +47,7 @@ class EncodedSquare:
 
     data: bytes
     mode: Mode
-    side: int
+    size: int
 
 
 Value = int | float | bytes | EncodedSquare
@@ -72,9 +72,9 @@ class BetonWriter:
         self._allocations: list[tuple[int, int, int]] = []
         self._count = 0
         data_begins = _HEADER.itemsize + len(fields) * _FIELD.itemsize + self._rows.nbytes
-        self._place = -(-data_begins // self._page) * self._page
+        self._offset = -(-data_begins // self._page) * self._page
         self._file = path.open("wb")
-        self._file.seek(self._place)
+        self._file.seek(self._offset)
 
     def add(self, values: Mapping[str, Value]) -> None:
         """Add a row; its data do not cross a page boundary."""
@@ -82,24 +82,24 @@ class BetonWriter:
         blocks = {key: value if isinstance(value, bytes) else value.data for key, value in data.items()}
         length = sum(map(len, blocks.values()))
         assert length <= self._page
-        if self._place % self._page + length > self._page:
-            self._place += self._page - self._place % self._page
-            self._file.seek(self._place)
-        places: dict[int, int] = {}
+        if self._offset % self._page + length > self._page:
+            self._offset += self._page - self._offset % self._page
+            self._file.seek(self._offset)
+        offsets: dict[int, int] = {}
         for key, block in blocks.items():
             self._file.write(block)
-            self._allocations.append((self._count, self._place, len(block)))
-            places[key] = self._place
-            self._place += len(block)
+            self._allocations.append((self._count, self._offset, len(block)))
+            offsets[key] = self._offset
+            self._offset += len(block)
         for column, value in enumerate(values[name] for name in self._fields):
-            self._rows[f"f{column}"][self._count] = _cell(value, places.get(id(value), 0))
+            self._rows[f"f{column}"][self._count] = _cell(value, offsets.get(id(value), 0))
         self._count += 1
 
     def close(self) -> None:
         """Write the metadata and sync the file to disk."""
         assert self._count == len(self._rows)
         header = np.zeros(1, _HEADER)
-        header[0] = (VERSION, len(self._fields), self._page, self._count, self._place)
+        header[0] = (VERSION, len(self._fields), self._page, self._count, self._offset)
         descriptors = np.zeros(len(self._fields), _FIELD)
         for descriptor, (name, kind) in zip(descriptors, self._fields.items(), strict=True):
             descriptor["type_id"] = _TYPE_IDS[kind]
@@ -124,17 +124,17 @@ class Beton:
     Attributes:
         rows: one record per row, with the names of the fields.
         bytes: length of each allocation, in ascending order of the offset.
-        places: the offsets.
+        offsets: the offsets.
     """
 
     rows: np.ndarray
-    places: np.ndarray
+    offsets: np.ndarray
     bytes: np.ndarray
 
-    def length(self, places: np.ndarray) -> np.ndarray:
+    def length(self, offsets: np.ndarray) -> np.ndarray:
         """Return the lengths of the allocations at some offsets, int64."""
-        found = np.searchsorted(self.places, places).clip(max=len(self.places) - 1)
-        if not np.array_equal(self.places[found], places):
+        found = np.searchsorted(self.offsets, offsets).clip(max=len(self.offsets) - 1)
+        if not np.array_equal(self.offsets[found], offsets):
             raise ValueError("a row points to an offset without data")
         return self.bytes[found].astype(np.int64)
 
@@ -161,7 +161,7 @@ def read_tables(path: Path) -> Beton:
         if len(rows) != header["num_samples"] or not len(allocations):
             raise ValueError("it is truncated")
     except (IndexError, KeyError, UnicodeDecodeError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a readable record ({error}): pack it again") from error
+        raise ValueError(f"{path} is not a readable record ({error}); pack it again") from error
     rows.dtype.names = tuple(names)
     order = np.argsort(allocations["ptr"], kind="stable")
     return Beton(rows, allocations["ptr"][order], allocations["size"][order])
@@ -172,7 +172,7 @@ def _row_type(kinds: Iterable[Kind]) -> np.dtype:
     return np.dtype([("", _TYPES[kind]) for kind in kinds], align=True)
 
 
-def _cell(value: Value, place: int) -> int | float | tuple[int, ...]:
+def _cell(value: Value, offset: int) -> int | float | tuple[int, ...]:
     if isinstance(value, EncodedSquare):
-        return MODES[value.mode], value.side, value.side, place
-    return (place, len(value)) if isinstance(value, bytes) else value
+        return MODES[value.mode], value.size, value.size, offset
+    return (offset, len(value)) if isinstance(value, bytes) else value

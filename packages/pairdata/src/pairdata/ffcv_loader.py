@@ -1,6 +1,6 @@
 """Batches of pairs from records, decoded by threads of this process, in the same order as from plain folders.
 
-Legend: B images a batch, K views of each, S side of the squares.
+Legend: B images per batch, K views of each, S size of the squares.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ class FFCVLoader:
     processes on one machine share the records in the system's page cache.
 
     Attributes:
-        index: the records; `batch.index` holds positions in it, and `index.key(i)` is the key of image i.
+        index: the records; `batch.index` contains positions in it, and `index.key(i)` is the key of image i.
         failures: error messages of the damaged images and views so far, by key.
         sampling: the images of each step of each epoch.
         missing_views: number of empty view slots of all images.
@@ -53,7 +53,7 @@ class FFCVLoader:
         Args:
             root: the folder of records.
             batch_size: images per batch on each rank.
-            size: side of the squares, pixels; None for that of the records.
+            size: size of the squares, pixels; None for that of the records.
             views_per_image: view slots per image, K; 0 if the records have no views. If an image has more views,
                 they alternate from epoch to epoch.
             interpolated: whether to read the interpolated views and their partners.
@@ -84,9 +84,7 @@ class FFCVLoader:
         self.index = Records(root)
         layout = self.index.layout
         if size not in (None, layout.size):
-            raise ValueError(
-                f"the records in {root} have squares of {layout.size} px, not {size}: pack them with {size}"
-            )
+            raise ValueError(f"expected records of {size} px, got {layout.size} px in {root}; pack them with that size")
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}
         self.sampling = EpochSampler(

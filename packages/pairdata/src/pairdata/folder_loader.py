@@ -1,6 +1,6 @@
 """Batches of pairs from plain folders: decoded in worker processes, in an order that any step can be entered at.
 
-Legend: B images a batch, K views of each, S side of the squares.
+Legend: B images per batch, K views of each, S size of the squares.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class FolderLoader:
     rank with batch size R B.
 
     Attributes:
-        index: the images; `batch.index` holds positions in it.
+        index: the images; `batch.index` contains positions in it.
         failures: error messages of the unreadable files so far, by path.
         sampling: the images of each step of each epoch.
         missing_views: number of empty view slots of all images.
@@ -98,7 +98,7 @@ class FolderLoader:
         if fit not in ("resize", "center"):
             raise ValueError(f'expected fit "resize" or "center", got {fit!r}')
         if resize is not None and (fit != "center" or resize < size):
-            raise ValueError(f'resize={resize} needs fit="center" and must be at least size={size}')
+            raise ValueError(f'expected resize of at least size={size}, with fit="center", got {resize} and {fit!r}')
         self.index = _limited(index_images(root), limit)
         self.device = torch.device(device)
         self.failures: dict[str, str] = {}

@@ -20,7 +20,7 @@ class ImageIndex:
         root: the data set's folder.
         keys: the keys, sorted by their bytes.
         labels: int64 [N], the position in `classes` of each image's first-level folder; -1 directly in the root.
-        classes: the names of the first-level folders that hold images, sorted.
+        classes: names of the first-level folders with images, sorted.
     """
 
     root: Path
@@ -45,13 +45,13 @@ class ImageIndex:
         Raises:
             KeyError: there is no such image.
         """
-        found = self.keys.find(key)
-        if found < 0:
+        position = self.keys.find(key)
+        if position < 0:
             raise KeyError(f"no image {key!r} under {self.root}")
-        return found
+        return position
 
     def take(self, positions: np.ndarray) -> "ImageIndex":
-        """Return the index of some images, at ascending positions; the classes are kept."""
+        """Return the index of some images, at ascending positions, with all classes."""
         return ImageIndex(self.root, self.keys.take(positions), self.labels[positions], self.classes)
 
 
@@ -65,7 +65,7 @@ def index_images(root: str | Path, *, follow_symlinks: bool = True) -> ImageInde
         follow_symlinks: whether to include linked folders and files.
 
     Raises:
-        ValueError: the folder is missing or holds no image, or a folder in it cannot be read.
+        ValueError: the folder is missing or contains no image, or a folder in it cannot be read.
     """
     root = Path(root)
     folders: dict[str, int] = {}
@@ -79,7 +79,7 @@ def index_images(root: str | Path, *, follow_symlinks: bool = True) -> ImageInde
 
     keys = StringArray.pack(labeled())
     if not len(keys):
-        raise ValueError(f"no images under {root}: looked for {' '.join(sorted(SUFFIXES))}")
+        raise ValueError(f"expected images ({' '.join(sorted(SUFFIXES))}) below {root}, got none")
     classes = sorted(folders)
     rank = np.array([*(classes.index(folder) for folder in folders), -1])  # the last one serves label -1
     return ImageIndex(root, keys, rank[np.frombuffer(labels, np.int64)], tuple(classes))

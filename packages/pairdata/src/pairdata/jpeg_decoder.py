@@ -16,22 +16,22 @@ Decode = Callable[[int, int, int], bool]
 """(address, length, address of the S x S x 3 output) to whether decoding succeeded; thread-safe."""
 
 NEEDED = (
-    "records of JPEG squares need FFCV: pip install ffcv (which builds with pkg-config and the headers of OpenCV and "
-    "TurboJPEG), or pack them with --mode raw"
+    "records of JPEG squares need FFCV, which is not installed; pip install ffcv (it builds with pkg-config and the "
+    "headers of OpenCV and TurboJPEG), or pack them with --mode raw"
 )
 
 
-def open_decoder(mode: Mode, side: int) -> Decode:
-    """Return a function that decodes squares of side x side pixels.
+def open_decoder(mode: Mode, size: int) -> Decode:
+    """Return a function that decodes squares of size x size pixels.
 
     Raises:
         ValueError: FFCV is not installed, or cannot be loaded.
     """
-    return _open_jpeg(side) if mode == "jpeg" else _open_raw(side)
+    return _open_jpeg(size) if mode == "jpeg" else _open_raw(size)
 
 
-def _open_raw(side: int) -> Decode:
-    expected = 3 * side**2
+def _open_raw(size: int) -> Decode:
+    expected = 3 * size**2
 
     def copy(source: int, length: int, square: int) -> bool:
         if length == expected:
@@ -41,11 +41,11 @@ def _open_raw(side: int) -> Decode:
     return copy
 
 
-def _open_jpeg(side: int) -> Decode:
+def _open_jpeg(size: int) -> Decode:
     imdecode = _ffcv().imdecode
 
     def decode(source: int, length: int, square: int) -> bool:
-        return imdecode(source, length, side, side, square, side, side, 0, 0, 1, 1, False, False) == 0
+        return imdecode(source, length, size, size, square, size, size, 0, 0, 1, 1, False, False) == 0
 
     return decode
 

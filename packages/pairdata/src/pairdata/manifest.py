@@ -64,8 +64,8 @@ class ViewsIndex:
         table = _latest_rows(_read(self.root))
         table = table.filter(table["alpha"].is_valid() if interpolated else table["alpha"].is_null())
         if not len(table):
-            sort = "interpolated views (rows with an alpha)" if interpolated else "views that are not interpolated"
-            raise ValueError(f"the manifest of {self.root} lists no {sort}: give another folder or generate some")
+            kind = "interpolated views (rows with an alpha)" if interpolated else "views that are not interpolated"
+            raise ValueError(f"expected {kind} in the manifest of {self.root}, got none; generate some")
         changes = _differs_from_next(table["key"])
         self.first = np.concatenate([[0], np.flatnonzero(changes) + 1])
         self.keys = StringArray.from_arrow(table["key"].filter(pa.array(changes)))
@@ -95,13 +95,13 @@ class ViewsIndex:
     def align(self, keys: StringArray) -> tuple[np.ndarray, np.ndarray]:
         """Return the first row and the number of rows (0 for an unknown key) of each key, both int64."""
         known = pc.SetLookupOptions(value_set=self.keys.to_arrow())
-        found = pc.call_function("index_in", [keys.to_arrow()], known).fill_null(-1).to_numpy()
+        positions = pc.call_function("index_in", [keys.to_arrow()], known).fill_null(-1).to_numpy()
         counts = np.append(np.diff(self.first), 0)  # the last one serves the unknown, -1
-        return self.first[found], counts[found]
+        return self.first[positions], counts[positions]
 
     def _rows(self, key: str) -> range:
-        found = self.keys.find(key)
-        return range(self.first[found], self.first[found + 1]) if found >= 0 else range(0)
+        position = self.keys.find(key)
+        return range(self.first[position], self.first[position + 1]) if position >= 0 else range(0)
 
 
 def _read(root: Path) -> pa.Table:
@@ -118,9 +118,11 @@ def _read_parquet(path: Path) -> pa.Table:
         names = pq.read_schema(path).names
         table = pq.read_table(path, columns=[name for name in _SCHEMA.names if name in names])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a readable manifest ({_line(error)}): {_REMEDY}") from error
+        raise ValueError(f"{path} is not a readable manifest ({_line(error)}); {_REMEDY}") from error
     if missing := [name for name in _SCHEMA.names[:3] if name not in names]:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: it is not a manifest of views")
+        raise ValueError(
+            f"expected a manifest of views, got {path} without the columns {', '.join(missing)}; {_REMEDY}"
+        )
     for field in _SCHEMA:
         if field.name not in names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
@@ -136,9 +138,9 @@ def _checked(table: pa.Table, path: Path) -> pa.Table:
     try:
         table = table.cast(_SCHEMA)
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is not a manifest of views ({_line(error)}): {_REMEDY}") from error
+        raise ValueError(f"{path} is not a manifest of views ({_line(error)}); {_REMEDY}") from error
     if empty := [name for name in _SCHEMA.names[:3] if table[name].null_count]:
-        raise ValueError(f"{path} has a row without {empty[0]}: {_REMEDY}")
+        raise ValueError(f"{path} has a row without {empty[0]}; {_REMEDY}")
     for name in _PATHS:
         pattern = pc.MatchSubstringOptions(OUTSIDE_PATTERN)
         mask = pc.call_function("match_substring_regex", [table[name]], pattern)

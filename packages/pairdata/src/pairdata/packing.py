@@ -32,7 +32,7 @@ from pairdata.records import FORMAT, INDEX, ROWS, Layout, Records, Shard, check_
 from pairdata.shards import ShardWriter, file_hash
 
 PLAN, FAILURES = "packing.json", "failures.jsonl"
-SHARD_IMAGES, MOST_SHARDS = 4096, 512  # few enough for the files that a process may hold open
+SHARD_IMAGES, MOST_SHARDS = 4096, 512  # few enough for the limit of open files of a process
 
 OnProgress = Callable[[int, int], None]
 
@@ -101,8 +101,8 @@ def pack_records(
         size=size,
         mode=mode,
         quality=quality if mode == "jpeg" else 0,
-        views=_places(aligned, views_per_image),
-        mixed=_places(mixed, None),
+        views=_view_slots(aligned, views_per_image),
+        mixed=_view_slots(mixed, None),
     )
     each = shard_images or max(SHARD_IMAGES, -(-len(index) // MOST_SHARDS))
     ranged = {"value_range": list(value_range)} if value_range else {}
@@ -158,8 +158,8 @@ def _damage(records: Records, number: int, decode: Decode) -> str | None:
     if not np.array_equal(located, rows):
         return f"its rows are not those of {ROWS}"
     square = np.empty((records.layout.size, records.layout.size, 3), np.uint8)
-    for row, place, length in _stored(rows):
-        if not decode(int(records.addresses[number]) + place, length, square.ctypes.data):
+    for row, offset, length in _stored(rows):
+        if not decode(int(records.addresses[number]) + offset, length, square.ctypes.data):
             return f"a square of {records.key(first + row)!r} does not decode"
     keys = [fsencode(records.key(row)) for row in range(max(first - 1, 0), first + len(rows))]
     if any(key >= following for key, following in pairwise(keys)):
@@ -207,8 +207,8 @@ def _each(packer: ShardWriter, numbers: Sequence[int], workers: int) -> Iterator
             yield from pool.map(_pack_held, numbers)
         except BrokenProcessPool as error:
             raise ValueError(
-                "a process that packs was killed, perhaps for lack of memory: start again with fewer workers; "
-                "what is packed stays"
+                "a worker process was killed, possibly for lack of memory; start again with fewer workers, "
+                "finished files are kept"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -275,10 +275,10 @@ def _header(row_type: np.dtype, rows: int) -> dict[str, Any]:
     return {"descr": np.lib.format.dtype_to_descr(row_type), "fortran_order": False, "shape": (rows,)}
 
 
-def _places(aligned: AlignedViews | None, wanted: int | None) -> int:
+def _view_slots(aligned: AlignedViews | None, wanted: int | None) -> int:
     if wanted is not None:
         if aligned is None:
-            raise ValueError(f"views_per_image={wanted} needs views: give the folder that holds them")
+            raise ValueError(f"views_per_image={wanted} needs views; give their folder")
         _check(views_per_image=(wanted, 1, 2**15))
     return min(int(aligned.counts.max()), wanted or sys.maxsize) if aligned else 0
 
@@ -299,21 +299,21 @@ def _plan(
 
 
 def _check_plan(out: Path, plan: dict[str, Any]) -> None:
-    """Check that OUT is empty or holds the same records."""
+    """Check that OUT is empty or contains the same records."""
     path = out / PLAN
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            existing = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            found = {}
-        differ = sorted(name for name in found.keys() | plan.keys() if found.get(name) != plan.get(name))
+            existing = {}
+        differ = sorted(name for name in existing.keys() | plan.keys() if existing.get(name) != plan.get(name))
         if differ:
             raise ValueError(
-                f"{out} holds records of other images, views or options (they differ in: {', '.join(differ)}): "
+                f"{out} contains records of other images, views or options (they differ in: {', '.join(differ)}); "
                 "choose another folder, or delete that one"
             )
     elif any(not path.name.startswith(".") for path in out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no records: choose another folder")
+        raise ValueError(f"{out} is not empty and contains no records; choose another folder")
     for left in out.glob("*.tmp"):
         left.unlink()
     atomic_write(path, json.dumps(plan, indent=1) + "\n")

@@ -99,9 +99,9 @@ _SMALL = 64  # up to this size, two matrix products are faster than a sum of shi
 
 def blur_(images: Float[Tensor, "B C S S"], sigma: Float[Tensor, " B"]) -> None:
     """Blur in place like torchvision's gaussian_blur with kernel size 2 ceil(3 sigma) + 1 and reflected borders."""
-    side = images.shape[-1]
-    if images.device.type != "cpu" or side <= _SMALL:
-        matrices = gaussian(sigma, side)
+    size = images.shape[-1]
+    if images.device.type != "cpu" or size <= _SMALL:
+        matrices = gaussian(sigma, size)
         images.copy_(separable(images, matrices, matrices))
         return
     for image, one_sigma in zip(images, sigma, strict=True):
@@ -127,19 +127,19 @@ def _slide(padded: Float[Tensor, "C H W"], axis: int, taps: list[float]) -> Floa
     return total
 
 
-def gaussian(sigma: Float[Tensor, " B"], side: int) -> Float[Tensor, "B {side} {side}"]:
-    """Return matrices that blur `side` samples with a Gaussian cut off at `blur_radius`, with reflected borders."""
-    reach = int(blur_radius(sigma, side).max())
+def gaussian(sigma: Float[Tensor, " B"], size: int) -> Float[Tensor, "B {size} {size}"]:
+    """Return matrices that blur `size` samples with a Gaussian cut off at `blur_radius`, with reflected borders."""
+    reach = int(blur_radius(sigma, size).max())
     offset = torch.arange(-reach, reach + 1, device=sigma.device)
-    taps = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (offset.abs() <= blur_radius(sigma, side)[:, None])
+    taps = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (offset.abs() <= blur_radius(sigma, size)[:, None])
     taps = taps / taps.sum(1, keepdim=True)
-    position = torch.arange(side, device=sigma.device)[:, None] + offset
+    position = torch.arange(size, device=sigma.device)[:, None] + offset
     position = position.abs()
-    position = torch.where(position > side - 1, 2 * (side - 1) - position, position)
-    matrix = sigma.new_zeros(len(sigma), side, side)
-    return matrix.scatter_add_(2, position.expand(len(sigma), -1, -1), taps[:, None].expand(-1, side, -1))
+    position = torch.where(position > size - 1, 2 * (size - 1) - position, position)
+    matrix = sigma.new_zeros(len(sigma), size, size)
+    return matrix.scatter_add_(2, position.expand(len(sigma), -1, -1), taps[:, None].expand(-1, size, -1))
 
 
-def blur_radius(sigma: Float[Tensor, "*B"], side: int) -> Float[Tensor, "*B"]:
+def blur_radius(sigma: Float[Tensor, "*B"], size: int) -> Float[Tensor, "*B"]:
     """Return the radius of the kernel in pixels: 3 sigma, which omits 0.3% of the Gaussian; smaller than the image."""
-    return (3 * sigma).ceil().clamp(max=side - 1)
+    return (3 * sigma).ceil().clamp(max=size - 1)

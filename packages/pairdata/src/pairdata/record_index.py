@@ -71,10 +71,10 @@ def _check_fields(fields: Any, checks: Mapping[str, Check], prefix: str) -> None
     if not isinstance(fields, dict):
         raise ValueError(f"expected fields {', '.join(checks)}, got {str(fields)[:40]!r}")
     for name in sorted(checks.keys() ^ fields.keys()):
-        raise ValueError(f"{'the field ' + prefix + name} is {'missing' if name in checks else 'unknown'}")
+        raise ValueError(f"the field {prefix}{name} is {'missing' if name in checks else 'unknown'}")
     for name, is_valid in checks.items():
         if not is_valid(fields[name]):
-            raise ValueError(f"{prefix}{name} has the invalid value {str(fields[name])[:40]!r}")
+            raise ValueError(f"invalid value {str(fields[name])[:40]!r} of {prefix}{name}")
 
 
 def check_rows(rows: np.ndarray, lengths: np.ndarray, shard_images: int, layout: Any, classes: int) -> None:

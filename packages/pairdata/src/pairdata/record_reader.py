@@ -1,7 +1,7 @@
 """Read batches from records: locate the squares of a batch, decode them in pieces, and assemble the batch.
 
 Legend: B images, K views of each, P slots for squares (the image, its views, an interpolated view and its partner),
-S side of the squares.
+S size of the squares.
 """
 
 import mmap
@@ -61,7 +61,7 @@ class RecordReader:
 
     def __init__(self, records: Records, *, views_per_image: int, mixed: bool, pinned: bool, ahead: bool):
         self.records, self.views, self.mixed, self.pinned, self.ahead = records, views_per_image, mixed, pinned, ahead
-        self.places = 1 + self.views + 2 * self.mixed
+        self.slots = 1 + self.views + 2 * self.mixed
         self._decode = open_decoder(records.layout.mode, records.layout.size)
         if ahead and hasattr(mmap, "MADV_RANDOM"):
             for opened in records.maps:
@@ -70,37 +70,37 @@ class RecordReader:
     def begin(self, positions: np.ndarray, epoch: int) -> PendingBatch:
         """Locate the squares of a batch and allocate its memory."""
         rows = np.asarray(self.records.rows[positions])
-        found, owner, alpha = self._find(rows, positions, epoch)
+        located, owner, alpha = self._find(rows, positions, epoch)
         images, squares = self._room(len(rows))
         shard = owner // self.records.shard_images
-        wanted = np.argwhere(found["exists"])  # offsets were checked when the records were opened
-        row, place = wanted.T
-        sources = (self.records.addresses[shard] + found["place"])[row, place]
+        wanted = np.argwhere(located["exists"])  # offsets were checked when the records were opened
+        row, slot = wanted.T
+        sources = (self.records.addresses[shard] + located["place"])[row, slot]
         first = np.array([square.ctypes.data for square in squares], np.int64)
         stride = np.array([square.strides[0] for square in squares], np.int64)
-        targets = first[place] + stride[place] * row
-        lengths = found["bytes"][row, place]
+        targets = first[slot] + stride[slot] * row
+        lengths = located["bytes"][row, slot]
         if self.ahead:
-            self._ask(shard[row, place], found["place"][row, place], lengths)
+            self._prefetch(shard[row, slot], located["place"][row, slot], lengths)
         return PendingBatch(
             positions=positions,
             epoch=epoch,
             rows=rows,
             images=images,
             squares=squares,
-            sizes=np.stack([found["height"], found["width"]], -1).astype(np.int64),
+            sizes=np.stack([located["height"], located["width"]], -1).astype(np.int64),
             alpha=alpha,
             wanted=wanted,
             jobs=list(zip(sources.tolist(), lengths.tolist(), targets.tolist(), strict=True)),
-            filled=np.zeros(found.shape, bool),
+            filled=np.zeros(located.shape, bool),
         )
 
     def decode(self, reading: PendingBatch, piece: int, pieces: int) -> None:
         """Decode one of several pieces of a batch; pieces may be decoded concurrently."""
         first, last = (len(reading.jobs) * part // pieces for part in (piece, piece + 1))
         done = [self._decode(*job) for job in reading.jobs[first:last]]
-        row, place = reading.wanted[first:last].T
-        reading.filled[row, place] = done
+        row, slot = reading.wanted[first:last].T
+        reading.filled[row, slot] = done
 
     def finish(self, reading: PendingBatch) -> tuple[PairBatch, dict[str, str]]:
         """Return a decoded batch, and error messages by key."""
@@ -109,8 +109,8 @@ class RecordReader:
         if self.mixed:
             filled[:, -2] &= filled[:, -1]
             filled[:, -1] = filled[:, -2]
-        for row, place in np.argwhere(~filled[:, 1:]):  # the image itself stands where a view is missing
-            squares[1 + place][row], sizes[row, 1 + place] = squares[0][row], sizes[row, 0]
+        for row, slot in np.argwhere(~filled[:, 1:]):  # the image itself replaces a missing view
+            squares[1 + slot][row], sizes[row, 1 + slot] = squares[0][row], sizes[row, 0]
         real, beside, mixed = reading.images
         batch = PairBatch(
             real=real,
@@ -134,20 +134,20 @@ class RecordReader:
     def _find(self, rows: np.ndarray, positions: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return location and row of each square, [B, P], and alpha of the interpolated views, [B]."""
         squares, every, layout = rows["square"], np.arange(len(rows)), self.records.layout
-        found = np.zeros((len(rows), self.places), squares.dtype)
-        owner = np.repeat(positions[:, None], self.places, 1)
-        found[:, 0] = squares[:, 0]
+        located = np.zeros((len(rows), self.slots), squares.dtype)
+        owner = np.repeat(positions[:, None], self.slots, 1)
+        located[:, 0] = squares[:, 0]
         for slot in range(self.views if layout.views else 0):
             turn = (epoch * self.views + slot) % np.maximum(rows["views"], 1)
-            found[:, 1 + slot] = np.where(slot < rows["views"], squares[every, 1 + turn], found[:, 1 + slot])
+            located[:, 1 + slot] = np.where(slot < rows["views"], squares[every, 1 + turn], located[:, 1 + slot])
         alpha = np.ones(len(rows), np.float32)
         if self.mixed:
             turn = epoch % np.maximum(rows["mixed"], 1)
-            found[:, -2] = squares[every, 1 + layout.views + turn]
+            located[:, -2] = squares[every, 1 + layout.views + turn]
             owner[:, -1], alpha = rows["partner"][every, turn], rows["alpha"][every, turn]
             partners = np.asarray(self.records.rows[owner[:, -1]])["square"][:, 0]
-            found[:, -1] = np.where(found["exists"][:, -2], partners, found[:, -1])
-        return found, owner, alpha
+            located[:, -1] = np.where(located["exists"][:, -2], partners, located[:, -1])
+        return located, owner, alpha
 
     def _room(self, count: int) -> tuple[tuple[Tensor, Tensor, Tensor | None], list[np.ndarray]]:
         size = self.records.layout.size
@@ -157,20 +157,20 @@ class RecordReader:
         real, views, *mixed = (images.movedim(-1, -3) for images in room)
         return (real, views, mixed[0] if mixed else None), squares
 
-    def _ask(self, shards: np.ndarray, places: np.ndarray, lengths: np.ndarray) -> None:
+    def _prefetch(self, shards: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> None:
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
-        for shard, place, length in zip(shards.tolist(), places.tolist(), lengths.tolist(), strict=True):
-            begin = place - place % mmap.PAGESIZE
-            self.records.maps[shard].madvise(mmap.MADV_WILLNEED, begin, place + length - begin)
+        for shard, offset, length in zip(shards.tolist(), offsets.tolist(), lengths.tolist(), strict=True):
+            begin = offset - offset % mmap.PAGESIZE
+            self.records.maps[shard].madvise(mmap.MADV_WILLNEED, begin, offset + length - begin)
 
     def _failures(self, reading: PendingBatch) -> dict[str, str]:
         """Return messages of the squares that could not be decoded."""
         failures = {}
-        for row, place in reading.wanted[~reading.filled[tuple(reading.wanted.T)]].tolist():
+        for row, slot in reading.wanted[~reading.filled[tuple(reading.wanted.T)]].tolist():
             key = self.records.key(int(reading.positions[row]))
-            what = "image" if place == 0 else "view" if place <= self.views else "interpolated view or its partner"
-            failures[key] = f"its {what} in {self.records.root} is damaged: apps/pack --verify finds and repairs it"
+            what = "image" if slot == 0 else "view" if slot <= self.views else "interpolated view or its partner"
+            failures[key] = f"its {what} in {self.records.root} is damaged; apps/pack --verify finds and repairs it"
         return failures
 
     def _mixed(self, reading: PendingBatch, images: Tensor) -> InterpolatedViews:
@@ -193,7 +193,7 @@ class RecordReader:
                 other, failures = self.finish(reading)
                 _copy_row(other, 0, batch, row)
                 return failures
-        raise ValueError(f"none of the {len(self.records)} images in {self.records.root} can be read: pack them again")
+        raise ValueError(f"none of the {len(self.records)} images in {self.records.root} can be read; pack them again")
 
 
 def _copy_row(

@@ -1,11 +1,11 @@
-"""Records: a folder of FFCV files that hold images, their views, and all that a batch says of them.
+"""Records: a folder of FFCV files that hold images, their views, and all other fields of a batch.
 
     RECORDS/00000.beton ...   the images' squares, keys, labels and sizes; each file alone can be read by FFCV
     RECORDS/00000.json ...    its length, its SHA-256, and what could not be read when it was packed
     RECORDS/rows.npy          of every row where its squares lie, made from the tables of the files
-    RECORDS/records.json      what the records hold; it is written last
+    RECORDS/records.json      what the records contain; written last
 
-Legend: N rows, K places for views and M for interpolated views in each, S side of the squares.
+Legend: N rows, K slots for views and M for interpolated views in each, S size of the squares.
 """
 
 import errno
@@ -153,7 +153,7 @@ class Records:
     def key(self, i: int) -> str:
         """Return the key of image i."""
         if not 0 <= i < len(self):
-            raise IndexError(f"no image {i}: there are {len(self)}")
+            raise IndexError(f"expected an image in 0..{len(self) - 1}, got {i}")
         return fsdecode(self._raw_key(i))
 
     def position(self, key: str) -> int:
@@ -170,13 +170,13 @@ class Records:
             raise KeyError(f"no image {key!r} in {self.root}")
         return low
 
-    def missing_views(self, places: int) -> int:
+    def missing_views(self, slots: int) -> int:
         """Return the number of empty slots, with a given number of view slots per row."""
-        return sum(max(places - count, 0) * images for count, images in self.view_counts.items())
+        return sum(max(slots - count, 0) * images for count, images in self.view_counts.items())
 
     def _raw_key(self, i: int) -> bytes:
-        place, length = self.rows[i]["key"].tolist()
-        return self.maps[i // self.shard_images][place : place + length]
+        offset, length = self.rows[i]["key"].tolist()
+        return self.maps[i // self.shard_images][offset : offset + length]
 
     def _open_rows(self, images: int, lengths: np.ndarray) -> np.ndarray:
         path = self.root / ROWS
@@ -185,18 +185,18 @@ class Records:
         except OSError as error:
             raise _cannot_open(path, error) from error
         except (ValueError, EOFError, OverflowError) as error:
-            raise ValueError(f"{path} cannot be read ({error}): pack again to restore it") from error
+            raise ValueError(f"{path} cannot be read ({error}); pack again to restore it") from error
         if rows.dtype != self.layout.row_type or rows.shape != (images,):
-            raise ValueError(f"{path} does not belong to {INDEX} beside it: pack again to restore it")
+            raise ValueError(f"{path} does not belong to {INDEX} beside it; pack again to restore it")
         try:
             check_rows(rows, lengths, self.shard_images, self.layout, len(self.classes))
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): pack again to restore it") from None
+            raise ValueError(f"{path} is damaged ({error}); pack again to restore it") from None
         return rows
 
 
 def is_records(root: Path) -> bool:
-    """Return whether a folder holds records, finished or not."""
+    """Return whether a folder contains records, finished or not."""
     return (root / INDEX).is_file() or (root / "packing.json").is_file()
 
 
@@ -207,18 +207,17 @@ def read_index(root: Path) -> dict[str, Any]:
         ValueError: it is missing, damaged or of another version.
     """
     if root.is_file():
-        raise ValueError(f"{root} is one file: give the folder of records that holds it")
+        raise ValueError(f"expected a folder of records, got the file {root}; give its folder")
     if not (root / INDEX).is_file():
-        unfinished = is_records(root)
-        told = "the packing has not ended: start it again" if unfinished else "make some with apps/pack"
-        raise ValueError(f"no {INDEX} in {root}: {told}")
+        remedy = "the packing has not ended, start it again" if is_records(root) else "create records with apps/pack"
+        raise ValueError(f"expected {INDEX} in {root}, got none; {remedy}")
     try:
         index = json.loads((root / INDEX).read_text(encoding="utf-8"))
         version = index["format"]
         if version == FORMAT:
             check_index(index)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{root / INDEX} is damaged ({error}): pack again to restore it") from error
+        raise ValueError(f"{root / INDEX} is damaged ({error}); pack again to restore it") from error
     if version != FORMAT:
         raise ValueError(f"the records in {root} have version {version}, expected {FORMAT}; pack them again")
     return index
@@ -248,8 +247,8 @@ def check_length(root: Path, shard: Shard) -> None:
     path = root / shard.file
     length = path.stat().st_size if path.is_file() else None
     if length != shard.bytes:
-        found = "is missing" if length is None else f"has {length} bytes, not {shard.bytes}"
-        raise ValueError(f"{path} {found}: pack again to restore it")
+        got = "no file" if length is None else f"{length} bytes"
+        raise ValueError(f"expected {shard.bytes} bytes in {path}, got {got}; pack again to restore it")
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -3,7 +3,7 @@
 On a GPU two batched products over the whole batch cost a few passes over memory, whatever the parameters of each
 image; on a CPU they are the fastest way for small images.
 
-Legend: B images, M input side, N output side.
+Legend: B images, M input size, N output size.
 """
 
 import torch
@@ -28,10 +28,10 @@ def separable(
 def resampling(
     start: Float[Tensor, " B"],
     extent: Float[Tensor, " B"],
-    side: int,
+    input_size: int,
     size: int,
     interpolation: Interpolation = "bilinear",
-) -> Float[Tensor, "B {size} {side}"]:
+) -> Float[Tensor, "B {size} {input_size}"]:
     """Return matrices that resize [start, start + extent) to `size` samples, antialiased as in PIL.
 
     A triangle or cubic kernel, as wide as an output sample but at least as an input sample, is evaluated at the input
@@ -40,14 +40,14 @@ def resampling(
     Args:
         start: where the box begins, in input samples.
         extent: its length, in input samples.
-        side: number of input samples.
+        input_size: number of input samples.
         size: number of output samples.
         interpolation: triangle ("bilinear") or cubic ("bicubic") kernel.
     """
     step = (extent / size)[:, None, None]
     middle = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * step
-    sample = torch.arange(side, device=start.device) + 0.5
-    # An input sample counts by the share of it that lies inside the box.
+    sample = torch.arange(input_size, device=start.device) + 0.5
+    # An input sample counts by the fraction of it inside the box.
     first, last = start[:, None, None], (start + extent)[:, None, None]
     inside = torch.minimum(sample + 0.5, last) - torch.maximum(sample - 0.5, first)
     distance = (sample - middle).abs() / step.clamp(min=1)

@@ -69,8 +69,8 @@ class EpochSampler:
     def positions(self, epoch: int, step: int) -> np.ndarray:
         """Return the positions of the images of this rank at a step, int64."""
         piece = self._piece(step)
-        places = np.arange(piece.start, piece.stop)
-        return permute(places, self.length, self.seed, epoch) if self.shuffle else places
+        positions = np.arange(piece.start, piece.stop)
+        return permute(positions, self.length, self.seed, epoch) if self.shuffle else positions
 
     def _piece(self, step: int) -> range:
         first = step * self.batch_size * self.world_size
@@ -82,7 +82,7 @@ class EpochSampler:
 def permute(positions: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
     """Map positions by a permutation of range(length) seeded by (seed, epoch).
 
-    A Feistel network is a bijection of the smallest power of two that holds `length`; values that fall outside the
+    A Feistel network is a bijection of the smallest power of two not below `length`; values that fall outside the
     range pass through the network again until they fall inside (Black and Rogaway,
     https://web.cs.ucdavis.edu/~rogaway/papers/subset.pdf). Memory does not depend on `length`.
 

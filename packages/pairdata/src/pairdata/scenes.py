@@ -21,10 +21,10 @@ def texture(kind: str, first: np.ndarray, second: np.ndarray, size: int, rng: np
 
 
 def _along(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Distance along a random direction, in units of the image's side."""
+    """Distance along a random direction, in units of the image's size."""
     angle = rng.uniform(0, 2 * np.pi)
-    place = (np.arange(size) + 0.5) / size - 0.5
-    return np.cos(angle) * place[:, None] + np.sin(angle) * place
+    position = (np.arange(size) + 0.5) / size - 0.5
+    return np.cos(angle) * position[:, None] + np.sin(angle) * position
 
 
 def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -40,9 +40,9 @@ def _stripes(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _checks(size: int, rng: np.random.Generator) -> np.ndarray:
-    place = (np.arange(size) + 0.5) / size
+    position = (np.arange(size) + 0.5) / size
     cells = rng.uniform(2, 6)
-    steps = [_soft_square(np.sin(2 * np.pi * (cells / 2 * place + rng.uniform()))) for _ in range(2)]
+    steps = [_soft_square(np.sin(2 * np.pi * (cells / 2 * position + rng.uniform()))) for _ in range(2)]
     return (1 + np.outer(*steps)) / 2
 
 
@@ -191,8 +191,8 @@ def write_scenes(
     Args:
         root: the folder to write to.
         count: number of images; image i belongs to class i modulo `classes`.
-        size: side, pixels.
-        seed: of everything drawn.
+        size: height and width, pixels.
+        seed: seed of all random draws.
         classes: number of classes, at most ten.
         habit: see `draw_scene`.
         plain: see `draw_scene`.
@@ -201,7 +201,7 @@ def write_scenes(
         ValueError: fewer than one class or more than ten, or the files cannot be written.
     """
     if not 1 <= classes <= len(SCENE_CLASSES):
-        raise ValueError(f"classes={classes}: there are 1 to {len(SCENE_CLASSES)}")
+        raise ValueError(f"expected 1 to {len(SCENE_CLASSES)} classes, got {classes}")
     root = Path(root)
     for name in SCENE_CLASSES[:classes]:
         make_folder(root / "images" / name)
@@ -211,7 +211,7 @@ def write_scenes(
         if (root / "images" / key).exists():
             continue
         image, mask = draw_scene(key, size=size, seed=seed, habit=habit, plain=plain)
-        _write(root / "masks" / key, mask)  # the image comes last: where it stands, both do
+        _write(root / "masks" / key, mask)  # the image is written last: if it exists, both do
         _write(root / "images" / key, image)
 
 
@@ -221,9 +221,9 @@ def draw_scene(
     """The scene with this key, `<class>/<number>.png`, and its object's mask (gray, 255 on the object).
 
     Args:
-        key: what is drawn.
-        size: side, pixels.
-        seed: of everything drawn.
+        key: name of the scene, `<class>/<number>.png`.
+        size: height and width, pixels.
+        seed: seed of all random draws.
         habit: how often the palette, and how often the ground's pattern, is the one that the class prefers; at 0 both
             are drawn alike for every class, and outline and parts say all.
         plain: whether every ground is a gradient, without a pattern.
@@ -231,7 +231,7 @@ def draw_scene(
     digest = blake2b(f"scene:{seed}:{key}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     name = key.partition("/")[0]
-    cover = _cover(SHAPES[name](), size, rng)  # first: the place of the object depends on no size
+    cover = _cover(SHAPES[name](), size, rng)  # first: the position does not depend on the size
     number = SCENE_CLASSES.index(name)
     palette = PALETTES[number if rng.random() < habit else rng.integers(len(PALETTES))]
     pattern = KINDS[number % len(KINDS) if rng.random() < habit else rng.integers(len(KINDS))]
@@ -254,7 +254,7 @@ def _image(values: np.ndarray) -> Image.Image:
 
 
 def _cover(shape: Shape, size: int, rng: np.random.Generator) -> np.ndarray:
-    """How much of each pixel body and accent cover, float [2, size, size]: the shape at a random place."""
+    """Return how much of each pixel body and accent cover, float [2, size, size]: the shape at a random position."""
     angle, mirror = np.radians(rng.uniform(-40, 40)), rng.choice([-1, 1])
     radius = rng.uniform(0.26, 0.46) * size
     across, down = radius * mirror * rng.uniform(0.8, 1), radius * rng.uniform(0.8, 1)

@@ -65,7 +65,7 @@ class ShardWriter:
         """Write a file, and its length and hash to a JSON file; return its number."""
         path, positions, layout = self.out / self.file(number), self.positions(number), self.layout
         temporary, failures = path.with_name(path.name + ".tmp"), {}
-        # Twice what the pixels take: more than JPEG ever makes of them; and the longest key.
+        # Twice the bytes of the pixels, more than JPEG ever needs, and the longest key.
         row_bytes = len(layout.squares) * (6 * layout.size**2 + 4096) + 65536
         writer = BetonWriter(temporary, layout.fields, rows=len(positions), row_bytes=row_bytes)
         try:
@@ -96,12 +96,12 @@ class ShardWriter:
     def _row(self, row: int, position: int, turns: list[PairBatch]) -> dict[str, Value]:
         """Return the fields of one image."""
         batch, layout = turns[0], self.layout
-        found = int(batch.index[row])  # another image's, where this one's cannot be read
+        image = int(batch.index[row])  # the position of another one, if this image cannot be read
         real = self._encode(batch.real[row])
-        listed = [0 if source is None else int(source.counts[found]) for source in (self.views, self.mixed)]
+        listed = [0 if source is None else int(source.counts[image]) for source in (self.views, self.mixed)]
         values: dict[str, Value] = {
             "key": self.index.keys.raw(position),
-            "index": found,
+            "index": image,
             "label": int(batch.label[row]),
             "views": min(listed[0], layout.views),
             "mixed": min(listed[1], layout.mixed),
@@ -114,11 +114,11 @@ class ShardWriter:
         for m in range(layout.mixed):
             mixed = turns[m].mixed
             assert mixed is not None
-            partner = self._partner(found, m) if mixed.exists[row] else -1
+            partner = self._partner(image, m) if mixed.exists[row] else -1
             exists = partner >= 0
             square = self._encode(mixed.interpolated[row]) if exists else real
             values |= _square(f"mixed{m}", square, mixed.sizes[row, 0], exists)
-            values |= {f"mixed{m}_partner": partner if exists else found, f"mixed{m}_alpha": float(mixed.alpha[row])}
+            values |= {f"mixed{m}_partner": partner if exists else image, f"mixed{m}_alpha": float(mixed.alpha[row])}
         return values
 
     def _partner(self, position: int, m: int) -> int:

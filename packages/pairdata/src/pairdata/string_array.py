@@ -56,7 +56,7 @@ class StringArray:
 
     def __getitem__(self, i: int) -> str:
         if not 0 <= i < len(self):
-            raise IndexError(f"no string {i}: there are {len(self)}")
+            raise IndexError(f"expected a string in 0..{len(self) - 1}, got {i}")
         return fsdecode(self.raw(i))
 
     def find(self, string: str) -> int:
