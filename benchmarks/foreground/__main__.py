@@ -28,10 +28,10 @@ from torch import Tensor
 from benchmarks.foreground.encoders import open_encoder
 from benchmarks.foreground.masks import find_pairs, read_pairs, unpacked
 from benchmarks.foreground.measure import Figures, Grid, measure, measure_layers
-from genviews_core.append import append_line
 from genviews_core.command import command
 from genviews_core.device import resolve_device
 from pairquality import FeatureEncoder
+from ssl_eval.append import append_line
 
 
 @dataclass(frozen=True, kw_only=True)

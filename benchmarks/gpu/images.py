@@ -1,12 +1,12 @@
 """Labeled images, decoded once and kept in device memory: 50,000 of 32 px take 154 MB.
 
-Shapes: N images, B batch size, K views of each, S side in pixels.
+Shapes: N images, B batch size, K views of each, S size in pixels.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from genviews_core.listing import is_image_key
+from genviews_core.images import SUFFIXES
 from pairdata import PairBatch
 from pairdata.decode import decode_square
 
@@ -61,7 +61,7 @@ def read_data(source: str, size: int, *, threads: int = 16) -> tuple[Split, Spli
     train, test = {}, {}
     for name, content in _files(source):
         part, *inside = Path(name).parts
-        if part in ("train", "test") and len(inside) > 1 and is_image_key("/".join(inside)):
+        if part in ("train", "test") and len(inside) > 1 and _is_image(inside):
             (train if part == "train" else test)["/".join(inside)] = content
     if not train or not test:
         raise ValueError(f"expected train/CLASS/IMAGE and test/CLASS/IMAGE in {source}, got none; give another --data")
@@ -70,6 +70,11 @@ def read_data(source: str, size: int, *, threads: int = 16) -> tuple[Split, Spli
     if splits[0].classes != splits[1].classes:
         raise ValueError(f"expected the same class folders in train and test of {source}, got different ones")
     return splits[0], splits[1]
+
+
+def _is_image(parts: Sequence[str]) -> bool:
+    """Return whether a path has an image suffix and no hidden component."""
+    return not any(part.startswith(".") for part in parts) and Path(parts[-1]).suffix.lower() in SUFFIXES
 
 
 def _files(source: str) -> Iterator[tuple[str, bytes]]:

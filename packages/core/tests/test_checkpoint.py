@@ -1,3 +1,6 @@
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -59,3 +62,23 @@ def test_errors_of_restoring_are_one_line(path):
 def test_files_written_before_settings_had_this_name_are_read(tmp_path):
     torch.save({"format": 1, "step": 2, "recipe": {"lr": 0.1}, "method": {}}, tmp_path / "old.pt")
     assert load_checkpoint(tmp_path / "old.pt", {"lr": 0.1}) == (2, {"method": {}})
+
+
+def _compressed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data/0", bytes(1 << 20))
+
+
+def _overlapping(path: Path) -> None:
+    """Write an archive with two entries for the same bytes, as uncompressed zip bombs have."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", bytes(1 << 20))
+        archive.filelist.append(archive.filelist[0])
+
+
+@pytest.mark.parametrize("make", [_compressed, _overlapping])
+def test_a_file_that_unpacks_to_more_than_it_holds_is_rejected_unread(make, tmp_path, monkeypatch):
+    make(tmp_path / "state")
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing may be unpacked
+    with pytest.raises(ValueError, match=r"state is not a whole resume file \(it unpacks to more than it"):
+        load_checkpoint(tmp_path / "state", SETTINGS)

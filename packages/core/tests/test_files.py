@@ -1,15 +1,13 @@
 import errno
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from genviews_core.append import append_line
 from genviews_core.files import WriteError, atomic_write, check_writable, make_folder, write_json, writing
-from genviews_core.tensor_files import load_torch, save_tensors, save_torch
+from genviews_core.tensor_files import save_tensors, save_torch
 
 
 def names(folder: Path) -> list[str]:
@@ -117,46 +115,3 @@ def test_tensors_and_metadata_round_trip(tmp_path):
     views = torch.arange(6.0).view(2, 3).T  # not contiguous
     save_tensors(tmp_path / "file", {"a": views})
     assert torch.equal(load_file(tmp_path / "file")["a"], views)
-
-
-def test_a_line_is_appended_after_an_incomplete_one(tmp_path, monkeypatch):
-    path = tmp_path / "lines"
-    append_line(path, "one")
-    with path.open("a") as file:
-        file.write("tor")
-    append_line(path, "two")
-    assert path.read_text() == "one\ntor\ntwo\n"
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WriteError, match="the disk is full"):
-        append_line(path, "three")
-    assert path.read_text() == "one\ntor\ntwo\n"
-
-
-def test_a_state_round_trips(tmp_path):
-    save_torch(tmp_path / "state", {"a": torch.arange(3), "step": 4})
-    found = load_torch(tmp_path / "state")
-    assert found["step"] == 4 and torch.equal(found["a"], torch.arange(3))
-
-
-def _compressed(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("state/data/0", bytes(1 << 20))
-
-
-def _overlapping(path: Path) -> None:
-    """Write an archive with two entries for the same bytes, as uncompressed zip bombs have."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a", bytes(1 << 20))
-        archive.filelist.append(archive.filelist[0])
-
-
-@pytest.mark.parametrize("make", [_compressed, _overlapping])
-def test_a_file_that_unpacks_to_more_than_it_holds_is_rejected_unread(make, tmp_path, monkeypatch):
-    make(tmp_path / "state")
-    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing may be unpacked
-    with pytest.raises(ValueError, match=r"state is not a whole resume file \(it unpacks to more than it"):
-        load_torch(tmp_path / "state")

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genviews_core.tensor_files import load_torch, save_torch
+import torch
+
+from genviews_core.tensor_files import save_torch
 
 FORMAT = 1
 ABSENT = "(absent)"
+_BROKEN = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What torch.load and load_state_dict raise for damaged or unsuitable files."""
 
 
 def save_checkpoint(
@@ -57,7 +66,7 @@ def load_checkpoint(
     if not Path(path).exists():
         return None
     with restoring(path):
-        content = dict(load_torch(path))
+        content = dict(_load(path))
         if content.pop("format", FORMAT) != FORMAT:
             raise ValueError(f"another format than {FORMAT}")
         saved = content.pop("settings", content.pop("recipe", {}))
@@ -82,11 +91,30 @@ def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn errors raised while a state from the file is restored into one-line ValueErrors."""
     try:
         yield
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if reason.startswith(str(path)):  # already names the file and a remedy
             raise
         raise ValueError(f"{path} is not a whole resume file ({reason}); delete it to start afresh") from error
+
+
+def _load(path: str | os.PathLike[str]) -> Any:
+    """Call `torch.load` on the CPU, with tensors, numbers, text, lists and dicts allowed.
+
+    torch verifies no checksums and unpacks files of any size; `torch.save` itself never compresses. A file whose
+    entries are compressed, or larger in total than the file, is therefore rejected before anything is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            if compressed or sum(entry.file_size for entry in entries) > os.path.getsize(path):  # noqa: PTH202
+                raise ValueError("it unpacks to more than it contains")
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} has a wrong checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); change its permissions") from error
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def iter_images(
                 above.append((name, identity))
         except OSError as error:
             if on_error is None:
-                raise cannot_list(root / name, error) from error
+                raise _cannot_list(root / name, error) from error
             on_error(name, error)
 
 
@@ -64,12 +64,6 @@ def images_in(folder: str | os.PathLike[str], suffixes: Collection[str] = SUFFIX
     return [path for path in visible(_folder(folder)) if path.suffix.lower() in suffixes and not path.is_dir()]
 
 
-def is_image_key(key: str) -> bool:
-    """Return whether a key, such as a path in an archive, has an image suffix and no hidden component."""
-    parts = key.split("/")
-    return not any(part.startswith(".") for part in parts) and os.path.splitext(key)[1].lower() in SUFFIXES  # noqa: PTH122
-
-
 def visible(folder: Path) -> list[Path]:
     """Return the entries of a folder in byte order of their names; hidden names are skipped.
 
@@ -79,11 +73,11 @@ def visible(folder: Path) -> list[Path]:
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208 (names alone)
     except OSError as error:
-        raise cannot_list(folder, error) from error
+        raise _cannot_list(folder, error) from error
     return [folder / name for name in sorted(names, key=os.fsencode)]
 
 
-def cannot_list(folder: str | os.PathLike[str], error: OSError) -> ValueError:
+def _cannot_list(folder: str | os.PathLike[str], error: OSError) -> ValueError:
     """Return the error to raise if a folder cannot be read."""
     return ValueError(f"cannot list the folder {os.fspath(folder)}: {error.strerror or error}")
 
@@ -95,7 +89,7 @@ def _folder(path: str | os.PathLike[str]) -> Path:
         reason = ""
     except OSError as error:
         reason = f" ({error.strerror})"
-    raise ValueError(f"{os.fspath(path)} is not a folder{reason}: give the folder that holds the images")
+    raise ValueError(f"{os.fspath(path)} is not a folder{reason}; give the folder of the images")
 
 
 def _entries(folder: Path, prefix: str, follow_links: bool) -> Iterator[str]:

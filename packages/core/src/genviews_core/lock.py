@@ -18,7 +18,7 @@ from genviews_core.files import writing
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of file systems without locks, such as some network file systems."""
 
-_held: set[tuple[int, int]] = set()
+_held: set[tuple[int, int] | None] = set()
 """Lock files held by this process, by device and inode: the system's locks only exclude other processes."""
 
 
@@ -59,35 +59,44 @@ def _lock(lock: Path, what: Path) -> Iterator[None]:
     with writing(what):
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(lock, what)
-    about = os.fstat(descriptor)
+    identity = _identity(descriptor)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may have been deleted
             lock.unlink()
-        _held.discard((about.st_dev, about.st_ino))
+        _held.discard(identity)
         os.close(descriptor)
 
 
 def _acquire(lock: Path, what: Path) -> int:
     """Lock the file, write this process's id into it and return its descriptor."""
-    if _is_held_here(lock):  # opening and closing it again would release the lock
+    if _identity(lock) in _held:  # opening and closing it again would release the lock
         raise LockedError(_locked_message(what, "this process"))
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock_descriptor(descriptor, what)
-            if _is_still_there(descriptor, lock):  # not removed by its previous holder in between
+            if (identity := _identity(descriptor)) == _identity(lock):  # not removed by its previous holder in between
                 now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
                 about = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(about).encode() + b"\n", 0)
-                _held.add((os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino))
+                _held.add(identity)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _identity(file: int | Path) -> tuple[int, int] | None:
+    """Return device and inode of an open file or a path, or None if there is no such file."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 (a descriptor or a path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _lock_descriptor(descriptor: int, what: Path) -> None:
@@ -103,21 +112,6 @@ def _lock_descriptor(descriptor: int, what: Path) -> None:
 
 def _locked_message(what: Path, holder: str) -> str:
     return f"{what} is being written by {holder}; wait for it, end it or choose another place"
-
-
-def _is_held_here(lock: Path) -> bool:
-    try:
-        about = lock.stat()
-    except FileNotFoundError:
-        return False
-    return (about.st_dev, about.st_ino) in _held
-
-
-def _is_still_there(descriptor: int, lock: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), lock.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _holder(descriptor: int) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from genviews_core.append import append_line
 from genviews_core.files import check_writable
+from ssl_eval.append import append_line
 
 
 @dataclass(frozen=True, kw_only=True)
