@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 import sslzoo
+from genviews_core.distributed import destroy_process_group
 from sslzoo.methods import SimCLR
 
 IMAGES = 8
@@ -45,7 +46,7 @@ def main() -> None:
     dist.all_reduce(mean)
     if worker.rank == 0:
         torch.save({**found, "loss": (mean / worker.world_size).cpu(), "backend": dist.get_backend()}, sys.argv[1])
-    dist.destroy_process_group()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import ssl_eval
 import sslzoo
+from genviews_core.distributed import destroy_process_group
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -169,7 +170,7 @@ def one_of_two(rank: int, port: str, module, options) -> None:
     torch.distributed.all_gather_object(states, state)
     # Gradients and statistics were of both processes' images: a network each, the same.
     assert all(torch.equal(states[0][name], states[1][name]) for name in state)
-    torch.distributed.destroy_process_group()
+    destroy_process_group()
 
 
 def test_a_mistake_is_one_line(programs, arguments, coco):

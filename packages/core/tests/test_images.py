@@ -1,5 +1,7 @@
 """Every kind of image file is read as the RGB image that a viewer shows, or rejected with a one-line error."""
 
+import contextlib
+import gc
 import io
 import os
 import pickle
@@ -7,6 +9,7 @@ import random
 import socket
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +186,22 @@ def test_the_pixel_limit_does_not_depend_on_pillow_settings(monkeypatch):
         with pytest.raises(ImageTooLarge, match="more than 178956970 pixels"):
             read(REFUSED["bomb.png"][0])
     assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_a_refused_image_does_not_keep_its_readers_variables_alive(tmp_path):
+    """A process group among them would end late, at exit; see genviews_core.distributed."""
+
+    class Variable:
+        pass
+
+    def read() -> weakref.ref:
+        variable = Variable()
+        with contextlib.suppress(UnreadableImage):
+            read_rgb(tmp_path / "missing.png")
+        return weakref.ref(variable)
+
+    gc.disable()
+    try:
+        assert read()() is None
+    finally:
+        gc.enable()

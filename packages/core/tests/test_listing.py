@@ -71,7 +71,7 @@ def test_an_unreadable_folder_is_an_error_or_reported(tmp_path, monkeypatch):
 
 def test_the_error_for_a_missing_folder_names_it(tmp_path):
     for read in (lambda: list(iter_images(tmp_path / "missing")), lambda: images_in(tmp_path / "missing")):
-        with pytest.raises(ValueError, match=r"missing is not a folder \(No such file or directory\): give"):
+        with pytest.raises(ValueError, match=r"missing is not a folder \(No such file or directory\); give"):
             read()
 
 

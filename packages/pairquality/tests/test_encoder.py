@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 
+from genviews_core.distributed import destroy_process_group
 from pairquality import FeatureEncoder, denormalize
 from pairquality.encoder import IMAGENET_MEAN, IMAGENET_STD
 
@@ -88,7 +89,7 @@ def test_copies_and_ddp(tmp_path):
         wrapped(images()).sum().backward()
         assert copied.learner.weight.grad is not None and torch.equal(copied.encoder(images()), model.encoder(images()))
     finally:
-        torch.distributed.destroy_process_group()
+        destroy_process_group()
 
 
 def test_it_takes_a_copy_and_leaves_the_callers_network_alone():

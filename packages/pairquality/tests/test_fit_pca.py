@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from genviews_core.distributed import destroy_process_group
 from pairquality import FeatureEncoder, ForegroundPCA, fit_pca, foreground_maps, foreground_ratio
 from pairquality.token_statistics import UniformSample
 
@@ -154,7 +155,7 @@ def fit_of_one_rank(rank: int, path: str) -> None:
     alone = fit_pca(images().split(7) if rank == 1 else [], 0.4, group=dist.group.WORLD)
     for name, pca in (("together", together), ("sampled", sampled), ("alone", alone)):
         pca.save(f"{path}/{name}{rank}")
-    dist.destroy_process_group()
+    destroy_process_group()
 
 
 def test_two_processes_fit_as_one(tmp_path):

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from genviews_core.distributed import destroy_process_group
 from pairquality import FeatureEncoder, fit_pca, foreground_maps, pair_scores, pair_weights, rank_correlation
 from pairquality.scorers import ExactScorer, OnlineScorer, StreamingPCA
 from pairquality.scorers.streaming_pca import ForegroundPCA
@@ -188,7 +189,7 @@ def self_of_one_rank(rank: int, ranks: int, path: str) -> None:
         found.append((quality, pair_weights(quality, 5.0, group=group), scorer.streaming.state_dict()["direction"]))
     torch.save(found, f"{path}/{ranks}.{rank}.pt")
     if ranks > 1:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 def test_two_ranks_are_one(tmp_path):

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genviews_core.distributed import destroy_process_group
 from pairquality import pair_weights
 
 QUALITY = [0.3, -0.2, 0.9, 0.0, -1.4]
@@ -48,7 +49,7 @@ def weights_of_one_rank(rank: int, path: str) -> None:
     alone = pair_weights(mine, 1.5)
     masked = pair_weights(mine, 1.5, mask=torch.full_like(mine, rank == 1, dtype=torch.bool), group=dist.group.WORLD)
     torch.save((everywhere, alone, masked), f"{path}/{rank}.pt")
-    dist.destroy_process_group()
+    destroy_process_group()
 
 
 def test_two_processes_weigh_as_one_with_the_joined_batch(tmp_path):

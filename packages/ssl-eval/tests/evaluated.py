@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from genviews_core.distributed import destroy_process_group
 from ssl_eval import (
     Cosine,
     Features,
@@ -136,4 +137,4 @@ if __name__ == "__main__":
     except ValueError as error:
         told += str(error)
     (place / f"{number}.txt").write_text(told)
-    dist.destroy_process_group()
+    destroy_process_group()

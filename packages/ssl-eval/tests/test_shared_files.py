@@ -12,6 +12,7 @@ import torch.distributed as dist
 pytest.importorskip("PIL", reason="genviews-ssl-eval[images] is not installed")
 pytest.importorskip("scipy", reason="genviews-ssl-eval[images] is not installed")
 
+from genviews_core.distributed import destroy_process_group
 from ssl_eval import image_files
 from ssl_eval.image_files import ReaderConfig, images_in
 from ssl_eval.retrieval.copydays import evaluate_copydays, read_copydays
@@ -60,7 +61,7 @@ def joined(folder: Path, rank: int) -> dict:
     try:
         return everything(folder, dist.group.WORLD)
     finally:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 def test_two_processes_find_what_one_does(tmp_path, monkeypatch):

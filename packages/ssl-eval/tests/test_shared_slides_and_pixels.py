@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from genviews_core.distributed import destroy_process_group
 from ssl_eval.segmentation.inference import segmentation_confusion
 from ssl_eval.segmentation.training import SegmentationProtocol, train_segmentation
 from ssl_eval.slides.slide_sets import Slide, tiles_of
@@ -66,7 +67,7 @@ def joined(folder: Path, rank: int) -> dict:
     try:
         return everything(folder, rank, 2, dist.group.WORLD)
     finally:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 @pytest.fixture

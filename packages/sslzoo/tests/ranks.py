@@ -13,6 +13,7 @@ from torch import distributed, nn
 
 jaxtyping.install_import_hook("sslzoo", "beartype.beartype")
 
+from genviews_core.distributed import destroy_process_group  # noqa: E402
 from sslzoo import PairFeatureHook, convert_sync_batchnorm, create_backbone, gather, wrap_ddp  # noqa: E402
 from sslzoo.methods import BYOL, DINO, BarlowTwins, GenDINO, Interpolated, MoCoV2, MoCoV3, SimCLR, SimSiam, SwAV, VICReg  # noqa: E402
 from sslzoo.methods.moco_v2 import permutation, shuffle_bn_forward  # noqa: E402
@@ -103,7 +104,7 @@ def work(rank: int, ranks: int, folder: Path) -> None:
     torch.save(found, folder / f"{ranks}.{rank}.pt")
     if ranks > 1:
         distributed.barrier()
-        distributed.destroy_process_group()
+        destroy_process_group()
 
 
 if __name__ == "__main__":

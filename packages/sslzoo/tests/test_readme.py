@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from genviews_core.distributed import destroy_process_group
+
 BLOCKS = re.findall(
     r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("README.md").read_text(), flags=re.DOTALL
 )
@@ -33,7 +35,7 @@ def test_examples_run(folder):
         exec(BLOCKS[-1], names)
         assert torch.is_tensor(names["wrapped"](names["views"], torch.ones(32))["loss"])
     finally:
-        torch.distributed.destroy_process_group()
+        destroy_process_group()
 
 
 def test_example_with_lightly_runs(folder):

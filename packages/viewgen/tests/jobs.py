@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from conftest import TINY
 
+from genviews_core.distributed import destroy_process_group
 from viewgen import Embeddings, eldm, generate_views
 from viewgen.eldm.autoencoder_trainer import AutoencoderTrainer, autoencoder_batches, build_networks, save_autoencoder
 from viewgen.eldm.data import TrainingImages, rank_slices
@@ -80,7 +81,7 @@ def share_work(root: Path, rank: int, world: int) -> None:
     coder = eldm.Autoencoder.load(root / "untrained")
     eldm.cache_latents(root / "images", embeddings.keys, out / "cache", coder, resolution=16, shard_rows=4)
     if world > 1:
-        dist.destroy_process_group()
+        destroy_process_group()
 
 
 def save_gradients(root: Path, embeddings: Embeddings, rank: int, world: int) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
+from genviews_core.distributed import destroy_process_group
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -43,7 +45,9 @@ def command(main: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         default, warnings.formatwarning = warnings.formatwarning, _format_warning
         try:
             try:
-                return main(*arguments, **options)
+                result = main(*arguments, **options)
+                destroy_process_group()
+                return result
             except ValueError as error:
                 sys.exit(f"error: {error}")
             except FloatingPointError as error:

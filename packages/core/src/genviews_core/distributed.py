@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +18,19 @@ def default_group() -> ProcessGroup | None:
     import torch.distributed as dist
 
     return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
+
+
+def destroy_process_group() -> None:
+    """Leave the process group of the job, if any, and end its threads; call it before the process exits.
+
+    gloo's threads end with the last reference to the group, and one that still runs at interpreter exit may abort the
+    process ("terminate called without an active exception"). References in cycles, such as those of
+    DistributedDataParallel or of a traceback, are therefore collected.
+    """
+    dist = sys.modules.get("torch.distributed")  # not imported: there is no group
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()
 
 
 def world_size(group: ProcessGroup | None) -> int:

@@ -210,7 +210,7 @@ def _file(source: Source) -> str | os.PathLike[str] | io.BytesIO:
 
 
 def _too_large() -> str:
-    return f"it has more than {MAX_PIXELS} pixels: scale it down first"
+    return f"it has more than {MAX_PIXELS} pixels; scale it down first"
 
 
 def _check_supported(image: Image.Image) -> None:
@@ -256,10 +256,15 @@ def guarded(source: Source, read: Callable[[], Result]) -> Result:
     try:
         return read()
     except Exception as error:  # Pillow's decoders raise many unrelated types for broken files
-        kind = ImageTooLarge if isinstance(error, ImageTooLarge | Image.DecompressionBombError) else UnreadableImage
-        unreadable = kind(f"cannot read the image {source_name(source)!r}: {_reason(error)}")
-        unreadable.reason = _reason(error)
-        raise unreadable from error
+        # Not a local variable, which would keep all frames of the traceback alive until the garbage is collected.
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: Source, error: Exception) -> UnreadableImage:
+    kind = ImageTooLarge if isinstance(error, ImageTooLarge | Image.DecompressionBombError) else UnreadableImage
+    unreadable = kind(f"cannot read the image {source_name(source)!r}: {_reason(error)}")
+    unreadable.reason = _reason(error)
+    return unreadable
 
 
 def source_name(source: Source) -> str:
