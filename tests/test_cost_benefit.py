@@ -194,7 +194,7 @@ def test_mistakes_in_the_table_of_costs_give_one_line(images, views, backbone, t
         (images, root, "--generators", "views-0.1=nothing"): "got 'nothing'; give one of them",
         (images, root, "--generators", "views-0.1=retrieval --pol x"): "see viewgen generate --generator retrieval",
         (tmp_path / "nowhere", root): "nowhere",
-        (images, root, "--size", 4): "at least 6 pixels",
+        (images, root, "--size", 4): "at least 6 x 6 pixels",
     }
     for arguments, says in mistakes.items():
         line = run("cost", *arguments, "--device", "cpu", expect=1).splitlines()[-1]

@@ -150,7 +150,7 @@ def test_video_of_a_resnet(folder):
 
 def test_the_first_word_names_the_test(folder, monkeypatch, capsys):
     said = {
-        "retrieval": r"holds 0 files gnd_\*\.pkl",
+        "retrieval": r"expected one gnd_\*\.pkl in .*, got 0",
         "copy-detection": "original is missing",
         "video": r"val\.txt is missing",
     }

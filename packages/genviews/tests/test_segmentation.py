@@ -73,9 +73,9 @@ def test_halves_are_told_apart(data, tmp_path, capsys):
 def test_mistakes_are_told(data, tmp_path):
     for line, changes in {
         "holds class 2, and there are 2 from 0": {"classes": 2},
-        "no list of images at": {"test_split": "test"},
+        "expected a list of images at": {"test_split": "test"},
         "--short of at least the crop size, 24 px, got 20": {"crop": 24, "short": 20},
-        "has no layer layer9; choose one of": {"layer": "layer9"},
+        "expected a layer of .*, got layer9": {"layer": "layer9"},
         "expected at least 2 --classes": {"classes": 1},
         "expected --batch-size of 1 or more, got 0": {"batch_size": 0},
     }.items():

@@ -75,7 +75,7 @@ def test_fixed_size_network_is_adapted():
         assert torch.equal(network(native), VariableSizeViT(network)(native))  # the original positions are restored
         three = MultiScale(VariableSizeViT(network))(other)
     torch.testing.assert_close(three.norm(dim=1), torch.ones(2))
-    with pytest.raises(ValueError, match="an image of 50 x 7 pixels is smaller than a patch of 8 x 8"):
+    with pytest.raises(ValueError, match="one patch, 8 x 8 pixels, got 50 x 7"):
         VariableSizeViT(network)(other[..., :7])
     pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert VariableSizeViT(pooled)(other).shape == (2, 4)
@@ -96,7 +96,7 @@ def test_unsupported_size_is_reported(fault):
         VariableSizeViT(network)(torch.zeros(1, 3, 32, 40))
     network.patch_embed = nn.Identity()
     network.patch_embed.patch_size = (4, 4)
-    with pytest.raises(ValueError, match="does not take 32 x 40 pixels"):
+    with pytest.raises(ValueError, match="does not accept 32 x 40 pixels"):
         VariableSizeViT(network)(torch.zeros(1, 3, 33, 42))
 
 

@@ -110,11 +110,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
 def test_mistakes_are_told():
     bags, labels, _ = marked_bags(4, seed=0)
     common = {"protocol": QUICK, "num_classes": 2}
-    with pytest.raises(ValueError, match="class 2 has no training slide"):
+    with pytest.raises(ValueError, match="got none of class 2"):
         train_mil(bags, labels, protocol=QUICK, num_classes=3)
-    with pytest.raises(ValueError, match="4 slides and 3 labels"):
+    with pytest.raises(ValueError, match="got 4 slides and 3 labels"):
         train_mil(bags, labels[:3], **common)
-    with pytest.raises(ValueError, match="label 2 is not one of 2 classes"):
+    with pytest.raises(ValueError, match=r"expected labels in 0..1, got 2"):
         train_mil(bags, labels + 1, **common)
-    with pytest.raises(ValueError, match="7 and 16 wide"):
+    with pytest.raises(ValueError, match="got 7 and 16"):
         train_mil([*bags[:3], bags[3][:, :7]], labels, **common)

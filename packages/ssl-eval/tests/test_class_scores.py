@@ -44,7 +44,7 @@ def test_scores_are_scikit_learns(classes):
 
 
 def test_every_class_needs_test_slides():
-    with pytest.raises(ValueError, match="class 1 has no test slide"):
+    with pytest.raises(ValueError, match="got none of class 1"):
         classification_metrics(torch.eye(3), torch.tensor([0, 2, 2]))
-    with pytest.raises(ValueError, match="label 3 is not one of 3 classes"):
+    with pytest.raises(ValueError, match=r"expected labels in 0..2, got 3"):
         classification_metrics(torch.eye(3), torch.tensor([0, 1, 3]))

@@ -65,14 +65,14 @@ def test_mistakes_are_named(tmp_path):
         Features(torch.tensor([[0.0], [torch.nan], [1.0]]), labels)
     with pytest.raises(ValueError, match="NaN"):
         Features(torch.tensor([[0.0], [-torch.inf], [1.0]]), labels)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="labels of 0 or more"):
         Features(torch.zeros(3, 1), labels - 1)
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="expected one or more images"):
         extract_features(backbone(), [])
-    with pytest.raises(ValueError, match="pool it"):
+    with pytest.raises(ValueError, match="pool them"):
         extract_features(nn.Conv2d(3, 4, 3), [images(2)])
-    with pytest.raises(ValueError, match="No features at"):
+    with pytest.raises(ValueError, match="expected features at"):
         Features.load(tmp_path / "missing")
     (tmp_path / "text").write_text("not features")
-    with pytest.raises(ValueError, match="does not hold"):
+    with pytest.raises(ValueError, match="does not contain"):
         Features.load(tmp_path / "text")

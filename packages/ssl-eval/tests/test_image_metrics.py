@@ -208,11 +208,11 @@ def test_parameters_are_counted_once_wherever_they_are_held():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ([], "0 pairs are too few"),
-        ([(torch.zeros(1, 3, 8, 8, dtype=torch.uint8),) * 2], "1 pairs are too few"),
+        ([], "at least one pair, .* got 0"),
+        ([(torch.zeros(1, 3, 8, 8, dtype=torch.uint8),) * 2], "two for FID, got 1"),
         ([(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))], "uint8"),
         ([(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 9, 9, dtype=torch.uint8))], "one size"),
-        ([(torch.zeros(2, 3, 4, 4, dtype=torch.uint8),) * 2], "at least 6 pixels"),
+        ([(torch.zeros(2, 3, 4, 4, dtype=torch.uint8),) * 2], "at least 6 x 6 pixels"),
     ],
 )
 def test_pairs_that_cannot_be_compared_are_named(given, says):
@@ -231,10 +231,10 @@ def test_files_that_hold_no_such_network_are_named(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     for load in (load_inception, load_lpips):
         says = {
-            "missing": "no weights at",
-            "other": "take https://",
-            "code": "more than weights",
-            "broken": "is broken",
+            "missing": "expected weights at",
+            "other": "use https://",
+            "code": "expected a file of weights",
+            "broken": "expected a file of weights",
         }
         for name, text in says.items():
             with pytest.raises(ValueError, match=re.escape(text)) as told:
@@ -244,5 +244,5 @@ def test_files_that_hold_no_such_network_are_named(tmp_path):
 
 def test_features_that_are_no_vectors_are_named():
     images, views = pairs(count=4)
-    with pytest.raises(ValueError, match="FID needs one vector per image"):
+    with pytest.raises(ValueError, match=r"one vector per image from .* for FID"):
         image_metrics(batches(images, views), fid=lambda each: each.float())

@@ -74,11 +74,11 @@ def test_mistakes_are_named():
     train, test = official_sets()
     with pytest.raises(ValueError, match="301"):
         knn_accuracy(train, test, k=301)
-    with pytest.raises(ValueError, match="k = "):
+    with pytest.raises(ValueError, match=r"expected k in 1\.\.300"):
         knn_accuracy(train, test, k=[0, 5])
     with pytest.raises(ValueError, match="8 wide in training and 7 in test"):
         knn_accuracy(train, Features(test.features[:, :7], test.labels))
-    with pytest.raises(ValueError, match="class 9 has no training image"):
+    with pytest.raises(ValueError, match="got none of class 9"):
         knn_accuracy(train, Features(test.features[:1], torch.tensor([9])))
     with pytest.raises(ValueError, match="num_classes"):
         knn_accuracy(train, test, num_classes=3)

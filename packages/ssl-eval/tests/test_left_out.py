@@ -58,7 +58,7 @@ def test_retrieval(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the image .*query_4"):
         evaluate_revisited(SmallTransformer(), data, ReaderConfig(), size=64)
     broken(*data.queries)
-    with pytest.raises(ValueError, match=r"none of 5 images can be read, as .*query_0"):
+    with pytest.raises(ValueError, match=r"none of 5 images can be read, such as .*query_0"):
         evaluate_revisited(SmallTransformer(), data, ReaderConfig(on_unreadable=left_out), size=64)
 
 

@@ -59,7 +59,7 @@ def test_nothing_runs(tmp_path):
     ]
     for attempt in attempts:
         (tmp_path / "bad.pkl").write_bytes(pickle.dumps(attempt))
-        with pytest.raises(ValueError, match=r"bad\.pkl is not read: it (names|holds an array of type)"):
+        with pytest.raises(ValueError, match=r"cannot read .*bad\.pkl safely: expected only"):
             read_pickle(tmp_path / "bad.pkl")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pkl"]
 
@@ -68,5 +68,5 @@ def test_broken_files_are_named(tmp_path):
     whole = pickle.dumps({"rows": np.arange(4)})
     for length in range(len(whole)):
         (tmp_path / "torn.pkl").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"torn\.pkl is no"):
+        with pytest.raises(ValueError, match=r"cannot read the pickle .*torn\.pkl"):
             read_pickle(tmp_path / "torn.pkl")

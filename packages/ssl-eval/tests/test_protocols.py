@@ -127,7 +127,7 @@ def test_few_labels_have_rates_and_a_share_that_may_be_changed():
     assert changed.options == [
         "--protocol=vicreg-semi-10", "--batch-size=64", "--percent=5", "--head-lr=0.2", "--backbone-lr=0.0",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"dino-linear is for all labels, .*: leave head_lr out"):
+    with pytest.raises(ValueError, match=r"dino-linear freezes the backbone .*; leave head_lr out"):
         _ = ProtocolOverride(name="dino-linear", head_lr=1.0).protocol
 
 
@@ -149,11 +149,11 @@ def test_class_tokens_are_those_of_the_last_blocks():
 
 
 def test_networks_without_class_tokens_are_named():
-    with pytest.raises(ValueError, match="no transformer blocks"):
+    with pytest.raises(ValueError, match="expected transformer blocks"):
         features_of(nn.Sequential(nn.Flatten()), ClassTokens(blocks=4))
-    with pytest.raises(ValueError, match="the backbone has 5"):
+    with pytest.raises(ValueError, match="got 5"):
         features_of(Transformer(), ClassTokens(blocks=6))
     without = Transformer()
     without.cls_token = None
-    with pytest.raises(ValueError, match="no class token"):
+    with pytest.raises(ValueError, match="expected a class token"):
         features_of(without, replace(ClassTokens(blocks=4), average=True))

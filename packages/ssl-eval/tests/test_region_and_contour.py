@@ -93,7 +93,7 @@ def test_absent_object_numbers_are_ignored():
 
 def test_mistakes_are_named():
     masks = np.zeros((3, 8, 8), int)
-    with pytest.raises(ValueError, match=r"masks \[3, 8, 9\] are compared with \[3, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"of shape \[3, 8, 8\], got \[3, 8, 9\]"):
         compare_masks(masks, np.zeros((3, 8, 9), int), [1])
-    with pytest.raises(ValueError, match="expected 0 and the objects 1, 3 in the masks found, got object 2"):
+    with pytest.raises(ValueError, match="expected 0 and the objects 1, 3 in the predicted masks, got object 2"):
         compare_masks(masks, masks + 2, [1, 3])

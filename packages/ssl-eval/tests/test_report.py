@@ -265,8 +265,8 @@ def test_wide_spans_are_logarithmic_and_no_name_is_a_formula(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"results": "no/such.jsonl"}, "no results at no/such.jsonl"),
-        ({"results": "{files}/empty.jsonl"}, "empty.jsonl holds no result"),
+        ({"results": "no/such.jsonl"}, "expected results at no/such.jsonl, got no file"),
+        ({"results": "{files}/empty.jsonl"}, "empty.jsonl, got none"),
         ({"results": "{files}/other.jsonl"}, "line 1 is not a result"),
         ({"--metadata": "no/such.csv"}, "expected a CSV file at no/such.csv"),
         ({"--metadata": "{files}/names.csv"}, "line 2: the recipe 'another' has no result"),

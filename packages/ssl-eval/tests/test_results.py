@@ -122,7 +122,7 @@ def test_lines_of_other_types_and_unwritable_files_are_told_in_a_line(tmp_path):
         with pytest.raises(ValueError, match=f"line 1 is not a result: {told}"):
             read_results(path)
     path.write_text(json.dumps(asdict(result())).replace("80.0", "NaN") + "\n")
-    with pytest.raises(ValueError, match=r"line 1: .*only finite values"):
+    with pytest.raises(ValueError, match=r"line 1: .*expected a finite value"):
         read_results(path)
     with pytest.raises(ValueError, match=r"cannot write .*: a folder stands where a file is needed"):
         check_results(tmp_path)

@@ -77,9 +77,9 @@ def test_average_precision_by_hand():
 
 def test_mistakes_are_named():
     queries, images, _ = drawn()
-    with pytest.raises(ValueError, match="6 queries but 5 lists of images to find"):
+    with pytest.raises(ValueError, match="got 6 queries and 5 lists"):
         ranks_among(queries, images, [torch.arange(3)] * 5)
-    with pytest.raises(ValueError, match="row 90 is to be found in a database of 90 images"):
+    with pytest.raises(ValueError, match=r"relevant rows in 0..89, the database, got 90"):
         ranks_among(queries, images, [torch.tensor([90])] * 6)
-    with pytest.raises(ValueError, match="no query has an image to find"):
+    with pytest.raises(ValueError, match="expected relevant images"):
         score_ranks([torch.tensor([]).long()] * 3)

@@ -65,7 +65,7 @@ def test_distractors_and_boxes_change_what_is_found(folder, tmp_path):
 
 
 def test_mistakes_are_named(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"holds 0 files gnd_\*\.pkl: give that of gnd_roxford5k\.pkl and jpg"):
+    with pytest.raises(ValueError, match=r"expected one gnd_\*\.pkl in .*, got 0"):
         read_revisited(folder / "jpg")
     truth = pickle.loads((folder / "gnd_roxford5k.pkl").read_bytes())
 
@@ -78,26 +78,26 @@ def test_mistakes_are_named(folder, tmp_path):
     (tmp_path / "jpg").symlink_to(folder / "jpg")
     with pytest.raises(ValueError, match=r"1 of 38 images are missing, first .*nowhere\.jpg"):
         read_revisited(written(imlist=[*truth["imlist"], "nowhere"]))
-    with pytest.raises(ValueError, match="judges 5 queries and names 1"):
+    with pytest.raises(ValueError, match="got 5 for 1"):
         read_revisited(written(qimlist=truth["qimlist"][:1]))
-    with pytest.raises(ValueError, match=r"gnd_x\.pkl is no ground truth: IndexError image 36 of 30"):
+    with pytest.raises(ValueError, match=r"gnd_x\.pkl is not a ground truth file .IndexError: image 36 of 30"):
         read_revisited(written(imlist=truth["imlist"][:30], gnd=[{**truth["gnd"][0], "junk": [36]}]))
     nothing = [{**each, "easy": [], "hard": []} for each in truth["gnd"]]
-    with pytest.raises(ValueError, match=r"gnd_x\.pkl names no image to find: expected easy or hard ones"):
+    with pytest.raises(ValueError, match=r"easy or hard images .*gnd_x\.pkl, got none"):
         read_revisited(written(gnd=nothing))
     assert len(read_revisited(written(gnd=[*nothing[:4], truth["gnd"][4]])).relevance) == 5  # such queries are kept
-    with pytest.raises(ValueError, match=r"no ground truth: KeyError 'gnd'"):
+    with pytest.raises(ValueError, match=r"not a ground truth file .KeyError: 'gnd'"):
         (tmp_path / "gnd_x.pkl").write_bytes(pickle.dumps({"imlist": [], "qimlist": []}))
         read_revisited(tmp_path)
     data = read_revisited(folder)
-    with pytest.raises(ValueError, match=r"give.*\[batch, width\]|pool it to"):
+    with pytest.raises(ValueError, match=r"\[batch, width\]"):
         evaluate_revisited(nn.Conv2d(3, 4, 3), data, ReaderConfig())
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"cannot read the image .*broken\.jpg'"):
         evaluate_revisited(SmallTransformer(), data, ReaderConfig(), distractors=[tmp_path / "broken.jpg"])
-    with pytest.raises(ValueError, match=r"c\.jpg is missing, which .*revisitop1m\.txt lists"):
+    with pytest.raises(ValueError, match=r"c\.jpg, listed in .*revisitop1m\.txt, is missing"):
         (tmp_path / "revisitop1m.txt").write_text("c.jpg\n")
         read_distractors(tmp_path)
     Image.new("RGB", (64, 2)).save(tmp_path / "strip.png")
-    with pytest.raises(ValueError, match="smaller than a patch"):
+    with pytest.raises(ValueError, match="at least one patch"):
         evaluate_revisited(SmallTransformer(), data, ReaderConfig(), distractors=[tmp_path / "strip.png"])

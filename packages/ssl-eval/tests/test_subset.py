@@ -17,10 +17,10 @@ def test_a_list_of_file_names_or_of_keys(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("n01_1.JPEG\nn09_1.JPEG\nn09_2.JPEG\n", r"2 of the 3 images .* are missing, first n09_1.JPEG"),
-        ("n01_1.JPEG\nn01_1.JPEG\n", "names n01_1.JPEG twice"),
+        ("n01_1.JPEG\nn09_1.JPEG\nn09_2.JPEG\n", r"2 of 3 images listed in .* are missing, first n09_1.JPEG"),
+        ("n01_1.JPEG\nn01_1.JPEG\n", "each image once in .*, got n01_1.JPEG twice"),
         ("twin.JPEG\n", "several folders have one"),
-        ("\n", "names no image"),
+        ("\n", "expected names of images"),
     ],
 )
 def test_a_list_that_does_not_fit_is_named(tmp_path, content, says):
@@ -28,7 +28,7 @@ def test_a_list_that_does_not_fit_is_named(tmp_path, content, says):
     path.write_text(content)
     with pytest.raises(ValueError, match=says):
         listed_subset(path, KEYS)
-    with pytest.raises(ValueError, match="no list of images at"):
+    with pytest.raises(ValueError, match="expected a list of images at"):
         listed_subset(tmp_path / "nowhere.txt", KEYS)
 
 
@@ -42,11 +42,11 @@ def test_a_balanced_subset_has_as_many_images_of_every_class():
 
 
 def test_classes_that_cannot_give_their_share_are_named():
-    with pytest.raises(ValueError, match="class 2 has no image"):
+    with pytest.raises(ValueError, match="got 0 of class 2"):
         balanced_subset(torch.tensor([0, 1, 3]), 10, seed=0)
-    with pytest.raises(ValueError, match="class 4 has no image"):
+    with pytest.raises(ValueError, match="got 0 of class 4"):
         balanced_subset(torch.arange(8) % 4, 10, seed=0, num_classes=5)
-    with pytest.raises(ValueError, match="class 1 has 1 images, fewer than the 5"):
+    with pytest.raises(ValueError, match="expected 5 or more images of every class, got 1 of class 1"):
         balanced_subset(torch.tensor([0] * 19 + [1]), 50, seed=0)
-    with pytest.raises(ValueError, match="percent = 0"):
+    with pytest.raises(ValueError, match="expected percent above 0"):
         balanced_subset(torch.arange(8) % 4, 0, seed=0)

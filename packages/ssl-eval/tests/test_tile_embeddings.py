@@ -83,17 +83,17 @@ def test_embeddings_of_ones_own_and_mistakes(tmp_path):
     embed_slides(Means(), [place], Reader(), tmp_path / "kept", about=ABOUT)
     assert torch.equal(CachedBags([place], tmp_path / "kept", backbone="abc")[0], torch.eye(3))
     save_file({"features": torch.eye(3)}, own, metadata={"backbone": "xyz"})
-    with pytest.raises(ValueError, match="is of the backbone xyz, not of abc"):
+    with pytest.raises(ValueError, match=r"of the backbone abc in .*, got xyz"):
         read_bag(own, backbone="abc")
     save_file({"features": torch.zeros(0, 3)}, own)
     with pytest.raises(ValueError, match="at least one tile"):
         read_bag(own, backbone="abc")
     save_file({"other": torch.eye(3)}, own)
-    with pytest.raises(ValueError, match="holds no embeddings of tiles"):
+    with pytest.raises(ValueError, match=r"named features in .*, got none"):
         read_bag(own, backbone="abc")
-    with pytest.raises(ValueError, match=r"gave \[2, 3, 4, 4\] for a batch"):
+    with pytest.raises(ValueError, match=r"got \[2, 3, 4, 4\]"):
         embed_slides(nn.Identity(), slides(tmp_path, (2,)), Reader(), tmp_path / "kept", about=ABOUT)
-    with pytest.raises(ValueError, match=r"NaN or infinite features for tiles of .*s0"):
+    with pytest.raises(ValueError, match=r"finite features for tiles of .*s0"):
         infinite = nn.Sequential(Means(), nn.Threshold(1e9, float("inf")))
         embed_slides(infinite, slides(tmp_path, (2,)), Reader(), tmp_path / "kept", about=ABOUT)
 

@@ -22,7 +22,7 @@ def test_two_processes_find_what_one_does(tmp_path, evaluated):
             name: alone[name] for name in ("probe", "linear", "semi")
         }
         told = (tmp_path / f"{rank}.txt").read_text()
-        assert "another batch on 1 of 2 only" in told and "batch norms see one process" in told
+        assert "another batch on 1 of 2 only" in told and "expected synchronized batch norms" in told
         assert told.endswith("x.jpg is broken")
     for name in ("linear.pt", "semi.pt"):
         for ours, expected in zip(trained(tmp_path / "shared" / name), trained(tmp_path / "alone" / name), strict=True):

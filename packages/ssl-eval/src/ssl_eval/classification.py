@@ -47,10 +47,12 @@ def steps_of(train: Training) -> int:
         ValueError: it has no length, or is empty.
     """
     if not hasattr(train, "__len__"):
-        raise ValueError("the training images must be a loader that can be read every epoch, and have a length")
+        raise ValueError(
+            f"expected a training loader with a length, to iterate every epoch, got {type(train).__name__}"
+        )
     steps = len(train)  # pyright: ignore[reportArgumentType]
     if steps == 0:
-        raise ValueError("the training images make no batch: lower the batch size, or give more images")
+        raise ValueError("expected at least one training batch, got none; lower the batch size, or give more images")
     return steps
 
 
@@ -58,7 +60,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     """Raise ValueError for labels out of range."""
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= num_classes:
-        raise ValueError(f"label {low if low < 0 else high} is not one of {num_classes} classes, counted from 0")
+        raise ValueError(f"expected labels in 0..{num_classes - 1}, got {low if low < 0 else high}")
 
 
 @torch.no_grad()
@@ -70,11 +72,13 @@ def feature_width(network: nn.Module, images: Batches, device: str | torch.devic
     """
     first = next(iter(images), None)
     if first is None:
-        raise ValueError("no test images: the loader gave none")
+        raise ValueError("expected one or more test images from the loader, got none")
     features = network(first[0][:1].to(device))
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"The backbone gave {shape} for a batch of one: pool it to [batch, width].")
+        raise ValueError(
+            f"expected features [batch, width] from the backbone, got {shape} for a batch of one; pool them"
+        )
     return features.shape[1]
 
 
@@ -128,6 +132,6 @@ def score(
         images += len(labels)
     total = int(all_reduce_sum(torch.tensor([images], device=device), group))
     if total == 0:
-        raise ValueError("no test images: the loader gave none")
+        raise ValueError("expected one or more test images from the loader, got none")
     shares = 100.0 * all_reduce_sum(hits, group).double() / total
     return [Scores(top1=first, top5=five) for first, five in shares.T.tolist()]

@@ -53,7 +53,9 @@ def _report(options: argparse.Namespace) -> list[Path]:
     try:
         from ssl_eval.report import write_report
     except ModuleNotFoundError as error:
-        raise ValueError(f"reports need {error.name}: pip install jinja2 matplotlib") from error
+        raise ValueError(
+            f"expected {error.name} for reports, which is not installed; pip install jinja2 matplotlib"
+        ) from error
     return write_report(options.results, options.out, metadata=options.metadata, title=options.title)
 
 

@@ -34,7 +34,7 @@ class VariableSizeViT(nn.Module):
         grid = (height // patch[0], width // patch[1])
         if 0 in grid:
             raise ValueError(
-                f"an image of {height} x {width} pixels is smaller than a patch of {patch[0]} x {patch[1]}"
+                f"expected images of at least one patch, {patch[0]} x {patch[1]} pixels, got {height} x {width}"
             )
         whole = images[..., : grid[0] * patch[0], : grid[1] * patch[1]]
         with _fitted(self.backbone, grid):
@@ -45,7 +45,7 @@ class VariableSizeViT(nn.Module):
             except (AssertionError, RuntimeError) as error:
                 size, reason = f"{whole.shape[-2]} x {whole.shape[-1]}", " ".join(str(error).split())
                 raise ValueError(
-                    f"expected a backbone that takes images of any size, got one that does not take {size} pixels "
+                    f"expected a backbone that accepts images of any size, got one that does not accept {size} pixels "
                     f"({reason}); choose a ResNet, or a vision transformer of DINO's or timm's"
                 ) from None
 
@@ -91,7 +91,7 @@ def _fitted(backbone: nn.Module, grid: tuple[int, int]) -> Iterator[None]:
 def resample_positions(
     positions: Float[Tensor, "1 l d"], own: tuple[int, int], grid: tuple[int, int]
 ) -> Float[Tensor, "1 _ d"]:
-    """Positions of another grid, bicubic; those of class and register tokens, which come first, stay.
+    """Resample position embeddings bicubically to another grid; leading class and register tokens stay.
 
     https://github.com/facebookresearch/dino, vision_transformer.py at 7c446df: the scale is of the grid plus 0.1.
     """
@@ -100,16 +100,16 @@ def resample_positions(
     first = positions.shape[1] - own[0] * own[1]
     map_ = positions[:, first:].unflatten(1, tuple(own)).permute(0, 3, 1, 2)
     scale = [(new + 0.1) / old for new, old in zip(grid, own, strict=True)]
-    found = interpolate(map_, scale_factor=scale, mode="bicubic")
-    assert found.shape[-2:] == torch.Size(grid)
-    return torch.cat([positions[:, :first], found.flatten(2).transpose(1, 2)], dim=1)
+    resized = interpolate(map_, scale_factor=scale, mode="bicubic")
+    assert resized.shape[-2:] == torch.Size(grid)
+    return torch.cat([positions[:, :first], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
 class OutputAndFeatureMap(nn.Module):
-    """A network's own output and its last map, of images of any size, in one pass.
+    """A network's own output and its last feature map in one pass, for images of any size.
 
     The map of a vision transformer (of timm or of DINO's own code) is the patch tokens after its last norm; that of a
-    ResNet what its `layer4` gives.
+    ResNet the output of its `layer4`.
 
     Raises:
         ValueError: the backbone has neither, or its tokens are not one a patch.
@@ -121,15 +121,17 @@ class OutputAndFeatureMap(nn.Module):
         transformer = patch_of(backbone) is not None and "blocks" in parts and "norm" in parts
         if not transformer and "layer4" not in parts:
             name = type(backbone).__name__
-            raise ValueError(f"{name} gives no patch tokens and no map: choose a vision transformer or a ResNet")
+            raise ValueError(
+                f"expected a backbone with patch tokens or a map, got {name}; choose a vision transformer or a ResNet"
+            )
         self.network = VariableSizeViT(backbone)
         self.layer = "norm" if transformer else "layer4"
         self.prefix = prefix_of(backbone)
 
     def forward(
         self, images: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b c rows columns"]]:
-        """(output, map)."""
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k rows columns"]]:
+        """Return (output, map)."""
         seen: list[Tensor] = []
         layer = getattr(self.network.backbone, self.layer)
         hook = layer.register_forward_hook(lambda _, __, output: seen.append(output))
@@ -139,16 +141,14 @@ class OutputAndFeatureMap(nn.Module):
             hook.remove()
         return output, self._map(seen[-1], images.shape[-2:])
 
-    def _map(self, found: Tensor, size: torch.Size) -> Float[Tensor, "b c rows columns"]:
+    def _map(self, output: Tensor, size: torch.Size) -> Float[Tensor, "b k rows columns"]:
         patch = patch_of(self.network.backbone)
         if patch is None:
-            return found
+            return output
         grid = (size[0] // patch[0], size[1] // patch[1])
-        tokens = found[:, self.prefix :]
+        tokens = output[:, self.prefix :]
         if tokens.shape[1] != grid[0] * grid[1]:
-            raise ValueError(
-                f"the backbone gives {tokens.shape[1]} patch tokens, an image has {grid[0] * grid[1]} patches"
-            )
+            raise ValueError(f"expected {grid[0] * grid[1]} patch tokens from the backbone, got {tokens.shape[1]}")
         return tokens.transpose(1, 2).unflatten(2, grid)
 
 
@@ -171,26 +171,30 @@ class FeatureMapExtractor(nn.Module):
         layers = dict(backbone.named_modules())
         if layer is not None and layer not in layers:
             own = ", ".join(name for name, _ in backbone.named_children())
-            raise ValueError(f"{type(backbone).__name__} has no layer {layer}; choose one of: {own}")
+            raise ValueError(f"expected a layer of {own}, got {layer}")
         self.backbone, self.layer = backbone, layer
         self.patch = (patch_of(backbone) or (1, 1))[0] if "blocks" in layers else 1
         self.known = OutputAndFeatureMap(backbone) if "layer4" in layers or self.patch > 1 else None
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d r s"]:
-        """The map of each image.
+        """Return the feature map of each image.
 
         Raises:
-            ValueError: the network gives no map, or patches do not fill the images.
+            ValueError: the network has no feature map, or patches do not fill the images.
         """
         if any(side % self.patch for side in images.shape[2:]):
-            raise ValueError(f"images of {list(images.shape[2:])} px are no multiple of the patches' {self.patch} px")
-        found = self._run(images)
-        if found.ndim != 4:
+            raise ValueError(
+                f"expected images of a multiple of {self.patch} px, the patch size, got {list(images.shape[2:])}"
+            )
+        maps = self._run(images)
+        if maps.ndim != 4:
             name = type(self.backbone).__name__
-            raise ValueError(f"{name} gives {list(found.shape)} for a batch, no map: name a layer that gives one")
+            raise ValueError(
+                f"expected a map [b, c, rows, columns] from {name}, got {list(maps.shape)}; choose another layer"
+            )
         width = getattr(self.backbone, "num_features", None)
-        channels_last = self.layer is None and found.shape[1] != width and found.shape[3] == width
-        return found.permute(0, 3, 1, 2) if channels_last else found
+        channels_last = self.layer is None and maps.shape[1] != width and maps.shape[3] == width
+        return maps.permute(0, 3, 1, 2) if channels_last else maps
 
     def _run(self, images: Float[Tensor, "b c h w"]) -> Tensor:
         if self.layer is not None:
@@ -203,7 +207,7 @@ class FeatureMapExtractor(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenMaps:
-    """Images to maps, float32, without gradients."""
+    """Images to float32 feature maps, without gradients."""
 
     network: nn.Module
     device: torch.device
@@ -211,13 +215,13 @@ class FrozenMaps:
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d r s"]:
-        """The maps, on the device."""
+        """Return the feature maps, on the device."""
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             return self.network(images.to(self.device, non_blocking=True)).float()
 
 
 def _output_of(network: nn.Module, layer: str, images: Tensor) -> Tensor:
-    """What a submodule gives."""
+    """Return the output of a submodule."""
     seen = []
     hook = network.get_submodule(layer).register_forward_hook(lambda _, __, output: seen.append(output))
     try:

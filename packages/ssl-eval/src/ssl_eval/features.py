@@ -1,4 +1,4 @@
-"""Features of labeled images: extracted once from a frozen backbone, then kept, saved and evaluated.
+"""Features of labeled images: extracted once from a frozen backbone, then cached, saved and evaluated.
 
 Shapes: b batch, n images, d feature width.
 """
@@ -41,13 +41,17 @@ class Features:
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.labels):
-            raise ValueError(f"{len(self.features)} features but {len(self.labels)} labels: give one label per image.")
+            raise ValueError(
+                f"expected one label per image, got {len(self.features)} features and {len(self.labels)} labels"
+            )
         if len(self.features) == 0:
-            raise ValueError("No features: the loader gave no images.")
+            raise ValueError("expected one or more images from the loader, got none")
         if int(self.labels.min()) < 0:
-            raise ValueError(f"Label {int(self.labels.min())} is negative: number the classes from 0.")
+            raise ValueError(f"expected labels of 0 or more, got {int(self.labels.min())}")
         if not torch.stack(self.features.aminmax()).isfinite().all():
-            raise ValueError("Features hold NaN or infinite values: check the backbone's weights and its precision.")
+            raise ValueError(
+                "expected finite features, got NaN or infinity; check the backbone's weights and its precision"
+            )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -84,20 +88,22 @@ class Features:
             tensors = load_file(path)
             return cls(tensors["features"], tensors["labels"])
         except FileNotFoundError:
-            raise ValueError(f"No features at {path}: give the path that Features.save wrote.") from None
+            raise ValueError(
+                f"expected features at {path}, got no file; give the path that Features.save wrote"
+            ) from None
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} does not hold saved Features ({error}).") from None
+            raise ValueError(f"{path} does not contain saved Features ({error})") from None
 
 
 def check_comparable(train: Features, test: Features) -> None:
     """Raise ValueError if widths differ, or a test class has no training image."""
     if train.features.shape[1] != test.features.shape[1]:
         widths = f"{train.features.shape[1]} wide in training and {test.features.shape[1]} in test"
-        raise ValueError(f"Features are {widths}: extract both with one backbone.")
+        raise ValueError(f"expected features of one width, got {widths}; extract both with one backbone")
     seen = set(train.labels.unique().tolist())
     unseen = [label for label in test.labels.unique().tolist() if label not in seen]
     if unseen:
-        raise ValueError(f"Test class {unseen[0]} has no training image: give both sets the same class numbers.")
+        raise ValueError(f"expected training images of every test class, got none of class {unseen[0]}")
 
 
 @torch.no_grad()
@@ -134,14 +140,16 @@ def extract_features(
         for images, targets, *index in loader:
             output = backbone(images.to(device, non_blocking=True))
             if output.ndim != 2:
-                raise ValueError(f"The backbone gave {list(output.shape)} for a batch: pool it to [batch, width].")
+                raise ValueError(
+                    f"expected features [batch, width] from the backbone, got {list(output.shape)}; pool them"
+                )
             features.append(output.to("cpu", dtype))
             labels.append(targets.cpu())
             indices.extend(index)
         if not features:
-            raise ValueError("No features: the loader gave no images.")
+            raise ValueError("expected one or more images from the loader, got none")
         if group is not None and len(indices) != len(features):
-            raise ValueError("Processes that share a data set need (images, labels, index) from the loader.")
+            raise ValueError("expected (images, labels, index) from the loader with several processes, got two values")
     columns = [torch.cat(features), torch.cat(labels).long()]
     if indices:
         columns.append(torch.cat(indices).cpu().long())

@@ -44,7 +44,7 @@ def finetune(
     Batch norm is in training mode, as in the official scripts. (They report the best epoch on the test set.)
 
     Args:
-        backbone: images [b, 3, h, w] to features [b, d]; it stays as it is. With a group its batch norms must be
+        backbone: images [b, 3, h, w] to features [b, d]; it is not modified. With a group its batch norms must be
             synchronized (torch.nn.SyncBatchNorm), or the processes would train different networks.
         train: yields augmented (images, labels), `protocol.batch_size` images per step over all processes.
         test: yields (images, labels); with a group, each image on one process only.
@@ -58,8 +58,8 @@ def finetune(
         on_epoch: called after every epoch with the numbers of finished and of all epochs.
 
     Raises:
-        ValueError: no images, labels that are no classes, a backbone that gives no vectors or has batch norms that are
-            not synchronized, training diverged, or the resume file is of another training.
+        ValueError: no images, labels that are no classes, a backbone that returns no vectors or has batch norms that
+            are not synchronized, training diverged, or the resume file is of another training.
     """
     _check_batch_norm(backbone, group)
     body = copy.deepcopy(backbone).to(device).requires_grad_(True)
@@ -84,7 +84,7 @@ def finetune(
         with rng_scope(seed, f"dropout/{epoch}/{rank(group)}", device):
             _train_epoch(model.train(), classify, optimizer, train, epoch, protocol, num_classes, device, group)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise ValueError(f"training diverged in epoch {epoch}: give smaller learning rates")
+            raise ValueError(f"training diverged in epoch {epoch}; give smaller learning rates")
         if resume is not None and rank(group) == 0:
             save(resume, settings, epoch + 1, model, optimizer)
         on_epoch(epoch + 1, protocol.epochs)
@@ -141,6 +141,6 @@ def _check_batch_norm(backbone: nn.Module, group: dist.ProcessGroup | None) -> N
     alone = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     if world_size(group) > 1 and any(isinstance(part, alone) for part in backbone.modules()):
         raise ValueError(
-            "the backbone's batch norms see one process only, so that each would train another network: "
-            "synchronize them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
+            "expected synchronized batch norms with several processes, got batch norms of one process; "
+            "convert them first (torch.nn.SyncBatchNorm.convert_sync_batchnorm)"
         )

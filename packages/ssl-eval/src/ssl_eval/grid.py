@@ -1,4 +1,4 @@
-"""Grids of measurements: what was published, what is missing, and the programs that measure it."""
+"""Grids of evaluations: published figures, missing measurements, and the programs that run them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def list_argument(cell: GridCell, lists: Path | None) -> list[str]:
     if not labels.startswith("list "):
         return []
     if lists is None:
-        raise ValueError(f"{cell.protocol} needs a list: give the folder of SimCLR's lists with --lists")
+        raise ValueError(f"{cell.protocol} needs a list of images; give the folder of SimCLR's lists with --lists")
     return [f"--label-list={lists / labels.removeprefix('list ')}"]
 
 

@@ -99,7 +99,7 @@ def too_thin(width: int, height: int) -> str | None:
     """Return an error message if an image is too thin to be resized by its short side, otherwise None."""
     if max(width, height) <= MOST_ASPECT * min(width, height):
         return None
-    return f"expected sides of at most {MOST_ASPECT} to 1, got {width} x {height} px; leave it out"
+    return f"expected an aspect ratio of at most {MOST_ASPECT}, got {width} x {height} px; leave it out"
 
 
 def normalize_image(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
@@ -115,10 +115,10 @@ def images_in(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: it is not a folder, or has no images.
     """
-    found = listing.images_in(folder)
-    if not found:
-        raise ValueError(f"{folder} holds no image: {', '.join(sorted(images.SUFFIXES))}")
-    return found
+    files = listing.images_in(folder)
+    if not files:
+        raise ValueError(f"expected images ({', '.join(sorted(images.SUFFIXES))}) in {folder}, got none")
+    return files
 
 
 def features_of_files(
@@ -139,14 +139,16 @@ def features_of_files(
         ValueError: `on_unreadable` raised, no file can be read, or see extract_features.
     """
     group = preparing.group
-    mine = range(rank(group), len(files), world_size(group)) or range(len(files))[:1]  # nobody may have nothing
+    mine = (
+        range(rank(group), len(files), world_size(group)) or range(len(files))[:1]
+    )  # every process needs at least one
     batches = _Batches(_Files(files, fit, preparing, mine), preparing)
-    found = extract_features(network, batches, device=preparing.device, group=group)
-    return FileFeatures(found.features, found.labels)
+    features = extract_features(network, batches, device=preparing.device, group=group)
+    return FileFeatures(features.features, features.labels)
 
 
 def rows_of_files(kept: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
-    """Return the index of each of `count` files among the kept ones, or -1."""
+    """Return the index of each of `count` files among the readable ones, or -1."""
     return torch.full((count,), -1).scatter(0, kept, torch.arange(len(kept)))
 
 
@@ -156,7 +158,7 @@ def blocks_of_features(
     fit: Callable[[int, Image.Image], Image.Image],
     preparing: ReaderConfig,
 ) -> Iterator[Float[Tensor, "_ d"]]:
-    """Yield features in blocks of some thousands of images, for features that are not kept."""
+    """Yield features in blocks of some thousands of images, for features that do not fit in memory."""
     for start in range(0, len(files), BLOCK):
         yield features_of_files(network, files[start : start + BLOCK], fit, preparing).features
 
@@ -184,7 +186,7 @@ class _Files(Dataset):
 
 @dataclass(frozen=True)
 class _Batches:
-    """Yield (images, indices, indices) of the readable images; the indices take the place of labels."""
+    """Yield (images, indices, indices) of the readable images; indices are returned as labels."""
 
     files: _Files
     preparing: ReaderConfig
@@ -208,4 +210,6 @@ class _Batches:
                 some, places = True, torch.tensor([place for place, _ in readable])
                 yield torch.stack([image for _, image in readable]), places, places
         if not some:
-            raise ValueError(f"none of {len(self.files)} images can be read, as {self.files.files[self.files.mine[0]]}")
+            raise ValueError(
+                f"none of {len(self.files)} images can be read, such as {self.files.files[self.files.mine[0]]}"
+            )

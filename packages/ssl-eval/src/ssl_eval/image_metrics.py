@@ -22,7 +22,7 @@ Features = Callable[[UInt8[Tensor, "B 3 H W"]], Float[Tensor, "B D"]]
 SSIM_SIGMA = 1.5
 """Of the Gaussian window, 11 pixels wide, K1 0.01, K2 0.03: Wang et al. 2004 (https://doi.org/10.1109/TIP.2003.819861),
 III B."""
-SMALLEST = 6  # pixels a side: the window is reflected at the border
+SMALLEST = 6  # height and width in pixels: the window is reflected at the border
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class ImageMetrics:
         cosine: mean cosine of the embeddings of image and view.
         cosine_encoder: whose embeddings.
         milliseconds: mean time to make one view, one at a time.
-        parameters: of what makes them.
+        parameters: number of parameters of the generator.
     """
 
     pairs: int
@@ -57,17 +57,17 @@ class ImageMetrics:
     parameters: int | None = None
 
     def results(self, *, recipe: str, views: str, data: str, seed: int = 0, seconds: float) -> list[Result]:
-        """A result for each figure, task "views", for tables and reports.
+        """Return a result for each figure, with task "views", for tables and reports.
 
         Args:
-            recipe: what made the views.
-            views: their hash, or what else tells them from all others; in the place of a backbone's.
+            recipe: name of the generator.
+            views: their hash, or another unique identifier, recorded as the backbone.
             data: name of the set of images.
             seed: of the views.
             seconds: the measurement took.
         """
         pairs = f"{self.pairs} pairs"
-        told = {
+        figures = {
             "fid": (self.fid, f"{self.fid_features}, {pairs}"),
             "ssim": (self.ssim, pairs),
             "lpips": (self.lpips, f"{self.lpips_network}, {pairs}"),
@@ -78,7 +78,7 @@ class ImageMetrics:
         same: dict[str, Any] = {"backbone": views, "data": data, "seed": seed, "recipe": recipe, "seconds": seconds}
         return [
             Result(task="views", metric=metric, value=float(value), protocol=protocol, machine=machine(), **same)
-            for metric, (value, protocol) in told.items()
+            for metric, (value, protocol) in figures.items()
             if value is not None
         ]
 
@@ -96,18 +96,18 @@ def image_metrics(
 ) -> ImageMetrics:
     """Compare images with their views in one pass, in memory that does not grow with their number.
 
-    What GenCL's Table 4 and GenView's Table 10 (https://arxiv.org/abs/2403.12003) tell. FID is
+    The metrics of GenCL's Table 4 and GenView's Table 10 (https://arxiv.org/abs/2403.12003). FID is
     |m - n|^2 + tr(S + T - 2 (S T)^(1/2)) (https://arxiv.org/abs/1706.08500, eq. 6), of means and covariances summed in
     float64; LPIPS is eq. 1 of https://arxiv.org/abs/1801.03924. The arithmetic is torchmetrics'.
 
     Args:
         pairs: (images, views), both uint8 [B, 3, H, W] and of one size.
-        fid: gives features of uint8 images: `load_inception`, or any other network as `ImageFeatures`; its `name` is
-            told with the result.
-        lpips: what `load_lpips` gives.
+        fid: computes features of uint8 images: `load_inception`, or any other network as `ImageFeatures`; its `name` is
+            recorded with the result.
+        lpips: the network of `load_lpips`.
         encoder: embeds uint8 images for the cosine, as `ImageFeatures` does.
-        make_view: makes the view of one image; it is timed on the first images.
-        timed: on how many; GenCL takes 1,000.
+        make_view: generates the view of one image; timed on the first images.
+        timed: number of images to time; 1,000 in GenCL.
         device: device of the computation. Networks that are modules are moved there.
 
     Raises:
@@ -131,13 +131,13 @@ def image_metrics(
                 watch(make_view, images[row : row + 1])
         count += len(images)
     if count < (1 if frechet is None else 2):
-        raise ValueError(f"{count} pairs are too few to compare: give at least one, and two for FID")
-    found: dict[str, Any] = {}
+        raise ValueError(f"expected at least one pair, and two for FID, got {count}")
+    figures: dict[str, Any] = {}
     for measure in sums:
-        found |= measure.compute()
+        figures |= measure.compute()
     return ImageMetrics(
         pairs=count,
-        **found,
+        **figures,
         **({} if frechet is None else frechet.compute()),
         milliseconds=watch.milliseconds if make_view else None,
         parameters=count_parameters(make_view) if isinstance(make_view, nn.Module) else None,
@@ -145,7 +145,7 @@ def image_metrics(
 
 
 class _Mean:
-    """Mean and deviation of a value per pair."""
+    """Mean and standard deviation of a value per pair."""
 
     def __init__(self) -> None:
         self._count, self._sum, self._squares = 0, 0.0, 0.0
@@ -178,8 +178,8 @@ class _Similarity(_Mean):
     def add(self, images: Tensor, views: Tensor) -> None:
         """Add a batch."""
         levels = (images.float() / 255, views.float() / 255)
-        found = self._ssim(*levels, sigma=SSIM_SIGMA, data_range=1.0, reduction="none")
-        self.update(found.reshape(len(images)))
+        ssim = self._ssim(*levels, sigma=SSIM_SIGMA, data_range=1.0, reduction="none")
+        self.update(ssim.reshape(len(images)))
 
     def compute(self) -> dict[str, Any]:
         """Return the computed metrics."""
@@ -203,7 +203,7 @@ class _Distance(_Mean):
 
 
 class _Cosine(_Mean):
-    """Cosine of two embeddings."""
+    """Cosine similarity of two embeddings."""
 
     def __init__(self, encoder: Features) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class _Cosine(_Mean):
 
 
 class _Frechet:
-    """FID of whatever features."""
+    """FID with any features."""
 
     def __init__(self, features: Features) -> None:
         self._features, self._metric, self._kind = (
@@ -233,7 +233,9 @@ class _Frechet:
         for batch, real in ((images, True), (views, False)):
             features = self._features(batch)
             if features.ndim != 2:
-                raise ValueError(f"{_name(self._features)} gave {list(features.shape)}: FID needs one vector per image")
+                raise ValueError(
+                    f"expected one vector per image from {_name(self._features)} for FID, got {list(features.shape)}"
+                )
             if self._metric is None:
                 self._metric = self._kind(feature=_Given(features.shape[1])).to(features.device)
             self._metric.update(features.double(), real=real)
@@ -245,7 +247,7 @@ class _Frechet:
 
 
 class _Given(nn.Identity):
-    """Features that are computed already, as torchmetrics asks for them."""
+    """Precomputed features behind the interface that torchmetrics expects."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -257,9 +259,9 @@ def _name(network: object) -> str:
 
 
 def _check(images: Tensor, views: Tensor) -> None:
-    """Raises ValueError unless these are uint8 pairs of one size."""
-    told = " and ".join(f"{each.dtype} {list(each.shape)}" for each in (images, views)).replace("torch.", "")
+    """Check that these are uint8 pairs of one size."""
+    shapes = " and ".join(f"{each.dtype} {list(each.shape)}" for each in (images, views)).replace("torch.", "")
     if images.dtype != torch.uint8 or views.dtype != torch.uint8 or images.shape != views.shape:
-        raise ValueError(f"images and views are {told}: give both as uint8 [B, 3, H, W], of one size")
+        raise ValueError(f"expected images and views as uint8 [B, 3, H, W] of one size, got {shapes}")
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST:
-        raise ValueError(f"images are {told}: give [B, 3, H, W], at least {SMALLEST} pixels a side")
+        raise ValueError(f"expected images [B, 3, H, W] of at least {SMALLEST} x {SMALLEST} pixels, got {shapes}")

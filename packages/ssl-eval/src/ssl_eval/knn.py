@@ -26,7 +26,7 @@ def knn_accuracy(
     device: str | torch.device | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> dict[int, float]:
-    """Top-1 accuracy in percent for each k; arguments and errors as in `knn_predictions`."""
+    """Return the top-1 accuracy in percent for each k; arguments and errors as in `knn_predictions`."""
     predictions = knn_predictions(
         train,
         test,
@@ -74,12 +74,12 @@ def knn_predictions(
     counts = [k] if isinstance(k, int) else list(k)
     check_comparable(train, test)
     if not counts or min(counts) < 1 or max(counts) > len(train):
-        raise ValueError(f"k = {counts} does not fit {len(train)} training images: give values from 1 to {len(train)}.")
+        raise ValueError(f"expected k in 1..{len(train)}, the number of training images, got {counts}")
     if temperature <= 0:
-        raise ValueError(f"temperature = {temperature}: give a positive number, 0.07 as in DINO.")
+        raise ValueError(f"expected a temperature above 0, got {temperature}; DINO uses 0.07")
     classes = train.num_classes if num_classes is None else num_classes
     if classes < train.num_classes:
-        raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
+        raise ValueError(f"expected num_classes above the labels, got {classes} and the label {train.num_classes - 1}")
     device = train.features.device if device is None else torch.device(device)
     first, last = (len(test) * place // world_size(group) for place in (rank(group), rank(group) + 1))
     similarities, neighbors = _nearest(train.features, test.features[first:last], max(counts), chunk_size, device)

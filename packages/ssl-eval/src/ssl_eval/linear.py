@@ -97,11 +97,11 @@ def linear_probe(
     check_comparable(train, test)
     classes = train.num_classes if num_classes is None else num_classes
     if classes < train.num_classes:
-        raise ValueError(f"num_classes = {classes}, but a training label is {train.num_classes - 1}.")
+        raise ValueError(f"expected num_classes above the labels, got {classes} and the label {train.num_classes - 1}")
     if not learning_rates or min(learning_rates) <= 0:
-        raise ValueError(f"learning_rates = {learning_rates}: give at least one, all positive.")
+        raise ValueError(f"expected one or more learning_rates, all above 0, got {learning_rates}")
     if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs = {epochs}, batch_size = {batch_size}: both must be at least 1.")
+        raise ValueError(f"expected epochs and batch_size of 1 or more, got {epochs} and {batch_size}")
     place = train.features.device if device is None else torch.device(device)
     prepare = _preparation(train.features, normalize_features, place)
     descent = SGDConfig(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, larc=larc)
@@ -114,8 +114,8 @@ def linear_probe(
         kept, held = stratified_holdout(train.labels, holdout, seed)
         fit_kept, held_out = partial(fit, train.select(kept)), train.select(held)
         own = _held_out_scores(fit_kept, held_out, learning_rates[rank(group) :: world_size(group)], prepare, place)
-        found = {rate: value for part in all_gather_object(own, group) for rate, value in part.items()}
-        scores = {rate: found[rate] for rate in learning_rates}
+        accuracies = {rate: value for part in all_gather_object(own, group) for rate, value in part.items()}
+        scores = {rate: accuracies[rate] for rate in learning_rates}
         chosen = best_learning_rate(scores)
     (reached,) = evaluate(fit(train, learning_rates=[chosen]), test, prepare=prepare, device=place)
     reached = all_gather_object(reached, group)[0]
@@ -150,7 +150,7 @@ def best_learning_rate(scores: dict[float, float]) -> float:
         ValueError: training diverged at every learning rate (NaN).
     """
     if all(math.isnan(value) for value in scores.values()):
-        raise ValueError(f"Training diverged at every rate of {list(scores)}: give smaller ones.")
+        raise ValueError(f"training diverged at every learning rate of {list(scores)}; give smaller ones")
     return max(scores, key=lambda rate: -1.0 if math.isnan(scores[rate]) else scores[rate])
 
 
@@ -165,7 +165,7 @@ def stratified_holdout(
         ValueError: the fraction is outside (0, 1), or no class has two images.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"holdout = {fraction}: give a fraction between 0 and 1, such as 0.1.")
+        raise ValueError(f"expected holdout between 0 and 1, such as 0.1, got {fraction}")
     shuffled = torch.randperm(len(labels), generator=seeded_generator(seed, "holdout")).to(labels.device)
     held = []
     for label in labels.unique():
@@ -174,7 +174,7 @@ def stratified_holdout(
     is_held = torch.zeros_like(labels, dtype=torch.bool)
     is_held[torch.cat(held)] = True
     if not is_held.any():
-        raise ValueError("Every class has one training image: none can be held out; give one learning rate.")
+        raise ValueError("expected several training images per class to hold out some, got one; give one learning rate")
     return (~is_held).nonzero().squeeze(1), is_held.nonzero().squeeze(1)
 
 
@@ -190,4 +190,4 @@ def _preparation(
         variance, mean = torch.var_mean(features.float(), dim=0, correction=0)
         mean, factor = mean.to(device), (variance + 1e-6).rsqrt().to(device)  # MAE's batch norm: eps 1e-6
         return lambda inputs: (inputs - mean) * factor
-    raise ValueError(f'normalize_features = {normalize_features!r}: give "none", "standardize" or "l2".')
+    raise ValueError(f'expected normalize_features "none", "standardize" or "l2", got {normalize_features!r}')

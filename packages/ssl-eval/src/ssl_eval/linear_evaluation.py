@@ -50,7 +50,7 @@ def linear_evaluation(
     images. (Most official scripts report the best epoch on the test set instead.)
 
     Args:
-        backbone: images [b, 3, h, w] to features [b, d]; it stays as it is, in evaluation mode.
+        backbone: images [b, 3, h, w] to features [b, d]; used unchanged, in evaluation mode.
         train: yields augmented (images, labels), `protocol.batch_size` images per step over all processes.
         test: yields (images, labels); with a group, each image on one process only.
         protocol: the protocol.
@@ -70,7 +70,9 @@ def linear_evaluation(
     """
     rates = tuple(dict.fromkeys(learning_rates)) or (protocol.learning_rate,)
     if len(rates) > 1 and held_out is None:
-        raise ValueError(f"{len(rates)} learning rates need held-out images to choose by: give held_out, or one rate")
+        raise ValueError(
+            f"expected held_out images to choose from {len(rates)} learning rates, got none; give them, or one rate"
+        )
     frozen = _Frozen(features_of(backbone, protocol.class_tokens).to(device), torch.device(device), amp)
     with evaluating(frozen.network):
         width = feature_width(frozen.network, test, device)
@@ -90,8 +92,8 @@ def linear_evaluation(
         whole = {rate: scores[rate] if ends else math.nan for rate, ends in zip(rates, finite, strict=True)}
         chosen = best_learning_rate(whole)
         reached = measure(test)[rates.index(chosen)]
-    told = {} if held_out is None else scores
-    return LinearResult(accuracy=reached.top1, top5=reached.top5, learning_rate=chosen, holdout_accuracies=told)
+    holdout = {} if held_out is None else scores
+    return LinearResult(accuracy=reached.top1, top5=reached.top5, learning_rate=chosen, holdout_accuracies=holdout)
 
 
 @dataclass(frozen=True)
@@ -175,16 +177,20 @@ class TokenFeatures(nn.Module):
         blocks, norm = getattr(backbone, "blocks", None), getattr(backbone, "norm", None)
         if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not isinstance(norm, nn.Module):
             name = type(backbone).__name__
-            raise ValueError(f"{name} has no transformer blocks: choose a protocol that takes the network's own output")
+            raise ValueError(
+                f"expected transformer blocks, got none in {name}; choose a protocol that uses the network's own output"
+            )
         if not 1 <= chosen.blocks <= len(blocks):
-            raise ValueError(f"the last {chosen.blocks} blocks are asked for, and the backbone has {len(blocks)}")
+            raise ValueError(f"expected at least {chosen.blocks} blocks, got {len(blocks)}")
         if getattr(backbone, "cls_token", None) is None:
-            raise ValueError("the vision transformer has no class token: choose a protocol that takes its own output")
+            raise ValueError(
+                "expected a class token in the vision transformer, got none; choose a protocol that uses its own output"
+            )
         self.backbone, self.chosen = backbone, chosen
         self.prefix = prefix_of(backbone)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
-        """[class token of each block, the earliest first; mean patch token]."""
+        """Return [class token of each block, the earliest first; mean patch token]."""
         tokens = [self.backbone.norm(each) for each in self._after_blocks(images)]  # pyright: ignore
         parts = [each[:, 0] for each in tokens]
         if self.chosen.average:

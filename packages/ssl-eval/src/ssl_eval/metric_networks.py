@@ -1,4 +1,4 @@
-"""The networks behind FID and LPIPS, from files of weights, and any other network in FID's place.
+"""The networks of FID and LPIPS, loaded from files of weights, and wrappers of other networks for FID.
 
 Shapes: B images of a batch, H and W pixels, D features.
 """
@@ -25,18 +25,18 @@ BACKBONES = {
     "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "squeeze": "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
 }
-"""torchvision's weights that LPIPS stands on; its own linear layers come with torchmetrics."""
+"""torchvision's weights of LPIPS' backbones; its linear layers come with torchmetrics."""
 MARKS = {"squeeze": "features.3.squeeze.weight", "vgg": "features.28.weight", "alex": "features.10.weight"}
-"""A layer that tells each from those after it."""
+"""A layer by which a file of weights is recognized; the first match counts."""
 
 
 class ImageFeatures(nn.Module):
-    """Any network of normalized float images, for uint8 ones.
+    """Any network of normalized float images, wrapped to take uint8 images.
 
     Args:
         module: images [B, 3, size, size] to features [B, D].
-        name: told with every result.
-        size: side of its images in pixels; others are resized (bicubic, antialiased). None leaves them as they are.
+        name: name in the results.
+        size: input size in pixels; images are resized to it (bicubic, antialiased). None keeps their size.
         mean: subtracted per channel, for values in [0, 1].
         std: divided by per channel.
     """
@@ -59,7 +59,7 @@ class ImageFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The module's features."""
+        """Return the module's features."""
         values = images.float() / 255
         if self.size is not None and values.shape[-2:] != (self.size, self.size):
             values = interpolate(values, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
@@ -87,13 +87,13 @@ class _Perceptual(nn.Module):
 
 
 def load_inception(path: str | Path) -> nn.Module:
-    """FID's Inception v3 with TensorFlow's own resizing, uint8 images [B, 3, H, W] to 2048 features.
+    """Load FID's Inception v3 with TensorFlow's resizing: uint8 images [B, 3, H, W] to 2048 features.
 
     Args:
         path: pt_inception-2015-12-05-6726825d.pth, read with weights_only=True.
 
     Raises:
-        ValueError: the file is missing, holds more than tensors, or is of another network; torch-fidelity is missing.
+        ValueError: the file is missing, contains more than tensors, or another network; torch-fidelity is missing.
     """
     state = _tensors(path, f"download it from {INCEPTION}")
     network: Any = required("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
@@ -103,17 +103,17 @@ def load_inception(path: str | Path) -> nn.Module:
     try:
         return _Inception(network("inception-v3-compat", ["2048"], file)).eval()
     except RuntimeError as error:
-        raise ValueError(f"{path} holds another network than FID's Inception v3: take {INCEPTION}") from error
+        raise ValueError(f"expected FID's Inception v3, got another network in {path}; use {INCEPTION}") from error
 
 
 def load_lpips(path: str | Path) -> nn.Module:
-    """LPIPS 0.1 by AlexNet, VGG-16 or SqueezeNet 1.1, whichever the file holds: pairs of uint8 images to distances.
+    """Load LPIPS 0.1 with the AlexNet, VGG-16 or SqueezeNet 1.1 in the file: pairs of uint8 images to distances.
 
     Args:
         path: torchvision's weights, read with weights_only=True.
 
     Raises:
-        ValueError: the file is missing, holds more than tensors, or is of none of these; torchmetrics is missing.
+        ValueError: the file is missing, contains more than tensors, or is of none of these; torchmetrics is missing.
     """
     state = _tensors(path, f"download torchvision's AlexNet, {BACKBONES['alex']}")
     build: Any = required("torchmetrics.functional.image.lpips")._NoTrainLpips
@@ -123,25 +123,27 @@ def load_lpips(path: str | Path) -> nn.Module:
     try:
         network.net.load_state_dict({name: state[old] for name, old in wanted.items()})
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} holds none of torchvision's networks for LPIPS: take {BACKBONES['alex']}") from error
+        raise ValueError(
+            f"expected one of torchvision's networks for LPIPS, got another in {path}; use {BACKBONES['alex']}"
+        ) from error
     return _Perceptual(network, f"LPIPS 0.1 {kind}").eval()
 
 
 def _tensors(path: str | Path, hint: str) -> dict[str, Tensor]:
-    """What a file of weights holds, by name."""
+    """Read the named tensors of a file of weights."""
     if not Path(path).is_file():
-        raise ValueError(f"no weights at {path}: {hint}")
+        raise ValueError(f"expected weights at {path}, got no file; {hint}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is broken, or holds more than weights: {hint}") from error
+        raise ValueError(f"expected a file of weights, got {path}, damaged or with other content; {hint}") from error
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise ValueError(f"{path} holds more than weights by name: {hint}")
+        raise ValueError(f"expected only named tensors in {path}, got other values; {hint}")
     return state
 
 
 def required(name: str) -> Any:
-    """A module of the extra `images`.
+    """Import a module of the extra `images`.
 
     Raises:
         ValueError: it is not installed.
@@ -151,5 +153,6 @@ def required(name: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
         raise ValueError(
-            f"image metrics need {missing}: pip install pillow scipy torch-fidelity torchmetrics torchvision"
+            f"expected {missing} for image metrics, which is not installed; "
+            "pip install pillow scipy torch-fidelity torchmetrics torchvision"
         ) from error

@@ -77,10 +77,10 @@ class SGDConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTokens:
-    """The normalized class tokens of the last blocks, side by side, and the mean of the last block's patch tokens.
+    """Concatenated normalized class tokens of the last blocks and the mean of the last block's patch tokens.
 
     https://github.com/facebookresearch/dino, eval_linear.py at 7c446df; where it interleaves the class token with the
-    mean, they stand one after the other here, which is the same to a linear classifier.
+    mean, they are concatenated here, which is the same to a linear classifier.
 
     Attributes:
         blocks: how many.
@@ -116,7 +116,7 @@ class KNNProtocol:
 
     Attributes:
         source: source of the numbers.
-        k: numbers of neighbors; the first is the one usually reported.
+        k: numbers of neighbors; usually the first is reported.
         temperature: temperature of the votes.
         preparation: preprocessing of the images.
     """
@@ -200,7 +200,7 @@ Protocol = KNNProtocol | LinearProtocol | FineTuneProtocol
 def scale_protocol(protocol: Trained, *, batch_size: int | None = None, epochs: int | None = None) -> Trained:
     """Return the protocol with another batch size, with linearly scaled learning rates, or number of epochs."""
     if (batch_size is not None and batch_size < 1) or (epochs is not None and epochs < 1):
-        raise ValueError(f"batch_size = {batch_size}, epochs = {epochs}: both must be at least 1")
+        raise ValueError(f"expected batch_size and epochs of 1 or more, got {batch_size} and {epochs}")
     times = (batch_size or protocol.batch_size) / protocol.batch_size
     changes = {"batch_size": batch_size or protocol.batch_size, "epochs": epochs or protocol.epochs}
     if isinstance(protocol, FineTuneProtocol):

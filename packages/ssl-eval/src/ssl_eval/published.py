@@ -37,7 +37,7 @@ _DINO = LinearProtocol(
     preparation=TransformConfig(interpolation="bicubic"),
 )
 _GENVIEW_SEMI = FineTuneProtocol(
-    source="GenView (https://arxiv.org/abs/2403.12003) 4.1; neither paper nor code tells the batch size: 256, as SwAV",
+    source="GenView (https://arxiv.org/abs/2403.12003) 4.1; batch size not stated in paper or code: 256, as SwAV",
     percent=1,
     epochs=20,
     batch_size=256,
@@ -66,7 +66,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "genview-linear": _GENVIEW,
     "genview-linear-vit": replace(_GENVIEW, learning_rate=12.0),
     "genview-cifar-linear": LinearProtocol(
-        source="GenView (https://arxiv.org/abs/2403.12003) 4.2; neither crops nor batch size are told: as usual, 256",
+        source="GenView (https://arxiv.org/abs/2403.12003) 4.2; crops and batch size not stated: as usual, 256",
         epochs=100,
         batch_size=256,
         learning_rate=0.2,
@@ -148,7 +148,7 @@ def find_protocol(name: str) -> Protocol:
     """
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=3, cutoff=0.4)
-        raise ValueError(f"no protocol {name!r}; choose one of {', '.join(near or PROTOCOLS)}")
+        raise ValueError(f"expected a protocol of {', '.join(near or PROTOCOLS)}, got {name!r}")
     return PROTOCOLS[name]
 
 
@@ -179,12 +179,12 @@ class ProtocolOverride:
     @property
     def label(self) -> str:
         """Name in results, such as "genview-linear", "vicreg-semi-10 epochs=5 seed 0"."""
-        told = [self.name]
-        told += [f"epochs={self.epochs}"] if self.epochs else []
-        told += [f"batch={self.batch_size}"] if self.batch_size else []
-        told += [f"{name.removesuffix('_lr')}={value:g}" for name, value in self._few_labels.items()]
-        told += ["cached"] if self.cached else []
-        return " ".join([*told, self.labels] if self.labels else told)
+        parts = [self.name]
+        parts += [f"epochs={self.epochs}"] if self.epochs else []
+        parts += [f"batch={self.batch_size}"] if self.batch_size else []
+        parts += [f"{name.removesuffix('_lr')}={value:g}" for name, value in self._few_labels.items()]
+        parts += ["cached"] if self.cached else []
+        return " ".join([*parts, self.labels] if self.labels else parts)
 
     @property
     def options(self) -> list[str]:
@@ -208,16 +208,16 @@ class ProtocolOverride:
         Raises:
             ValueError: there is no such protocol, or an override does not apply to it.
         """
-        found = find_protocol(self.name)
-        if self._few_labels and not isinstance(found, FineTuneProtocol):
+        protocol = find_protocol(self.name)
+        if self._few_labels and not isinstance(protocol, FineTuneProtocol):
             raise ValueError(
-                f"{self.name} is for all labels, its backbone frozen: leave {next(iter(self._few_labels))} out"
+                f"{self.name} freezes the backbone and uses all labels; leave {next(iter(self._few_labels))} out"
             )
-        if isinstance(found, KNNProtocol):
+        if isinstance(protocol, KNNProtocol):
             if self.epochs or self.batch_size or self.cached:
-                raise ValueError(f"{self.name} has neither epochs nor batches: change its k")
-            return found
-        if self.cached and not isinstance(found, LinearProtocol):
-            raise ValueError(f"{self.name} trains the backbone: its features cannot be kept")
-        fitted = scale_protocol(found, batch_size=self.batch_size, epochs=self.epochs)
+                raise ValueError(f"{self.name} has neither epochs nor batches; leave them out")
+            return protocol
+        if self.cached and not isinstance(protocol, LinearProtocol):
+            raise ValueError(f"{self.name} trains the backbone, so that features cannot be cached; leave cached out")
+        fitted = scale_protocol(protocol, batch_size=self.batch_size, epochs=self.epochs)
         return replace(fitted, **self._few_labels) if self._few_labels else fitted

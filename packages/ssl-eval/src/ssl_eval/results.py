@@ -21,7 +21,7 @@ class Result:
         task: the evaluation: "linear", "knn".
         metric: "top1".
         value: percent for accuracies; finite.
-        protocol: what makes two values comparable: "k=20 T=0.07".
+        protocol: settings that must agree for values to be comparable, such as "k=20 T=0.07".
         backbone: hash of the weights, see `backbone_hash`.
         data: name of the data set.
         seed: seed of the backbone's training.
@@ -45,7 +45,7 @@ class Result:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise ValueError(f"{self.task} {self.metric} = {self.value}: only finite values are results.")
+            raise ValueError(f"expected a finite value of {self.task} {self.metric}, got {self.value}")
 
     def line(self) -> str:
         """Return the result as a line of JSON."""
@@ -157,9 +157,9 @@ def _parse(content: object, where: str) -> Result:
     names = {field.name for field in fields(Result)}
     needed = names - {"recipe", "left_out"}
     if not isinstance(content, dict) or not needed <= content.keys():
-        raise ValueError(f"{where} is not a result: it needs {', '.join(sorted(needed))}.")
+        raise ValueError(f"{where} is not a result: expected {', '.join(sorted(needed))}")
     if unknown := sorted(content.keys() - names):
-        raise ValueError(f"{where} is not a result: the field {unknown[0]} is not known")
+        raise ValueError(f"{where} is not a result: unknown field {unknown[0]}")
     wanted = {field.name: _TYPES[field.type] for field in fields(Result)}
     if odd := [name for name in content if not isinstance(content[name], wanted[name])]:
         raise ValueError(f"{where} is not a result: {odd[0]} is {content[odd[0]]!r}")

@@ -29,26 +29,26 @@ def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no list of images at {path}")
+        raise ValueError(f"expected a list of images at {path}, got no file")
     names = read_names(path)
     if not names:
-        raise ValueError(f"{path} names no image")
+        raise ValueError(f"expected names of images in {path}, got none")
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))
-        raise ValueError(f"{path} names {twice} twice")
+        raise ValueError(f"expected each image once in {path}, got {twice} twice")
     rows = {key: row for row, key in enumerate(keys)}
     by_name: dict[str, list[int]] = {}
     for key, row in rows.items():
         by_name.setdefault(key.rpartition("/")[2], []).append(row)
-    found = {name: [rows[name]] if name in rows else by_name.get(name, []) for name in names}
-    missing = [name for name, places in found.items() if not places]
+    rows_of = {name: [rows[name]] if name in rows else by_name.get(name, []) for name in names}
+    missing = [name for name, matches in rows_of.items() if not matches]
     if missing:
-        raise ValueError(f"{len(missing)} of the {len(names)} images that {path} names are missing, first {missing[0]}")
-    unclear = next((name for name, places in found.items() if len(places) > 1), None)
+        raise ValueError(f"{len(missing)} of {len(names)} images listed in {path} are missing, first {missing[0]}")
+    unclear = next((name for name, matches in rows_of.items() if len(matches) > 1), None)
     if unclear is not None:
-        raise ValueError(f"{path} names {unclear}, and several folders have one: name them as <class>/{unclear}")
-    return torch.tensor(sorted(places[0] for places in found.values()))
+        raise ValueError(f"ambiguous name {unclear} in {path}, several folders have one; write <class>/{unclear}")
+    return torch.tensor(sorted(matches[0] for matches in rows_of.values()))
 
 
 def balanced_subset(
@@ -66,13 +66,12 @@ def balanced_subset(
         ValueError: percent is out of range, or a class has too few images.
     """
     if not 0 < percent <= 100:
-        raise ValueError(f"percent = {percent}: give a number above 0 and up to 100")
+        raise ValueError(f"expected percent above 0 and up to 100, got {percent}")
     counts = labels.bincount(minlength=num_classes or 0)
     each = max(1, round(len(labels) * percent / 100 / len(counts)))
     fewest = int(counts.min())
     if fewest < each:
-        short = "no image" if fewest == 0 else f"{fewest} images, fewer than the {each} taken of every class"
-        raise ValueError(f"class {int(counts.argmin())} has {short}")
+        raise ValueError(f"expected {each} or more images of every class, got {fewest} of class {int(counts.argmin())}")
     shuffled = torch.randperm(len(labels), generator=seeded_generator(seed, "subset"))
     ordered = labels.cpu()[shuffled]
     chosen = [shuffled[ordered == label][:each] for label in range(len(counts))]

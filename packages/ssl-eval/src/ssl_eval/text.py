@@ -13,7 +13,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+        raise ValueError(f"cannot read {path} ({error.strerror or error}); give a text file") from None
     except UnicodeDecodeError as error:
         byte = f"{error.object[error.start]:#04x}"
         raise ValueError(f"expected UTF-8 text in {path}, got the byte {byte}; save it as UTF-8") from None

@@ -100,21 +100,27 @@ def packed_counts(text: str) -> dict:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"id": 0}, "annotation 0: its id is 0 or another's"),
-        ({"id": 2}, "annotation 2: its id is 0 or another's"),
-        ({"image_id": 7}, "annotation 1: there is no image 7"),
-        ({"category_id": 1}, "annotation 1: there is no category 1"),
-        ({"bbox": [1, 2, 3]}, "annotation 1 of image 100: its box .* is not four finite numbers"),
-        ({"bbox": [1, 2, 3, float("nan")]}, "annotation 1 of image 100: its box"),
+        ({"id": 0}, "annotation 0: expected a unique id above 0"),
+        ({"id": 2}, "annotation 2: expected a unique id above 0"),
+        ({"image_id": 7}, "annotation 1: expected an image_id of the images, got 7"),
+        ({"category_id": 1}, "annotation 1: expected a category_id of the categories, got 1"),
+        ({"bbox": [1, 2, 3]}, "annotation 1 of image 100: expected a box of four finite numbers"),
+        (
+            {"bbox": [1, 2, 3, float("nan")]},
+            "annotation 1 of image 100: expected a box .*, got .*nan",
+        ),
         ({"bbox": "none"}, "annotation 1 of image 100"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "annotation 1 of image 100: a polygon .* pairs of finite numbers"),
+        (
+            {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+            "annotation 1 of image 100: expected polygons of pairs",
+        ),
         ({"segmentation": [["a", "b"]]}, "annotation 1 of image 100"),
-        ({"segmentation": []}, "annotation 1 of image 100: it has no segmentation"),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"its mask is of size \[9, 9\], its image of \[96, 72\]"),
-        ({"segmentation": {"size": [96, 72], "counts": [5, 6]}}, "run lengths of its mask are not 6912 pixels"),
-        (packed_counts("abc"), "run lengths of its mask are not 6912 pixels"),
-        (packed_counts("\x00"), "run lengths of its mask are not 6912 pixels"),
-        (packed_counts("o"), "run lengths of its mask are not 6912 pixels"),
+        ({"segmentation": []}, r"annotation 1 of image 100: expected a segmentation .*, got \[\]"),
+        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"mask of the image's size \[96, 72\], got \[9, 9\]"),
+        ({"segmentation": {"size": [96, 72], "counts": [5, 6]}}, "expected run lengths of 6912 pixels"),
+        (packed_counts("abc"), "expected run lengths of 6912 pixels"),
+        (packed_counts("\x00"), "expected run lengths of 6912 pixels"),
+        (packed_counts("o"), "expected run lengths of 6912 pixels"),
     ],
 )
 def test_a_broken_annotation_is_one_line(coco, entry, message):
@@ -128,13 +134,13 @@ def test_a_broken_file_is_one_line(coco):
     path = coco / "annotations" / "instances_train2017.json"
     whole = path.read_text()
     cases = {
-        whole[: len(whole) // 2]: "no whole JSON file",
-        "[]": "not in COCO's instances format",
-        whole.replace('"category_id"', '"kind"', 1): "annotation 1: it has no category_id",
-        whole.replace('"bbox"', '"box"', 1): "annotation 1 of image 100: it has no bbox",
-        whole.replace('"height": 96', '"height": 0', 1): "entry 0 of images: it needs id, height and width",
-        whole.replace("000.png", "other.png", 1): "other.png is missing, .* as image 100",
-        whole.replace('"id": 101', '"id": 100', 1): "two images have one id",
+        whole[: len(whole) // 2]: "not a complete JSON file",
+        "[]": "expected COCO's instances format",
+        whole.replace('"category_id"', '"kind"', 1): "annotation 1: expected the field category_id",
+        whole.replace('"bbox"', '"box"', 1): "annotation 1 of image 100: expected the field bbox",
+        whole.replace('"height": 96', '"height": 0', 1): "entry 0 of images: expected integers id, height, width",
+        whole.replace("000.png", "other.png", 1): "other.png, image 100 of .*, is missing",
+        whole.replace('"id": 101', '"id": 100', 1): "expected unique image ids",
     }
     for text, message in cases.items():
         path.write_text(text)
@@ -142,5 +148,5 @@ def test_a_broken_file_is_one_line(coco):
             opened(coco)
         assert "instances_train2017.json" in str(error.value) and "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot read"):
         opened(coco)

@@ -108,7 +108,7 @@ def test_c4_has_the_backbones_last_stage_and_one_more_norm_in_its_head(instances
     assert isinstance(head.norm, torch.nn.BatchNorm2d) and head.norm.num_features == 2048 and len(head) == 4
     assert np.abs(head[0].conv1.weight.detach().numpy() - weights["res5.0.conv1.weight"]).max() < 0.1
     shallow = Detectron2Backbone({"MODEL.RESNETS.DEPTH": 18}, {})
-    with pytest.raises(ValueError, match="50 layers or more"):
+    with pytest.raises(ValueError, match="50 or more layers"):
         train_mask_rcnn(shallow, instances, recipe=recipe, backend="detectron2")
 
 
@@ -117,7 +117,7 @@ def test_weights_that_do_not_fit_are_told(backbone, small_recipe):
     weights = dict(backbone.weights)
     first = weights.pop("stem.conv1.weight")
     for wrong, message in (
-        (weights, "no weights for detectron2's backbone.bottom_up.stem.conv1.weight"),
+        (weights, "missing weights of the backbone for detectron2's backbone.bottom_up.stem.conv1.weight"),
         (weights | {"stem.conv1.weight": first[:3]}, "stem.conv1.weight is"),
         (weights | {"stem.conv1.weight": first, "fc.weight": first}, "no place for the backbone's fc.weight"),
     ):

@@ -66,7 +66,7 @@ def test_the_order_depends_on_the_seed_alone(instances, small_recipe):
         True,
         False,
     }
-    with pytest.raises(ValueError, match="batch size 4 does not divide over 3 processes"):
+    with pytest.raises(ValueError, match="multiple of the 3 processes, got 4"):
         first(seed=0, processes=3)
 
 
@@ -74,8 +74,8 @@ def test_the_order_depends_on_the_seed_alone(instances, small_recipe):
 def test_a_broken_image_is_one_line(instances, small_recipe, workers):
     whole = (instances.images / "000.png").read_bytes()
     for content, message in {
-        whole[:200]: "000.png, image 100, cannot be decoded",
-        (instances.images / "001.png").read_bytes(): "000.png, image 100, is of 96 x 72 pixels, .* says 72 x 96",
+        whole[:200]: "cannot decode .*000.png, image 100",
+        (instances.images / "001.png").read_bytes(): "000.png, image 100: expected 72 x 96 pixels .*, got 96 x 72",
     }.items():
         (instances.images / "000.png").write_bytes(content)
         with pytest.raises(ValueError, match=message) as error:
@@ -85,5 +85,5 @@ def test_a_broken_image_is_one_line(instances, small_recipe, workers):
 
 def test_nothing_to_learn_is_told(instances, small_recipe):
     instances.counts[:] = 0
-    with pytest.raises(ValueError, match="holds nothing to learn"):
+    with pytest.raises(ValueError, match="objects with an area"):
         next(training_batches(instances, small_recipe(), 0))

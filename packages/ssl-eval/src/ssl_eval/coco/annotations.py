@@ -45,7 +45,7 @@ def read_annotations(path: Path, folder: Path) -> AnnotationFile:
     images = sorted(content["images"], key=lambda image: image["id"])
     known = {image["id"] for image in images}
     if len(known) < len(images):
-        raise ValueError(f"{path}: two images have one id")
+        raise ValueError(f"{path}: expected unique image ids, got a duplicate")
     _check_files(path, folder, images)
     categories = sorted((each["id"], str(each.get("name", each["id"]))) for each in content["categories"])
     grouped = _by_image(path, content.pop("annotations"), known, {identity for identity, _ in categories})
@@ -53,7 +53,7 @@ def read_annotations(path: Path, folder: Path) -> AnnotationFile:
 
 
 @contextmanager
-def naming(path: Path, place: str) -> Iterator[None]:
+def naming(path: Path, location: str) -> Iterator[None]:
     """Prefix errors of the block with the file and the location in it.
 
     Raises:
@@ -62,37 +62,37 @@ def naming(path: Path, place: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path}, {place}: it has no {error.args[0]}") from None
+        raise ValueError(f"{path}, {location}: expected the field {error.args[0]}, got none") from None
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}, {place}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}, {location}: {str(error).splitlines()[0]}") from None
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): give COCO's instances file") from None
+        raise ValueError(f"cannot read {path} ({error.strerror}); give COCO's instances file") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no whole JSON file ({error}): fetch it again") from None
+        raise ValueError(f"{path} is not a complete JSON file ({error}); download it again") from None
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
-        raise ValueError(f"{path} is not in COCO's instances format: it needs lists of images, annotations, categories")
+        raise ValueError(f"expected COCO's instances format (lists of images, annotations, categories), got {path}")
     if not content["images"] or not content["categories"]:
-        raise ValueError(f"{path} has no images or no categories")
+        raise ValueError(f"expected images and categories in {path}, got none")
     for number, each in enumerate(content["images"]):
         if not _is_image(each):
-            told = "it needs id, height and width in whole numbers, and file_name"
-            raise ValueError(f"{path}, entry {number} of images: {told}")
+            raise ValueError(f"{path}, entry {number} of images: expected integers id, height, width, and a file_name")
     for number, each in enumerate(content["categories"]):
         if not isinstance(each, dict) or not isinstance(each.get("id"), int):
-            raise ValueError(f"{path}, entry {number} of categories: it needs an id, a whole number")
+            raise ValueError(f"{path}, entry {number} of categories: expected a dictionary with an integer id")
     return content
 
 
-def _is_image(told: object) -> bool:
-    if not isinstance(told, dict) or not isinstance(told.get("file_name"), str) or not isinstance(told.get("id"), int):
+def _is_image(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
         return False
-    return all(isinstance(told.get(edge), int) and told[edge] > 0 for edge in ("height", "width"))
+    sizes = [entry.get("height"), entry.get("width")]
+    return isinstance(entry.get("id"), int) and all(isinstance(size, int) and size > 0 for size in sizes)
 
 
 def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) -> None:
@@ -105,7 +105,7 @@ def _check_files(path: Path, folder: Path, images: Sequence[Mapping[str, Any]]) 
             if file.parent.is_dir():
                 listed[file.parent] = {entry.name for entry in visible(file.parent)}
         if file.name not in listed[file.parent]:
-            raise ValueError(f"{file} is missing, which {path} tells of as image {image['id']}")
+            raise ValueError(f"{file}, image {image['id']} of {path}, is missing")
 
 
 def _by_image(
@@ -117,12 +117,12 @@ def _by_image(
     for each in annotations:
         with naming(path, f"annotation {each.get('id') if isinstance(each, dict) else each}"):
             if each["id"] in numbers or each["id"] == 0:  # to the evaluators 0 is no annotation
-                raise ValueError("its id is 0 or another's: number annotations from 1")
+                raise ValueError(f"expected a unique id above 0, got {each['id']}; number annotations from 1")
             numbers.add(each["id"])
             if each["image_id"] not in images:
-                raise ValueError(f"there is no image {each['image_id']}")
+                raise ValueError(f"expected an image_id of the images, got {each['image_id']}")
             if each["category_id"] not in categories:
-                raise ValueError(f"there is no category {each['category_id']}")
+                raise ValueError(f"expected a category_id of the categories, got {each['category_id']}")
         grouped.setdefault(each["image_id"], []).append(each)
     return grouped
 
@@ -211,14 +211,14 @@ def load_instances(annotations: str | Path, images: str | Path) -> CocoInstances
     """
     annotations, images = Path(annotations), Path(images)
     content = read_annotations(annotations, images)
-    places = {identity: place for place, (identity, _) in enumerate(content.categories)}
+    labels = {identity: label for label, (identity, _) in enumerate(content.categories)}
     blocks, counts, test_objects = [], [], 0
     for image in content.images:
-        told = content.annotations.pop(image["id"], [])
-        objects = _objects(annotations, image, told, places)
+        entries = content.annotations.pop(image["id"], [])
+        objects = _objects(annotations, image, entries, labels)
         blocks.append(pickle.dumps(objects, protocol=pickle.HIGHEST_PROTOCOL))
         counts.append(len(objects.labels))
-        test_objects += sum(not each.get("iscrowd", 0) for each in told)
+        test_objects += sum(not each.get("iscrowd", 0) for each in entries)
     return CocoInstances(
         annotations=annotations,
         images=images,
@@ -233,7 +233,7 @@ def load_instances(annotations: str | Path, images: str | Path) -> CocoInstances
 
 
 def _objects(
-    path: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], places: Mapping[int, int]
+    path: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
 ) -> Instances:
     height, width = image["height"], image["width"]
     boxes, labels, segmentations = [], [], []
@@ -245,7 +245,7 @@ def _objects(
         nothing = (kept[2:] - kept[:2]).min() <= NOTHING or segmentation == []
         if not each.get("iscrowd", 0) and not nothing:
             boxes.append(box)
-            labels.append(places[each["category_id"]])
+            labels.append(label_of[each["category_id"]])
             segmentations.append(segmentation)
     return Instances(
         file_name=image["file_name"],
@@ -255,10 +255,10 @@ def _objects(
     )
 
 
-def _box(told: object, height: int, width: int) -> np.ndarray:
+def _box(entry: object, height: int, width: int) -> np.ndarray:
     """Convert left, top, width, height to left, top, right, bottom, clipped to the image."""
-    box = np.asarray(told, dtype=np.float64)
+    box = np.asarray(entry, dtype=np.float64)
     if box.shape != (4,) or not np.isfinite(box).all():
-        raise ValueError(f"its box {told} is not four finite numbers")
+        raise ValueError(f"expected a box of four finite numbers, got {entry}")
     corners = np.concatenate([box[:2], box[:2] + box[2:]])
     return corners.clip(0, [width, height, width, height])

@@ -1,4 +1,4 @@
-"""What a training of Mask R-CNN is: the variant of the network, the schedule, the sizes of the images."""
+"""Configuration of a Mask R-CNN training: the variant of the network, the schedule, the sizes of the images."""
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
@@ -62,12 +62,14 @@ class DetectionConfig:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise ValueError(f"no variant {self.variant!r}: choose one of {', '.join(VARIANTS)}")
+            raise ValueError(f"expected a variant of {', '.join(VARIANTS)}, got {self.variant!r}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"no schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+            raise ValueError(f"expected a schedule of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         counts = (self.iterations, self.batch_size, *self.short_edges, self.short_edge_test, self.long_edge)
         if min(*counts, self.channels, self.rois_per_image) < 1:
-            raise ValueError("iterations, batch size, edges, channels and rois_per_image are at least 1")
+            raise ValueError(
+                f"expected iterations, batch size, edges, channels and rois_per_image of 1 or more, got {self}"
+            )
 
     @property
     def lr_milestones(self) -> tuple[int, int]:
@@ -85,7 +87,7 @@ class DetectionConfig:
     def label(self) -> str:
         """Label of its results, such as "fpn 1x" or "fpn-heads iterations=20 batch=4 edge=160"."""
         published = detection_config(self.variant, self.schedule)
-        told = [self.variant] + [self.schedule] * (self.iterations == published.iterations)
+        parts = [self.variant] + [self.schedule] * (self.iterations == published.iterations)
         changes = {
             "iterations": (self.iterations, published.iterations),
             "batch": (self.batch_size, published.batch_size),
@@ -94,7 +96,7 @@ class DetectionConfig:
             "channels": (self.channels, published.channels),
             "regions": (self.rois_per_image, published.rois_per_image),
         }
-        return " ".join(told + [f"{name}={value:g}" for name, (value, usual) in changes.items() if value != usual])
+        return " ".join(parts + [f"{name}={value:g}" for name, (value, usual) in changes.items() if value != usual])
 
 
 def detection_config(

@@ -1,6 +1,6 @@
-"""detectron2's Mask R-CNN. detectron2 is imported where a detector is made, not before.
+"""detectron2's Mask R-CNN. detectron2 is imported only when a detector is created.
 
-Shapes: k objects found.
+Shapes: k detected objects.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ COMMON = {
     "MODEL.WEIGHTS": "",
     "MODEL.DEVICE": "cpu",
     "MODEL.BACKBONE.FREEZE_AT": 0,
-    # Batch norms are synchronized by whoever trains.
+    # The caller synchronizes batch norms.
     "MODEL.RESNETS.NORM": "BN",
     "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
     "INPUT.FORMAT": "RGB",
@@ -99,7 +99,10 @@ class Detectron2Detector:
         except ImportError as error:
             raise ValueError(INSTALL if "detectron2" in str(error) else f"{INSTALL} ({error})") from None
         if recipe.variant == "c4" and backbone.settings["MODEL.RESNETS.DEPTH"] < 50:
-            raise ValueError("the variant c4 has a head of bottleneck blocks: give a ResNet of 50 layers or more")
+            raise ValueError(
+                "expected a ResNet of 50 or more layers for the variant c4, whose head has bottleneck blocks, "
+                f"got {backbone.settings['MODEL.RESNETS.DEPTH']} layers"
+            )
         config = get_cfg()
         own = {
             "MODEL.ROI_HEADS.NUM_CLASSES": classes,
@@ -124,17 +127,17 @@ class Detectron2Detector:
         """Return the output of detectron2's DatasetMapper."""
         from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks  # pyright: ignore[reportMissingImports]
 
-        told = Instances(example.size)
-        told.gt_boxes = Boxes(example.boxes)
-        told.gt_classes = example.labels
+        instances = Instances(example.size)
+        instances.gt_boxes = Boxes(example.boxes)
+        instances.gt_classes = example.labels
         polygons = [each for each in example.segmentations if isinstance(each, list)]
         if len(polygons) == len(example.segmentations):
-            told.gt_masks = PolygonMasks(polygons)
+            instances.gt_masks = PolygonMasks(polygons)
         else:
             masks = np.stack([draw(each, *example.size) for each in example.segmentations])
-            told.gt_masks = BitMasks(torch.from_numpy(masks).bool())
+            instances.gt_masks = BitMasks(torch.from_numpy(masks).bool())
         height, width = example.original
-        return {"image": example.image, "instances": told, "height": height, "width": width}
+        return {"image": example.image, "instances": instances, "height": height, "width": width}
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return the losses of proposals, boxes, classes and masks."""
@@ -145,34 +148,37 @@ class Detectron2Detector:
 
     def detect(self, inputs: list[dict[str, Any]]) -> list[Detections]:
         """Return at most 100 detections per image."""
-        found = [each["instances"] for each in self.network(inputs)]
+        outputs = [each["instances"] for each in self.network(inputs)]
         return [
             Detections(
                 boxes=each.pred_boxes.tensor, scores=each.scores, labels=each.pred_classes, masks=each.pred_masks
             )
-            for each in found
+            for each in outputs
         ]
 
 
 def _fill(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     """Load all weights into the ResNet of the FPN or C4 detector; none may be missing or unexpected."""
     prefixes = ("backbone.bottom_up.", "backbone.", "roi_heads.")
-    places = network.state_dict()
-    moved = {}
+    state = network.state_dict()
+    loaded = {}
     for name, array in weights.items():
-        found = [prefix + name for prefix in prefixes if prefix + name in places]
-        if len(found) != 1:
-            raise ValueError(f"detectron2's network has no place for the backbone's {name}: its settings do not fit it")
-        moved[found[0]] = torch.from_numpy(np.asarray(array))
-        if moved[found[0]].shape != places[found[0]].shape:
-            raise ValueError(f"{name} is {list(array.shape)}, detectron2's {list(places[found[0]].shape)}")
-    ours = ("stem.", *(f"{stage}." for stage in STAGES))
-    wanted = (place for place in places if not place.endswith("num_batches_tracked"))
-    empty = [place for place in wanted if place not in moved and _bare(place, prefixes).startswith(ours)]
-    if empty:
-        raise ValueError(f"the backbone has no weights for detectron2's {empty[0]}: its settings do not fit it")
-    network.load_state_dict(moved, strict=False)
+        keys = [prefix + name for prefix in prefixes if prefix + name in state]
+        if len(keys) != 1:
+            raise ValueError(
+                f"unexpected weight {name} of the backbone: its settings do not match detectron2's network"
+            )
+        key = keys[0]
+        loaded[key] = torch.from_numpy(np.asarray(array))
+        if loaded[key].shape != state[key].shape:
+            raise ValueError(f"expected the shape {list(state[key].shape)} of {name}, got {list(array.shape)}")
+    backbone = ("stem.", *(f"{stage}." for stage in STAGES))
+    needed = (key for key in state if not key.endswith("num_batches_tracked"))
+    missing = [key for key in needed if key not in loaded and _without_prefix(key, prefixes).startswith(backbone)]
+    if missing:
+        raise ValueError(f"missing weights of the backbone for detectron2's {missing[0]}: its settings do not match")
+    network.load_state_dict(loaded, strict=False)
 
 
-def _bare(place: str, prefixes: tuple[str, ...]) -> str:
-    return next((place.removeprefix(prefix) for prefix in prefixes if place.startswith(prefix)), "")
+def _without_prefix(key: str, prefixes: tuple[str, ...]) -> str:
+    return next((key.removeprefix(prefix) for prefix in prefixes if key.startswith(prefix)), "")

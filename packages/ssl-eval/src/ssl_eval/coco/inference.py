@@ -97,21 +97,23 @@ def detect(
     rows = range(rank(group), len(test), world_size(group))
     requests = [[SampleRequest(row, recipe.short_edge_test)] for row in rows]
     ids = [category for category, _ in test.categories]
-    found: list[Detection] = []
+    detections: list[Detection] = []
     precision = torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None)
     with raise_on_all_ranks(group), evaluating(detector.network), precision:
         batches = read_batches(test, requests, recipe, detector.to_input, workers)
         for done, (row, batch) in enumerate(zip(rows, batches, strict=True), 1):
             (seen,) = detector.detect(batch)
-            found += _told(seen, int(test.ids[row]), ids)
+            detections += _to_coco(seen, int(test.ids[row]), ids)
             on_image(done, len(rows))
-    return [each for part in all_gather_object(found, group) for each in part]
+    return [each for part in all_gather_object(detections, group) for each in part]
 
 
-def _told(found: Detections, image: int, categories: list[int]) -> Iterator[Detection]:
-    corners = found.boxes.double().cpu().numpy()
+def _to_coco(detections: Detections, image: int, categories: list[int]) -> Iterator[Detection]:
+    corners = detections.boxes.double().cpu().numpy()
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-    several = zip(boxes, found.scores.tolist(), found.labels.tolist(), found.masks.cpu().numpy(), strict=True)
+    several = zip(
+        boxes, detections.scores.tolist(), detections.labels.tolist(), detections.masks.cpu().numpy(), strict=True
+    )
     for box, score, label, mask in several:
         outline = encode(mask.astype(np.uint8))
         outline["counts"] = outline["counts"].decode()

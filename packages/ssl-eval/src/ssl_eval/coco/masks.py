@@ -17,12 +17,12 @@ from torch.nn.functional import grid_sample
 Polygons = list[np.ndarray]
 """Each x, y, x, y, ... of at least three points."""
 RunLengths = dict[str, Any]
-"""size and counts, as pycocotools takes them."""
+"""size and counts, in the format of pycocotools."""
 Segmentation = Polygons | RunLengths
 masks: Any = coco_mask  # whose stubs know no dictionaries
 
 
-def read_segmentation(told: object, height: int, width: int) -> Segmentation:
+def read_segmentation(entry: object, height: int, width: int) -> Segmentation:
     """Validate and convert the segmentation of one object.
 
     Polygons of fewer than three points are dropped, as in detectron2 (facebookresearch/detectron2@02b5c4e
@@ -31,14 +31,14 @@ def read_segmentation(told: object, height: int, width: int) -> Segmentation:
     Raises:
         ValueError: it is neither polygons nor run lengths, or invalid.
     """
-    if isinstance(told, Mapping):
-        return _run_lengths(told, height, width)
-    if not isinstance(told, list) or not told:
-        raise ValueError("it has no segmentation of polygons or run lengths")
-    polygons = [np.asarray(each, dtype=np.float64) for each in told]
+    if isinstance(entry, Mapping):
+        return _run_lengths(entry, height, width)
+    if not isinstance(entry, list) or not entry:
+        raise ValueError(f"expected a segmentation of polygons or run lengths, got {str(entry)[:40]}")
+    polygons = [np.asarray(each, dtype=np.float64) for each in entry]
     for polygon in polygons:
         if polygon.ndim != 1 or polygon.size % 2 or not np.isfinite(polygon).all():
-            raise ValueError("a polygon of its segmentation is not pairs of finite numbers")
+            raise ValueError(f"expected polygons of pairs of finite numbers, got {str(polygon.tolist())[:40]}")
     return [polygon for polygon in polygons if polygon.size >= 6]
 
 
@@ -53,8 +53,8 @@ def move(segmentation: Segmentation, size: tuple[int, int], flip: bool, original
     """
     (height, width), (tall, wide) = size, original
     if isinstance(segmentation, dict):
-        drawn = Image.fromarray(masks.decode(segmentation)).resize((width, height), Image.Resampling.NEAREST)
-        return encode(np.asarray(drawn)[:, ::-1] if flip else np.asarray(drawn))
+        resized = Image.fromarray(masks.decode(segmentation)).resize((width, height), Image.Resampling.NEAREST)
+        return encode(np.asarray(resized)[:, ::-1] if flip else np.asarray(resized))
     moved = []
     for polygon in segmentation:
         points = polygon.reshape(-1, 2) * (width / wide, height / tall)
@@ -77,17 +77,17 @@ def encode(pixels: UInt8[np.ndarray, "h w"]) -> RunLengths:
     return masks.encode(np.asfortranarray(pixels))
 
 
-def _run_lengths(told: Mapping[str, Any], height: int, width: int) -> RunLengths:
-    size, counts = told.get("size"), told.get("counts")
+def _run_lengths(entry: Mapping[str, Any], height: int, width: int) -> RunLengths:
+    size, counts = entry.get("size"), entry.get("counts")
     if not isinstance(size, list) or size != [height, width]:
-        raise ValueError(f"its mask is of size {size}, its image of [{height}, {width}]")
+        raise ValueError(f"expected a mask of the image's size [{height}, {width}], got {size}")
     if isinstance(counts, list):
         whole = all(isinstance(count, int) and count >= 0 for count in counts) and sum(counts) == height * width
         if not whole:
-            raise ValueError(f"the run lengths of its mask are not {height * width} pixels")
+            raise ValueError(f"expected run lengths of {height * width} pixels, got others")
         return masks.frPyObjects({"size": size, "counts": counts}, height, width)
     if not isinstance(counts, str) or _pixels(counts) != height * width:
-        raise ValueError(f"the run lengths of its mask are not {height * width} pixels")
+        raise ValueError(f"expected run lengths of {height * width} pixels, got others")
     return {"size": size, "counts": counts.encode()}
 
 

@@ -95,10 +95,11 @@ def _decode(instances: CocoInstances, row: int, file_name: str) -> Image.Image:
     try:
         image = read_rgb(path)
     except UnreadableImage as error:
-        raise ValueError(f"{path}, image {instances.ids[row]}, cannot be decoded ({error.reason})") from None
+        raise ValueError(f"cannot decode {path}, image {instances.ids[row]} ({error.reason})") from None
     if image.size != (width, height):
-        told = f"{image.width} x {image.height} pixels, {instances.annotations} says {width} x {height}"
-        raise ValueError(f"{path}, image {instances.ids[row]}, is of {told}")
+        stated = f"{width} x {height} pixels as in {instances.annotations}"
+        got = f"{image.width} x {image.height}"
+        raise ValueError(f"{path}, image {instances.ids[row]}: expected {stated}, got {got}")
     return image
 
 
@@ -124,10 +125,12 @@ def training_batches(
         ValueError: there are no targets, or the batch size is not a multiple of the number of processes.
     """
     if recipe.batch_size % processes:
-        raise ValueError(f"batch size {recipe.batch_size} does not divide over {processes} processes")
+        raise ValueError(
+            f"expected a batch size that is a multiple of the {processes} processes, got {recipe.batch_size}"
+        )
     rows = np.flatnonzero(instances.counts)
     if not len(rows):
-        raise ValueError(f"{instances.annotations} holds nothing to learn: no object with an area that is no crowd")
+        raise ValueError(f"expected objects with an area that are not crowds in {instances.annotations}, got none")
     mine = slice(*(recipe.batch_size * place // processes for place in (rank, rank + 1)))
     for step, batch in enumerate(islice(_batches(instances, rows, recipe.batch_size, seed), start, None), start):
         draws = seeded_generator(seed, f"coco/{step}")

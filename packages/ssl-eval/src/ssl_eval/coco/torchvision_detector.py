@@ -46,7 +46,9 @@ class TorchvisionDetector:
 
     def __init__(self, backbone: nn.Module, classes: int, recipe: DetectionConfig):
         if recipe.variant == "c4":
-            raise ValueError("torchvision has no C4 detector: use the detectron2 backend, or the variant fpn")
+            raise ValueError(
+                "expected the variant fpn with the torchvision backend, got c4; use the detectron2 backend, or fpn"
+            )
         channels, features = recipe.channels, recipe.features
         heads: dict[str, Any] = {"mask_head": MaskRCNNHeads(channels, [channels] * 4, 1)}
         heads["box_head"] = TwoMLPHead(channels * 7 * 7, features)
@@ -88,8 +90,8 @@ class TorchvisionDetector:
     def detect(self, inputs: list[dict[str, Any]]) -> list[Detections]:
         """Return at most 100 detections per image."""
         device = next(self.network.parameters()).device
-        found = self.network([each["image"].to(device) for each in inputs])
-        return [_in_file(each["image"], each["original"], seen) for each, seen in zip(inputs, found, strict=True)]
+        outputs = self.network([each["image"].to(device) for each in inputs])
+        return [_in_file(each["image"], each["original"], seen) for each, seen in zip(inputs, outputs, strict=True)]
 
 
 def _in_file(image: Tensor, original: tuple[int, int], seen: dict[str, Tensor]) -> Detections:
@@ -136,8 +138,8 @@ class _Padding(nn.Module):
             )
         return ImageList(batch, sizes), targets
 
-    def postprocess(self, found: list, sizes: list, originals: list) -> list:
-        return found
+    def postprocess(self, detections: list, sizes: list, originals: list) -> list:
+        return detections
 
 
 class _AlignedPooler(MultiScaleRoIAlign):
@@ -190,9 +192,7 @@ def stage_feature_maps(backbone: nn.Module) -> tuple[nn.Module, list[int]]:
             16 and 32, as with CIFAR stems.
     """
     if not all(isinstance(getattr(backbone, name, None), nn.Module) for name in STAGES):
-        raise ValueError(
-            f"Mask R-CNN takes a ResNet with the stages layer1 to layer4; {type(backbone).__name__} is none"
-        )
+        raise ValueError(f"expected a ResNet with the stages layer1 to layer4, got {type(backbone).__name__}")
     body = copy.deepcopy(backbone).requires_grad_(True).cpu().float()
     kept: dict[str, torch.Tensor] = {}
     hooks = [
@@ -204,13 +204,13 @@ def stage_feature_maps(backbone: nn.Module) -> tuple[nn.Module, list[int]]:
     with torch.no_grad(), evaluating(body):
         body(images)
         expected = dict(kept)
-        found = list(getter(images).values())
+        outputs = list(getter(images).values())
     for hook in hooks:
         hook.remove()
-    same = [torch.allclose(expected[name], maps, rtol=1e-4) for name, maps in zip(STAGES, found, strict=True)]
+    same = [torch.allclose(expected[name], maps, rtol=1e-4) for name, maps in zip(STAGES, outputs, strict=True)]
     if not all(same):
-        raise ValueError(f"{type(backbone).__name__} does more than pass its layers in order: it has no plain stages")
-    strides = tuple(64 // maps.shape[-1] for maps in found)
+        raise ValueError(f"expected a backbone that applies its layers in order, got {type(backbone).__name__}")
+    strides = tuple(64 // maps.shape[-1] for maps in outputs)
     if strides != STRIDES:
-        raise ValueError(f"its maps have strides {strides}: Mask R-CNN needs {STRIDES}, a stem without cifar_stem")
-    return getter, [maps.shape[1] for maps in found]
+        raise ValueError(f"expected maps of strides {STRIDES}, got {strides}; use a backbone without cifar_stem")
+    return getter, [maps.shape[1] for maps in outputs]

@@ -1,4 +1,4 @@
-"""Mask R-CNN trained from a self-supervised backbone, by either library."""
+"""Train Mask R-CNN from a self-supervised backbone, with torchvision or detectron2."""
 
 import hashlib
 import itertools
@@ -110,13 +110,15 @@ def _detector(
     backbone: nn.Module | Detectron2Backbone, classes: int, recipe: DetectionConfig, backend: str
 ) -> Detector:
     if backend not in BACKENDS:
-        raise ValueError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        raise ValueError(f"expected a backend of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "detectron2":
         if not isinstance(backbone, Detectron2Backbone):
-            raise ValueError("the detectron2 backend takes a Detectron2Backbone: settings and weights in its names")
+            raise ValueError(
+                f"expected a Detectron2Backbone (settings, and weights under its names), got {type(backbone).__name__}"
+            )
         return Detectron2Detector(backbone, classes, recipe)
     if isinstance(backbone, Detectron2Backbone):
-        raise ValueError("the torchvision backend takes a ResNet with torchvision's names, no Detectron2Backbone")
+        raise ValueError("expected a ResNet with torchvision's names, got a Detectron2Backbone")
     return TorchvisionDetector(backbone, classes, recipe)
 
 
@@ -142,7 +144,7 @@ def _sgd_step(
     mean = all_reduce_sum(loss.detach().clone(), group) / world_size(group)
     if not mean.isfinite():
         kept = f"{resume} keeps the last good checkpoint; " if resume is not None and resume.exists() else ""
-        raise ValueError(f"the loss is {float(mean)} at step {step}: {kept}give a smaller learning rate")
+        raise ValueError(f"non-finite loss {float(mean)} at step {step}; {kept}give a smaller learning rate")
     optimizer.zero_grad()
     loss.backward()
     _mean_gradients(network, group)

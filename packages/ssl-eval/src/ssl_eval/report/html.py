@@ -17,7 +17,7 @@ def render_page(package: str, filters: Mapping[str, Callable[..., Any]] | None =
     that the content security policy allows besides inline style and script). Values are escaped.
 
     Args:
-        package: the package that holds the three files, such as "ssl_eval.report".
+        package: the package that contains the three files, such as "ssl_eval.report".
         filters: further filters of the template.
         values: variables of the template; `title` is the title of the page.
     """

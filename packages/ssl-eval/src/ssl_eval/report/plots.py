@@ -21,7 +21,7 @@ from ssl_eval.table import Cell, Column, Section
 
 INK, SOFT, LINE, SHEET = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
 HUES = ("#0a0b11", "#0a0b12", "#0a0b13", "#0a0b14", "#0a0b15", "#0a0b16")
-"""Placeholders for the page's colors while a plot is drawn."""
+"""Placeholders for the page's colors during plotting."""
 PAGE_COLORS = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", SHEET: "var(--sheet)"} | {
     hue: f"var(--hue-{place})" for place, hue in enumerate(HUES)
 }

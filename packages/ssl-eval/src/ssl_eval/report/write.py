@@ -172,13 +172,13 @@ def _read(paths: Sequence[str | Path]) -> tuple[list[Result], list[Source]]:
     sources = []
     for path in map(Path, paths):
         if not path.is_file():
-            raise ValueError(f"no results at {path}: give a file of JSON lines, as ssl_eval.append_result writes it")
-        found = read_results(path)
-        if not found:
-            raise ValueError(f"{path} holds no result: give a file of JSON lines, as ssl_eval.append_result writes it")
-        for result in found:
+            raise ValueError(f"expected results at {path}, got no file; give one that ssl_eval.append_result writes")
+        results = read_results(path)
+        if not results:
+            raise ValueError(f"expected results in {path}, got none; give a file that ssl_eval.append_result writes")
+        for result in results:
             newest.pop(result.identity, None)
             newest[result.identity] = result
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(Source(path=path.name, results=len(found), sha256=digest))
+        sources.append(Source(path=path.name, results=len(results), sha256=digest))
     return list(newest.values()), sources

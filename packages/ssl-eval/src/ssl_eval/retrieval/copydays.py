@@ -65,7 +65,9 @@ def read_copydays(folder: str | Path) -> list[Block]:
     folder = Path(folder)
     for name in (ORIGINAL, STRONG):
         if not (folder / name).is_dir():
-            raise ValueError(f"{folder / name} is missing: give the folder that holds original and strong of Copydays")
+            raise ValueError(
+                f"{folder / name} is missing; give the folder that contains original and strong of Copydays"
+            )
     originals = images_in(folder / ORIGINAL)
     names = (name for name in BLOCKS if (folder / name).is_dir())
     return [_block(name, images_in(folder / name), originals) for name in names]
@@ -77,15 +79,16 @@ def _block(name: str, files: list[Path], originals: list[Path]) -> Block:
     elif len(files) == len(originals):
         copied = [[row] for row in range(len(originals))]
     else:
-        counts = f"{len(files)} images: one is needed for each of {len(originals)} originals"
-        raise ValueError(f"{files[0].parent} holds {counts}")
+        raise ValueError(f"expected {len(originals)} images, one per original, in {files[0].parent}, got {len(files)}")
     return Block(name, files, copied)
 
 
 def _originals_of(copy: Path, originals: list[Path]) -> list[int]:
     rows = [row for row, path in enumerate(originals) if path.name[:NAMED_BY] == copy.name[:NAMED_BY]]
     if not rows:
-        raise ValueError(f"{copy} has no original: none of {originals[0].parent} begins with {copy.name[:NAMED_BY]}")
+        raise ValueError(
+            f"expected an original of {copy} in {originals[0].parent} that starts with {copy.name[:NAMED_BY]}, got none"
+        )
     return rows
 
 
@@ -112,16 +115,16 @@ def evaluate_copydays(
         ValueError: `on_unreadable` raised, or the backbone has no feature map.
     """
     network, fit = CopyDescriptor(backbone), _Square(size)
-    found = {block.name: features_of_files(network, block.files, fit, preparing) for block in blocks}
+    features = {block.name: features_of_files(network, block.files, fit, preparing) for block in blocks}
     adapt: Whitening | nn.Identity = nn.Identity()
     if whitening:
         adapt = Whitening.fit(features_of_files(network, whitening, fit, preparing).features)
     further = (adapt(each) for each in blocks_of_features(network, distractors, fit, preparing))
-    originals = rows_of_files(found[ORIGINAL].places, len(blocks[0].files))
-    kept = [_with_originals(block, found[block.name], originals) for block in blocks]
+    originals = rows_of_files(features[ORIGINAL].places, len(blocks[0].files))
+    kept = [_with_originals(block, features[block.name], originals) for block in blocks]
     precision = copy_precision(
         adapt(torch.cat([features for features, _ in kept])),
-        adapt(found[ORIGINAL].features),
+        adapt(features[ORIGINAL].features),
         [rows for _, copied in kept for rows in copied],
         distractors=further,
         device=preparing.device,
@@ -132,13 +135,13 @@ def evaluate_copydays(
 
 
 def _with_originals(
-    block: Block, found: FileFeatures, originals: Int64[Tensor, " n"]
+    block: Block, extracted: FileFeatures, originals: Int64[Tensor, " n"]
 ) -> tuple[Float[Tensor, "m d"], list[Int64[Tensor, " _"]]]:
     """Return the features of copies with a readable original, and the rows of their originals."""
-    copied = [originals[torch.tensor(block.copied[place])] for place in found.places.tolist()]
+    copied = [originals[torch.tensor(block.copied[place])] for place in extracted.places.tolist()]
     rows = [each[each >= 0] for each in copied]
     having = torch.tensor([len(each) > 0 for each in rows])
-    return found.features[having], [each for each in rows if len(each)]
+    return extracted.features[having], [each for each in rows if len(each)]
 
 
 @dataclass(frozen=True)
@@ -168,13 +171,13 @@ class CopyDescriptor(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Return one vector per image."""
-        output, found = self.network(images)
-        return torch.cat([output, generalized_mean(found)], dim=1)
+        output, maps = self.network(images)
+        return torch.cat([output, generalized_mean(maps)], dim=1)
 
 
-def generalized_mean(found: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b c"]:
+def generalized_mean(maps: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b c"]:
     """Compute generalized mean pooling with power 4, of values clamped to be positive."""
-    return found.clamp(min=FLOOR).pow(POWER).mean(dim=(2, 3)).pow(1 / POWER)
+    return maps.clamp(min=FLOOR).pow(POWER).mean(dim=(2, 3)).pow(1 / POWER)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,10 +40,12 @@ def ranks_among(
         ValueError: there is not one list per query, or a row is out of range.
     """
     if len(wanted) != len(queries):
-        raise ValueError(f"{len(queries)} queries but {len(wanted)} lists of images to find: give one list a query")
+        raise ValueError(
+            f"expected one list of relevant images per query, got {len(queries)} queries and {len(wanted)} lists"
+        )
     rows = torch.cat([*wanted, torch.zeros(1, dtype=torch.long)])
     if int(rows.min()) < 0 or int(rows.max()) >= len(database):
-        raise ValueError(f"row {int(rows.max())} is to be found in a database of {len(database)} images")
+        raise ValueError(f"expected relevant rows in 0..{len(database) - 1}, the database, got {int(rows.max())}")
     device = queries.device if device is None else torch.device(device)
     queries = normalize(queries.to(device).float(), dim=1)
     at_once = max(1, SIMILARITIES // max(1, len(queries)))
@@ -143,8 +145,8 @@ def revisited_scores(
     wanted = [torch.cat([getattr(each, kind) for kind in kinds]) for each in relevance]
     ranks = ranks_among(queries, database, wanted, distractors=distractors, device=device)
     by_kind = []
-    for each, found in zip(relevance, ranks, strict=True):
-        parts = found.split([len(getattr(each, kind)) for kind in kinds])
+    for each, query_ranks in zip(relevance, ranks, strict=True):
+        parts = query_ranks.split([len(getattr(each, kind)) for kind in kinds])
         by_kind.append(dict(zip(kinds, parts, strict=True)))
     scores = {}
     for difficulty, (right, passed) in DIFFICULTIES.items():
@@ -166,7 +168,7 @@ def score_ranks(positives: Sequence[Int64[Tensor, " _"]], cutoffs: Sequence[int]
     """
     counted = [ranks for ranks in positives if len(ranks)]
     if not counted:
-        raise ValueError("no query has an image to find: check the lists of right images")
+        raise ValueError("expected relevant images of at least one query, got none")
     precision = {k: 100 * sum(precision_at(ranks, k) for ranks in counted) / len(counted) for k in cutoffs}
     mean = 100 * sum(average_precision(ranks, len(ranks)) for ranks in counted) / len(counted)
     return RetrievalScore(mean_average_precision=mean, precision=precision, queries=len(counted))
@@ -180,9 +182,9 @@ def average_precision(ranks: Int64[Tensor, " r"], count: int) -> float:
         count: number of relevant images; those without a rank count as not retrieved.
     """
     ranks = ranks.sort().values.double()
-    found = torch.arange(len(ranks), dtype=torch.float64)
-    before = torch.where(ranks > 0, found / ranks.clamp(min=1), 1.0)
-    return float((before + (found + 1) / (ranks + 1)).sum()) / (2 * count)
+    position = torch.arange(len(ranks), dtype=torch.float64)
+    before = torch.where(ranks > 0, position / ranks.clamp(min=1), 1.0)
+    return float((before + (position + 1) / (ranks + 1)).sum()) / (2 * count)
 
 
 def precision_at(ranks: Int64[Tensor, " r"], k: int) -> float:

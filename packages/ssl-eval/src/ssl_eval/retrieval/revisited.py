@@ -50,7 +50,7 @@ class RevisitedSet:
 
 
 def read_revisited(folder: str | Path) -> RevisitedSet:
-    """Read the folder that holds gnd_<name>.pkl and jpg.
+    """Read the folder that contains gnd_<name>.pkl and jpg.
 
     Raises:
         ValueError: a file is missing or invalid.
@@ -58,18 +58,22 @@ def read_revisited(folder: str | Path) -> RevisitedSet:
     folder = Path(folder)
     truths = sorted(folder.glob("gnd_*.pkl"))
     if len(truths) != 1:
-        raise ValueError(f"{folder} holds {len(truths)} files gnd_*.pkl: give that of gnd_roxford5k.pkl and jpg")
+        raise ValueError(
+            f"expected one gnd_*.pkl in {folder}, got {len(truths)}; give the folder of gnd_roxford5k.pkl and jpg"
+        )
     truth = read_pickle(truths[0])
     try:
         names = {key: [str(name) for name in as_list(truth[key])] for key in ("imlist", "qimlist")}
         relevance = [_judgement(each, len(names["imlist"])) for each in as_list(truth["gnd"])]
         boxes = [_box(each) for each in as_list(truth["gnd"])]
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{truths[0]} is no ground truth: {type(error).__name__} {error}") from None
+        raise ValueError(f"{truths[0]} is not a ground truth file ({type(error).__name__}: {error})") from None
     if len(relevance) != len(names["qimlist"]):
-        raise ValueError(f"{truths[0]} judges {len(relevance)} queries and names {len(names['qimlist'])}")
+        raise ValueError(
+            f"expected one judgment per query in {truths[0]}, got {len(relevance)} for {len(names['qimlist'])}"
+        )
     if not any(len(each.easy) + len(each.hard) for each in relevance):
-        raise ValueError(f"{truths[0]} names no image to find: expected easy or hard ones of at least one query")
+        raise ValueError(f"expected easy or hard images of at least one query in {truths[0]}, got none")
     images, queries = (_files(folder / "jpg", names[key]) for key in ("imlist", "qimlist"))
     return RevisitedSet(queries=queries, boxes=boxes, images=images, relevance=relevance)
 
@@ -107,7 +111,7 @@ def read_distractors(folder: str | Path) -> list[Path]:
         return images_in(folder)
     files = [folder / "jpg" / line for line in read_names(listing)]
     if missing := next((path for path in files if not path.is_file()), None):
-        raise ValueError(f"{missing} is missing, which {listing} lists")
+        raise ValueError(f"{missing}, listed in {listing}, is missing")
     return files
 
 
@@ -153,14 +157,14 @@ def evaluate_revisited(
         queries.features, database.features, relevance, distractors=further, device=preparing.device
     )
     if not scores:
-        raise ValueError("none of the images to find can be read")
+        raise ValueError("none of the relevant images can be read")
     return scores
 
 
 def _remaining(relevance: RelevanceLabels, rows: Int64[Tensor, " n"]) -> RelevanceLabels:
     """Map judgements to the rows of the readable images."""
     kinds = {kind: rows[getattr(relevance, kind)] for kind in ("easy", "hard", "junk")}
-    return RelevanceLabels(**{kind: found[found >= 0] for kind, found in kinds.items()})
+    return RelevanceLabels(**{kind: rows[rows >= 0] for kind, rows in kinds.items()})
 
 
 def _shrunk(place: int, image: Image.Image, size: int, boxes: Sequence[Box] | None) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Pickles of numbers, strings, lists, dictionaries and numeric arrays, read without running anything they name."""
+"""Read pickles of numbers, strings, lists, dictionaries and numeric arrays without executing code."""
 
 import pickle
 import re
@@ -21,9 +21,9 @@ def read_pickle(path: str | Path) -> Any:
         with Path(path).open("rb") as file:
             return _SafeUnpickler(file, encoding="latin1").load()
     except _Refused as refused:
-        raise ValueError(f"{path} is not read: {refused}") from None
+        raise ValueError(f"cannot read {path} safely: {refused}") from None
     except Exception as error:  # broken pickles raise arbitrary exceptions
-        raise ValueError(f"{path} is no pickle that can be read ({type(error).__name__}: {error})") from None
+        raise ValueError(f"cannot read the pickle {path} ({type(error).__name__}: {error})") from None
 
 
 class _Refused(Exception):
@@ -32,10 +32,10 @@ class _Refused(Exception):
 
 class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
-        if found is None:
-            raise _Refused(f"it names {module}.{name}, and only plain lists, dictionaries, numbers and arrays are read")
-        return found
+        allowed = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
+        if allowed is None:
+            raise _Refused(f"expected only lists, dictionaries, numbers and arrays, got {module}.{name}")
+        return allowed
 
 
 class _Type:
@@ -43,7 +43,7 @@ class _Type:
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[<>|=]?[biuf][1248]", str(code)):
-            raise _Refused(f"it holds an array of type {code}, and only arrays of numbers are read")
+            raise _Refused(f"expected only arrays of numbers, got one of type {code}")
         self.type = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:

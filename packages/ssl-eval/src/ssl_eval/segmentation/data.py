@@ -2,9 +2,9 @@
 
 Training images are scaled, cropped, flipped and color-distorted as in mmsegmentation
 (open-mmlab/mmsegmentation@0066ce8 mmseg/datasets/pipelines/transforms.py), but with PIL's antialiased resizing and
-without a limit of the long side, which matters if it is four times the short side.
+without a limit of the longer edge, which matters if it is four times the shorter one.
 
-Shapes: b images, side x side pixels of a crop, h x w pixels.
+Shapes: b images, s x s pixels of a crop, h x w pixels.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
 from ssl_eval.segmentation.training import SegmentationProtocol
 from ssl_eval.segmentation.voc import SegmentationDataset
 
-Batch = tuple[Float[Tensor, "b 3 side side"], UInt8[Tensor, "b side side"]]
+Batch = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
 
 
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and deviation of the channels, of values in [0, 1]."""
 
 TRIES = 10
-"""Crops that are drawn until no class has too large a share."""
+"""Maximum number of crops that are drawn until no class has too large a fraction."""
 
 
 class TrainingCrops(Dataset):
@@ -62,7 +62,9 @@ class TrainingCrops(Dataset):
         workers: int = 0,
     ):
         if protocol.batch_size % world_size:
-            raise ValueError(f"batch size {protocol.batch_size} does not divide over {world_size} processes")
+            raise ValueError(
+                f"expected a batch size that is a multiple of the {world_size} processes, got {protocol.batch_size}"
+            )
         self.images, self.protocol, self.normalization, self.seed = images, protocol, normalization, seed
         self.share = range(rank * protocol.batch_size // world_size, (rank + 1) * protocol.batch_size // world_size)
         self.workers = workers
@@ -180,7 +182,7 @@ def training_crop(
     protocol: SegmentationProtocol,
     normalization: Normalization,
     draw: np.random.Generator,
-) -> tuple[Float[Tensor, "3 side side"], UInt8[Tensor, "side side"]]:
+) -> tuple[Float[Tensor, "3 s s"], UInt8[Tensor, "s s"]]:
     """Scale, crop, flip and color-distort an image; padding has mean values, and 255 in the mask."""
     size = scaled(image.size, round(protocol.short * draw.uniform(*protocol.scales)))
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
@@ -204,7 +206,7 @@ def training_crop(
 
 
 def distorted(pixels: UInt8[np.ndarray, "h w 3"], draw: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """Brightness, contrast, saturation and hue, each with even chance; contrast before or after the colors."""
+    """Jitter brightness, contrast, saturation and hue, each with probability 1/2; contrast before or after colors."""
     if draw.random() < 0.5:
         pixels = _clipped(pixels + draw.uniform(-BRIGHTNESS, BRIGHTNESS))
     contrast = draw.uniform(*FACTOR) if draw.random() < 0.5 else 1.0
@@ -226,7 +228,7 @@ def _is_varied(classes: np.ndarray, max_share: float) -> bool:
 
 
 def scaled(size: tuple[int, int], short: int) -> tuple[int, int]:
-    """Return (width, height) with the given short side."""
+    """Return (width, height) with the given shorter edge."""
     width, height = (max(1, round(side * short / min(size))) for side in size)
     return width, height
 

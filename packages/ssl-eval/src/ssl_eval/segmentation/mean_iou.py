@@ -37,7 +37,7 @@ def mean_iou(counts: Int[Tensor, "c c"]) -> float:
         ValueError: there are no labeled pixels.
     """
     if int(counts.sum()) == 0:
-        raise ValueError("no pixel of the test images has a class")
+        raise ValueError("expected labeled pixels in the test images, got none")
     return 100.0 * float(class_ious(counts).nanmean())
 
 

@@ -96,7 +96,7 @@ class SegmentationProtocol:
     """AdamW with linear warmup and linear decay to 0.
 
     The defaults are those of DINOv2's linear head for PASCAL VOC 2012 (https://arxiv.org/abs/2304.07193, section 7.4),
-    whose settings Jiawei-Yang/Denoising-ViT@2d08bd8 evaluation/configs/vitb_voc2012_linear_config.py keeps.
+    whose settings Jiawei-Yang/Denoising-ViT@2d08bd8 evaluation/configs/vitb_voc2012_linear_config.py uses.
 
     Attributes:
         steps: number of steps.
@@ -104,8 +104,8 @@ class SegmentationProtocol:
         learning_rate: peak learning rate.
         weight_decay: decoupled weight decay.
         warm_up: fraction of the steps with warmup.
-        crop: side of the training crops and of the test windows, pixels.
-        short: shortest side of the images before cropping, and of the test images.
+        crop: size of the training crops and of the test windows, pixels.
+        short: shorter edge of the images before cropping, and of the test images.
         stride: distance of the windows, pixels.
         scales: smallest and largest factor of a training image's size.
         max_share: maximum fraction of a crop that one class may cover, if ten draws suffice.
@@ -177,7 +177,7 @@ def train_segmentation(
         for step, (images, masks) in enumerate(steps, start=first):
             loss = _step(look, head, optimizer, images, masks.to(device).long(), protocol.rate(step), group)
             if not loss < float("inf"):
-                raise ValueError(f"training diverged at step {step}: give a smaller learning rate")
+                raise ValueError(f"training diverged at step {step}; give a smaller learning rate")
             done = step + 1
             if resume is not None and rank(group) == 0 and (done % SAVED_EVERY == 0 or done == protocol.steps):
                 save(resume, settings, done, head, optimizer)

@@ -50,8 +50,8 @@ class SegmentationDataset:
         if (why := too_thin(image.width, image.height)) is not None:
             raise ValueError(f"{path}: {why}")
         if mask.shape != (image.height, image.width):
-            sides = f"{mask.shape[1]} x {mask.shape[0]} px, its image {image.width} x {image.height}"
-            raise ValueError(f"{mask_path} has {sides}: give both the same size")
+            sizes = f"{mask.shape[1]} x {mask.shape[0]} px, its image {image.width} x {image.height}"
+            raise ValueError(f"expected masks of their images' size, got {mask_path} with {sizes}")
         self._check_classes(mask, mask_path)
         return image, mask
 
@@ -78,14 +78,14 @@ class SegmentationDataset:
         highest = int(mask.max(where=mask != IGNORE_INDEX, initial=0))
         if highest >= self.num_classes:
             raise ValueError(
-                f"{path} holds class {highest}, and there are {self.num_classes} from 0: "
-                f"fix it, or set the number of classes to {highest + 1}"
+                f"expected classes 0 to {self.num_classes - 1} in {path}, got {highest}; "
+                f"correct it, or set the number of classes to {highest + 1}"
             )
 
     def digest(self) -> str:
         """Return a hash of the names and of the masks' sizes in bytes."""
-        told = "".join(f"{name} {self._paths(name)[1].stat().st_size}\n" for name in self.names)
-        return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
+        listing = "".join(f"{name} {self._paths(name)[1].stat().st_size}\n" for name in self.names)
+        return hashlib.blake2b(listing.encode(), digest_size=6).hexdigest()
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         return self.root / "JPEGImages" / f"{name}.jpg", self.root / "SegmentationClass" / f"{name}.png"
@@ -105,15 +105,15 @@ def load_split(root: Path, split: str, *, num_classes: int = NUM_CLASSES) -> Seg
     places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
     place = next((place for place in places if (place / "ImageSets" / "Segmentation").is_dir()), None)
     if place is None:
-        raise ValueError(f"{root} is not laid out as VOC2012: it has no ImageSets/Segmentation, itself or in VOCdevkit")
+        raise ValueError(f"expected VOC2012's layout, got {root} without ImageSets/Segmentation, there or in VOCdevkit")
     listed = place / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
-        raise ValueError(f"no list of images at {listed}")
+        raise ValueError(f"expected a list of images at {listed}, got no file")
     names = tuple(read_names(listed))
     if not names:
-        raise ValueError(f"{listed} names no image")
-    found = SegmentationDataset(root=place, names=names, num_classes=num_classes)
-    missing = [path for name in names for path in found._paths(name) if not path.is_file()]
+        raise ValueError(f"expected names of images in {listed}, got none")
+    dataset = SegmentationDataset(root=place, names=names, num_classes=num_classes)
+    missing = [path for name in names for path in dataset._paths(name) if not path.is_file()]
     if missing:
-        raise ValueError(f"{listed} names {len(missing)} files that are not there, first {missing[0]}")
-    return found
+        raise ValueError(f"{len(missing)} files listed in {listed} are missing, first {missing[0]}")
+    return dataset

@@ -1,6 +1,6 @@
 """Attention-based multiple instance learning on the tiles of slides (https://arxiv.org/abs/1802.04712, section 2.4).
 
-Training takes one slide per step, as in the official scripts.
+One slide per training step, as in the official scripts.
 
 Shapes: n tiles of a slide or n slides, d feature width, c classes.
 """
@@ -99,7 +99,7 @@ MIL_PROTOCOLS = {
         epochs=20, learning_rate=5e-4, weight_decay=1e-4, hidden=500, attention=128, dropout=0.0,
     ),
 }  # fmt: skip
-"""By name; neither paper that reports PANDA or BRIGHT for generative views tells its aggregator's numbers."""
+"""By name; the papers that report PANDA or BRIGHT for generative views do not state their aggregator's settings."""
 
 
 def train_mil(
@@ -132,11 +132,13 @@ def train_mil(
             training diverged, or the resume file belongs to another training.
     """
     if len(bags) == 0 or len(bags) != len(labels):
-        raise ValueError(f"{len(bags)} slides and {len(labels)} labels: give at least one slide, and a label for each")
+        raise ValueError(
+            f"expected one label per slide and at least one slide, got {len(bags)} slides and {len(labels)} labels"
+        )
     check_labels(labels, num_classes)
     counts = labels.bincount(minlength=num_classes)
     if int(counts.min()) == 0:
-        raise ValueError(f"class {int(counts.argmin())} has no training slide")
+        raise ValueError(f"expected training slides of every class, got none of class {int(counts.argmin())}")
     width = bags[0].shape[1]
     with rng_scope(seed, "bags/weights", device):
         model = AttentionMIL(
@@ -149,7 +151,7 @@ def train_mil(
         with rng_scope(seed, f"bags/dropout/{epoch}", device):
             _train_epoch(model.train(), bags, labels, optimizer, seeded_generator(seed, f"slides/{epoch}"), device)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise ValueError(f"training diverged in epoch {epoch}: give a smaller learning rate")
+            raise ValueError(f"training diverged in epoch {epoch}; give a smaller learning rate")
         if resume is not None:
             save(resume, settings, epoch + 1, model, optimizer)
         on_epoch(epoch + 1, protocol.epochs)
@@ -168,10 +170,10 @@ def slide_probabilities(
 
 def _digest(bags: Sequence[Float[Tensor, "_ d"]], labels: Int[Tensor, " n"]) -> str:
     """Return a hash of the training data."""
-    found = hashlib.blake2b(labels.numpy().tobytes(), digest_size=16)
+    digest = hashlib.blake2b(labels.numpy().tobytes(), digest_size=16)
     for bag in bags:
-        found.update(f"{list(bag.shape)}".encode() + bag.contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{list(bag.shape)}".encode() + bag.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _train_epoch(
@@ -186,7 +188,9 @@ def _train_epoch(
     for row in torch.randperm(len(bags), generator=order).tolist():
         bag = bags[row].to(device)
         if bag.shape[1] != width:
-            raise ValueError(f"embeddings of slides are {bag.shape[1]} and {width} wide: make all by one backbone")
+            raise ValueError(
+                f"expected embeddings of one width, got {bag.shape[1]} and {width}; embed all slides with one backbone"
+            )
         loss = cross_entropy(model(bag).logits, labels[row].to(device))
         optimizer.zero_grad()
         loss.backward()

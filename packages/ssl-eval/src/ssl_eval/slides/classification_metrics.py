@@ -1,4 +1,4 @@
-"""How well classes are told apart where some are rare: what papers on slides report, from probabilities and labels.
+"""Classification metrics for imbalanced classes, as reported in papers on slides, from probabilities and labels.
 
 Shapes: n slides, c classes.
 """
@@ -42,16 +42,16 @@ def classification_metrics(probabilities: Float[Tensor, "n c"], labels: Int[Tens
     """
     classes = probabilities.shape[1]
     if len(labels) == 0:
-        raise ValueError("no test slides")
+        raise ValueError("expected one or more test slides, got none")
     check_labels(labels, classes)
     counts = labels.bincount(minlength=classes)
     if int(counts.min()) == 0:
-        raise ValueError(f"class {int(counts.argmin())} has no test slide: balanced accuracy and AUC need some of each")
+        raise ValueError(f"expected test slides of every class, got none of class {int(counts.argmin())}")
     confusion = _confusion(labels, probabilities.argmax(dim=1), classes)
     recall = confusion.diagonal() / confusion.sum(dim=1)
     f1 = 2 * confusion.diagonal() / (confusion.sum(dim=0) + confusion.sum(dim=1))
     aucs = [auc(probabilities[:, each], labels == each) for each in range(classes)]
-    found = {
+    metrics = {
         "accuracy": confusion.trace() / len(labels),
         "balanced_accuracy": recall.mean(),
         "auc": torch.tensor(aucs, dtype=torch.float64).mean(),
@@ -59,11 +59,11 @@ def classification_metrics(probabilities: Float[Tensor, "n c"], labels: Int[Tens
         "macro_f1": f1.mean(),
         "kappa": quadratic_kappa(confusion),
     }
-    return ClassificationMetrics(**{name: 100.0 * float(value) for name, value in found.items()})
+    return ClassificationMetrics(**{name: 100.0 * float(value) for name, value in metrics.items()})
 
 
 def auc(scores: Float[Tensor, " n"], positive: Tensor) -> float:
-    """How often a positive one is scored above a negative one, ties counting half, in [0, 1].
+    """Return the fraction of pairs in which the positive one scores above the negative one; ties count half.
 
     The Mann-Whitney statistic: ranks of the positive ones, less the smallest that they could have.
     """
@@ -74,7 +74,7 @@ def auc(scores: Float[Tensor, " n"], positive: Tensor) -> float:
 
 
 def quadratic_kappa(confusion: Float[Tensor, "c c"]) -> Tensor:
-    """1 - disagreement / disagreement by chance, where taking class i for j costs (i - j)^2.
+    """Return 1 - disagreement / disagreement by chance, where taking class i for j costs (i - j)^2.
 
     https://doi.org/10.1037/h0026256
     """
@@ -85,5 +85,5 @@ def quadratic_kappa(confusion: Float[Tensor, "c c"]) -> Tensor:
 
 
 def _confusion(labels: Int[Tensor, " n"], guesses: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c c"]:
-    """How often class i is taken for j."""
+    """Count how often class i is predicted as j."""
     return (labels * classes + guesses).bincount(minlength=classes**2).view(classes, classes).double()

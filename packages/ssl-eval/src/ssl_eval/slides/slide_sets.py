@@ -60,7 +60,7 @@ class SlideSet:
         return torch.tensor([slide.label for slide in self.slides])
 
     def take(self, rows: Int[Tensor, " m"]) -> "SlideSet":
-        """Return some of the slides; the classes are kept."""
+        """Return a subset of the slides, with all classes."""
         return replace(self, slides=tuple(self.slides[row] for row in rows.tolist()))
 
 
@@ -102,18 +102,18 @@ def slides_of_csv(
     graded = all(value.isdecimal() for value in (values if classes is None else classes))
     known = _classes(values, graded) if classes is None else tuple(classes)
     if classes is None and (unused := [name for name in known if name not in values]):
-        raise ValueError(f"{path} has no slide of {column} {unused[0]}, but of others up to {known[-1]}: add some")
+        raise ValueError(f"expected slides of every {column} up to {known[-1]} in {path}, got none of {unused[0]}")
     places, lacking = {}, []
     for name, value, _ in rows:
         if value not in known:
-            raise ValueError(f"{path} gives slide {name} the {column} {value}, which no training slide has")
+            raise ValueError(f"expected a {column} of the training slides for {name} in {path}, got {value}")
         places[name] = place_of(root, name)
         if places[name] is None:
             lacking.append(name)
     if lacking:
         raise ValueError(
-            f"{path} lists slide {lacking[0]}, of which {root} holds no tiles ({len(lacking)} such slides): "
-            "cut its tiles, or take it out of the CSV"
+            f"expected tiles of slide {lacking[0]} of {path} in {root}, got none ({len(lacking)} such slides); "
+            "cut its tiles, or remove it from the CSV"
         )
     slides = [
         Slide(name=name, place=places[name], label=known.index(value), origin=origin) for name, value, origin in rows
@@ -122,36 +122,38 @@ def slides_of_csv(
 
 
 def check_all_labeled(root: Path, *sets: SlideSet) -> None:
-    """Raise ValueError if the root holds a slide without a label."""
+    """Raise ValueError if the root contains a slide without a label."""
     named = {slide.name for each in sets for slide in each.slides}
     here = sorted(entry.stem if entry.suffix == EMBEDDED else entry.name for entry in visible(root))
-    unlabelled = [name for name in here if name not in named and place_of(root, name) is not None]
-    if unlabelled:
+    unlabeled = [name for name in here if name not in named and place_of(root, name) is not None]
+    if unlabeled:
         raise ValueError(
-            f"{root} holds tiles of slide {unlabelled[0]}, which has no label ({len(unlabelled)} such slides): "
-            "add it to the CSV, or say that unlabelled slides are to be left out"
+            f"expected a label of slide {unlabeled[0]} in {root}, got none ({len(unlabeled)} such slides); "
+            "add it to the CSV, or ignore unlabeled slides"
         )
 
 
 def _rows(path: Path, column: str) -> list[tuple[str, str, str]]:
     """Return name, class and origin of each row."""
     if not path.is_file():
-        raise ValueError(f"no CSV of slides at {path}")
+        raise ValueError(f"expected a CSV of slides at {path}, got no file")
     with io.StringIO(read_text(path), newline="") as file:
         reader = csv.DictReader(file)
         for needed in ("image_id", column):
             if needed not in (reader.fieldnames or ()):
-                raise ValueError(f"{path} has no column {needed}, but {', '.join(reader.fieldnames or ('nothing',))}")
+                raise ValueError(
+                    f"expected a column {needed} in {path}, got {', '.join(reader.fieldnames or ('nothing',))}"
+                )
         rows = [(line["image_id"], line[column] or "", line.get("data_provider") or "") for line in reader]
     seen: set[str] = set()
     for name, value, _ in rows:
         if not value:
-            raise ValueError(f"{path} gives slide {name} no {column}")
+            raise ValueError(f"expected a {column} for slide {name} in {path}, got none")
         if name in seen:
-            raise ValueError(f"{path} lists slide {name} twice")
+            raise ValueError(f"expected each slide once in {path}, got {name} twice")
         seen.add(name)
     if not rows:
-        raise ValueError(f"{path} lists no slide")
+        raise ValueError(f"expected slides in {path}, got none")
     return rows
 
 
@@ -176,14 +178,14 @@ def slides_of_folders(
     """
     folder = root / split
     if not folder.is_dir():
-        raise ValueError(f"no folder {folder}: slides are read from ROOT/{split}/<class>/<slide>/<tile>")
-    found = list(_walk(folder, ()))
+        raise ValueError(f"expected slides in ROOT/{split}/<class>/<slide>/<tile>, got no folder {folder}")
+    listed = list(_walk(folder, ()))
     which = {"group": 0, "subtype": -2}[level]
-    known = tuple(sorted({parts[which] for parts, _ in found})) if classes is None else tuple(classes)
+    known = tuple(sorted({parts[which] for parts, _ in listed})) if classes is None else tuple(classes)
     slides = []
-    for parts, place in found:
+    for parts, place in listed:
         if parts[which] not in known:
-            raise ValueError(f"{place} is of the class {parts[which]}, which no training slide has")
+            raise ValueError(f"expected a class of the training slides, got {parts[which]} for {place}")
         slides.append(Slide(name="/".join((split, *parts)), place=place, label=known.index(parts[which])))
     return SlideSet(slides=tuple(slides), classes=known, graded=False)
 
@@ -197,7 +199,7 @@ def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     slides = [entry for entry in entries if entry.suffix == EMBEDDED]
     folders = [entry for entry in entries if entry.is_dir()]
     if not slides and not folders:
-        raise ValueError(f"{folder} holds neither tiles nor slides: fill it, or take it away")
+        raise ValueError(f"expected tiles or slides in {folder}, got none; fill it, or remove it")
     for entry in slides:
         yield _inside_classes((*parts, entry.stem), entry), entry
     for entry in folders:
@@ -206,5 +208,5 @@ def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 def _inside_classes(parts: tuple[str, ...], place: Path) -> tuple[str, ...]:
     if len(parts) < 2:
-        raise ValueError(f"{place} holds tiles that no class folder is around: they are read from <class>/<slide>")
+        raise ValueError(f"expected tiles in <class>/<slide>, got {place} without a class folder")
     return parts

@@ -1,4 +1,4 @@
-"""Embeddings of a slide's tiles: made slide by slide, kept as one safetensors file each, read one slide at a time.
+"""Embeddings of tiles: computed slide by slide, cached as one safetensors file each, read one slide at a time.
 
 Shapes: b tiles of a batch, n tiles of a slide, d feature width, h x w pixels.
 """
@@ -41,7 +41,7 @@ def embed_slides(
     """Embed the tiles of all slides that are not cached yet, as float16 in FOLDER/<name>.safetensors.
 
     If interrupted, it continues with the next slide. A slide is embedded again if its tiles or `about` have changed.
-    Memory holds the embeddings of one slide and one batch of tiles.
+    The embeddings of one slide and one batch of tiles are in memory at a time.
 
     Args:
         backbone: tiles [b, 3, h, w] to features [b, d].
@@ -106,11 +106,13 @@ def read_bag(path: Path, *, backbone: str) -> Float[Tensor, "n d"]:
         with safe_open(path, "pt") as file:
             said, features = file.metadata() or {}, file.get_tensor(FEATURES)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} holds no embeddings of tiles, [tiles, width] called {FEATURES} ({error})") from None
+        raise ValueError(f"expected embeddings [tiles, width] named {FEATURES} in {path}, got none ({error})") from None
     if features.ndim != 2 or len(features) == 0:
-        raise ValueError(f"{path} holds {list(features.shape)}: give embeddings of at least one tile, [tiles, width]")
+        raise ValueError(
+            f"expected embeddings [tiles, width] of at least one tile in {path}, got {list(features.shape)}"
+        )
     if said.get(BACKBONE, backbone) != backbone:
-        raise ValueError(f"{path} is of the backbone {said[BACKBONE]}, not of {backbone}: give that one, or its tiles")
+        raise ValueError(f"expected embeddings of the backbone {backbone} in {path}, got {said[BACKBONE]}")
     return features.float()
 
 
@@ -122,16 +124,20 @@ def _embed(
     amp: torch.dtype | None,
     slide: Slide,
 ) -> Float[Tensor, "n d"]:
-    found = []
+    outputs = []
     with evaluating(backbone), torch.autocast(torch.device(device).type, dtype=amp, enabled=amp is not None):
         for images in batches:
             output = backbone(images.to(device, non_blocking=True))
             if output.ndim != 2:
-                raise ValueError(f"The backbone gave {list(output.shape)} for a batch: pool it to [batch, width].")
-            found.append(output.to("cpu", torch.float16))
-    features = torch.cat(found)
+                raise ValueError(
+                    f"expected features [batch, width] from the backbone, got {list(output.shape)}; pool them"
+                )
+            outputs.append(output.to("cpu", torch.float16))
+    features = torch.cat(outputs)
     if not features.isfinite().all():
-        raise ValueError(f"the backbone gives NaN or infinite features for tiles of {slide.place}: check its weights")
+        raise ValueError(
+            f"expected finite features for tiles of {slide.place}, got NaN or infinity; check the backbone's weights"
+        )
     return features
 
 

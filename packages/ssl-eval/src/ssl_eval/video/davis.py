@@ -1,4 +1,4 @@
-"""DAVIS 2017: the official folders, read, followed, and measured.
+"""DAVIS 2017: read the official folders, propagate masks, and measure them.
 
     ImageSets/2017/val.txt                    names of videos, one a line
     JPEGImages/480p/<video>/00000.jpg         frames
@@ -53,10 +53,10 @@ def read_davis(folder: str | Path, *, subset: str = "val", resolution: str = "48
     folder = Path(folder)
     listing = folder / "ImageSets/2017" / f"{subset}.txt"
     if not listing.is_file():
-        raise ValueError(f"{listing} is missing: give DAVIS' folder, with ImageSets, JPEGImages, Annotations")
+        raise ValueError(f"{listing} is missing; give DAVIS' folder, with ImageSets, JPEGImages, Annotations")
     names = read_names(listing)
     if not names:
-        raise ValueError(f"{listing} names no video")
+        raise ValueError(f"expected names of videos in {listing}, got none")
     return [_video(folder, name, resolution) for name in names]
 
 
@@ -64,7 +64,9 @@ def _video(folder: Path, name: str, resolution: str) -> Video:
     images, annotations = (folder / part / resolution / name for part in ("JPEGImages", "Annotations"))
     frames = images_in(images, [".jpg"])
     if len(frames) < 3:
-        raise ValueError(f"{images} holds {len(frames)} frames: give three or more, the first and last do not count")
+        raise ValueError(
+            f"expected three or more frames in {images}, got {len(frames)}; the first and last are not evaluated"
+        )
     masks = [annotations / f"{frame.stem}.png" for frame in frames]
     if missing := [mask for mask in masks if not mask.is_file()]:
         raise ValueError(f"{len(missing)} of {len(masks)} masks of {name} are missing, first {missing[0]}")
@@ -94,7 +96,7 @@ def _objects_in(mask: UInt8[ndarray, "h w"], path: Path) -> list[int]:
     numbers = [int(number) for number in np.unique(mask) if number not in (0, VOID)]
     if not numbers:
         void = f"0 and {VOID}, which is void" if (mask == VOID).any() else "0 alone"
-        raise ValueError(f"{path} has no object to follow: expected numbers from 1 to {VOID - 1}, got {void}")
+        raise ValueError(f"expected objects numbered 1 to {VOID - 1} in {path}, got {void}")
     return numbers
 
 
@@ -118,7 +120,7 @@ def segment_video(
         raise ValueError(f"{video.name}: {error}") from None
 
 
-def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[ObjectScores]:
+def measure_video(video: Video, predicted: Sequence[UInt8[ndarray, "h w"]]) -> list[ObjectScores]:
     """Compute J and F of each object of the first mask; the first and the last frame are excluded.
 
     Raises:
@@ -127,9 +129,9 @@ def measure_video(video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> list[
     masks = [read_mask(path) for path in video.masks]
     numbers = _objects_in(masks[0], video.masks[0])
     if odd := [path for path, mask in zip(video.masks, masks, strict=True) if mask.shape != masks[0].shape]:
-        raise ValueError(f"{odd[0]} has another size than the first mask of {video.name}")
+        raise ValueError(f"expected masks of the size of the first one of {video.name}, got another size in {odd[0]}")
     truth = np.stack([np.where(np.isin(mask, numbers), mask, 0) for mask in masks[1:-1]])
-    return compare_masks(truth, np.stack(list(found)[1:-1]), numbers)
+    return compare_masks(truth, np.stack(list(predicted)[1:-1]), numbers)
 
 
 def unusual_masks(videos: Sequence[Video]) -> list[str]:
@@ -153,7 +155,7 @@ def unusual_masks(videos: Sequence[Video]) -> list[str]:
     return remarks
 
 
-def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray, "h w"]]) -> None:
+def write_masks(folder: str | Path, video: Video, predicted: Sequence[UInt8[ndarray, "h w"]]) -> None:
     """Write masks for the official evaluation: <folder>/<video>/00000.png, with the palette of the first annotation.
 
     Raises:
@@ -161,7 +163,7 @@ def write_masks(folder: str | Path, video: Video, found: Sequence[UInt8[ndarray,
     """
     place = make_folder(Path(folder) / video.name)
     palette = read_label_map(video.masks[0]).getpalette()
-    for path, mask in zip(video.masks, found, strict=True):
+    for path, mask in zip(video.masks, predicted, strict=True):
         image = Image.fromarray(mask)
         if palette is not None:
             image.putpalette(palette)
@@ -201,13 +203,13 @@ def evaluate_davis(
         for row in range(rank(group), len(videos), world_size(group)):
             video = videos[row]
             try:
-                found = segment_video(network, video, frames, options)
-                followed[row] = measure_video(video, found)
+                predicted = segment_video(network, video, frames, options)
+                followed[row] = measure_video(video, predicted)
             except UnreadableImage as error:
                 on_unreadable(f"the video {video.name}: {error}")
                 continue
             if masks is not None:
-                write_masks(masks, video, found)
+                write_masks(masks, video, predicted)
             on_video(video.name, followed[row])
     everyone = {row: objects for part in all_gather_object(followed, group) for row, objects in part.items()}
     if not everyone:

@@ -1,4 +1,4 @@
-"""How well objects are followed: region similarity J, contour accuracy F, and the table of DAVIS 2017.
+"""DAVIS 2017's metrics: region similarity J, contour accuracy F, and their table.
 
 https://arxiv.org/abs/1704.00675; https://github.com/davisvideochallenge/davis2017-evaluation at ac7c43f: metrics.py,
 utils.py, evaluation_method.py.
@@ -19,15 +19,15 @@ BOUND = 0.008
 """Maximum distance of matching contours, as a fraction of the image diagonal."""
 
 
-def region_similarity(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
+def region_similarity(truth: Bool[ndarray, "h w"], predicted: Bool[ndarray, "h w"]) -> float:
     """Compute J, the intersection over union; 1 if both masks are empty."""
-    union = np.count_nonzero(truth | found)
-    return np.count_nonzero(truth & found) / union if union else 1.0
+    union = np.count_nonzero(truth | predicted)
+    return np.count_nonzero(truth & predicted) / union if union else 1.0
 
 
-def contour_accuracy(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -> float:
+def contour_accuracy(truth: Bool[ndarray, "h w"], predicted: Bool[ndarray, "h w"]) -> float:
     """Compute F, the harmonic mean of contour precision and recall; 1 if both contours are empty."""
-    mine, right = (np.argwhere(contour(mask)) for mask in (found, truth))
+    mine, right = (np.argwhere(contour(mask)) for mask in (predicted, truth))
     if not len(mine) or not len(right):
         return float(len(mine) == len(right))
     within = ceil(BOUND * hypot(*truth.shape))
@@ -36,7 +36,7 @@ def contour_accuracy(truth: Bool[ndarray, "h w"], found: Bool[ndarray, "h w"]) -
 
 
 def contour(mask: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """Pixels that differ from their neighbor to the right, below, or both; the mask goes on beyond the image."""
+    """Return the pixels that differ from their neighbor to the right, below, or both; the border is replicated."""
     beyond = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != beyond[:-1, 1:]) | (mask != beyond[1:, :-1]) | (mask != beyond[1:, 1:])
 
@@ -81,29 +81,29 @@ class ObjectScores:
 
 
 def compare_masks(
-    truth: Integer[ndarray, "t h w"], found: Integer[ndarray, "_ _ _"], numbers: Sequence[int]
+    truth: Integer[ndarray, "t h w"], predicted: Integer[ndarray, "_ _ _"], numbers: Sequence[int]
 ) -> list[ObjectScores]:
-    """Compute J and F of each object; masks hold 0 or object numbers.
+    """Compute J and F of each object; masks contain 0 or object numbers.
 
     The official code measures every number up to the largest, and an absent object counts as perfectly segmented. If
     `numbers` are 1, 2, ..., as in DAVIS, the results are the same.
 
     Args:
         truth: annotated masks; numbers not in `numbers` are background.
-        found: predicted masks.
+        predicted: predicted masks.
         numbers: numbers of the annotated objects.
 
     Raises:
         ValueError: masks differ in size, or contain other object numbers.
     """
-    if truth.shape != found.shape:
-        raise ValueError(f"masks {list(found.shape)} are compared with {list(truth.shape)}: give as many, as large")
-    if odd := sorted(set(np.unique(found).tolist()) - {0, *numbers}):
+    if truth.shape != predicted.shape:
+        raise ValueError(f"expected predicted masks of shape {list(truth.shape)}, got {list(predicted.shape)}")
+    if odd := sorted(set(np.unique(predicted).tolist()) - {0, *numbers}):
         known = ", ".join(map(str, numbers))
-        raise ValueError(f"expected 0 and the objects {known} in the masks found, got object {odd[0]}")
+        raise ValueError(f"expected 0 and the objects {known} in the predicted masks, got object {odd[0]}")
     followed = []
     for number in numbers:
-        pairs = [(right == number, mine == number) for right, mine in zip(truth, found, strict=True)]
+        pairs = [(right == number, mine == number) for right, mine in zip(truth, predicted, strict=True)]
         regions = np.array([region_similarity(*pair) for pair in pairs])
         contours = np.array([contour_accuracy(*pair) for pair in pairs])
         followed.append(ObjectScores(number=number, regions=regions, contours=contours))
@@ -112,9 +112,9 @@ def compare_masks(
 
 def davis_table(objects: Sequence[ObjectScores]) -> dict[str, float]:
     """Return the official table in percent: means over the objects of all videos."""
-    found: dict[str, float] = {}
+    table: dict[str, float] = {}
     for letter, name in (("J", "regions"), ("F", "contours")):
         each = [statistics(getattr(followed, name)) for followed in objects]
         for part in ("mean", "recall", "decay"):
-            found[f"{letter}-{part.title()}"] = 100 * float(np.mean([getattr(one, part) for one in each]))
-    return {"J&F-Mean": (found["J-Mean"] + found["F-Mean"]) / 2, **found}
+            table[f"{letter}-{part.title()}"] = 100 * float(np.mean([getattr(one, part) for one in each]))
+    return {"J&F-Mean": (table["J-Mean"] + table["F-Mean"]) / 2, **table}

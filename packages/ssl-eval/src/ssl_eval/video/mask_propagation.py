@@ -45,7 +45,9 @@ class PropagationConfig:
     def __post_init__(self) -> None:
         least = min(self.neighbors, 1 if self.radius is None else self.radius)
         if self.frames < 0 or least < 1 or self.temperature <= 0:
-            raise ValueError(f"{self}: frames from 0, neighbors and radius from 1, temperature above 0")
+            raise ValueError(
+                f"expected frames of 0 or more, neighbors and radius of 1 or more, temperature above 0, got {self}"
+            )
 
 
 def propagate(
@@ -92,7 +94,7 @@ def _window(start: int, count: int, rows: int, columns: int, radius: int) -> Boo
 
 
 MULTIPLE = 64
-"""Of pixels, to which the long side is cut down."""
+"""Pixels; the longer edge is rounded down to a multiple of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class Frames:
     Attributes:
         mean: mean of values in [0, 1].
         std: standard deviation of values in [0, 1]; the official script has 0.228 instead of 0.229.
-        short_side: length of the short side in pixels.
+        short_side: length of the shorter edge in pixels.
         device: device of the network.
     """
 
@@ -113,7 +115,7 @@ class Frames:
 
     def __post_init__(self) -> None:
         if self.short_side < MULTIPLE:
-            raise ValueError(f"frames of {self.short_side} pixels are too small: give {MULTIPLE} or more, 480 as DINO")
+            raise ValueError(f"expected frames of {MULTIPLE} or more pixels, got {self.short_side}; DINO uses 480")
 
 
 @torch.no_grad()
@@ -143,17 +145,17 @@ def propagate_masks(
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
     for image in images:
         if (why := too_thin(image.shape[1], image.shape[0])) is not None:
-            raise ValueError(f"a frame cannot be followed: {why}")
+            raise ValueError(f"cannot propagate masks to a frame: {why}")
         if image.shape[:2] != first.shape:
-            raise ValueError(f"the mask has {list(first.shape)} pixels, and a frame {list(image.shape[:2])}")
+            raise ValueError(f"expected a mask of the frames' size {list(image.shape[:2])}, got {list(first.shape)}")
         seen, size = _feature_map(network, image, frames)
         if origin is None:
             origin = (seen, _shrunk_labels(places, seen.shape[1:]).to(seen.device))
             continue
         maps, labels = zip(origin, *recent, strict=True)
-        found = propagate(seen, maps, labels, options)
-        recent.append((seen, found))
-        yield numbers[_mask(found, size, first.shape)]
+        propagated = propagate(seen, maps, labels, options)
+        recent.append((seen, propagated))
+        yield numbers[_mask(propagated, size, first.shape)]
 
 
 def _feature_map(
@@ -165,12 +167,12 @@ def _feature_map(
     values = interpolate(pixels, size, mode="bilinear", align_corners=False).round() / 255
     mean, std = (values.new_tensor(each)[:, None, None] for each in (frames.mean, frames.std))
     with evaluating(network):
-        _, found = network(((values - mean) / std).to(frames.device))
-    return found[0], size
+        _, maps = network(((values - mean) / std).to(frames.device))
+    return maps[0], size
 
 
 def network_size(size: Sequence[int], short_side: int, patch: tuple[int, int] | None) -> tuple[int, int]:
-    """Return height and width with the given short side and a multiple of MULTIPLE, cut down to whole patches."""
+    """Return height and width with the given shorter edge; the longer one a multiple of MULTIPLE, both of patches."""
     height, width = size
     if height > width:
         new = [short_side * height // width // MULTIPLE * MULTIPLE, short_side]
@@ -192,5 +194,5 @@ def _mask(labels: Float[Tensor, "k rows columns"], size: tuple[int, int], own: S
     low, high = (bound(large, dim=(1, 2), keepdim=True) for bound in (torch.amin, torch.amax))
     alike = torch.where(high > 0, torch.inf, 0)  # a class that every pixel has alike wins
     stretched = torch.where(high > low, (large - low) / (high - low), alike)
-    found = stretched.argmax(dim=0).to(torch.uint8).cpu().numpy()
-    return np.array(Image.fromarray(found).resize((own[1], own[0]), Image.Resampling.NEAREST))
+    classes = stretched.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return np.array(Image.fromarray(classes).resize((own[1], own[0]), Image.Resampling.NEAREST))
