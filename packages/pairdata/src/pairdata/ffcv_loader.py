@@ -13,7 +13,7 @@ import torch
 from pairdata.batch import PairBatch
 from pairdata.record_reader import PendingBatch, RecordReader
 from pairdata.records import Records
-from pairdata.sampling import EpochSampler
+from pairdata.sampling import EpochSampler, check_at_least
 
 
 class FFCVLoader:
@@ -71,16 +71,8 @@ class FFCVLoader:
         Raises:
             ValueError: the records are missing or damaged, FFCV is missing, or an option is out of range.
         """
-        for name, value, lowest in (
-            ("batch_size", batch_size, 1),
-            ("views_per_image", views_per_image, 0),
-            ("world_size", world_size, 1),
-            ("batches_ahead", batches_ahead, 1),
-        ):
-            if value < lowest:
-                raise ValueError(f"expected {name} of at least {lowest}, got {value}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"expected a rank of 0 to {world_size - 1}, got {rank}")
+        check_at_least(0, views_per_image=views_per_image)
+        check_at_least(1, batches_ahead=batches_ahead)
         self.index = Records(root)
         layout = self.index.layout
         if size not in (None, layout.size):

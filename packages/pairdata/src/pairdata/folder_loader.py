@@ -20,7 +20,7 @@ from pairdata.batch import PairBatch
 from pairdata.batch_reader import AlignedViews, BatchReader, BatchRequest
 from pairdata.index import ImageIndex, index_images
 from pairdata.manifest import ViewsIndex
-from pairdata.sampling import EpochSampler
+from pairdata.sampling import EpochSampler, check_at_least
 
 
 class FolderLoader:
@@ -90,11 +90,9 @@ class FolderLoader:
         Raises:
             ValueError: there are no images, no manifest or only views of other images, or an option is out of range.
         """
-        _check(batch_size=batch_size, size=size, views_per_image=views_per_image, world_size=world_size)
+        check_at_least(1, size=size, views_per_image=views_per_image)
         check_channels(channels)
         ranges_of(value_range, channels)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"expected a rank of 0 to {world_size - 1}, got {rank}")
         if fit not in ("resize", "center"):
             raise ValueError(f'expected fit "resize" or "center", got {fit!r}')
         if resize is not None and (fit != "center" or resize < size):
@@ -196,11 +194,5 @@ def _as_read(item: object) -> object:
 def _limited(index: ImageIndex, limit: int | None) -> ImageIndex:
     if limit is None or limit >= len(index):
         return index
-    _check(limit=limit)
+    check_at_least(1, limit=limit)
     return index.take(np.arange(limit) * len(index) // limit)
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"expected {name} of at least 1, got {value}")

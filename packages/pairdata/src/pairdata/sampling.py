@@ -16,8 +16,15 @@ class TooFewImages(ValueError):
     """
 
     def __init__(self, count: int, step: int) -> None:
-        super().__init__(f"{count} images do not fill one step of {step}: lower batch_size, or pass drop_last=False")
+        super().__init__(f"{count} images do not fill one step of {step}; lower batch_size, or pass drop_last=False")
         self.count = count
+
+
+def check_at_least(lowest: int, **options: int) -> None:
+    """Raise ValueError for an option below `lowest`, naming it."""
+    for name, value in options.items():
+        if value < lowest:
+            raise ValueError(f"expected {name} of at least {lowest}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,7 @@ class EpochSampler:
         world_size: R.
 
     Raises:
+        ValueError: there is no such rank, or a number is below 1.
         TooFewImages: the images do not fill one step and `drop_last` is set.
     """
 
@@ -48,6 +56,9 @@ class EpochSampler:
     world_size: int
 
     def __post_init__(self) -> None:
+        check_at_least(1, batch_size=self.batch_size, world_size=self.world_size)
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"expected a rank of 0 to {self.world_size - 1}, got {self.rank}")
         if self.drop_last and self.steps == 0:
             raise TooFewImages(self.length, self.batch_size * self.world_size)
 
