@@ -13,12 +13,12 @@ import torch.distributed as dist
 from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genviews_core import images, listing
 from genviews_core.distributed import rank, world_size
-from genviews_core.reader_processes import start_method
 from ssl_eval.features import extract_features
+from ssl_eval.item_loader import OnUnreadable, load_items, raise_error
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,15 +26,6 @@ BLOCK = 4096
 """Number of images per block in `blocks_of_features`."""
 MOST_ASPECT = 64
 """Maximum aspect ratio of images that are resized by their short side."""
-
-
-OnUnreadable = Callable[[str], object]
-"""Called with an error message that names an unreadable image; if it returns, the image is skipped."""
-
-
-def raise_error(line: str) -> None:
-    """Raise ValueError with the message."""
-    raise ValueError(line)
 
 
 class SkippedFiles:
@@ -142,7 +133,7 @@ def features_of_files(
     mine = (
         range(rank(group), len(files), world_size(group)) or range(len(files))[:1]
     )  # every process needs at least one
-    batches = _Batches(_Files(files, fit, preparing, mine), preparing)
+    batches = _Batches(_Files(files, fit, preparing), mine)
     features = extract_features(network, batches, device=preparing.device, group=group)
     return FileFeatures(features.features, features.labels)
 
@@ -165,51 +156,40 @@ def blocks_of_features(
 
 @dataclass(frozen=True)
 class _Files(Dataset):
-    """Some of the files: pairs of an index and a normalized image or an error message."""
+    """Batches of files: pairs of an index and a normalized image or an error message."""
 
     files: Sequence[Path]
     fit: Callable[[int, Image.Image], Image.Image]
     preparing: ReaderConfig
-    mine: Sequence[int]
 
-    def __len__(self) -> int:
-        return len(self.mine)
+    def __getitem__(self, rows: Sequence[int]) -> list[tuple[int, Tensor | str]]:
+        return [(row, self._read(row)) for row in rows]
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor | str]:
-        place = self.mine[row]
+    def _read(self, row: int) -> Tensor | str:
         try:
-            image = self.fit(place, read_rgb(self.files[place]))
+            image = self.fit(row, read_rgb(self.files[row]))
         except ValueError as error:
-            return place, str(error)
-        return place, normalize_image(image, self.preparing.mean, self.preparing.std)
+            return str(error)
+        return normalize_image(image, self.preparing.mean, self.preparing.std)
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """Yield (images, indices, indices) of the readable images; indices are returned as labels."""
+    """Yield (images, indices, indices) of the readable images of some rows; indices are returned as labels."""
 
     files: _Files
-    preparing: ReaderConfig
+    rows: Sequence[int]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        workers = self.preparing.workers
-        loader = DataLoader(
-            self.files,
-            batch_size=self.preparing.batch_size,
-            num_workers=workers,
-            collate_fn=list,
-            multiprocessing_context=start_method(workers),
-            generator=torch.Generator(),  # the loader would draw from the global one
-        )
+        options, rows = self.files.preparing, self.rows
+        batches = [rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)]
         some = False
-        for batch in loader:
+        for batch in load_items(self.files, batches, options.workers):
             for _, line in batch:
                 if isinstance(line, str):
-                    self.preparing.on_unreadable(line)
-            if readable := [(place, image) for place, image in batch if not isinstance(image, str)]:
-                some, places = True, torch.tensor([place for place, _ in readable])
-                yield torch.stack([image for _, image in readable]), places, places
+                    options.on_unreadable(line)
+            if readable := [(row, image) for row, image in batch if not isinstance(image, str)]:
+                some, indices = True, torch.tensor([row for row, _ in readable])
+                yield torch.stack([image for _, image in readable]), indices, indices
         if not some:
-            raise ValueError(
-                f"none of {len(self.files)} images can be read, such as {self.files.files[self.files.mine[0]]}"
-            )
+            raise ValueError(f"none of {len(rows)} images can be read, such as {self.files.files[rows[0]]}")

@@ -21,7 +21,8 @@ from genviews_core.channels import ranges_of
 from pairdata import ImageIndex, index_images
 from ssl_eval import ProtocolOverride, TransformConfig
 from ssl_eval.features import evaluating
-from ssl_eval.image_files import SkippedFiles, raise_error
+from ssl_eval.image_files import SkippedFiles
+from ssl_eval.item_loader import raise_error
 
 
 def run(options: ClassificationOptions) -> None:

@@ -19,7 +19,8 @@ from genviews.evaluation.options import EvalOptions
 from genviews.processes import join_processes
 from genviews_core.channels import RGB
 from genviews_core.distributed import all_gather_object, default_group
-from ssl_eval.image_files import OnUnreadable, ReaderConfig, SkippedFiles, raise_error
+from ssl_eval.image_files import ReaderConfig, SkippedFiles
+from ssl_eval.item_loader import OnUnreadable, raise_error
 
 DIST_TIMEOUT = timedelta(days=30)
 """Timeout of collective operations, during which processes wait for each other."""

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genviews_core.pixel_range import Range
-from genviews_core.reader_processes import start_method
 from pairdata import Augment, AugmentDraws, ImageIndex
 from pairdata.augment import Interpolation
 from pairdata.decode import UnreadableImage, decode_square
 from pairdata.sampling import EpochSampler
 from ssl_eval import TransformConfig
-from ssl_eval.image_files import OnUnreadable, raise_error
+from ssl_eval.item_loader import OnUnreadable, load_items, raise_error
 from sslzoo import DistContext
 
 Batch = tuple[Float[Tensor, "B C size size"], Int64[Tensor, " B"], Int64[Tensor, " B"]]
@@ -210,21 +209,8 @@ def _read(
     Raises:
         ValueError: a file cannot be read and `on_unreadable` raises.
     """
-    batches = DataLoader(
-        decoder,
-        batch_size=None,
-        sampler=requests,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
-        collate_fn=_as_read,
-        multiprocessing_context=start_method(workers),
-        generator=torch.Generator(),  # the loader would draw from the global one
-    )
-    for batch, lines in batches:
+    for batch, lines in load_items(decoder, requests, workers):
         for line in lines:
             on_unreadable(line)
         if batch is not None:
             yield batch
-
-
-def _as_read(item: object) -> object:
-    return item

@@ -18,7 +18,7 @@ from genviews_core.distributed import default_group
 from genviews_core.progress import Progress
 from pairdata import ImageIndex
 from ssl_eval import FineTuneProtocol, KNNProtocol, LinearProtocol, ProtocolOverride, TransformConfig
-from ssl_eval.image_files import OnUnreadable, raise_error
+from ssl_eval.item_loader import OnUnreadable, raise_error
 from ssl_eval.linear import LinearResult, stratified_holdout
 from sslzoo import DistContext
 

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genviews.evaluation.datasets import CenterCrop
-from genviews_core.reader_processes import start_method
-from pairdata.decode import UnreadableImage
+from ssl_eval.item_loader import load_items
 from ssl_eval.slides.slide_sets import Slide, tiles_of
 
 
@@ -54,27 +53,9 @@ class Tiles(Dataset):
         tiles = tiles_of(slide.place)
         requests = [tiles[start : start + self.batch_size] for start in range(0, len(tiles), self.batch_size)]
         mean, std = (torch.tensor(each, device=self.device)[:, None, None] for each in (self.mean, self.std))
-        loader = DataLoader(
-            self,
-            batch_size=None,
-            sampler=requests,  # pyright: ignore[reportArgumentType]
-            num_workers=self.workers,
-            collate_fn=_as_read,
-            multiprocessing_context=start_method(self.workers),
-            generator=torch.Generator(),  # the loader would draw from the global one
-        )
-        for pixels in loader:
-            if isinstance(pixels, str):
-                raise ValueError(pixels)
+        for pixels in load_items(self, requests, self.workers):
             yield pixels.to(self.device).float().div_(255).sub_(mean).div_(std)
 
-    def __getitem__(self, tiles: Sequence[Path]) -> Tensor | str:
-        try:
-            squares = [self.crop(str(tile))[0] for tile in tiles]
-        except UnreadableImage as error:
-            return str(error)
+    def __getitem__(self, tiles: Sequence[Path]) -> Tensor:
+        squares = [self.crop(str(tile))[0] for tile in tiles]
         return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-
-
-def _as_read(item: object) -> object:
-    return item

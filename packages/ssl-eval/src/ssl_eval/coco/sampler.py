@@ -6,7 +6,6 @@ Shapes: m instances, h x w pixels.
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
@@ -17,13 +16,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genviews_core.images import UnreadableImage, read_rgb
-from genviews_core.reader_processes import start_method
 from ssl_eval.coco.annotations import CocoInstances
 from ssl_eval.coco.config import DetectionConfig
 from ssl_eval.coco.masks import Segmentation, move
+from ssl_eval.item_loader import load_items
 from ssl_eval.rng import seeded_generator
 
 
@@ -177,45 +176,17 @@ def read_batches(
     Raises:
         ValueError: an image cannot be read.
     """
-    loader = DataLoader(
-        _Reader(instances, recipe.long_edge, to_input),
-        batch_size=None,
-        sampler=requests,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
-        collate_fn=_as_read,
-        worker_init_fn=_ignore_signals,
-        multiprocessing_context=start_method(workers),
-        generator=torch.Generator(),  # the loader would draw from the global one
-    )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise ValueError(batch)
-        yield batch
+    return load_items(_Reader(instances, recipe.long_edge, to_input), requests, workers)
 
 
 class _Reader(Dataset):
-    """Maps a list of requests to inputs, or to an error message."""
+    """Maps a list of requests to inputs."""
 
     def __init__(self, instances: CocoInstances, long_edge: int, to_input: Callable[[Example], Any]):
         self._instances, self._long_edge, self._to_input = instances, long_edge, to_input
 
-    def __getitem__(self, requests: list[SampleRequest]) -> list[Any] | str:
-        try:
-            return [
-                self._to_input(
-                    read_example(self._instances, each.row, each.short_edge, self._long_edge, flip=each.flip)
-                )
-                for each in requests
-            ]
-        except ValueError as error:
-            return str(error)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ignore signals, which schedulers send to all processes: workers end after the process that reads from them."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _as_read(item: object) -> object:
-    return item
+    def __getitem__(self, requests: list[SampleRequest]) -> list[Any]:
+        return [
+            self._to_input(read_example(self._instances, each.row, each.short_edge, self._long_edge, flip=each.flip))
+            for each in requests
+        ]

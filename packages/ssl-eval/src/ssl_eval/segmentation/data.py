@@ -15,11 +15,9 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from genviews_core.images import UnreadableImage
-from genviews_core.reader_processes import start_method
-from ssl_eval.image_files import OnUnreadable, raise_error
+from ssl_eval.item_loader import OnUnreadable, load_items, raise_error
 from ssl_eval.segmentation.mean_iou import IGNORE_INDEX
 from ssl_eval.segmentation.training import SegmentationProtocol
 from ssl_eval.segmentation.voc import SegmentationDataset
@@ -66,7 +64,7 @@ class TrainingCrops(Dataset):
                 f"expected a batch size that is a multiple of the {world_size} processes, got {protocol.batch_size}"
             )
         self.images, self.protocol, self.normalization, self.seed = images, protocol, normalization, seed
-        self.share = range(rank * protocol.batch_size // world_size, (rank + 1) * protocol.batch_size // world_size)
+        self.rows = range(rank * protocol.batch_size // world_size, (rank + 1) * protocol.batch_size // world_size)
         self.workers = workers
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -75,21 +73,17 @@ class TrainingCrops(Dataset):
         Raises:
             ValueError: see SegmentationDataset.read.
         """
-        yield from _read(self, range(first, last), self.workers)
+        yield from load_items(self, range(first, last), self.workers)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor] | str:
-        places = [step * self.protocol.batch_size + each for each in self.share]
-        try:
-            crops = [self._crop(place) for place in places]
-        except ValueError as error:
-            return str(error)
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        crops = [self._crop(step * self.protocol.batch_size + each) for each in self.rows]
         return torch.stack([image for image, _ in crops]), torch.stack([mask for _, mask in crops])
 
-    def _crop(self, place: int) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(place, len(self.images))
-        row = int(_generator(self.seed, "order", epoch).permutation(len(self.images))[position])
+    def _crop(self, position: int) -> tuple[Tensor, Tensor]:
+        epoch, index = divmod(position, len(self.images))
+        row = int(_generator(self.seed, "order", epoch).permutation(len(self.images))[index])
         image, mask = self.images.read(row)
-        return training_crop(image, mask, self.protocol, self.normalization, _generator(self.seed, "crop", place))
+        return training_crop(image, mask, self.protocol, self.normalization, _generator(self.seed, "crop", position))
 
 
 class TestImages(Dataset):
@@ -124,15 +118,10 @@ class TestImages(Dataset):
         self.rows, self.workers = range(rank, len(images), world_size), workers
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "3 h w"], UInt8[Tensor, "H W"]]]:
-        yield from _read(self, self.rows, self.workers, self.on_unreadable)
+        yield from load_items(self, self.rows, self.workers, self.on_unreadable)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor] | str:
-        try:
-            image, mask = self.images.read(row)
-        except UnreadableImage as error:
-            return _Unreadable(error)
-        except ValueError as error:
-            return str(error)
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.images.read(row)
         pixels = np.asarray(image.resize(scaled(image.size, self.protocol.short), Image.Resampling.BILINEAR))
         return normalize_image(pixels, self.normalization), torch.from_numpy(mask)
 
@@ -140,36 +129,6 @@ class TestImages(Dataset):
 def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
     digest = hashlib.blake2b(f"segmentation/{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
-
-
-class _Unreadable(str):
-    """Error message of an unreadable file, as opposed to one with invalid content."""
-
-
-def _read(
-    items: Dataset, places: range, workers: int, on_unreadable: OnUnreadable = raise_error
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the items at these indices, in order."""
-    loader = DataLoader(
-        items,
-        batch_size=None,
-        sampler=places,
-        num_workers=workers,
-        collate_fn=_as_read,
-        multiprocessing_context=start_method(workers),
-        generator=torch.Generator(),  # the loader would draw from the global one
-    )
-    for item in loader:
-        if isinstance(item, _Unreadable):
-            on_unreadable(str(item))
-        elif isinstance(item, str):
-            raise ValueError(item)
-        else:
-            yield item
-
-
-def _as_read(item: object) -> object:
-    return item
 
 
 BRIGHTNESS, FACTOR, HUE = 32.0, (0.5, 1.5), 18 / 180

@@ -27,7 +27,8 @@ from genviews_core.images import UnreadableImage, read_label_map
 from genviews_core.listing import images_in
 from ssl_eval.distributed import raise_on_all_ranks
 from ssl_eval.feature_maps import OutputAndFeatureMap
-from ssl_eval.image_files import OnUnreadable, raise_error, read_rgb
+from ssl_eval.image_files import read_rgb
+from ssl_eval.item_loader import OnUnreadable, raise_error
 from ssl_eval.text import read_names
 from ssl_eval.video.davis_metrics import ObjectScores, compare_masks
 from ssl_eval.video.mask_propagation import Frames, PropagationConfig, propagate_masks
