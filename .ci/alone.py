@@ -18,7 +18,7 @@ OPTIONAL = {
     "pairdata": {"ffcv", "numba"},  # [ffcv]
     "viewgen": {"faiss", "ray"},  # [faiss], [ray]
     "ssl_eval": {
-        *("PIL", "torchvision", "scipy", "torchmetrics", "torch_fidelity"),  # [images]
+        *("PIL", "torchvision", "scipy", "torch_fidelity"),  # [images]
         *("faster_coco_eval", "pycocotools", "detectron2"),  # [coco]; detectron2 from its repository
         *("jinja2", "matplotlib"),  # [report]
     },

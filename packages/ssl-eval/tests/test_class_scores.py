@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_eval.slides.classification_metrics import auc, classification_metrics
+from ssl_eval.slides.classification_metrics import classification_metrics
 
 
 def test_scores_by_hand():
@@ -14,7 +14,12 @@ def test_scores_by_hand():
     assert found.weighted_f1 == pytest.approx(100 * (2 / 3 + 2 * 2 / 3 + 1) / 4)
     assert found.auc == pytest.approx(100)  # every slide of a class is above all others in that class's column
     assert found.kappa == pytest.approx(100 * (1 - 1 / ((1 * 1 + 1 * 4 + 2 * 2 + 2 * 1 + 1 * 4 * 2 + 1 * 1) / 4)))
-    assert auc(torch.tensor([0.5, 0.5, 0.9, 0.1]), torch.tensor([True, False, True, False])) == pytest.approx(3.5 / 4)
+
+
+def test_equal_scores_count_half():
+    first = torch.tensor([0.5, 0.5, 0.9, 0.1])
+    found = classification_metrics(torch.stack([first, 1 - first], dim=1), torch.tensor([0, 1, 0, 1]))
+    assert found.auc == pytest.approx(100 * 3.5 / 4)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])

@@ -1,11 +1,10 @@
-"""Classification metrics for imbalanced classes, as reported in papers on slides, from probabilities and labels.
+"""Classification metrics for imbalanced classes, as reported in papers on slides, computed by torchmetrics.
 
 Shapes: n slides, c classes.
 """
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,7 +22,8 @@ class ClassificationMetrics:
         weighted_f1: F1 of each class, mean weighted by its slides.
         macro_f1: F1 of each class, plain mean, which the BRIGHT challenge ranks by
             (BiomedSciAI/fuse-med-ml@2b179e1 fuse_examples/imaging/classification/bright/eval/eval.py).
-        kappa: Cohen's, weighted quadratically, which the PANDA challenge ranks by; for grades.
+        kappa: Cohen's, weighted quadratically (https://doi.org/10.1037/h0026256), which the PANDA challenge ranks by;
+            for grades.
     """
 
     accuracy: float
@@ -47,43 +47,15 @@ def classification_metrics(probabilities: Float[Tensor, "n c"], labels: Int[Tens
     counts = labels.bincount(minlength=classes)
     if int(counts.min()) == 0:
         raise ValueError(f"expected test slides of every class, got none of class {int(counts.argmin())}")
-    confusion = _confusion(labels, probabilities.argmax(dim=1), classes)
-    recall = confusion.diagonal() / confusion.sum(dim=1)
-    f1 = 2 * confusion.diagonal() / (confusion.sum(dim=0) + confusion.sum(dim=1))
-    aucs = [auc(probabilities[:, each], labels == each) for each in range(classes)]
+    from torchmetrics.functional import classification as torchmetrics  # takes seconds to import
+
+    task = (probabilities.double(), labels, classes)
     metrics = {
-        "accuracy": confusion.trace() / len(labels),
-        "balanced_accuracy": recall.mean(),
-        "auc": torch.tensor(aucs, dtype=torch.float64).mean(),
-        "weighted_f1": (f1 * counts).sum() / len(labels),
-        "macro_f1": f1.mean(),
-        "kappa": quadratic_kappa(confusion),
+        "accuracy": torchmetrics.multiclass_accuracy(*task, average="micro"),
+        "balanced_accuracy": torchmetrics.multiclass_accuracy(*task, average="macro"),
+        "auc": torchmetrics.multiclass_auroc(*task, average="macro"),
+        "weighted_f1": torchmetrics.multiclass_f1_score(*task, average="weighted"),
+        "macro_f1": torchmetrics.multiclass_f1_score(*task, average="macro"),
+        "kappa": torchmetrics.multiclass_cohen_kappa(*task, weights="quadratic"),
     }
     return ClassificationMetrics(**{name: 100.0 * float(value) for name, value in metrics.items()})
-
-
-def auc(scores: Float[Tensor, " n"], positive: Tensor) -> float:
-    """Return the fraction of pairs in which the positive one scores above the negative one; ties count half.
-
-    The Mann-Whitney statistic: ranks of the positive ones, less the smallest that they could have.
-    """
-    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum(0) - (counts - 1) / 2.0)[place].double()  # equal scores share their mean rank
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def quadratic_kappa(confusion: Float[Tensor, "c c"]) -> Tensor:
-    """Return 1 - disagreement / disagreement by chance, where taking class i for j costs (i - j)^2.
-
-    https://doi.org/10.1037/h0026256
-    """
-    place = torch.arange(len(confusion), dtype=confusion.dtype)
-    cost = (place[:, None] - place) ** 2
-    by_chance = torch.outer(confusion.sum(dim=1), confusion.sum(dim=0)) / confusion.sum()
-    return 1 - (cost * confusion).sum() / (cost * by_chance).sum()
-
-
-def _confusion(labels: Int[Tensor, " n"], guesses: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c c"]:
-    """Count how often class i is predicted as j."""
-    return (labels * classes + guesses).bincount(minlength=classes**2).view(classes, classes).double()
