@@ -179,14 +179,16 @@ def read_batches(
     return load_items(_Reader(instances, recipe.long_edge, to_input), requests, workers)
 
 
+@dataclass(frozen=True, eq=False)
 class _Reader(Dataset):
     """Maps a list of requests to inputs."""
 
-    def __init__(self, instances: CocoInstances, long_edge: int, to_input: Callable[[Example], Any]):
-        self._instances, self._long_edge, self._to_input = instances, long_edge, to_input
+    instances: CocoInstances
+    long_edge: int
+    to_input: Callable[[Example], Any]
 
     def __getitem__(self, requests: list[SampleRequest]) -> list[Any]:
         return [
-            self._to_input(read_example(self._instances, each.row, each.short_edge, self._long_edge, flip=each.flip))
+            self.to_input(read_example(self.instances, each.row, each.short_edge, self.long_edge, flip=each.flip))
             for each in requests
         ]

@@ -9,6 +9,7 @@ Shapes: b images, s x s pixels of a crop, h x w pixels.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -32,15 +33,16 @@ TRIES = 10
 """Maximum number of crops that are drawn until no class has too large a fraction."""
 
 
+@dataclass(frozen=True, eq=False)
 class TrainingCrops(Dataset):
     """Training batches by step; random draws depend only on the seed and the position in the training.
 
-    Args:
-        images: labeled.
+    Attributes:
+        images: labeled images.
         protocol: sizes of crops and batches.
         normalization: mean and std.
         seed: seed of all random draws.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes that share each batch.
         workers: worker processes that read images.
 
@@ -48,24 +50,18 @@ class TrainingCrops(Dataset):
         ValueError: the batch size is not a multiple of the number of processes.
     """
 
-    def __init__(
-        self,
-        images: SegmentationDataset,
-        protocol: SegmentationProtocol,
-        normalization: Normalization,
-        *,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-    ):
-        if protocol.batch_size % world_size:
-            raise ValueError(
-                f"expected a batch size that is a multiple of the {world_size} processes, got {protocol.batch_size}"
-            )
-        self.images, self.protocol, self.normalization, self.seed = images, protocol, normalization, seed
-        self.rows = range(rank * protocol.batch_size // world_size, (rank + 1) * protocol.batch_size // world_size)
-        self.workers = workers
+    images: SegmentationDataset
+    protocol: SegmentationProtocol
+    normalization: Normalization
+    _: KW_ONLY
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if (size := self.protocol.batch_size) % self.world_size:
+            raise ValueError(f"expected a batch size that is a multiple of the {self.world_size} processes, got {size}")
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yield the batches of the steps from `first` up to `last`.
@@ -76,7 +72,9 @@ class TrainingCrops(Dataset):
         yield from load_items(self, range(first, last), self.workers)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        crops = [self._crop(step * self.protocol.batch_size + each) for each in self.rows]
+        size = self.protocol.batch_size
+        first, last = (step * size + rank * size // self.world_size for rank in (self.rank, self.rank + 1))
+        crops = [self._crop(position) for position in range(first, last)]
         return torch.stack([image for image, _ in crops]), torch.stack([mask for _, mask in crops])
 
     def _crop(self, position: int) -> tuple[Tensor, Tensor]:
@@ -86,14 +84,15 @@ class TrainingCrops(Dataset):
         return training_crop(image, mask, self.protocol, self.normalization, _generator(self.seed, "crop", position))
 
 
+@dataclass(frozen=True, eq=False)
 class TestImages(Dataset):
     """Whole test images at the protocol's size, with masks of the original size; each on one process.
 
-    Args:
-        images: labeled.
+    Attributes:
+        images: labeled images.
         protocol: size of the images.
         normalization: mean and std.
-        rank: of this process.
+        rank: rank of this process.
         world_size: processes that share the images.
         workers: worker processes that read images.
         on_unreadable: called with an error message for each unreadable image or mask, which is then skipped; raises by
@@ -102,23 +101,18 @@ class TestImages(Dataset):
 
     __test__ = False
 
-    def __init__(
-        self,
-        images: SegmentationDataset,
-        protocol: SegmentationProtocol,
-        normalization: Normalization,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        on_unreadable: OnUnreadable = raise_error,
-    ):
-        self.images, self.protocol, self.normalization = images, protocol, normalization
-        self.on_unreadable = on_unreadable
-        self.rows, self.workers = range(rank, len(images), world_size), workers
+    images: SegmentationDataset
+    protocol: SegmentationProtocol
+    normalization: Normalization
+    _: KW_ONLY
+    rank: int = 0
+    world_size: int = 1
+    workers: int = 0
+    on_unreadable: OnUnreadable = raise_error
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "3 h w"], UInt8[Tensor, "H W"]]]:
-        yield from load_items(self, self.rows, self.workers, self.on_unreadable)
+        rows = range(self.rank, len(self.images), self.world_size)
+        yield from load_items(self, rows, self.workers, self.on_unreadable)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         image, mask = self.images.read(row)
