@@ -72,7 +72,7 @@ def test_halves_are_told_apart(data, tmp_path, capsys):
 
 def test_mistakes_are_told(data, tmp_path):
     for line, changes in {
-        "holds class 2, and there are 2 from 0": {"classes": 2},
+        "expected classes 0 to 1 in .*, got 2": {"classes": 2},
         "expected a list of images at": {"test_split": "test"},
         "--short of at least the crop size, 24 px, got 20": {"crop": 24, "short": 20},
         "expected a layer of .*, got layer9": {"layer": "layer9"},
