@@ -1,7 +1,7 @@
 """Feature maps of vision transformers and convolutional networks, for images of any size.
 
-Shapes: b batch, h x w pixels, l positions, d width of output or tokens, c channels, k channels of a feature map of rows x
-columns.
+Shapes: b batch, h x w pixels, l positions, d width of output or tokens, c channels of images, k channels and rows x
+columns of a feature map.
 """
 
 from collections.abc import Iterator
