@@ -5,8 +5,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from viewgen import Interpolation, generate_views, list_images, load_generator, read_image, view_seed
+from viewgen.diffusion.editing import clean_image, edit_timesteps
 from viewgen.eldm import ELDMGenerator
-from viewgen.eldm.sampling import clean_image, edit_timesteps, guided_prediction, initial_noise
+from viewgen.eldm.sampling import guided_prediction, initial_noise
 
 SEEDS = [view_seed(0, "k", k) for k in range(14)]
 STEPS = 6

@@ -1,4 +1,4 @@
-from . import caption, eldm, icgan, maskgit, retrieval, unclip
+from . import caption, eldm, icgan, ip_adapter, maskgit, retrieval, unclip
 from .embed import Embeddings, embed_images
 from .encoder import ConditionEncoder, ImageEncoder, load_encoder
 from .generator import Generator
@@ -7,9 +7,10 @@ from .keys import UnreadableImage, iter_images, list_images, read_image, read_ke
 from .loading import GeneratorSpec, load_generator
 from .manifest import VerifyReport, merge_journals, verify_views
 from .ratios import ForegroundRatios
-from .run import RunSummary, generate_views
+from .run import RunEstimate, RunSummary, estimate_run, generate_views
 from .seeding import view_seed
 from .sheet import contact_sheet
+from .statistics import measure_statistics
 from .strength import AdaptiveStrength, ConstantStrength, RandomStrength, Strength, noise_level, parse_strength
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ImageEncoder",
     "Interpolation",
     "RandomStrength",
+    "RunEstimate",
     "RunSummary",
     "Strength",
     "UnreadableImage",
@@ -31,13 +33,16 @@ __all__ = [
     "contact_sheet",
     "eldm",
     "embed_images",
+    "estimate_run",
     "generate_views",
     "icgan",
+    "ip_adapter",
     "iter_images",
     "list_images",
     "load_encoder",
     "load_generator",
     "maskgit",
+    "measure_statistics",
     "merge_journals",
     "nearest_partners",
     "noise_level",

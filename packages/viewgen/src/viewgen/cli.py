@@ -4,6 +4,10 @@ viewgen generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength
 
 viewgen embed IMAGES --out EMBEDDINGS --encoder timm/resnet50.a1_in1k
 
+viewgen statistics IMAGES --out FILE --generator ip-adapter --model FOLDER --adapter FILE
+
+viewgen models
+
 viewgen index VIEWS
 
 viewgen verify VIEWS --repair
@@ -24,6 +28,7 @@ from genviews_core.command import command
 from genviews_core.progress import progress_bar
 from viewgen.cli_options import options_dataclass
 from viewgen.loading import GENERATORS, GeneratorSpec, generator_class
+from viewgen.models import MODELS, models_table
 
 FAILED = 3  # exit code of a run in which some images failed
 UNCLEAN = 4  # exit code of a verification that found differences
@@ -56,6 +61,22 @@ class EmbedByEncoder(Embed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Measure mean and deviation of a generator's image embeddings, for a strength that is noise on them."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder of images."""
+    out: Path
+    """File to write (.safetensors), for --statistics of `viewgen generate`."""
+    count: int = 2048
+    """Number of images measured, drawn at random."""
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "auto"
+    """auto (a CUDA GPU if available, otherwise the CPU), cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Index:
     """Merge the journals of a run into VIEWS/manifest.parquet."""
 
@@ -84,6 +105,14 @@ class Show:
     """Number of images shown."""
     seed: int = 0
     """Seed of the choice of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List known weights by generator; `viewgen generate --model` takes their names."""
+
+    generator: Literal[tuple(MODELS)] | None = None  # type: ignore[valid-type]
+    """Only those of one generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +150,10 @@ class Generate:
     """Index and number of shards, for schedulers that start processes themselves."""
     workers: int = 4
     """Threads of each process that read images and write views."""
+    dry_run: bool = False
+    """Only measure a few batches on the first device, and print the time, disk and cost of the whole run."""
+    price: float | None = None
+    """Price of one device for an hour, for the cost that --dry-run prints."""
 
 
 @command
@@ -136,8 +169,9 @@ def run(arguments: list[str]) -> int:
     Raises:
         ValueError: for a user's mistake.
     """
-    generate, embed = (_with_generator(kind, arguments) for kind in (Generate, Embed))
-    named = {"generate": generate, "embed": embed, "index": Index, "verify": Verify, "show": Show}
+    generate, embed, statistics = (_with_generator(kind, arguments) for kind in (Generate, Embed, Statistics))
+    named = {"generate": generate, "embed": embed, "statistics": statistics}
+    named |= {"models": Models, "index": Index, "verify": Verify, "show": Show}
     shown = [
         Annotated[kind, tyro.conf.subcommand(name, description=inspect.getdoc(kind))] for name, kind in named.items()
     ]
@@ -176,33 +210,57 @@ def _spec(command: Any) -> GeneratorSpec:
 def _generate(command: Any) -> int:
     import viewgen
 
-    ratios = None if command.ratios is None else viewgen.ForegroundRatios.read(command.ratios)
-    levels = getattr(generator_class(command.generator), "strength_levels", None)
-    interpolate = viewgen.Interpolation(alpha=command.alpha, partner=command.partner) if command.interpolate else None
+    options = _run_options(command)
+    if command.dry_run:
+        return _dry_run(command, options)
     with progress_bar("views") as update:
         summary = viewgen.generate_views(
             command.images,
             command.out,
             _spec(command),
-            views_per_image=command.views_per_image,
-            seed=command.seed,
-            strength=None if command.strength is None else viewgen.parse_strength(command.strength, ratios, levels),
             engine=command.engine,
-            batch_size=command.batch_size,
-            image_format=command.image_format,
-            embeddings=None if command.embeddings is None else viewgen.Embeddings.load(command.embeddings),
-            interpolate=interpolate,
-            keys=None if command.list is None else _listed(command),
             shard=command.shard,
             devices=_devices(command),
             actors=command.actors,
-            workers=command.workers,
             on_progress=update,
+            **options,
         )
     print(f"{summary.written} views written, {summary.already} already there, {summary.failed} failed")
     if command.shard == (0, 1):
         print(f"manifest: {viewgen.merge_journals(command.out)}")
     return _exit_code(command.out, summary.failed)
+
+
+def _run_options(command: Any) -> dict[str, Any]:
+    """Return the options that `generate_views` and `estimate_run` share."""
+    import viewgen
+
+    ratios = None if command.ratios is None else viewgen.ForegroundRatios.read(command.ratios)
+    levels = getattr(generator_class(command.generator), "strength_levels", None)
+    return {
+        "views_per_image": command.views_per_image,
+        "seed": command.seed,
+        "strength": None if command.strength is None else viewgen.parse_strength(command.strength, ratios, levels),
+        "batch_size": command.batch_size,
+        "image_format": command.image_format,
+        "embeddings": None if command.embeddings is None else viewgen.Embeddings.load(command.embeddings),
+        "interpolate": viewgen.Interpolation(alpha=command.alpha, partner=command.partner)
+        if command.interpolate
+        else None,
+        "keys": None if command.list is None else _listed(command),
+        "workers": command.workers,
+    }
+
+
+def _dry_run(command: Any, options: dict[str, Any]) -> int:
+    import viewgen
+
+    devices = _devices(command) or ["cuda"]
+    spec = _spec(command)
+    estimate = viewgen.estimate_run(command.images, spec.load(devices[0]), **options)
+    counts = sorted({1, 2, 4, 8, len(devices)})
+    print(estimate.report(counts, command.price))
+    return 0
 
 
 def _listed(command: Generate) -> list[str]:
@@ -254,10 +312,34 @@ def _embed(command: Any) -> int:
     return _exit_code(command.out, failed)
 
 
+def _statistics(command: Any) -> int:
+    import viewgen
+    from genviews_core.device import resolve_device
+
+    generator = _spec(command).load(str(resolve_device(command.device)))
+    with progress_bar("embeddings") as update:
+        viewgen.measure_statistics(
+            command.images,
+            command.out,
+            generator,
+            count=command.count,
+            seed=command.seed,
+            batch_size=command.batch_size,
+            on_progress=update,
+        )
+    print(f"mean and deviation of the embeddings: {command.out}")
+    return 0
+
+
 def _exit_code(folder: Path, failed: int) -> int:
     if failed:
         print(f"some images failed: see {folder / 'failures.jsonl'}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _models(command: Models) -> int:
+    print(models_table(command.generator))
+    return 0
 
 
 def _index(command: Index) -> int:
@@ -292,4 +374,12 @@ def _show(command: Show) -> int:
     return 0
 
 
-COMMANDS = {Generate: _generate, Embed: _embed, Index: _index, Verify: _verify, Show: _show}
+COMMANDS = {
+    Generate: _generate,
+    Embed: _embed,
+    Statistics: _statistics,
+    Models: _models,
+    Index: _index,
+    Verify: _verify,
+    Show: _show,
+}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from viewgen.models import named_options
+
 if TYPE_CHECKING:
     import viewgen.generator
 
@@ -15,6 +17,8 @@ GENERATORS = {
     "caption": ("viewgen.caption", "CaptionGenerator"),
     "eldm": ("viewgen.eldm.generator", "ELDMGenerator"),
     "icgan": ("viewgen.icgan.generator", "ICGANGenerator"),
+    "image-to-image": ("viewgen.image_to_image", "ImageToImageGenerator"),
+    "ip-adapter": ("viewgen.ip_adapter.generator", "IPAdapterGenerator"),
     "maskgit": ("viewgen.maskgit.generator", "MaskGITGenerator"),
     "retrieval": ("viewgen.retrieval", "RetrievalGenerator"),
     "unclip": ("viewgen.unclip.generator", "UnCLIPGenerator"),
@@ -64,13 +68,15 @@ def load_generator(name: str, **options: Any) -> "viewgen.generator.Generator":
 
     Args:
         name: a key of ``GENERATORS``.
-        options: arguments of the generator's class; "eldm", for example, needs ``folder``.
+        options: arguments of the generator's class; "eldm", for example, needs ``folder``. ``model`` may be a short
+            name of ``viewgen.models``.
 
     Raises:
         ValueError: if the name is unknown, or the model's files are missing, damaged or of another kind.
         TypeError: if an option is unknown, or a required one is missing.
     """
     kind = generator_class(name)
+    options = named_options(name, options)
     inspect.signature(kind).bind(**options)
     try:
         return kind(**options)

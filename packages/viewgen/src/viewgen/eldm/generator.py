@@ -13,8 +13,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from viewgen.diffusion.editing import edit
 from viewgen.eldm.model import folder_hash, load_model
-from viewgen.eldm.sampling import WHOLE, Sampler, edit, initial_noise, make_sampler, sample
+from viewgen.eldm.sampling import (
+    WHOLE,
+    Sampler,
+    guided_prediction,
+    in_interval,
+    initial_noise,
+    make_sampler,
+    sample,
+)
 from viewgen.encoder import ImageEncoder, load_encoder
 
 DEFAULT_STRENGTH = 0.6
@@ -145,15 +154,20 @@ class ELDMGenerator:
         embeddings, sources = condition.to(self.device).split([dim, pixels], dim=1)
         noise = initial_noise(seeds, self.latent_shape).to(self.device)
         standardized = self.denoiser.condition.standardize(embeddings)
-        options = {"steps": self.steps, "guidance": self.guidance, "guidance_interval": self.guidance_interval}
-        options["clip"] = self.autoencoder.module is None
+        clip = self.autoencoder.module is None
         if self.from_image:
             strength = self._validate_strength(strength, len(seeds))
             source = sources.float().view(-1, *self.latent_shape)
-            latents = edit(self.denoiser, self.noise_process, standardized, source, noise, strength=strength, **options)
+
+            def predict(images: Tensor, timestep: Tensor) -> Tensor:
+                guided = in_interval(timestep, self.guidance_interval, self.noise_process.config["num_train_timesteps"])
+                return guided_prediction(self.denoiser, images, timestep, standardized, self.guidance, guided)
+
+            latents = edit(predict, self.noise_process, source, noise, strength=strength, steps=self.steps, clip=clip)
         else:
             scheduler = make_sampler(self.noise_process, self.sampler)
-            latents = sample(self.denoiser, scheduler, standardized, noise, **options)
+            options = {"steps": self.steps, "guidance": self.guidance, "guidance_interval": self.guidance_interval}
+            latents = sample(self.denoiser, scheduler, standardized, noise, clip=clip, **options)
         return self.autoencoder.decode(latents).cpu()
 
     def _resize(self, images: UInt8[Tensor, "B K H W"]) -> UInt8[Tensor, "B K R R"]:

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from viewgen.diffusion.editing import clean_image, signal_and_sigma
 from viewgen.eldm.model import Denoiser
 
 Sampler = Literal["dpm", "ddim"]
@@ -77,61 +78,6 @@ def sample(
     return images
 
 
-@torch.no_grad()
-def edit(
-    denoiser: Denoiser,
-    noise_process: DDPMScheduler,
-    standardized: Float[Tensor, "B D"],
-    source: Float[Tensor, "B C H W"],
-    noise: Float[Tensor, "B C H W"],
-    *,
-    strength: Float[Tensor, " B"],
-    steps: int,
-    guidance: float,
-    clip: bool,
-    guidance_interval: Interval = WHOLE,
-) -> Float[Tensor, "B C H W"]:
-    """Add noise to images and denoise them again (SDEdit, https://arxiv.org/abs/2108.01073).
-
-    Each image starts at its own timestep and reaches the clean image in ``steps`` steps of second-order DPM-Solver++
-    (https://arxiv.org/abs/2211.01095, algorithm 2), independently of the other images of the batch.
-
-    Args:
-        denoiser: the network.
-        noise_process: the noise schedule that it was trained with.
-        standardized: from ``Condition.standardize``.
-        source: clean images in [-1, 1], or latents.
-        noise: from ``initial_noise``.
-        strength: fraction of the noise process to start at, in (0, 1]; at 1 almost nothing of the source remains.
-        steps: network evaluations (each with and without the condition if guided).
-        guidance: as for ``sample``.
-        clip: as for ``sample``.
-        guidance_interval: as for ``sample``.
-    """
-    timesteps = edit_timesteps(strength, steps, noise_process.config["num_train_timesteps"]).to(source.device)
-    kept = noise_process.alphas_cumprod.to(source.device)[timesteps].view(steps, -1, 1, 1, 1)
-    signals, sigmas = [*kept.sqrt(), torch.ones_like(kept[0])], [*(1 - kept).sqrt(), torch.zeros_like(kept[0])]
-    images, previous = signals[0] * source + sigmas[0] * noise, None
-    for step, timestep in enumerate(timesteps):
-        guided = in_interval(timestep, guidance_interval, noise_process.config["num_train_timesteps"])
-        predicted = guided_prediction(denoiser, images, timestep, standardized, guidance, guided)
-        clean = clean_image(noise_process, predicted, timestep, images)
-        clean = clean.clamp(-1, 1) if clip else clean
-        ratio = signals[step + 1] * sigmas[step] / (sigmas[step + 1] * signals[step])  # exp of half the log-SNR step
-        direction = clean
-        if previous is not None and step + 1 < steps:
-            direction = clean + (clean - previous[0]) * ratio.log() / (2 * previous[1].log())
-        images = sigmas[step + 1] / sigmas[step] * images + signals[step + 1] * (1 - 1 / ratio) * direction
-        previous = clean, ratio
-    return images
-
-
-def edit_timesteps(strength: Float[Tensor, " B"], steps: int, timesteps: int) -> Int[Tensor, "steps B"]:
-    """Return evenly spaced timesteps down from each image's start; at strength 1, diffusers' "trailing" spacing."""
-    fractions = 1 - torch.arange(steps, dtype=torch.float64) / steps
-    return (fractions[:, None] * strength.double() * timesteps).round().long().sub(1).clamp_min(0)
-
-
 def in_interval(timestep: Int[Tensor, " B"], interval: Interval, timesteps: int) -> Bool[Tensor, " B"] | None:
     """Return whether each timestep's fraction of the noise process lies in the interval; None if it is the whole."""
     if interval == WHOLE:
@@ -171,7 +117,7 @@ def clipped(
     clipping of diffusers' schedulers (the clean image alone, or rescaled) they do not.
     """
     clean = clean_image(scheduler, predicted, timestep, noisy).clamp(-1, 1)
-    signal, sigma = _signal_and_sigma(scheduler, timestep, noisy)
+    signal, sigma = signal_and_sigma(scheduler, timestep, noisy)
     match scheduler.config.prediction_type:
         case "epsilon":
             return (noisy - signal * clean) / sigma
@@ -179,22 +125,3 @@ def clipped(
             return (signal * noisy - clean) / sigma
         case _:
             return clean
-
-
-def clean_image(
-    scheduler: Any, predicted: Float[Tensor, "B C H W"], timestep: Int[Tensor, "..."], noisy: Float[Tensor, "B C H W"]
-) -> Float[Tensor, "B C H W"]:
-    """Return the clean image implied by a predicted noise, velocity or image, at one timestep or one per image."""
-    signal, sigma = _signal_and_sigma(scheduler, timestep, noisy)
-    match scheduler.config.prediction_type:
-        case "epsilon":
-            return (noisy - sigma * predicted) / signal
-        case "v_prediction":
-            return signal * noisy - sigma * predicted
-        case _:
-            return predicted
-
-
-def _signal_and_sigma(scheduler: Any, timestep: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    kept = scheduler.alphas_cumprod.to(images.device)[timestep].view(-1, 1, 1, 1)
-    return kept.sqrt(), (1 - kept).sqrt()

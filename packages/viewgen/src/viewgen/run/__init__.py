@@ -1,5 +1,6 @@
 """A run: generate a folder of views from a folder of images, on any number of devices and machines."""
 
+from viewgen.run.estimate import RunEstimate, estimate_run
 from viewgen.run.generate import RunSummary, generate_views
 
-__all__ = ["RunSummary", "generate_views"]
+__all__ = ["RunEstimate", "RunSummary", "estimate_run", "generate_views"]

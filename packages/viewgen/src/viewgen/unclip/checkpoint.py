@@ -1,26 +1,16 @@
 """The files of a Stable unCLIP model, component by component, in the layout of diffusers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from genviews_core.backbones import first_line
+from viewgen.diffusion.schedulers import load_scheduler
 from viewgen.pretrained import load_part
 
-SchedulerName = Literal["checkpoint", "ddim", "dpm", "euler", "unipc"]
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpm": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
 PARTS = (
     "feature_extractor",
     "image_encoder",
@@ -92,35 +82,6 @@ def load_checkpoint(folder: Path, *, dtype: str, variant: str | None = None) -> 
         **loaded,
         feature_extractor=CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        image_noising_scheduler=_load_scheduler(folder / "image_noising_scheduler"),
-        scheduler=_load_scheduler(folder / "scheduler"),
+        image_noising_scheduler=load_scheduler(folder / "image_noising_scheduler"),
+        scheduler=load_scheduler(folder / "scheduler"),
     )
-
-
-def _load_scheduler(folder: Path) -> Any:
-    """Load the scheduler that the folder's configuration names.
-
-    Raises:
-        ValueError: if diffusers' pipelines do not know it, or it draws one noise for a whole batch.
-    """
-    try:
-        kind = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"cannot read {folder}/scheduler_config.json: {first_line(error)}") from error
-    known = {scheduler.name for scheduler in KarrasDiffusionSchedulers} - {"DPMSolverSDEScheduler"}
-    if kind not in known:
-        raise ValueError(f"expected a scheduler of {', '.join(sorted(known))} in {folder}, got {kind!r}")
-    return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True)
-
-
-def make_scheduler(own: Any, name: SchedulerName) -> Any:
-    """Return the checkpoint's own scheduler, or another with its noise schedule and no clipping, as latents need.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if name == "checkpoint":
-        return own
-    if name not in SCHEDULERS:
-        raise ValueError(f"expected a scheduler of checkpoint, {', '.join(SCHEDULERS)}, got {name!r}")
-    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config, clip_sample=False, thresholding=False)

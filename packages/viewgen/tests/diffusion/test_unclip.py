@@ -9,24 +9,28 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDPMScheduler,
     EulerAncestralDiscreteScheduler,
     PNDMScheduler,
     StableUnCLIPImg2ImgPipeline,
-    UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_diffusion import (
+    LATENT_NOISE,
+    difference,
+    make_text_config,
+    make_tokenizer,
+    make_unet,
+    make_vae,
+    make_vision,
+    random_images,
+)
 from transformers import (
     CLIPImageProcessor,
-    CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
 )
 
 from viewgen import embed_images, pretrained
@@ -35,58 +39,24 @@ from viewgen.unclip import UnCLIPGenerator
 DIM = 32
 SEEDS = [11, 2**62 + 5, 7]
 LEVELS = [0, 400, 130]
-LATENT_NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
-
-
-def make_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer of single letters."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=12)
 
 
 def make_parts() -> dict:
     """Random networks of Stable unCLIP's layout: 8 x 8 latents, 16 x 16 pixels."""
     tokenizer = make_tokenizer()
-    transformer = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=12,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **transformer,
-    )
-    vision = CLIPVisionConfig(image_size=24, patch_size=8, projection_dim=DIM, **transformer)
     normalizer = StableUnCLIPImageNormalizer(embedding_dim=DIM)
     normalizer.mean.data.normal_(0, 0.3)
     normalizer.std.data.uniform_(0.5, 2)
     return {
         "feature_extractor": CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
-        "image_encoder": CLIPVisionModelWithProjection(vision),
+        "image_encoder": make_vision(DIM),
         "image_normalizer": normalizer,
         "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         "tokenizer": tokenizer,
-        "text_encoder": CLIPTextModel(text),
-        "unet": UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=(2, 4),
-            cross_attention_dim=32,
-            layers_per_block=1,
-            use_linear_projection=True,
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=2 * DIM,
-        ),
+        "text_encoder": CLIPTextModel(make_text_config(tokenizer)),
+        "unet": make_unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * DIM),
         "scheduler": PNDMScheduler(prediction_type="v_prediction", skip_prk_steps=True, **LATENT_NOISE),
-        "vae": AutoencoderKL(
-            block_out_channels=(32, 64),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-        ),
+        "vae": make_vae(),
     }
 
 
@@ -123,13 +93,6 @@ def generator(folder) -> UnCLIPGenerator:
     return make(folder)
 
 
-def random_images(count: int, height: int, width: int) -> torch.Tensor:
-    draws = np.random.default_rng(count + height)
-    coarse = [Image.fromarray(draws.integers(0, 256, (5, 5, 3), dtype=np.uint8)) for _ in range(count)]
-    resized = [np.array(image.resize((width, height), Image.Resampling.BICUBIC)) for image in coarse]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
-
-
 @pytest.fixture(scope="module")
 def condition(generator) -> torch.Tensor:
     return generator.condition(random_images(3, 30, 41))
@@ -147,10 +110,6 @@ def official(pipe, condition, seeds, level, *, steps=4, guidance=10.0, prompt=""
         guidance_scale=guidance,
         output_type="pt",
     ).images
-
-
-def difference(first: torch.Tensor, second: torch.Tensor) -> float:
-    return (first.clamp(0, 1) - second.clamp(0, 1)).abs().max().item()
 
 
 def levels(*values: float) -> torch.Tensor:
@@ -347,17 +306,19 @@ def test_a_hub_id_downloads_what_is_read_and_nothing_that_runs(copy, generator, 
         return str(copy)
 
     monkeypatch.setattr(pretrained, "snapshot_download", download)
-    fetched = make("owner/unclip")
-    assert (fetched.model_id, fetched.model_hash) == ("owner/unclip", generator.model_hash)
-    make("owner/unclip", variant="fp16")
     there = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     halves = {
         "unet/diffusion_pytorch_model.fp16.safetensors",
         "vae/diffusion_pytorch_model-00001-of-2.fp16.safetensors",
     }
     never = {"unet/unet.py", "unet/diffusion_pytorch_model.bin", "whole.safetensors", "whole.ckpt"}
+    monkeypatch.setattr(pretrained, "list_repo_files", lambda model: sorted(there | halves | never))
+    fetched = make("owner/unclip")
+    assert (fetched.model_id, fetched.model_hash) == ("owner/unclip", generator.model_hash)
+    make("owner/unclip", variant="fp16")
     plain, half = (set(filter_repo_objects(there | halves | never, **patterns)) for _, patterns in asked)
-    assert plain == there and half == there | halves
+    twins = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")}
+    assert plain == there and half == (there | halves) - twins
 
 
 def test_another_kind_of_model_is_refused(copy):
