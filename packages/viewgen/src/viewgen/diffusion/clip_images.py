@@ -49,6 +49,13 @@ class ClipImages:
             device=device,
         )
 
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one image's embedding, (D,), or of its tokens, (T, D)."""
+        if self.output == "embedding":
+            return (self.dim,)
+        config = self.encoder.module.tower.config
+        return (config.image_size // config.patch_size) ** 2 + 1, self.dim
+
     def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 S S"]:
         """Resize and center-crop an image to CLIP's input size."""
         return self._processed([image], do_rescale=False, do_normalize=False)[0]

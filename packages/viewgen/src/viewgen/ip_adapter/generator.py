@@ -7,14 +7,16 @@ Shapes: B images of H x W pixels, S CLIP's input size, D the embedding size, T t
 size of the UNet's conditions.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from viewgen.diffusion.captions import CaptionTable
 from viewgen.diffusion.clip_images import load_clip_images
 from viewgen.diffusion.embedding_noise import MEASURE, EmbeddingNoise, statistics_hash
 from viewgen.diffusion.sampling import Guidance, GuidedNetwork, denoise, initial_latents
@@ -43,7 +45,10 @@ class IPAdapterGenerator:
         guidance_interval: fractions of the noise process between which guidance applies.
         guidance_reuse: evaluate the unconditional half only at every such step, and reuse the direction between.
         guidance_stop: end the guidance of an image at this cosine between its two predictions; 1 never does.
-        prompt: text prompt for every image; the adapter's authors use "best quality, high quality".
+        prompt: text prompt for every image; the adapter's authors use "best quality, high quality". With captions, it
+            may contain {caption}, and is "{caption}" if empty.
+        captions: a .csv, .jsonl or .parquet file with key and caption: views from image and text. A column guidance
+            gives each image its guidance scale, as GenView++ does by the quality of the caption.
         negative_prompt: the text that guidance leads away from.
         scheduler: "checkpoint" is the model's own; the others are deterministic and keep its noise schedule.
         distilled: sample a distilled model by its own scheduler, in 1 to 8 steps without guidance.
@@ -83,6 +88,7 @@ class IPAdapterGenerator:
         guidance_reuse: int = 1,
         guidance_stop: float = 1.0,
         prompt: str = "",
+        captions: str | os.PathLike[str] | None = None,
         negative_prompt: str = "",
         scheduler: SchedulerName = "checkpoint",
         distilled: DistilledName | None = None,
@@ -133,8 +139,14 @@ class IPAdapterGenerator:
         self.project = attach_adapter(self.base.unet, weights, scale=adapter_scale)
         self.nothing = self.project(self.images.unconditional())
         self.noise = None if statistics is None else EmbeddingNoise.from_statistics(statistics)
+        self.captions = None if captions is None else CaptionTable(captions)
         self.text = self.base.text_conditions([negative_prompt, prompt])
-        self.base.prompts.release()
+        self.prompt = prompt or "{caption}"
+        if self.captions is None:
+            self.base.prompts.release()
+        else:
+            self.base.prompts.to(self.base.device)
+            self.condition_for = self._captioned  # conditions depend on keys
         self.model_hash = f"{self.base.hash}+{weights.hash()}"
         self.model_id = f"{model} + {adapter}"
         self.licence = licence_of(self.base.folder, model)
@@ -151,6 +163,8 @@ class IPAdapterGenerator:
             "output_size": output_size,
             "dtype": dtype,
         }
+        if self.captions is not None:
+            self.settings["captions"] = self.captions.hash
         self.output_size = output_size
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B *T D"]:
@@ -164,6 +178,11 @@ class IPAdapterGenerator:
     def encode(self, prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B *T D"]:
         """Normalize and embed prepared images: the second half of ``condition``."""
         return self.images.encode(prepared)
+
+    def _captioned(self, keys: Sequence[str], prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B L"]:
+        """Return the flattened embeddings, each followed by the row of its caption."""
+        assert self.captions is not None
+        return torch.cat([self.encode(prepared).flatten(1), self.captions.rows(keys)[:, None].float()], dim=1)
 
     def generate(
         self, condition: Float[Tensor, "B *T D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
@@ -181,14 +200,16 @@ class IPAdapterGenerator:
         what the scheduler asks for: the order of diffusers' own pipelines.
 
         Args:
-            condition: CLIP embeddings or tokens.
+            condition: CLIP embeddings or tokens; with captions, from ``condition_for``.
             seeds: one per view.
             strength: noise levels of Stable unCLIP's schedule, whole numbers in 0..999; None adds no noise.
 
         Raises:
             ValueError: if a noise level or the embeddings do not fit, or statistics are missing.
         """
-        count = len(seeds)
+        count, rows = len(seeds), None
+        if self.captions is not None:
+            condition, rows = self._split(condition)
         fits = len(condition) == count and condition.shape[-1] == self.images.dim
         if not fits or not bool(condition.isfinite().all()):
             raise ValueError(
@@ -199,7 +220,9 @@ class IPAdapterGenerator:
         if strength is not None:
             condition = self._noised(condition, strength, draws)
         scale = torch.full((count,), self.guidance)
-        given, none = self._conditions(self.project(condition), scale)
+        if self.captions is not None and rows is not None:
+            scale = self.captions.scales(rows, self.guidance)
+        given, none = self._conditions(self.project(condition), scale, rows)
         scheduler = self.base.scheduler
         scheduler.set_timesteps(self.steps)
         latents = initial_latents(self.base.latent_shape(), draws, self.base.device) * scheduler.init_noise_sigma
@@ -214,14 +237,27 @@ class IPAdapterGenerator:
             raise ValueError(f"expected statistics of the embeddings to add noise to them, got none; {MEASURE}")
         return self.noise(embeddings, self.noise.levels(strength, len(draws)), draws)
 
+    def _split(self, condition: Float[Tensor, "B *L"]) -> tuple[Float[Tensor, "B *T D"], Int[Tensor, " B"]]:
+        """Return the embeddings and the rows of the captions."""
+        shape = self.images.shape()
+        if condition.ndim != 2 or condition.shape[1] != math.prod(shape) + 1:
+            raise ValueError(
+                f"expected embeddings with the rows of their captions, {math.prod(shape) + 1} values from "
+                f"condition_for(), got shape {tuple(condition.shape)}; cached embeddings go without captions"
+            )
+        return condition[:, :-1].unflatten(1, shape), condition[:, -1].long().cpu()
+
     def _conditions(
-        self, tokens: Float[Tensor, "B 1 N E"], scale: Float[Tensor, " B"]
+        self, tokens: Float[Tensor, "B 1 N E"], scale: Float[Tensor, " B"], rows: Int[Tensor, " B"] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Return the conditions of the images, and of none unless the UNet takes the guidance scale as a condition."""
         count, distilled = len(tokens), self.base.guided_by_embedding(scale)
         none, given = (
             {name: value[row].expand(count, *value.shape[1:]) for name, value in self.text.items()} for row in (0, 1)
         )
+        if self.captions is not None and rows is not None:
+            texts = [self.prompt.replace("{caption}", self.captions.captions[row]) for row in rows.tolist()]
+            given = self.base.text_conditions(texts)
         given |= {"image": tokens, **distilled}
         none |= {"image": self.nothing.expand_as(tokens)}
         return given, None if distilled else none

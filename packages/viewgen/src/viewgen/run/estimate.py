@@ -121,23 +121,23 @@ def estimate_run(
             threads=workers,
         )
         start = time.perf_counter()
-        ends, written = [], []
+        ends, written, size = [], [], 0
         with Journal(views / "journals" / "dry-run.jsonl") as journal:
             for result in run_here(job, plan, journal):
                 ends.append(time.perf_counter())
                 written.append(result.written)
-        sizes = [path.stat().st_size for path in views.rglob(f"*.{image_format}")]
-    if not sizes:
+                size += result.size
+    if not sum(written):
         raise ValueError(f"none of {len(drawn)} images drawn from {root} can be read; check the folder")
     measured, seconds = (sum(written[1:]), ends[-1] - ends[0]) if sum(written[1:]) else (sum(written), ends[-1] - start)
     speed = measured / seconds
     return RunEstimate(
         images=count,
         views=count * views_per_image,
-        measured=len(sizes),
+        measured=sum(written),
         views_per_second=speed,
         loading_seconds=max(0.0, ends[0] - start - written[0] / speed),
-        bytes_per_view=sum(sizes) / len(sizes),
+        bytes_per_view=size / sum(written),
     )
 
 
