@@ -43,4 +43,4 @@ def readable(size: float) -> str:
 
 def on_disk(size: float) -> float:
     """Return the bytes that a file of this size occupies, on average over sizes near it."""
-    return max(size + BLOCK / 2, BLOCK)
+    return max(size + BLOCK / 2, float(BLOCK))
