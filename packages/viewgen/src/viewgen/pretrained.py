@@ -92,7 +92,7 @@ def hub_snapshot(model: str, wanted: Sequence[str], left: Sequence[str], hint: s
         ValueError: if the hub has no such repository or cannot be reached; ``hint`` ends the line.
     """
     repository, _, revision = model.partition("@")
-    options = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         return Path(snapshot_download(repository, allow_patterns=list(wanted), ignore_patterns=list(left), **options))
     except Exception as error:  # the hub's errors have no common base
@@ -127,7 +127,7 @@ def _twins(model: str, variant: str) -> list[str]:
     """Return the plain weights of which the repository has the variant as well, and which need no download."""
     repository, _, revision = model.partition("@")
     try:
-        files = list_repo_files(repository, **({"revision": revision} if revision else {}))
+        files = list_repo_files(repository, revision=revision) if revision else list_repo_files(repository)
     except Exception:  # without the hub the cache is used, with what it has
         return []
     folders = {file.rpartition("/")[0] for file in files if f".{variant}" in file and file.endswith(".safetensors")}

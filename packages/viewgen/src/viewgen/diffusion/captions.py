@@ -1,5 +1,6 @@
 """Captions of images from a file, and a guidance scale for each, as https://github.com/xiaojieli0903/GenViewPlusPlus."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class CaptionTable:
         ValueError: if the file cannot be read, lacks a column, or a guidance scale is below 1.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         file = Path(path)
         if file.suffix not in READERS:
             raise ValueError(f"expected captions in {', '.join(READERS)}, got {path}; give a file with {COLUMNS}")

@@ -25,6 +25,10 @@ class ClipImages:
         name: of the encoder, for manifests and caches.
         device: where it runs.
         output: "embedding", one projected vector per image, or "tokens", the last hidden states but one.
+
+    Attributes:
+        dim: D.
+        shape: of one image's embedding, (D,), or of its tokens, (T, D).
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class ClipImages:
         self.processor, self.output, self.device = processor, output, device
         config = tower.config
         self.dim: int = config.projection_dim if output == "embedding" else config.hidden_size
+        tokens = (config.image_size // config.patch_size) ** 2 + 1
+        self.shape: tuple[int, ...] = (self.dim,) if output == "embedding" else (tokens, self.dim)
         self.encoder = ImageEncoder(
             _Tower(tower, output),
             size=config.image_size,
@@ -48,13 +54,6 @@ class ClipImages:
             supervision="captions",
             device=device,
         )
-
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of one image's embedding, (D,), or of its tokens, (T, D)."""
-        if self.output == "embedding":
-            return (self.dim,)
-        config = self.encoder.module.tower.config
-        return (config.image_size // config.patch_size) ** 2 + 1, self.dim
 
     def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 S S"]:
         """Resize and center-crop an image to CLIP's input size."""

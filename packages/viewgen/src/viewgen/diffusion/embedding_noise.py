@@ -3,8 +3,8 @@
 Shapes: B images of a batch, D the embedding size, T tokens of an image.
 """
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class EmbeddingNoise:
         self.mean, self.std = mean.flatten().float().cpu(), std.flatten().float().cpu()
 
     @classmethod
-    def from_statistics(cls, path: str | Path) -> "EmbeddingNoise":
+    def from_statistics(cls, path: str | os.PathLike[str]) -> "EmbeddingNoise":
         """Return the published schedule with the mean and deviation that ``viewgen statistics`` measured.
 
         Raises:
@@ -87,6 +87,6 @@ class EmbeddingNoise:
         return self.schedule.add_noise(standardized, noise, levels) * self.std + self.mean
 
 
-def statistics_hash(path: str | Path) -> str:
+def statistics_hash(path: str | os.PathLike[str]) -> str:
     """Return the hash of a file of statistics, which belongs to the settings of a run."""
     return file_hash(path)

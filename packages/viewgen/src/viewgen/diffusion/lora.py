@@ -49,8 +49,8 @@ def merge_lora(unet: nn.Module, path: Path, *, scale: float = 1.0) -> None:
 def _layers(unet: Any, path: Path) -> dict[str, dict[str, Any]]:
     """Return the file's "down", "up" and "alpha" by the flattened names of the UNet's modules."""
     try:
-        state = load_file(path)
-        state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=unet.config)
+        converted: Any = StableDiffusionXLLoraLoaderMixin.lora_state_dict(load_file(path), unet_config=unet.config)
+        state, alphas = converted
     except Exception as error:  # broken files and unknown names raise many unrelated types
         raise ValueError(f"cannot read the LoRA {path} ({first_line(error)}); {HOLDS}") from error
     layers: dict[str, dict[str, Any]] = {}

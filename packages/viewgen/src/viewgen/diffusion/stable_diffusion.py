@@ -35,8 +35,8 @@ WHERE = (
     "give model= the folder or the hub id of a Stable Diffusion 1.5 or SDXL text-to-image pipeline in the layout of "
     "diffusers; `viewgen models` lists some"
 )
-PARTS = {"sd": ("scheduler", "text_encoder", "tokenizer", "unet", "vae")}
-PARTS["sdxl"] = (*PARTS["sd"], "text_encoder_2", "tokenizer_2")
+COMMON = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+PARTS = {"sd": COMMON, "sdxl": (*COMMON, "text_encoder_2", "tokenizer_2")}
 UNUSED = ("safety_checker/*",)
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -166,7 +166,7 @@ class StableDiffusion:
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Decode latents to pixels in about [0, 1]."""
-        overflows = self.kind == "sdxl" and isinstance(self.vae, AutoencoderKL) and self.vae.config.force_upcast
+        overflows = self.kind == "sdxl" and bool(self.vae.config.get("force_upcast"))
         return decode_latents(self.vae, latents, half_overflows=overflows) / 2 + 0.5
 
 
@@ -227,7 +227,7 @@ class _PromptEncoder:
     """The text encoders, on the CPU; ``release`` frees their memory once all prompts are encoded."""
 
     def __init__(self, folder: Path, kind: str, *, dtype: str, variant: str | None) -> None:
-        names = [("tokenizer", "text_encoder", CLIPTextModel)]
+        names: list[tuple[str, str, Any]] = [("tokenizer", "text_encoder", CLIPTextModel)]
         if kind == "sdxl":
             names.append(("tokenizer_2", "text_encoder_2", CLIPTextModelWithProjection))
         self.kind = kind

@@ -158,9 +158,10 @@ class ELDMGenerator:
         if self.from_image:
             strength = self._validate_strength(strength, len(seeds))
             source = sources.float().view(-1, *self.latent_shape)
+            low, high = self.guidance_interval
 
             def predict(images: Tensor, timestep: Tensor) -> Tensor:
-                guided = in_interval(timestep, self.guidance_interval, self.noise_process.config["num_train_timesteps"])
+                guided = in_interval(timestep, (low, high), self.noise_process.config["num_train_timesteps"])
                 return guided_prediction(self.denoiser, images, timestep, standardized, self.guidance, guided)
 
             latents = edit(predict, self.noise_process, source, noise, strength=strength, steps=self.steps, clip=clip)

@@ -239,7 +239,7 @@ class IPAdapterGenerator:
 
     def _split(self, condition: Float[Tensor, "B *L"]) -> tuple[Float[Tensor, "B *T D"], Int[Tensor, " B"]]:
         """Return the embeddings and the rows of the captions."""
-        shape = self.images.shape()
+        shape = self.images.shape
         if condition.ndim != 2 or condition.shape[1] != math.prod(shape) + 1:
             raise ValueError(
                 f"expected embeddings with the rows of their captions, {math.prod(shape) + 1} values from "
