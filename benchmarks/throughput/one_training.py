@@ -32,7 +32,7 @@ def train_genviews(data, out, method, batch_size, workers, precision):
 
 def train_lightly_train(data, out, method, batch_size, workers, precision):
     """Train as a user of LightlyTrain does."""
-    import lightly_train
+    import lightly_train  # pyright: ignore[reportMissingImports]
 
     lightly_train.pretrain(
         data=data,
@@ -73,4 +73,4 @@ def main(side, data, out, settings):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], json.loads(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))
