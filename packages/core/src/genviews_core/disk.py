@@ -24,7 +24,7 @@ def require_space(folder: str | os.PathLike[str], size: float, what: str, *, rem
     """
     place = Path(folder).absolute()
     place = next(parent for parent in (place, *place.parents) if parent.exists())
-    free = shutil.disk_usage(place).free
+    free = float(shutil.disk_usage(place).free)
     if free < size:
         raise ValueError(
             f"expected {readable(size)} of free disk for {what} in {folder}, got {readable(free)}; {remedy}"

@@ -44,7 +44,7 @@ class RayWorker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Run a batch of chunks."""
         made = [self._make(int(number)) for number in batch["number"]]
-        return {name: [result[name] for result in made] for name in ("number", "written", "failed", "error")}
+        return {name: [result[name] for result in made] for name in ("number", "written", "failed", "size", "error")}
 
     def _make(self, number: int) -> dict[str, Any]:
         """Run a chunk; a user's mistake is returned as text, because Ray would retry or wrap an exception."""
