@@ -19,6 +19,7 @@ GENERATORS = {
     "icgan": ("viewgen.icgan.generator", "ICGANGenerator"),
     "image-to-image": ("viewgen.image_to_image", "ImageToImageGenerator"),
     "ip-adapter": ("viewgen.ip_adapter.generator", "IPAdapterGenerator"),
+    "kandinsky": ("viewgen.kandinsky", "KandinskyGenerator"),
     "maskgit": ("viewgen.maskgit.generator", "MaskGITGenerator"),
     "retrieval": ("viewgen.retrieval", "RetrievalGenerator"),
     "unclip": ("viewgen.unclip.generator", "UnCLIPGenerator"),

@@ -41,7 +41,8 @@ class KnownModel:
 
     def hub_ids(self) -> list[str]:
         """Return the hub repositories that are read."""
-        places = [str(self.options[name]) for name in ("model", "adapter", "lora", "vae") if name in self.options]
+        named = ("model", "prior", "adapter", "lora", "vae")
+        places = [str(self.options[name]) for name in named if name in self.options]
         return list(dict.fromkeys("/".join(place.split("/")[:2]) for place in places))
 
 
@@ -100,6 +101,19 @@ MODELS: dict[str, tuple[KnownModel, ...]] = {
             ("sdxl-turbo", TURBO, STABILITY, 6.9, 4, 512, {"distilled": "turbo", "steps": 4}),
             ("sd-turbo", "stabilityai/sd-turbo", STABILITY, 2.6, 4, 512, {"distilled": "turbo", "steps": 4}),
         )
+    ),
+    "kandinsky": (
+        KnownModel(
+            name="kandinsky-2-2",
+            options={
+                "model": "kandinsky-community/kandinsky-2-2-decoder",
+                "prior": "kandinsky-community/kandinsky-2-2-prior",
+            },
+            licence="Apache 2.0",
+            gigabytes=17.0,
+            steps=20,
+            resolution=512,
+        ),
     ),
     "unclip": (
         KnownModel(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from diffusers import UNet2DConditionModel
-from tiny_diffusion import save_adapters, save_base
+from tiny_diffusion import save_adapters, save_base, save_kandinsky
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,9 @@ def adapters(bases, tmp_path_factory) -> Path:
         UNet2DConditionModel.from_pretrained(bases[kind] / "unet", low_cpu_mem_usage=False) for kind in ("sd", "sdxl")
     ]
     return save_adapters(tmp_path_factory.mktemp("adapters") / "IP-Adapter", *unets)
+
+
+@pytest.fixture(scope="session")
+def kandinsky(tmp_path_factory) -> Path:
+    """The folders decoder and prior."""
+    return save_kandinsky(tmp_path_factory.mktemp("kandinsky"))

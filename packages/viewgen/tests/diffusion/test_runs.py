@@ -21,7 +21,7 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def specs(bases, adapters, images, tmp_path_factory) -> dict[str, tuple[GeneratorSpec, RandomStrength]]:
+def specs(bases, adapters, kandinsky, images, tmp_path_factory) -> dict[str, tuple[GeneratorSpec, RandomStrength]]:
     """Each generator with its law of strength."""
     files = {"model": str(bases["sd"]), "adapter": str(adapters / "models" / "ip-adapter_sd15.safetensors")}
     measured = tmp_path_factory.mktemp("measured") / "statistics.safetensors"
@@ -35,10 +35,22 @@ def specs(bases, adapters, images, tmp_path_factory) -> dict[str, tuple[Generato
             GeneratorSpec("image-to-image", {"model": str(bases["sdxl"]), "steps": 2}),
             RandomStrength(levels=(0.5, 0.8)),
         ),
+        "kandinsky": (
+            GeneratorSpec(
+                "kandinsky",
+                {
+                    "model": str(kandinsky / "decoder"),
+                    "prior": str(kandinsky / "prior"),
+                    "steps": 2,
+                    "render_size": 16,
+                },
+            ),
+            RandomStrength(),
+        ),
     }
 
 
-GENERATORS = ["ip-adapter", "image-to-image"]
+GENERATORS = ["ip-adapter", "image-to-image", "kandinsky"]
 
 
 @pytest.fixture(scope="module")

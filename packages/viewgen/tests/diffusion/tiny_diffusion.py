@@ -6,15 +6,20 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDPMScheduler,
     EulerDiscreteScheduler,
+    KandinskyV22Pipeline,
     PNDMScheduler,
+    PriorTransformer,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
 )
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -25,6 +30,7 @@ from transformers import (
 
 LATENT_NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 TRANSFORMER = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+KANDINSKY_DIM = 24
 TEXT_SIZE = {"sd": 32, "sdxl": 64}
 
 
@@ -173,6 +179,52 @@ def save_adapters(root: Path, sd: UNet2DConditionModel, sdxl: UNet2DConditionMod
         }
         for name, tensors in files.items():
             save_file(tensors, root / f"{name}.safetensors")
+    return root
+
+
+def save_kandinsky(root: Path) -> Path:
+    """Save the folders decoder and prior of Kandinsky 2.2."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            in_channels=4,
+            out_channels=8,
+            sample_size=8,
+            addition_embed_type="image",
+            encoder_hid_dim_type="image_proj",
+            encoder_hid_dim=KANDINSKY_DIM,
+            cross_attention_dim=32,
+            class_embed_type=None,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            resnet_time_scale_shift="scale_shift",
+            attention_head_dim=4,
+        )
+        movq = VQModel(
+            block_out_channels=(32, 64),
+            down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+            up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+            latent_channels=4,
+            num_vq_embeddings=12,
+            norm_type="spatial",
+            vq_embed_dim=4,
+        )
+        scheduler = DDPMScheduler(
+            beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, variance_type="learned_range"
+        )
+        KandinskyV22Pipeline(unet=unet, scheduler=scheduler, movq=movq).save_pretrained(root / "decoder")
+        make_vision(KANDINSKY_DIM).save_pretrained(root / "prior" / "image_encoder")
+        crop = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
+        CLIPImageProcessor(**crop).save_pretrained(root / "prior" / "image_processor")
+        prior = PriorTransformer(
+            num_attention_heads=2, attention_head_dim=4, num_layers=1, embedding_dim=KANDINSKY_DIM, num_embeddings=7
+        )
+        prior.clip_mean.data.normal_(0, 0.3)
+        prior.clip_std.data.uniform_(0.5, 2)
+        prior.save_pretrained(root / "prior" / "prior")
     return root
 
 

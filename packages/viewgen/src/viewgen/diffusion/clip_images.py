@@ -63,7 +63,7 @@ class ClipImages:
     def encode(self, prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B *T D"]:
         """Normalize and embed prepared images."""
         pixels = self._processed(list(prepared), do_resize=False, do_center_crop=False)
-        return self.encoder.module(pixels.to(self.device)).cpu()
+        return self.encode_pixels(pixels)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B *T D"]:
         """Embed images of any size."""
@@ -75,7 +75,12 @@ class ClipImages:
         size = self.encoder.size
         if self.output == "embedding":
             return torch.zeros(1, self.dim)
-        return self.encoder.module(torch.zeros(1, 3, size, size, device=self.device)).cpu()
+        return self.encode_pixels(torch.zeros(1, 3, size, size))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B *T D"]:
+        """Embed pixels that are already normalized."""
+        return self.encoder.module(pixels.to(self.device)).cpu()
 
     def _processed(self, images: list[Tensor], **left_out: bool) -> Tensor:
         options: dict[str, Any] = {"return_tensors": "pt", "input_data_format": "channels_first", **left_out}

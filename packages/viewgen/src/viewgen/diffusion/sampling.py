@@ -1,6 +1,7 @@
 """Denoising with classifier-free guidance, for batches in which every image has its own seed, condition and guidance.
 
-Shapes: B images of a batch, C, h, w the channels and sides of what is denoised, H, W the sides of images in pixels.
+Shapes: B images of a batch, C, h, w the channels and sides of what is denoised, P the channels of a prediction, C
+or, with a variance, 2 C, H, W the sides of images in pixels.
 """
 
 import inspect
@@ -60,6 +61,8 @@ class GuidedNetwork:
         scale: guidance scale of each image; if all are 1, the unconditional half is never evaluated.
         guidance: when guidance applies.
         timesteps: number of timesteps of the noise process.
+        channels: number of leading channels that are guided; the others, a predicted variance, are the conditioned
+            half's. None guides all.
     """
 
     def __init__(
@@ -70,14 +73,16 @@ class GuidedNetwork:
         scale: Float[Tensor, " B"],
         guidance: Guidance,
         timesteps: int,
+        channels: int | None = None,
     ) -> None:
+        self.channels = channels
         self.network, self.given, self.none, self.guidance = network, given, none, guidance
         self.scale, self.timesteps = scale, timesteps
         self.active: Bool[Tensor, " B"] = scale != 1
         self.direction: Tensor | None = None
         self.step = 0
 
-    def __call__(self, latents: Float[Tensor, "B C h w"], timestep: Tensor) -> Float[Tensor, "B C h w"]:
+    def __call__(self, latents: Float[Tensor, "B C h w"], timestep: Tensor) -> Float[Tensor, "B P h w"]:
         """Return the guided predictions of the next step, at one timestep or at one per image."""
         fresh = self.step % self.guidance.reuse == 0
         self.step += 1
@@ -93,10 +98,12 @@ class GuidedNetwork:
         given, none, rows = self._both(latents, timestep, guided)
         self.direction = torch.zeros_like(given)
         self.direction[rows] = given[rows] - none
+        if self.channels is not None:
+            self.direction[:, self.channels :] = 0
         if self.guidance.stop < 1:
             near = cosine_similarity(none.flatten(1), given[rows].flatten(1)) >= self.guidance.stop
             self.active[rows[near].cpu()] = False
-        if len(rows) == len(latents):
+        if len(rows) == len(latents) and self.channels is None:
             return none + scale * self.direction
         return given + (scale - 1) * self.direction
 
