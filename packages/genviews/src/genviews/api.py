@@ -59,7 +59,7 @@ def generate(images: str | Path, out: str | Path, *, model: str | Path, **option
     Args:
         images: folder of images.
         out: folder for the views and manifest.parquet.
-        model: folder of a diffusion model written by `train_generator`, or of a Stable unCLIP.
+        model: folder of a diffusion model written by `train_generator`, or the model of another generator.
         options: fields of `genviews.generation.GenerateOptions`, such as interpolate=True or views_per_image=2.
 
     Returns:

@@ -35,15 +35,19 @@ class GenerateOptions:
     out: Path
     """Folder for the views."""
     model: Path
-    """Folder of a diffusion model written by `genviews train-generator`, or of a Stable unCLIP."""
-    generator: Literal["eldm", "unclip"] = "eldm"
+    """Folder of a diffusion model written by `genviews train-generator`, or a folder, a hub id or a name that `viewgen
+    models` lists for the other generators."""
+    generator: Literal["eldm", "image-to-image", "ip-adapter", "unclip"] = "eldm"
     """Generator; `viewgen generate` has further ones."""
+    adapter: Path | None = None
+    """IP-Adapter for ip-adapter, unless --model is a name, which comes with one."""
     encoder: str | None = None
     """Encoder of the E-LDM's training, a backbone folder or timm/MODEL; needed for images that are not in --model."""
     from_image: bool = False
     """Start an E-LDM from the image itself with noise added according to --strength."""
     strength: str | None = None
-    """Noise level for unclip, fraction of the noise process for eldm --from-image: a number, random, or adaptive."""
+    """Noise level for unclip and ip-adapter, fraction of the noise process for eldm --from-image and image-to-image: a
+    number, random, or adaptive."""
     foreground: str | None = None
     """Encoder that measures the foreground for adaptive strength: open_clip/MODEL:TAG, timm/MODEL or a folder."""
     views_per_image: int = 1
@@ -54,9 +58,9 @@ class GenerateOptions:
     partner: Literal["random", "nearest"] = "random"
     """Choice of the other image."""
     steps: int | None = None
-    """Denoising steps per view; default: 12 for eldm, 20 for unclip."""
+    """Denoising steps per view; default: 12 for eldm, 20 for the others or what a distilled model needs."""
     guidance: float | None = None
-    """Scale of classifier-free guidance; default: 4 for eldm, 10 for unclip."""
+    """Scale of classifier-free guidance; default: 4 for eldm, 10 for unclip, 7.5 for the others."""
     batch_size: int = 64
     image_format: Literal["png", "jpg", "tif"] | None = None
     """Default: png for gray and RGB views, tif for other numbers of channels."""
@@ -93,7 +97,15 @@ def generate(options: GenerateOptions, context: sslzoo.DistContext) -> viewgen.R
             from genviews.foreground_ratios import measure_foreground
 
             measure_foreground(options.images, options.out, options.foreground, options.workers, context, progress)
+        statistics = options.out / "statistics.safetensors"
+        noised = options.generator == "ip-adapter" and options.strength is not None
+        if context.is_main and noised and not statistics.exists():
+            viewgen.measure_statistics(
+                options.images, statistics, generator, on_progress=progress.add_task("statistics")
+            )
         sslzoo.barrier()
+        if noised:
+            generator.use_statistics(statistics)
         ratios = viewgen.ForegroundRatios.read(options.out / "ratios.parquet") if adaptive else None
         mixing = viewgen.Interpolation(alpha=options.alpha, partner=options.partner) if options.interpolate else None
         summary = viewgen.generate_views(
@@ -139,6 +151,10 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
                 "change the options"
             )
         editing = {"from_image": True}
+    if options.adapter is not None:
+        if options.generator != "ip-adapter":
+            raise ValueError(f"expected --adapter with --generator ip-adapter, got {options.generator}; leave it out")
+        editing = {"adapter": options.adapter}
     sampling: dict[str, Any] = {"steps": options.steps, "guidance": options.guidance}
     generator = viewgen.load_generator(
         options.generator,

@@ -5,6 +5,7 @@ r"""Generate views of a folder of images.
     genviews generate IMAGES --out NEAR --model runs/eldm --from-image --strength 0.6
     genviews generate IMAGES --out VIEWS --generator unclip --model FOLDER --strength adaptive \
         --foreground open_clip/ViT-H-14:laion2b_s32b_b79k                      # the whole of GenView
+    genviews generate IMAGES --out VIEWS --generator ip-adapter --model sdxl-turbo --strength random
     genviews launch --standalone --nproc_per_node 8 -m genviews generate IMAGES --out VIEWS --model runs/eldm
 
 `uv run apps/generate` is the same command.

@@ -138,7 +138,7 @@ class IPAdapterGenerator:
         self.encoder_hash = self.images.encoder.hash
         self.project = attach_adapter(self.base.unet, weights, scale=adapter_scale)
         self.nothing = self.project(self.images.unconditional())
-        self.noise = None if statistics is None else EmbeddingNoise.from_statistics(statistics)
+        self.noise: EmbeddingNoise | None = None
         self.captions = None if captions is None else CaptionTable(captions)
         self.text = self.base.text_conditions([negative_prompt, prompt])
         self.prompt = prompt or "{caption}"
@@ -152,7 +152,7 @@ class IPAdapterGenerator:
         self.licence = licence_of(self.base.folder, model)
         self.settings = {
             "adapter_scale": adapter_scale,
-            "statistics": None if statistics is None else statistics_hash(statistics),
+            "statistics": None,
             "steps": self.steps,
             "guidance": self.guidance,
             **self.when.settings(),
@@ -163,9 +163,20 @@ class IPAdapterGenerator:
             "output_size": output_size,
             "dtype": dtype,
         }
+        if statistics is not None:
+            self.use_statistics(statistics)
         if self.captions is not None:
             self.settings["captions"] = self.captions.hash
         self.output_size = output_size
+
+    def use_statistics(self, path: str | os.PathLike[str]) -> None:
+        """Add noise by the mean and deviation in a file that `viewgen statistics` wrote.
+
+        Raises:
+            ValueError: if the file is damaged or of another kind.
+        """
+        self.noise = EmbeddingNoise.from_statistics(path)
+        self.settings["statistics"] = statistics_hash(path)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B *T D"]:
         """Compute the images' CLIP embeddings (or tokens, for a plus adapter), with CLIP's preprocessing."""
