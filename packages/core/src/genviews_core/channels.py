@@ -9,7 +9,6 @@ Shapes: H x W pixels, C channels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -93,12 +92,12 @@ def read_channels(
 
 
 def read_tensor(
-    path: str | os.PathLike[str], channels: int, size: int | None = None, *, value_range: Range | None = None
+    source: Source, channels: int, size: int | None = None, *, value_range: Range | None = None
 ) -> "torch.Tensor":
     """Read an upright image as a uint8 tensor of shape [C, H, W]; `images.read_image` for any number of channels.
 
     Args:
-        path: the file.
+        source: a path, or the bytes of a file.
         channels: C.
         size: if given, crop the largest central square and resize it (bicubic, antialiased) to size x size pixels.
         value_range: see `read_channels`; not used for three channels.
@@ -108,8 +107,8 @@ def read_tensor(
         ValueError: see `read_channels`.
     """
     if channels == RGB:
-        return read_image(path, size)
-    pixels = read_channels(path, channels, value_range=value_range)
+        return read_image(source, size)
+    pixels = read_channels(source, channels, value_range=value_range)
     if size is not None and pixels.shape[:2] != (size, size):
         pixels = map_channels(pixels, lambda band: ImageOps.fit(band, (size, size), Image.Resampling.BICUBIC))
     import torch
@@ -117,33 +116,33 @@ def read_tensor(
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
 
-def read_preview(path: str | os.PathLike[str], size: int | None = None) -> "torch.Tensor":
+def read_preview(source: Source, size: int | None = None) -> "torch.Tensor":
     """Read an image to look at as a uint8 tensor of shape [3, H, W].
 
     TIFFs that `images.read_image` rejects because of their channels show the first three of them as red, green and
     blue, or the first as gray, each by its range in the image.
 
     Args:
-        path: the file.
+        source: a path, or the bytes of a file.
         size: see `read_tensor`.
 
     Raises:
         UnreadableImage: see `images.read_image`.
     """
     try:
-        return read_image(path, size)
+        return read_image(source, size)
     except UnreadableImage as error:
         try:
-            channels = guarded(path, lambda: _count(path))
-            pixels = read_tensor(path, channels, size)
+            channels = guarded(source, lambda: _count(source))
+            pixels = read_tensor(source, channels, size)
         except UnreadableImage:
             raise error from None
         return pixels[:RGB] if channels >= RGB else pixels[:1].expand(RGB, -1, -1)
 
 
-def _count(path: str | os.PathLike[str]) -> int:
-    check_regular(path)
-    return count_channels(path)
+def _count(source: Source) -> int:
+    check_regular(source)
+    return count_channels(source)
 
 
 def read_stored(source: Source, channels: int) -> Shaped[np.ndarray, "H W C"]:

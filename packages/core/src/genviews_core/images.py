@@ -96,11 +96,11 @@ def read_reduced(source: Source, side: int, *, value_range: Range | None = None)
     return guarded(source, lambda: _decode(source, side, True, value_range))
 
 
-def read_image(path: str | os.PathLike[str], size: int | None = None) -> "torch.Tensor":
+def read_image(source: Source, size: int | None = None) -> "torch.Tensor":
     """Read an upright image as a uint8 tensor of shape [3, H, W]; see `read_rgb`.
 
     Args:
-        path: the file.
+        source: a path, or the bytes of a file.
         size: if given, crop the largest central square and resize it (bicubic, antialiased) to size x size pixels; a
             baseline JPEG of more than MAX_PIXELS pixels can then be read as well.
 
@@ -108,11 +108,11 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> "torch.
         UnreadableImage: see `read_rgb`.
     """
     try:
-        rgb = read_rgb(path)
+        rgb = read_rgb(source)
     except ImageTooLarge:
         if size is None:
             raise
-        rgb, _ = read_reduced(path, size)
+        rgb, _ = read_reduced(source, size)
     if size is not None and rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
     import torch

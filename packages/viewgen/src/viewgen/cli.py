@@ -39,8 +39,8 @@ GENERATOR = tyro.conf.arg(help=f"One of {', '.join(GENERATORS)}; with --help aft
 class Embed:
     """Embed every image once, as the pool for retrieval or as conditions for a generator."""
 
-    images: Annotated[Path, tyro.conf.Positional]
-    """Folder of images."""
+    images: Annotated[str, tyro.conf.Positional]
+    """Folder of images; or their .tar or .parquet shards: a folder, file or pattern, also s3://, hf:// or https://."""
     out: Path
     """Folder for the embeddings."""
     batch_size: int = 256
@@ -64,8 +64,8 @@ class EmbedByEncoder(Embed):
 class Statistics:
     """Measure mean and deviation of a generator's image embeddings, for a strength that is noise on them."""
 
-    images: Annotated[Path, tyro.conf.Positional]
-    """Folder of images."""
+    images: Annotated[str, tyro.conf.Positional]
+    """Folder of images; or their .tar or .parquet shards: a folder, file or pattern, also s3://, hf:// or https://."""
     out: Path
     """File to write (.safetensors), for --statistics of `viewgen generate`."""
     count: int = 2048
@@ -98,7 +98,7 @@ class Verify:
 class Show:
     """Draw a contact sheet: source images above, their views below."""
 
-    images: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[str, tyro.conf.Positional]
     views: Annotated[Path, tyro.conf.Positional]
     out: Path = Path("views.png")
     count: int = 8
@@ -119,8 +119,8 @@ class Models:
 class Generate:
     """Write VIEWS/<key>.<k>.png and VIEWS/manifest.parquet; run again, it generates only missing views."""
 
-    images: Annotated[Path, tyro.conf.Positional]
-    """Folder of images."""
+    images: Annotated[str, tyro.conf.Positional]
+    """Folder of images; or their .tar or .parquet shards: a folder, file or pattern, also s3://, hf:// or https://."""
     out: Path
     """Folder for the views."""
     views_per_image: int = 1

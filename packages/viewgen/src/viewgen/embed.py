@@ -24,6 +24,7 @@ from genviews_core.lock import lock_folder
 from viewgen.encoder import ConditionEncoder, ImageEncoder
 from viewgen.fingerprint import keys_hash
 from viewgen.keys import KeyFile, list_images, read_key
+from viewgen.sharded import Images, ShardedImages, open_images
 
 Progress = Callable[[int, int], None]
 PER_CHANNEL = ("encoder_mean", "encoder_std", "encoder_value_range")
@@ -112,7 +113,7 @@ def embed_images(
     Unreadable images are left out and listed in ``failures.jsonl`` as {"key", "error"}.
 
     Args:
-        images_root: the images.
+        images_root: folder of images, or shards of them (``genviews_core.shards.find_shards``).
         out_folder: where the embeddings go.
         encoder: makes them; a ``ConditionEncoder`` makes the conditions of a generator.
         batch_size: images per pass.
@@ -123,12 +124,14 @@ def embed_images(
         ValueError: if the folder holds embeddings of another encoder or of other images, if no image can be read, if
             an embedding is not finite in float16, if another process embeds there, or if the folder cannot be written.
     """
-    folder, keys = Path(out_folder), list_images(images_root)
-    about = _describe(encoder, keys, batch_size)
-    if not (folder / "embeddings.json").is_file():
-        with lock_folder(folder), writing(folder):
-            if not (folder / "embeddings.json").is_file():  # another process may have finished in between
-                _embed_rest(Path(images_root), folder, encoder, keys, about, batch_size, workers, on_progress)
+    folder = Path(out_folder)
+    with open_images(images_root) as images:
+        keys = list(images.keys) if isinstance(images, ShardedImages) else list_images(images)
+        about = _describe(encoder, keys, batch_size)
+        if not (folder / "embeddings.json").is_file():
+            with lock_folder(folder), writing(folder):
+                if not (folder / "embeddings.json").is_file():  # another process may have finished in between
+                    _embed_rest(images, folder, encoder, keys, about, batch_size, workers, on_progress)
     _refuse_others(folder, "embeddings.json", about)
     return Embeddings.load(folder)
 
@@ -162,7 +165,7 @@ def _refuse_others(folder: Path, name: str, about: dict) -> dict:
 
 
 def _embed_rest(
-    root: Path,
+    images: Images,
     folder: Path,
     encoder: ImageEncoder | ConditionEncoder,
     keys: list[str],
@@ -177,7 +180,7 @@ def _embed_rest(
     files = [_open_at(folder / name, size) for name, size in zip(DATA_FILES, progress["sizes"], strict=True)]
     rest = keys[progress["done"] :]
     chunks = [rest[start : start + progress["batch_size"]] for start in range(0, len(rest), progress["batch_size"])]
-    for chunk, read in zip(chunks, _read_ahead(root, chunks, encoder, workers), strict=True):
+    for chunk, read in zip(chunks, _read_ahead(images, chunks, encoder, workers), strict=True):
         good = [image for image in read if not isinstance(image, UnreadableImage)]
         if good:
             vectors = encoder(torch.stack(good)).cpu().numpy().astype(np.float16)
@@ -202,7 +205,7 @@ def _embed_rest(
     for file in files:
         file.close()
     if not progress["count"]:
-        raise ValueError(f"none of the {len(keys)} images under {root} can be read; see {folder / 'failures.jsonl'}")
+        raise ValueError(f"none of the {len(keys)} images can be read; see {folder / 'failures.jsonl'}")
     write_json(folder / "embeddings.json", {**about, "count": progress["count"], "dim": progress["dim"]})
     (folder / "progress.json").unlink()
 
@@ -217,13 +220,13 @@ def _open_at(path: Path, size: int):
 
 
 def _read_ahead(
-    root: Path, chunks: list[list[str]], encoder: ImageEncoder | ConditionEncoder, workers: int
+    images: Images, chunks: list[list[str]], encoder: ImageEncoder | ConditionEncoder, workers: int
 ) -> Iterator[list[torch.Tensor | UnreadableImage]]:
     """Yield the images of each chunk, an error in place of an unreadable one; with workers, one chunk ahead."""
 
     def read(key: str) -> torch.Tensor | UnreadableImage:
         try:
-            image = read_key(root, key, encoder.size, channels=encoder.channels, value_range=encoder.value_range)
+            image = read_key(images, key, encoder.size, channels=encoder.channels, value_range=encoder.value_range)
         except UnreadableImage as error:
             return error
         return encoder.prepare(image) if isinstance(encoder, ConditionEncoder) and encoder.prepare else image

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,13 +37,22 @@ def list_images(root: str | os.PathLike[str]) -> list[str]:
     return keys
 
 
+@runtime_checkable
+class KeyedImages(Protocol):
+    """Images that are not files of their own, such as ``viewgen.sharded.ShardedImages``."""
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes of an image."""
+        ...
+
+
 def read_key(
-    root: Path, key: str, size: int | None = None, *, channels: int = 3, value_range: Range | None = None
+    root: Path | KeyedImages, key: str, size: int | None = None, *, channels: int = 3, value_range: Range | None = None
 ) -> UInt8[Tensor, "C H W"]:
     """Read the image ``key`` under ``root``; with ``size``, its central square at that many pixels.
 
     Args:
-        root: folder of the images.
+        root: folder of the images, or images in shards.
         key: key of the image.
         size: side of the square in pixels.
         channels: C; three for RGB.
@@ -52,7 +61,13 @@ def read_key(
     Raises:
         UnreadableImage: if it is no image, or as ``key_path`` does.
     """
-    return read_tensor(key_path(root, key), channels, size, value_range=value_range)
+    if isinstance(root, Path):
+        return read_tensor(key_path(root, key), channels, size, value_range=value_range)
+    try:
+        return read_tensor(root.read(key), channels, size, value_range=value_range)
+    except UnreadableImage as error:
+        reason = f"cannot read the image {key!r}: {error.reason}" if error.reason else str(error)
+        raise UnreadableImage(reason) from error
 
 
 def key_path(root: Path, key: str) -> Path:

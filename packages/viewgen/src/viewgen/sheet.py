@@ -3,7 +3,7 @@
 import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
@@ -21,6 +21,7 @@ from viewgen.keys import key_path
 from viewgen.manifest.journal import journal_paths, journal_tables
 from viewgen.manifest.table import Manifest, open_manifest, view_path
 from viewgen.seeding import generator_for, stable_seed
+from viewgen.sharded import Images, ShardedImages, open_images
 
 Row = dict[str, Any]
 COLUMNS = ("key", "k", "path", "generator", "model", "strength", "foreground_ratio", "partner_key", "alpha")
@@ -101,7 +102,7 @@ def contact_sheet(
     """Draw some images and all their views.
 
     Args:
-        images_root: the images.
+        images_root: folder of images, or shards of them.
         views_root: their views.
         out_path: a .png or .jpg file to write.
         count: images shown.
@@ -121,7 +122,8 @@ def contact_sheet(
     if count < 1 or tile < 32:
         raise ValueError(f"expected count of 1 or more and tile of 32 or more, got {count} and {tile}")
     rows = choose_rows(Path(views_root), count, seed)
-    drawn = _Sheet(Path(images_root), Path(views_root), tile, strength_unit).draw(rows)
+    with open_images(images_root) as images:
+        drawn = _Sheet(images, Path(views_root), tile, strength_unit).draw(rows)
     buffer = BytesIO()
     drawn.save(buffer, format=FORMATS[out.suffix.lower()])
     atomic_write(out, buffer.getvalue())
@@ -131,8 +133,7 @@ def contact_sheet(
 class _Cell(NamedTuple):
     """An image of the sheet and the lines below it."""
 
-    locate: Callable[[Path, str], Path]
-    root: Path
+    locate: Callable[[str], Path | bytes]
     name: str
     below: list[str]
 
@@ -142,8 +143,9 @@ class _Sheet:
 
     columns = 8
 
-    def __init__(self, images_root: Path, views_root: Path, tile: int, strength_unit: str) -> None:
-        self.images_root, self.views_root = images_root, views_root
+    def __init__(self, images: Images, views_root: Path, tile: int, strength_unit: str) -> None:
+        self.locate = images.read if isinstance(images, ShardedImages) else partial(key_path, images)
+        self.locate_view = partial(view_path, views_root)
         self.tile, self.unit = tile, strength_unit
         size = max(11, tile // 13)
         self.font, self.title_font = ImageFont.load_default(size), ImageFont.load_default(1.4 * size)
@@ -170,8 +172,8 @@ class _Sheet:
     def cells(self, group: list[Row]) -> list[_Cell]:
         """Return a source and its views, from top to bottom."""
         key, ratio = group[0]["key"], group[0]["foreground_ratio"]
-        source = _Cell(key_path, self.images_root, key, [key] + ([] if ratio is None else [f"foreground {ratio:.2f}"]))
-        return [source, *(_Cell(view_path, self.views_root, row["path"], self.caption(row)) for row in group)]
+        source = _Cell(self.locate, key, [key] + ([] if ratio is None else [f"foreground {ratio:.2f}"]))
+        return [source, *(_Cell(self.locate_view, row["path"], self.caption(row)) for row in group)]
 
     def heights(self, band: list[list[_Cell]]) -> list[int]:
         """Return the height of each row of a band of columns, including the space to the next."""
@@ -181,7 +183,7 @@ class _Sheet:
     def draw_cell(self, cell: _Cell, left: int, top: int) -> None:
         """Draw an image, or a labeled empty tile, and the lines below it."""
         try:
-            pixels = read_preview(cell.locate(cell.root, cell.name), self.tile)
+            pixels = read_preview(cell.locate(cell.name), self.tile)
             self.sheet.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (left, top))
         except UnreadableImage:
             self.pen.rectangle((left, top, left + self.tile - 1, top + self.tile - 1), ABSENT)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from genviews_core.files import atomic_write, make_folder, writing
 from genviews_core.images import UnreadableImage
-from genviews_core.listing import iter_images
 from viewgen.generator import Generator
 from viewgen.keys import read_key
 from viewgen.seeding import generator_for
+from viewgen.sharded import Images, image_keys, open_images
 
 
 def measure_statistics(
@@ -34,7 +34,7 @@ def measure_statistics(
     """Measure "mean" and "std" of each dimension of the conditions, and write them as safetensors.
 
     Args:
-        images_root: folder of images.
+        images_root: folder of images, or shards of them.
         out: the file to write.
         generator: whose conditions are vectors, or tokens that share one mean.
         count: number of images measured, drawn at random; images that cannot be read are left out.
@@ -45,18 +45,16 @@ def measure_statistics(
     Raises:
         ValueError: if fewer than two images can be read.
     """
-    keys = sorted(iter_images(Path(images_root)))
-    drawn = torch.randperm(len(keys), generator=generator_for(seed, "statistics"))[:count].tolist()
     total: Any = 0.0
     squares: Any = 0.0
     vectors = done = 0
-    for images in _batches(Path(images_root), [keys[row] for row in sorted(drawn)], generator, batch_size):
+    for images, wanted in _drawn(images_root, generator, count, seed, batch_size):
         encode = generator.encode if hasattr(generator, "prepare") else generator.condition  # type: ignore[attr-defined]
         made = encode(torch.stack(images)).double().flatten(0, -2)
         total, squares, vectors = total + made.sum(dim=0), squares + made.square().sum(dim=0), vectors + len(made)
         done += len(images)
         if on_progress is not None:
-            on_progress(done, len(drawn))
+            on_progress(done, wanted)
     if done < 2:
         raise ValueError(f"expected two or more readable images in {images_root} to measure, got {done}; give more")
     mean = total / vectors
@@ -69,7 +67,18 @@ def measure_statistics(
     return measured
 
 
-def _batches(root: Path, keys: list[str], generator: Any, batch_size: int) -> Iterator[list[Tensor]]:
+def _drawn(
+    images_root: str | os.PathLike[str], generator: Any, count: int, seed: int, batch_size: int
+) -> Iterator[tuple[list[Tensor], int]]:
+    """Yield batches of images drawn at random, with the number drawn."""
+    with open_images(images_root) as images:
+        keys = list(image_keys(images))
+        drawn = torch.randperm(len(keys), generator=generator_for(seed, "statistics"))[:count].tolist()
+        for batch in _batches(images, [keys[row] for row in sorted(drawn)], generator, batch_size):
+            yield batch, len(drawn)
+
+
+def _batches(root: Images, keys: list[str], generator: Any, batch_size: int) -> Iterator[list[Tensor]]:
     batch: list[Tensor] = []
     for key in keys:
         try:

@@ -4,7 +4,6 @@ Shapes: B views of a chunk, N images of a chunk.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +17,7 @@ from viewgen.generator import Generator
 from viewgen.interpolate import Interpolation, draw_alpha, nearest_partners, random_partner, slerp
 from viewgen.keys import read_key
 from viewgen.run.plan import WantedView
+from viewgen.sharded import Images
 
 NOT_EMBEDDED = "has no embedding: give the encoder, or embed this folder"
 
@@ -56,9 +56,9 @@ class FromImages:
     condition does not depend on which images of the chunk are readable.
     """
 
-    def __init__(self, generator: Generator, images_root: Path, most: int) -> None:
+    def __init__(self, generator: Generator, images: Images, most: int) -> None:
         self._generator: Any = generator
-        self._root, self._most = images_root, most
+        self._images, self._most = images, most
         self._size: int | None = getattr(generator, "input_size", None)
         self._pixels: dict[str, Any] = {"channels": getattr(generator, "channels", RGB)}
         self._pixels["value_range"] = getattr(generator, "value_range", None)
@@ -72,7 +72,7 @@ class FromImages:
 
     def _read_one(self, key: str) -> Tensor | str:
         try:
-            image = read_key(self._root, key, self._size, **self._pixels)
+            image = read_key(self._images, key, self._size, **self._pixels)
         except UnreadableImage as error:
             return str(error)
         return self._generator.prepare(image) if self._prepares else image
@@ -104,8 +104,8 @@ class FromImages:
 class FromImagesAndEmbeddings(FromImages):
     """Conditions of a generator with ``condition_with``: from images and their cached embeddings."""
 
-    def __init__(self, generator: Generator, images_root: Path, most: int, embeddings: Embeddings) -> None:
-        super().__init__(generator, images_root, most)
+    def __init__(self, generator: Generator, images: Images, most: int, embeddings: Embeddings) -> None:
+        super().__init__(generator, images, most)
         self._embeddings = embeddings
 
     def _read_one(self, key: str) -> Tensor | str:

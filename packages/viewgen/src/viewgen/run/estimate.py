@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genviews_core.listing import iter_images
 from viewgen.embed import Embeddings
 from viewgen.generator import Generator
 from viewgen.interpolate import Interpolation
@@ -18,6 +17,7 @@ from viewgen.manifest.journal import Journal
 from viewgen.run.local_engine import run_here
 from viewgen.run.plan import Plan
 from viewgen.run.worker import Job
+from viewgen.sharded import image_keys, open_images
 from viewgen.strength import Strength, as_strength
 
 
@@ -83,7 +83,7 @@ def estimate_run(
     """Generate a few batches of a run into a temporary folder, and estimate the whole from them.
 
     Args:
-        images_root: folder of images.
+        images_root: folder of images, or shards of them.
         generator: the generator, or how to load it.
         batches: measured batches of images drawn at random, after one that is not measured.
         views_per_image: as for ``generate_views``, like all that follow.
@@ -101,14 +101,13 @@ def estimate_run(
     """
     if batches < 1:
         raise ValueError(f"expected 1 or more batches to measure, got {batches}")
-    root = Path(images_root).resolve()
     wanted = -(-(batches + 1) * batch_size // views_per_image)
-    drawn, count = _sample(iter_images(root) if keys is None else keys, wanted)
-    with tempfile.TemporaryDirectory(prefix="viewgen-") as place:
+    with open_images(images_root) as images, tempfile.TemporaryDirectory(prefix="viewgen-") as place:
+        drawn, count = _sample(image_keys(images) if keys is None else keys, wanted)
         views = Path(place)
         plan = _plan(views / ".plan", drawn, views_per_image, batch_size, seed, image_format)
         job = Job(
-            images=root,
+            images=images,
             views=views,
             plan=views / ".plan",
             generator=generator,
@@ -128,7 +127,7 @@ def estimate_run(
                 written.append(result.written)
                 size += result.size
     if not sum(written):
-        raise ValueError(f"none of {len(drawn)} images drawn from {root} can be read; check the folder")
+        raise ValueError(f"none of {len(drawn)} images drawn from {images_root} can be read; check the folder")
     measured, seconds = (sum(written[1:]), ends[-1] - ends[0]) if sum(written[1:]) else (sum(written), ends[-1] - start)
     speed = measured / seconds
     return RunEstimate(

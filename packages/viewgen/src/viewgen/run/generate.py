@@ -9,7 +9,7 @@ from pathlib import Path
 
 from genviews_core.disk import on_disk, require_space
 from genviews_core.files import writing
-from genviews_core.listing import iter_images
+from genviews_core.shards import is_sharded
 from viewgen.embed import Embeddings
 from viewgen.generator import Generator
 from viewgen.interpolate import Interpolation
@@ -20,6 +20,7 @@ from viewgen.manifest.verify import view_files
 from viewgen.run.local_engine import run_here, run_processes
 from viewgen.run.plan import Plan
 from viewgen.run.worker import ChunkResult, Job
+from viewgen.sharded import image_keys, open_images
 from viewgen.strength import Strength, as_strength
 
 Progress = Callable[[int, int], None]
@@ -73,7 +74,7 @@ def generate_views(
     The same views come out, byte for byte, for any number of workers and any interruption.
 
     Args:
-        images_root: the images.
+        images_root: a folder of images, or shards of them (``genviews_core.shards.find_shards``).
         views_root: where the views go; not inside ``images_root``, nor around it.
         generator: makes them; for several devices, machines or processes a ``GeneratorSpec``, loaded by each worker.
         views_per_image: K; views k = 0..K-1.
@@ -99,8 +100,9 @@ def generate_views(
             not know the embeddings' encoder, if the disk is full (``genviews_core.files.WriteError``), or
             if it is too small for the missing views, judged by the first ones.
     """
-    images, views = Path(images_root).resolve(), Path(views_root).resolve()
-    _check(images, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
+    root = images_root if is_sharded(images_root) else Path(images_root).resolve()
+    views = Path(views_root).resolve()
+    _check(root, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
     for argument, value, least in (
         ("views_per_image", views_per_image, 1),
         ("batch_size", batch_size, 1),
@@ -109,15 +111,20 @@ def generate_views(
         if value < least:
             raise ValueError(f"expected {argument} of {least} or more, got {value}; give more")
     name = f"{shard[0]:05d}-of-{shard[1]:05d}"
-    with Journal(views / "journals" / f"{name}.jsonl") as journal, _folder(views / f".plan-{name}") as folder:
+    with (
+        Journal(views / "journals" / f"{name}.jsonl") as journal,
+        _folder(views / f".plan-{name}") as folder,
+        contextlib.ExitStack() as opened,
+    ):
         with writing(views):
             for left in (views / "journals").glob(f"{name}*.tmp"):
                 left.unlink()
             failures = Failures(views / "failures.jsonl")
-            refused = [] if keys is None else _refuse(images, keys := list(keys), failures)
+            images = opened.enter_context(open_images(root, folder / "shards", failures.add))
+            refused = [] if keys is None else _refuse(keys := list(keys), failures)
             plan = Plan.make(
                 folder,
-                iter_images(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
+                image_keys(images, failures.add_folder) if keys is None else sorted({*keys} - {*refused}),
                 HashedPathSet(recorded_paths(views)) & HashedPathSet(view_files(views)),
                 views_per_image=views_per_image,
                 batch_size=batch_size,
@@ -193,12 +200,12 @@ def _folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _refuse(images: Path, keys: Iterable[str], failures: Failures) -> list[str]:
-    """Yield the keys and record those that point outside the folder as failures."""
+def _refuse(keys: Iterable[str], failures: Failures) -> list[str]:
+    """Return the keys and record those that point outside the folder as failures."""
     refused = []
     for key in keys:
         try:
-            key_path(images, key)
+            key_path(Path(), key)
         except ValueError as error:
             failures.add(key, str(error))
             refused.append(key)
@@ -206,7 +213,7 @@ def _refuse(images: Path, keys: Iterable[str], failures: Failures) -> list[str]:
 
 
 def _check(
-    images: Path,
+    images: str | os.PathLike[str],
     views: Path,
     generator: Generator | GeneratorSpec,
     engine: str,
@@ -216,7 +223,7 @@ def _check(
     shard: tuple[int, int],
     devices: Sequence[str] | None,
 ) -> None:
-    if images == views or images in views.parents or views in images.parents:
+    if isinstance(images, Path) and (images == views or images in views.parents or views in images.parents):
         raise ValueError(f"expected separate folders, neither inside the other, got views {views} and images {images}")
     if engine not in ("local", "ray"):
         raise ValueError(f"expected engine local or ray, got {engine!r}")

@@ -38,6 +38,7 @@ from viewgen.run.conditions import (
     Partner,
 )
 from viewgen.run.plan import Plan, WantedView
+from viewgen.sharded import Images
 from viewgen.strength import Strength
 
 SAVE_OPTIONS = {"png": {"format": "PNG"}, "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0}}
@@ -79,7 +80,7 @@ class Job:
     """Configuration of a run for its workers.
 
     Attributes:
-        images: folder of the images.
+        images: folder of the images, or images in shards.
         views: folder of the views.
         plan: folder of the plan.
         generator: the generator, or how to load it.
@@ -92,7 +93,7 @@ class Job:
         threads: threads that read and write images; 0 to do both in the thread that computes.
     """
 
-    images: Path
+    images: Images
     views: Path
     plan: Path
     generator: Generator | GeneratorSpec
