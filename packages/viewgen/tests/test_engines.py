@@ -1,15 +1,18 @@
 """One process, several, or a Ray cluster, some of them killed: the same files."""
 
+import gc
 import multiprocessing
 import os
 import shutil
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from viewgen import GeneratorSpec, RunSummary, generate_views, load_generator, merge_journals, read_image, verify_views
+from viewgen.run.local_engine import _receive, _Worker
 
 
 def content(views: Path) -> dict[str, bytes]:
@@ -119,14 +122,14 @@ def test_unknown_options_of_a_generator_are_a_type_error(trained):
 
 @pytest.mark.slow
 def test_the_error_of_a_process_is_one_line(make, images, trained, tmp_path, capfd):
-    with pytest.raises(ValueError, match="holds no finished E-LDM"):
+    with pytest.raises(ValueError, match="expected a trained E-LDM"):
         make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(images)}), devices=["cpu", "cpu"])
     damaged = shutil.copytree(trained, tmp_path / "eldm")
     (damaged / "condition/model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="its files are damaged or of another kind"):
         make(tmp_path / "views", generator=GeneratorSpec("eldm", {"folder": str(damaged)}), devices=["cpu", "cpu"])
     assert capfd.readouterr().err == ""
-    with pytest.raises(ValueError, match="takes no strength"):
+    with pytest.raises(ValueError, match="expected no strength"):
         make(tmp_path / "others", strength=0.5, devices=["cpu", "cpu"])
 
 
@@ -181,6 +184,24 @@ def test_ray_makes_the_same_files_though_an_actor_is_killed(make, alone, tmp_pat
 @pytest.mark.slow
 def test_ray_tells_a_mistake_in_one_line(make, images, tmp_path, cluster):
     began = time.monotonic()
-    with pytest.raises(ValueError, match="takes no strength"):
+    with pytest.raises(ValueError, match="expected no strength"):
         make(tmp_path, engine="ray", actors=1, strength=0.5)
     assert time.monotonic() - began < 60
+
+
+class Mistake(ValueError):
+    """Unlike a ValueError, it can be referred to weakly."""
+
+
+def test_the_error_of_a_process_is_freed_without_garbage_collection():
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send(Mistake("no such folder"))
+    gc.disable()
+    try:
+        try:
+            _receive(_Worker(multiprocessing.Process(), ours, "cpu"))
+        except Mistake as error:
+            freed = weakref.ref(error)
+        assert freed() is None
+    finally:
+        gc.enable()

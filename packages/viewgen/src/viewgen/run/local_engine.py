@@ -119,7 +119,10 @@ def _receive(worker: _Worker) -> ChunkResult | None:
     except (EOFError, ConnectionResetError):
         return None
     if isinstance(received, ValueError):
-        raise received
+        try:
+            raise received
+        finally:
+            del received  # a cycle of error and traceback would keep all frames alive until the garbage is collected
     return received
 
 
