@@ -54,6 +54,20 @@ def test_a_configuration_gives_the_same_options_and_the_command_line_wins(folder
     assert other.recipe.batch_size == 8
 
 
+@pytest.mark.parametrize("job", ["embed", "pack", "quickstart"])
+def test_jobs_of_one_process_write_nothing_in_the_others_of_torchrun(folder, tmp_path, monkeypatch, job):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    calls = {
+        "embed": lambda: genviews.embed(folder / "images", tmp_path / "f.npy", backbone=folder / "run" / "backbone"),
+        "pack": lambda: genviews.pack(folder / "images", tmp_path / "records"),
+        "quickstart": lambda: genviews.quickstart(out=tmp_path / "quickstart"),
+    }
+    with pytest.raises(ValueError, match=f"expected genviews {job} to run in one process, got 2; start it without"):
+        calls[job]()
+    assert not list(tmp_path.iterdir())
+
+
 def test_flat_options_come_back_equal(tmp_path):
     options = PackOptions(images=Path("a"), out=tmp_path, size=32, value_range=(0.0, 9.0))
     write_config(tmp_path, "pack", options)

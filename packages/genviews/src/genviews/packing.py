@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 import pairdata
+from genviews.processes import require_main_process
 from genviews.run_config import write_config
 from genviews_core.progress import Progress, progress_bar
 
@@ -50,7 +51,13 @@ class PackOptions:
 
 
 def run(options: PackOptions) -> pairdata.Packed:
-    """Pack missing files; with --verify, check all files and pack damaged ones again."""
+    """Pack missing files; with --verify, check all files and pack damaged ones again.
+
+    Raises:
+        ValueError: the images, views or options cannot be used, a file cannot be read back, or this is not the first
+            process of torchrun.
+    """
+    require_main_process("pack")
     packed = write_records(options)
     write_config(options.out, "pack", options)
     if options.verify:

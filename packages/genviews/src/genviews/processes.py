@@ -19,3 +19,14 @@ def join_processes(device: str, *, timeout: timedelta | None = None) -> sslzoo.D
         ValueError: the device does not exist, or there are fewer GPUs than processes.
     """
     return sslzoo.init_distributed(os.environ, device, timeout=timeout)
+
+
+def require_main_process(job: str) -> None:
+    """Reject all processes of `genviews launch` or torchrun but the first, for jobs that run in a single process.
+
+    Raises:
+        ValueError: this process has another rank than 0.
+    """
+    if int(os.environ.get("RANK", 0)):
+        count = os.environ.get("WORLD_SIZE", "several")
+        raise ValueError(f"expected genviews {job} to run in one process, got {count}; start it without torchrun")

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import viewgen
 from genviews.embedding.options import EmbedOptions
 from genviews.encoders import open_encoder
+from genviews.processes import require_main_process
 from genviews.run_config import write_config
 from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write, check_writable
@@ -30,8 +31,9 @@ def run(options: EmbedOptions) -> viewgen.Embeddings:
 
     Raises:
         ValueError: an option is invalid, the backbone or all images cannot be read, or OUT.parts holds embeddings of
-            another backbone or of other images.
+            another backbone or of other images; or this is not the first process of torchrun.
     """
+    require_main_process("embed")
     _check(options)
     device = resolve_device(options.device)
     pixels = {"channels": options.channels, "value_range": options.value_range}

@@ -14,6 +14,7 @@ from genviews.end_to_end.jobs import GENERATIVE, HAND_MADE, UNTRAINED, Encoder
 from genviews.end_to_end.options import QuickstartOptions
 from genviews.end_to_end.report import accuracy_table, sentences
 from genviews.end_to_end.workers import Workers, start_workers, usable_cores
+from genviews.processes import require_main_process
 from genviews.run_config import write_config
 from genviews_core.device import resolve_device
 from genviews_core.files import atomic_write
@@ -29,8 +30,10 @@ def run(options: QuickstartOptions) -> None:
     """Run every job that is not finished.
 
     Raises:
-        ValueError: the images or options cannot be used, or the system ended a process.
+        ValueError: the images or options cannot be used, the system ended a process, or this is not the first process
+            of torchrun.
     """
+    require_main_process("quickstart")
     started = time.monotonic()
     if min(options.seeds, options.processes or 1) < 1:
         raise ValueError(
