@@ -52,7 +52,7 @@ def test_a_grid_is_filled_once(benchmark_of, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     benchmark_of.run(kind(encoders=("untrained=other",), **common, **results))  # other weights of that name
     assert capsys.readouterr().err.count("--protocol=") == rows.count("untrained")
-    with pytest.raises(ValueError, match=r"generated views, .*: the program failed"):
+    with pytest.raises(ValueError, match=r"program of generated views, .* failed"):
         benchmark_of.run(kind(encoders=("generated views=broken",), **common, **results))
     with pytest.raises(ValueError, match="got 'big'"):
         benchmark_of.run(kind(encoders=(), **(common | {"grid": "big"})))

@@ -73,7 +73,7 @@ def test_bad_lines_of_a_list_are_failures_and_the_rest_is_made(generate, images,
     ("arguments", "message"),
     [
         (["--strength", "adaptive:1,2,3,4,5"], "foreground ratios"),
-        (["--strength", "random"], "takes no strength"),
+        (["--strength", "random"], "expected no strength"),
         (["--strength", "loud"], "invalid strength"),
         (["--embeddings", "nowhere"], "expected finished embeddings"),
         (["--list", "nowhere"], "cannot read the list"),

@@ -204,7 +204,7 @@ def test_the_error_names_a_damaged_manifest(tmp_path):
     whole = manifest.read_bytes()
     for damaged in (b"", whole[:-9], whole[:4] + b"\0" * 500 + whole[504:]):
         manifest.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"cannot read .*manifest.parquet \(.*\): run `viewgen index` again"):
+        with pytest.raises(ValueError, match=r"cannot read .*manifest.parquet \(.*\); run `viewgen index` again"):
             draw(tmp_path)
 
 

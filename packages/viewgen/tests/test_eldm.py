@@ -142,7 +142,7 @@ def test_condition_is_the_embedding_and_the_encoder_is_checked(images, trained, 
     pixels = torch.stack([read_image(images / key) for key in list_images(images)])
     assert torch.allclose(generator.condition(pixels), vectors, atol=2e-3)
     tiny_encoder[2].bias.data += 1
-    with pytest.raises(ValueError, match="give that encoder"):
+    with pytest.raises(ValueError, match="expected the encoder that"):
         ELDMGenerator(trained, tiny_encoder)
     with pytest.raises(ValueError, match="got none; give it"):
         ELDMGenerator(trained).condition(pixels)
@@ -150,11 +150,11 @@ def test_condition_is_the_embedding_and_the_encoder_is_checked(images, trained, 
 
 def test_user_mistakes_are_one_line_errors(trained, vectors, tmp_path):
     generator = ELDMGenerator(trained)
-    with pytest.raises(ValueError, match="takes no strength"):
+    with pytest.raises(ValueError, match="expected no strength"):
         generator.generate(vectors, seeds=SEEDS, strength=torch.ones(14))
-    with pytest.raises(ValueError, match="takes embeddings of length 12, got conditions of length 5"):
+    with pytest.raises(ValueError, match="expected embeddings of length 12, got conditions of length 5"):
         generator.generate(vectors[:, :5], seeds=SEEDS)
-    with pytest.raises(ValueError, match="holds no finished E-LDM"):
+    with pytest.raises(ValueError, match="expected a trained E-LDM"):
         ELDMGenerator(tmp_path)
     with pytest.raises(ValueError, match="expected steps of 1 to 1000, got 0"):
         ELDMGenerator(trained, steps=0)

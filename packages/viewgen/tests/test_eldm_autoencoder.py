@@ -208,7 +208,7 @@ def test_the_large_preset_is_the_official_network():
 def test_mistakes_of_a_configuration_get_one_clear_line():
     with pytest.raises(ValueError, match="multiples of norm_groups 4"):
         replace(TINY, channels=(8, 10))
-    with pytest.raises(ValueError, match="resolution 18 must be a multiple of 4"):
+    with pytest.raises(ValueError, match="resolution that is a multiple of 4"):
         replace(TINY, channels=(8, 8, 8), resolution=18)
 
 

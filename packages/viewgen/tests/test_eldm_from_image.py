@@ -103,7 +103,7 @@ def test_user_mistakes_are_one_line_errors(generator, trained, tiny_encoder, pix
     condition = generator.condition(pixels)
     with pytest.raises(ValueError, match=r"expected strengths in \[0.012, 1\] for 6 steps, got"):
         generator.generate(condition, seeds=SEEDS, strength=torch.zeros(14))
-    with pytest.raises(ValueError, match="takes embeddings of length 12 and 768 values of the image"):
+    with pytest.raises(ValueError, match="expected embeddings of length 12 and 768 values of the image"):
         generator.generate(condition[:, :12], seeds=SEEDS)
     with pytest.raises(ValueError, match="expected the encoder that this E-LDM was trained with, got none"):
         load_generator("eldm", folder=trained, from_image=True).condition(pixels)

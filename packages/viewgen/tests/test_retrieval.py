@@ -147,7 +147,7 @@ def test_images_from_elsewhere_find_themselves_unless_their_key_is_of_the_pool(m
     assert torch.equal(generator.condition(pixels), itself)
     assert torch.equal(generator.condition_for([f"new/{key}" for key in keys], pixels), itself)
     assert torch.equal(generator.condition_for(keys, pixels), made().condition_for(keys, None))
-    with pytest.raises(ValueError, match="not of the pool"):
+    with pytest.raises(ValueError, match="expected images of the pool"):
         made().condition_for(["new.png"], pixels[:1])
     with pytest.raises(ValueError, match="encoder="):
         made().condition(pixels)
@@ -187,7 +187,7 @@ def test_mistakes_are_named(made, images, tmp_path, make_encoder):
             made(neighbors=neighbour)
     other = make_encoder()
     other[2].bias.data += 1
-    with pytest.raises(ValueError, match="give that encoder"):
+    with pytest.raises(ValueError, match="expected the encoder of the pool"):
         made(encoder=ImageEncoder(other, size=16))
     generator = made()
     rows = generator.condition_for(Embeddings.load(tmp_path / "pool").keys[:1], None)

@@ -21,7 +21,7 @@ _BROKEN = (
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError),
     *(pickle.UnpicklingError, zipfile.BadZipFile),
 )
-"""What torch.load and load_state_dict raise for damaged or unsuitable files."""
+"""Exceptions of torch.load and load_state_dict for damaged or unsuitable files."""
 
 
 def save_checkpoint(

@@ -14,10 +14,10 @@ def require_space(folder: str | os.PathLike[str], size: float, what: str, *, rem
     """Return a line that says how much disk something takes and how much is free.
 
     Args:
-        folder: where it goes; it need not exist yet.
+        folder: output folder; it need not exist yet.
         size: bytes that will be written.
         what: name of it, such as "300 views".
-        remedy: what to do if there is too little.
+        remedy: remedy named in the error message.
 
     Raises:
         ValueError: less is free.

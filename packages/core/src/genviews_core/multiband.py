@@ -115,24 +115,24 @@ def _check(page: Any, channels: int, max_pixels: int) -> None:
     """Check what a page claims, before any memory is allocated."""
     if page.compression not in COMPRESSIONS:
         kinds = ", ".join(dict.fromkeys(COMPRESSIONS.values()))
-        raise ValueError(f"expected a compression of {kinds}, got TIFF's number {int(page.compression)}; save it anew")
+        raise ValueError(f"expected a compression of {kinds}, got TIFF's number {int(page.compression)}; save it again")
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"expected pixels of integers or real numbers, got {page.dtype}; convert them")
     if page.ndim != page.axes.count("Y") + page.axes.count("X") + page.axes.count("S"):
         raise ValueError(f"expected one image, got pixels with axes {page.axes}; save one image a file")
     if page.imagewidth * page.imagelength > max_pixels:
-        raise ValueError(f"it has more than {max_pixels} pixels: cut it into tiles")
+        raise ValueError(f"it has more than {max_pixels} pixels; cut it into tiles")
     needed = page.imagewidth * page.imagelength * channels * page.dtype.itemsize
     if needed > MAX_BYTES:
         raise ValueError(
-            f"its pixels take {needed / 2**30:.1f} GiB, the limit is {MAX_BYTES / 2**30:g}: cut it into tiles"
+            f"its pixels take {needed / 2**30:.1f} GiB, the limit is {MAX_BYTES / 2**30:g}; cut it into tiles"
         )
     if needed > max(_UNCHECKED, _COMPRESSED * page.parent.filehandle.size):
-        raise ValueError(f"the file is too short for {page.imagewidth} x {page.imagelength} pixels: it is damaged")
+        raise ValueError(f"the file is too short for {page.imagewidth} x {page.imagelength} pixels; it is damaged")
     strip = page.imagewidth * min(page.rowsperstrip, page.imagelength)
     segment = page.tilewidth * page.tilelength if page.is_tiled else strip
     if segment > 4 * max_pixels:
-        raise ValueError("its tiles are larger than any image may be: save it anew")
+        raise ValueError("its tiles are larger than any image may be; save it again")
     if page.compression in _DEFLATE:
         _check_inflated(page, segment * page.samplesperpixel * page.dtype.itemsize)
 
@@ -149,7 +149,7 @@ def _check_inflated(page: Any, expected: int) -> None:
             size += len(inflater.decompress(data, _UNCHECKED))
             data = inflater.unconsumed_tail
             if size > 2 * expected:
-                raise ValueError("its compressed pixels are far larger than the image: the file is damaged")
+                raise ValueError("its compressed pixels are far larger than the image; the file is damaged")
 
 
 def _decode(page: Any) -> Shaped[np.ndarray, "H W samples"]:

@@ -1,4 +1,4 @@
-"""How the processes that read images are started, in all libraries.
+"""Start of the processes that read images, for all libraries.
 
 They are forked on Linux, so that they share the index and the cache of decoded images, and start in milliseconds.
 Python warns from 3.12 on that a fork of a process with threads may deadlock: a lock that another thread holds at that

@@ -35,14 +35,14 @@ def check_supported(image: Image.Image) -> None:
     samples, extra = tags.get(_SAMPLES, 1), tuple(tags.get(_EXTRA, ()))
     gray_and_alpha = samples == 2 and extra[:1] and extra[0] in _ALPHA
     if samples not in (1, 3, 4) and not gray_and_alpha:
-        raise ValueError(f"expected 1, 3 or 4 channels, got {samples}: save the ones to learn from, or give --channels")
+        raise ValueError(f"expected 1, 3 or 4 channels, got {samples}; save the ones to learn from, or give --channels")
     if samples == 4 and len(extra) == 3:
-        raise ValueError("expected gray, RGB, RGBA or CMYK, got 4 gray channels: save three, or give --channels 4")
+        raise ValueError("expected gray, RGB, RGBA or CMYK, got 4 gray channels; save three, or give --channels 4")
     bits = tags.get(_BITS, (1,))
     if samples > 1 and max(bits) > 8 and tags.get(_PLANES, 1) == 2:
-        raise ValueError("expected interleaved channels, got 16-bit channels in planes of their own: save it anew")
+        raise ValueError("expected interleaved channels, got 16-bit channels in separate planes; save it interleaved")
     if samples == 1 and max(bits) > 1 and _is_stack(image):
-        raise ValueError("expected one image, got several gray pages, channels or slices: save one image a file")
+        raise ValueError("expected one image, got several gray pages, channels or slices; save one image per file")
 
 
 def _is_stack(image: Any) -> bool:

@@ -23,7 +23,7 @@ def open_encoder(
     Args:
         name: backbone folder, checkpoint file or timm/NAME.
         images: folder of the images.
-        channels: of the images; None for those of the encoder. The first layer of timm's networks is adapted.
+        channels: channels of the images; None for those of the encoder. The first layer of timm's networks is adapted.
         value_range: values mapped to 0 and 255 in images of more than 8 bits and other than three channels; None for
             those in backbone.json.
         device: device of the encoder.

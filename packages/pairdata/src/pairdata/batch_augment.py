@@ -29,10 +29,10 @@ class AugmentDraws:
         boxes: (top, left, height, width) as fractions of the original.
         flip: whether to mirror horizontally.
         order: index of the permutation of brightness, contrast, saturation and hue, 0 to 23; 24 for no jitter.
-        factors: of brightness, contrast, saturation and hue; for other than three channels, of each channel.
+        factors: factors of brightness, contrast, saturation and hue; for other than three channels, of each channel.
         gray: whether to convert to grayscale.
         blur: whether to blur.
-        sigma: of the blur, in output pixels.
+        sigma: standard deviation of the blur in output pixels.
         solarize: whether to solarize.
     """
 

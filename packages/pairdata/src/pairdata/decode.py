@@ -90,7 +90,7 @@ def decode_square(
         fit: "resize" resizes the whole image to the square (bicubic; a JPEG may be decoded at reduced size first);
             "center" resizes the short side to `resize` and crops the center, as torchvision's Resize and CenterCrop.
         resize: the short side for "center"; `size` when None.
-        interpolation: how "center" resizes.
+        interpolation: interpolation of "center".
         value_range: see `decode_rgb`; for other than three channels also low and high of each.
         channels: C: three for RGB, or the number of channels of the file (see `genviews_core.channels`).
 

@@ -73,7 +73,7 @@ class FolderLoader:
             fit: "resize" for training (the whole image as a square; crops are drawn in the original's geometry);
                 "center" for evaluation (short side to `resize`, then the center).
             resize: the short side for "center", `size` when None.
-            interpolation: how "center" resizes.
+            interpolation: interpolation of "center".
             value_range: values mapped to 0 and 255 in images of more than 8 bits; None for each image's own range. For
                 other than three channels also low and high of each.
             channels: C of images and views: three for RGB, one for gray, or that of multi-band TIFFs.

@@ -37,7 +37,7 @@ class Layout:
     Attributes:
         size: S.
         mode: the encoding of squares.
-        quality: of JPEG squares.
+        quality: JPEG quality.
         views: K.
         mixed: M.
     """

@@ -38,7 +38,7 @@ def resampling(
     samples within the box and normalized (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters).
 
     Args:
-        start: where the box begins, in input samples.
+        start: start of the box in input samples.
         extent: its length, in input samples.
         input_size: number of input samples.
         size: number of output samples.

@@ -30,8 +30,8 @@ class ChannelStatistics:
 
     Attributes:
         value_range: low, high, low, high, ... of the values mapped to 0 and 255; None if all images have 8 bits.
-        mean: of values in [0, 1].
-        std: of values in [0, 1]; 1 for constant channels.
+        mean: mean of values in [0, 1].
+        std: standard deviation of values in [0, 1]; 1 for constant channels.
     """
 
     value_range: tuple[float, ...] | None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAgreement:
-    """How often a classifier predicts the expected class.
+    """Agreement of a classifier's predictions with the expected classes.
 
     Attributes:
         share: agreement in percent.

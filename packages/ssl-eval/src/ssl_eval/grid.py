@@ -98,7 +98,7 @@ def list_argument(cell: GridCell, lists: Path | None) -> list[str]:
     if not labels.startswith("list "):
         return []
     if lists is None:
-        raise ValueError(f"{cell.protocol} needs a list of images; give the folder of SimCLR's lists with --lists")
+        raise ValueError(f"expected the folder of SimCLR's lists for {cell.protocol}, got none; give it with --lists")
     return [f"--label-list={lists / labels.removeprefix('list ')}"]
 
 
@@ -207,12 +207,12 @@ def run_program(
     Args:
         program: a folder with __main__.py, or a script.
         arguments: its arguments.
-        name: what failed, for the error message.
+        name: name of the run, for the error message.
         processes: started by torchrun if there are several, with one GPU each.
         log: file for its output; None prints the command and the program's errors on stderr.
 
     Raises:
-        ValueError: it failed; the message has its own error line if there is a log.
+        ValueError: the program failed; with a log, the message includes its error line.
     """
     launcher = [sys.executable]
     if processes > 1:
@@ -221,7 +221,7 @@ def run_program(
     if log is None:
         print(" ".join(command), file=sys.stderr)
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            raise ValueError(f"{name}: the program failed; see its message above")
+            raise ValueError(f"the program of {name} failed; see its message above")
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
@@ -231,7 +231,7 @@ def run_program(
             process.wait()  # it was interrupted as well, and saves its state
             raise
     if failed:
-        raise ValueError(f"{name}: {_error_line(log)}")
+        raise ValueError(f"{name} failed: {_error_line(log)}")
 
 
 def _error_line(log: Path) -> str:

@@ -32,14 +32,14 @@ class ImageMetrics:
     Attributes:
         pairs: number of pairs.
         ssim: mean structural similarity, 1 for equal images; over all pixels, the image mirrored at its border.
-        ssim_deviation: of it, over the pairs.
+        ssim_deviation: standard deviation of the SSIM over the pairs.
         fid: Fréchet distance of the features of all images and of all views, 0 for equal ones. It depends on the
             number of pairs, and is too large with few.
-        fid_features: whose features.
+        fid_features: network of the FID's features.
         lpips: mean learned perceptual distance, 0 for equal images.
-        lpips_network: by which network.
+        lpips_network: network of LPIPS.
         cosine: mean cosine of the embeddings of image and view.
-        cosine_encoder: whose embeddings.
+        cosine_encoder: encoder of the embeddings.
         milliseconds: mean time to make one view, one at a time.
         parameters: number of parameters of the generator.
     """
@@ -63,7 +63,7 @@ class ImageMetrics:
             recipe: name of the generator.
             views: their hash, or another unique identifier, recorded as the backbone.
             data: name of the set of images.
-            seed: of the views.
+            seed: seed of the views.
             seconds: the measurement took.
         """
         pairs = f"{self.pairs} pairs"

@@ -80,13 +80,13 @@ def linear_probe(
         epochs: number of epochs.
         batch_size: images per step; the last batch of an epoch may be smaller.
         weight_decay: L2, on weight and bias, as torch.optim.SGD.
-        momentum: as torch.optim.SGD.
-        nesterov: as torch.optim.SGD.
+        momentum: see torch.optim.SGD.
+        nesterov: see torch.optim.SGD.
         larc: whether to adapt learning rates to the norms of each layer, see `SGDConfig`.
         schedule: schedule of the learning rates.
         holdout: fraction of every class that is held out, in (0, 1).
         seed: seed of the initial weights, the held-out images and the order of the images.
-        normalize_features: what to do to the features first.
+        normalize_features: normalization of the features.
         num_classes: number of classes; None for the largest training label plus one.
         device: device of the computation; None for that of the training features.
         group: processes that share the learning rates; each has all features and gets the same result.

@@ -83,7 +83,7 @@ class ClassTokens:
     mean, they are concatenated here, which is the same to a linear classifier.
 
     Attributes:
-        blocks: how many.
+        blocks: number of last blocks.
         average: whether the mean of the patch tokens follows.
     """
 

@@ -80,7 +80,7 @@ def train_linear(
         num_classes: number of classes c.
         epochs: number of epochs.
         batch_size: images per step; the last batch of an epoch may be smaller.
-        descent: how gradients move weights.
+        descent: optimizer configuration.
         seed: seed of the initial weights and the order.
         prepare: applied to each batch of features, in float32.
         device: device of the computation.

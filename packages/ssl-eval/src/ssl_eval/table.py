@@ -177,7 +177,7 @@ def tabulate_published(header: str, rows: Sequence[str], columns: Sequence[Publi
         header: name of the first column.
         rows: names of the rows.
         columns: the other columns.
-        title: of the table.
+        title: title of the table.
     """
     names, cells = [header], [list(rows)]
     suffix = ", ours" if any(figure is not None for column in columns for figure in column.published) else ""

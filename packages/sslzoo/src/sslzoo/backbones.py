@@ -95,7 +95,7 @@ def resolve_backbone(source: str | Path, *, channels: int | None = None) -> tupl
     Args:
         source: a folder written by save_backbone, a checkpoint file that load_official_checkpoint reads, or
             "timm/<name>.<tag>" for weights that timm downloads ("timm/vit_small_patch16_224.dino").
-        channels: of the images; None for those of the source. timm's weights are adapted to other than three.
+        channels: channels of the images; None for those of the source. timm's weights are adapted to other than three.
 
     Returns:
         The network in evaluation mode, and the preprocessing of its images: `size` in pixels, `mean` and `std` per

@@ -52,10 +52,10 @@ class CaptionGenerator:
         output_size: size of the views in pixels, resized from the generated images; None keeps their size.
         input_size: size in pixels of the square crops to caption, 384 as BLIP's; None uses whole images.
         variant: variant of the pipeline's weights if there are several, for example "fp16".
-        dtype: of the networks.
+        dtype: dtype of the networks.
         compile: compile the pipeline's denoising network on first use; takes minutes, then runs faster on a GPU.
         vae_slicing: decode one image at a time, for less memory.
-        device: where it runs.
+        device: device to run on.
 
     Raises:
         ValueError: if a model is missing or of the wrong kind.
@@ -183,8 +183,8 @@ class Captioner:
         folder: its files.
         instruction: instruction, or None.
         max_tokens: longest caption.
-        dtype: of its weights.
-        device: where it runs.
+        dtype: dtype of its weights.
+        device: device to run on.
 
     Raises:
         ValueError: if the files are not those of a captioner.

@@ -57,7 +57,7 @@ class EmbedByEncoder(Embed):
     encoder: str | None = None
     """timm/<model> or a backbone folder such as runs/dino/backbone; alternatively give --generator and its options."""
     supervision: Literal["none", "labels", "captions"] | None = None
-    """What the encoder was trained with; by default labels for timm/<model>, none for a backbone folder."""
+    """Supervision of the encoder's training; by default labels for timm/<model>, none for a backbone folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,10 +36,10 @@ class Embeddings:
     """The embeddings of a folder of images.
 
     Attributes:
-        folder: where they are.
+        folder: their folder.
         keys: one per row of ``vectors``, sorted.
         vectors: float16 array (N, D), memory-mapped.
-        encoder_name: who made them.
+        encoder_name: name of the encoder.
         encoder_hash: the hash of its weights.
         encoder_size: input size in pixels; None if the encoder crops images itself.
         encoder_mean: its normalization, for each channel of the images.
@@ -114,7 +114,7 @@ def embed_images(
 
     Args:
         images_root: folder of images, or shards of them (``genviews_core.shards.find_shards``).
-        out_folder: where the embeddings go.
+        out_folder: output folder of the embeddings.
         encoder: makes them; a ``ConditionEncoder`` makes the conditions of a generator.
         batch_size: images per pass.
         workers: threads that read images; 0 reads in the calling thread.
@@ -158,7 +158,7 @@ def _refuse_others(folder: Path, name: str, about: dict) -> dict:
     for field in ("encoder_size", *PER_CHANNEL):
         if found.get(field) != about.get(field):
             raise ValueError(
-                f"{folder} was made with {field} {found.get(field)}, not {about.get(field)}: "
+                f"expected {folder} to have {field} {about.get(field)}, got {found.get(field)}; "
                 "choose another folder, or delete it"
             )
     return found

@@ -98,11 +98,11 @@ def load_encoder(
         name: "timm/<model>", for example "timm/resnet50.a1_in1k"; a backbone folder, with backbone.json and
             backbone.safetensors; or a name that ``other`` accepts.
         size: input size in pixels; by default the model's own.
-        channels: of the images; by default the model's own. The first layer of a timm model is adapted to others.
+        channels: channels of the images; by default the model's own. timm models are adapted to others.
         value_range: see ``ImageEncoder``; by default that of the backbone folder.
-        supervision: what its weights were trained with. By default "labels" for timm, which does not record it; for a
+        supervision: supervision of its training. By default "labels" for timm, which does not record it; for a
             backbone folder "labels" if the method in backbone.json is "labels", otherwise "none".
-        device: where it runs.
+        device: device to run on.
         other: loads other names, as ``sslzoo.resolve_backbone`` does official checkpoints; returns the network and the
             arguments ``size``, ``mean`` and ``std`` of ``ImageEncoder``. Such encoders count as self-supervised.
 

@@ -18,7 +18,7 @@ from viewgen.seeding import generator_for
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation:
-    """How interpolated views choose their partner image and their weight.
+    """Choice of the partner image and the weight of interpolated views.
 
     Gen-SIS takes a random other image as partner (https://arxiv.org/abs/2412.01672); it does not publish alpha.
 

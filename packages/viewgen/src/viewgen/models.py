@@ -20,13 +20,13 @@ class KnownModel:
     Attributes:
         name: short name.
         options: options of the generator; "model" is the hub id of the pipeline.
-        licence: as the cards on the hub state it: of the pipeline, then of what is added to it.
-        gigabytes: what is downloaded, about, in half precision where the hub has that variant.
+        licence: licenses stated on the hub, of the pipeline and then of the files added to it.
+        gigabytes: approximate download size, in half precision if the hub has that variant.
         steps: denoising steps.
         resolution: size in pixels of the generated images.
         supervision: the strongest human supervision used to train the weights.
-        strength: what the strength means.
-        revision: of the pipeline on the hub; "main" is not pinned.
+        strength: meaning of the strength.
+        revision: revision of the pipeline on the hub; "main" is not pinned.
     """
 
     name: str

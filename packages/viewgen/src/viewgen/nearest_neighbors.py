@@ -36,7 +36,7 @@ class ExactSearch:
 
     Args:
         pool: float array (N, D), possibly memory-mapped.
-        device: where it compares.
+        device: device of the search.
     """
 
     def __init__(self, pool: np.ndarray, device: str | torch.device = "cpu") -> None:
@@ -73,7 +73,7 @@ class IVFSearch:
 
     Args:
         pool: float array (N, D), possibly memory-mapped.
-        cells: how many; the square root of N if not given.
+        cells: number of cells; None for the square root of N.
         probes: cells looked into per query.
     """
 

@@ -44,7 +44,7 @@ def local_folder(
         model: a folder, or a hub id "owner/name", perhaps with "@revision".
         variant: the version of the weights to download, for example "fp16"; None is the plain one.
         nested: whether the components lie in folders of their own (a diffusers pipeline).
-        hint: what to do if there is no such model; ends the error's line.
+        hint: remedy at the end of the error message.
         without: patterns of files that need not be downloaded.
 
     Raises:
@@ -150,7 +150,7 @@ def load_part(kind: type, folder: Path, *, dtype: str, variant: str | None = Non
     Args:
         kind: a model class of diffusers or transformers.
         folder: its ``config.json`` and weights.
-        dtype: of its parameters.
+        dtype: dtype of its parameters.
         variant: read these weights if the folder has them.
         surplus: allow weights that the network does not have.
 

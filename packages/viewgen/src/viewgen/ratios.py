@@ -25,7 +25,7 @@ class ForegroundRatios:
     """Key -> foreground ratio in [0, 1].
 
     Args:
-        batches: of ``SCHEMA``; the rows may come in any order.
+        batches: record batches of ``SCHEMA``, with rows in any order.
 
     Attributes:
         hash: hash of all keys and ratios, independent of their order.

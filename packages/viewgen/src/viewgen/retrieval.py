@@ -36,9 +36,9 @@ class RetrievalGenerator:
         search: exact compares with every image of the pool; ivf with a few cells of it, through faiss.
         neighbors: a view is drawn uniformly from this many nearest images, by its seed.
         output_size: size of the views in pixels.
-        cells: of an ivf search; the square root of the pool's size if not given.
+        cells: number of cells of an ivf search; None for the square root of the pool's size.
         probes: cells of an ivf search looked into per image.
-        device: where an exact search and the encoder run.
+        device: device of an exact search and of the encoder.
 
     Raises:
         ValueError: if the pool has no finished embeddings or too few images, if its images are not there, or if the
@@ -88,7 +88,7 @@ class RetrievalGenerator:
         """Return the rows of the nearest images of the pool, nearest first, excluding the images with these keys.
 
         Args:
-            keys: of the images.
+            keys: keys of the images.
             images: used if the generator has an encoder; without it the pool's own embeddings are.
 
         Raises:
@@ -100,7 +100,7 @@ class RetrievalGenerator:
             return self._nearest(self._embed(images), own)
         missing = [key for key, row in zip(keys, own, strict=True) if row < 0]
         if missing:
-            raise ValueError(f"the image {missing[0]!r} is not of the pool: embed it there, or give encoder=")
+            raise ValueError(f"expected images of the pool, got {missing[0]!r}; embed it there, or give encoder=")
         return self._nearest(torch.from_numpy(self.pool.vectors[own].astype(np.float32)), own)
 
     def generate(
@@ -132,7 +132,7 @@ class RetrievalGenerator:
 
     def _embed(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         if self.encoder is None:
-            raise ValueError("images outside the pool need encoder=, the network that embedded the pool")
+            raise ValueError("expected an encoder for images outside the pool, got none; give encoder=")
         return self.encoder(images).cpu()
 
 
@@ -142,8 +142,8 @@ def _checked(encoder: str | ImageEncoder | None, pool: Embeddings, device: str) 
         encoder = load_encoder(encoder, size=pool.encoder_size, device=device)
     if encoder is not None and encoder.hash != pool.encoder_hash:
         raise ValueError(
-            f"the pool was embedded by {pool.encoder_name} (hash {pool.encoder_hash}), but the encoder given has "
-            f"hash {encoder.hash}: give that encoder"
+            f"expected the encoder of the pool, {pool.encoder_name} (hash {pool.encoder_hash}), got one with hash "
+            f"{encoder.hash}"
         )
     return encoder
 

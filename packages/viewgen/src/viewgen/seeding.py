@@ -11,7 +11,7 @@ def stable_seed(*parts: int | str) -> int:
     """Hash names and numbers to a seed: the same on every machine, in every process.
 
     Args:
-        parts: what the draw belongs to, for example ``(seed, "noise", step)``.
+        parts: purpose of the draw, for example ``(seed, "noise", step)``.
 
     Returns:
         An integer in [0, 2**63).

@@ -106,9 +106,9 @@ def contact_sheet(
         views_root: their views.
         out_path: a .png or .jpg file to write.
         count: images shown.
-        seed: of the choice of images; None takes the first.
+        seed: seed of the choice of images; None takes the first.
         tile: size in pixels of each image on the sheet.
-        strength_unit: what to call the strength.
+        strength_unit: label of the strength.
 
     Returns:
         The file's path.

@@ -36,9 +36,9 @@ def measure_statistics(
     Args:
         images_root: folder of images, or shards of them.
         out: the file to write.
-        generator: whose conditions are vectors, or tokens that share one mean.
+        generator: a generator with conditions that are vectors, or tokens that share one mean.
         count: number of images measured, drawn at random; images that cannot be read are left out.
-        seed: of the draw.
+        seed: seed of the sample.
         batch_size: images encoded together.
         on_progress: called with (images measured, images to measure).
 

@@ -67,7 +67,7 @@ def test_chunked_and_narrow_arrays_are_read(tmp_path):
 def test_files_cut_short_are_refused(official, tmp_path, kept):
     broken = tmp_path / "broken"
     broken.write_bytes(official.transformer.read_bytes()[:kept])
-    with pytest.raises(ValueError, match="is not a whole flax checkpoint"):
+    with pytest.raises(ValueError, match="as a flax checkpoint"):
         load_transformer(broken, codes=24)
 
 
@@ -90,7 +90,7 @@ def test_files_cut_short_are_refused(official, tmp_path, kept):
 )
 def test_tampered_files_are_refused(tmp_path, tree):
     (tmp_path / "tampered").write_bytes(msgpack.packb(tree))
-    with pytest.raises(ValueError, match="is not a whole flax checkpoint"):
+    with pytest.raises(ValueError, match="as a flax checkpoint"):
         load_tokenizer(tmp_path / "tampered")
 
 
@@ -134,7 +134,7 @@ def test_the_wrong_file_is_told(official, mage, tmp_path):
     with pytest.raises(ValueError, match=r"expected a weights file, got .*; download one"):
         load_tokenizer(tmp_path / "none")
     (tmp_path / "cut.safetensors").write_bytes(b"\x09\x00\x00")
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+    with pytest.raises(ValueError, match="as safetensors"):
         load_tokenizer(tmp_path / "cut.safetensors")
 
 

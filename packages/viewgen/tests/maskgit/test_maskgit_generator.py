@@ -151,8 +151,8 @@ def test_labels_by_key(make, images, tmp_path):
     [
         ("l.json", '{"a.jpg": 5}', "integer class in 0..4 for 'a.jpg', got 5"),
         ("l.json", '{"a.jpg": true}', "got True"),
-        ("l.json", "[1]", "holds no JSON object"),
-        ("l.json", "{", "is not JSON"),
+        ("l.json", "[1]", "expected a JSON object"),
+        ("l.json", "{", "as JSON"),
         ("l.csv", "a.jpg,1\nb.jpg,-1\n", "got '-1'"),
         ("l.csv", "a.jpg,1\nb.jpg,cat\n", "got 'cat'"),
         ("l.csv", "a.jpg,1,2\n", "row 1: expected key,class, got 3 columns"),
@@ -231,10 +231,10 @@ def test_half_precision_paints_the_same_mask(make, images):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"label": "fixed", "class_id": None}, 'label="fixed" needs class_id'),
-        ({"label": "random"}, 'label="random" does not read class_id'),
+        ({"label": "fixed", "class_id": None}, 'expected class_id with label="fixed"'),
+        ({"label": "random"}, 'expected class_id to be None with label="random"'),
         ({"label": "none", "class_id": None}, 'expected label="given"'),
-        ({"label": "given", "class_id": None}, 'label="given" needs labels_file'),
+        ({"label": "given", "class_id": None}, 'expected labels_file with label="given"'),
         ({"class_id": 5}, r"class_id in 0\.\.4, got 5"),
         ({"class_id": -1}, r"class_id in 0\.\.4, got -1"),
         ({"mask": "file"}, "if and only if mask_file is given"),
@@ -264,7 +264,7 @@ def test_wrong_inputs_are_told(make, images):
     for strength in (torch.tensor([0.1, 0.2, 1.1]), torch.tensor([0.1, 0.2, float("nan")])):
         with pytest.raises(ValueError, match="per view, got"):
             generator.generate(condition, seeds=[1, 2, 3], strength=strength)
-    with pytest.raises(ValueError, match="takes no strength"):
+    with pytest.raises(ValueError, match="expected no strength"):
         make(mask="reverse_crop").generate(condition, seeds=[1, 2, 3], strength=torch.zeros(3))
     for wrong in (condition + 20, condition.float() + 0.5, condition.float() * float("nan")):
         with pytest.raises(ValueError, match="expected classes and codes"):

@@ -19,8 +19,8 @@ def load_timm(name: str, *, size: int | None = None, channels: int = 3) -> tuple
     Args:
         name: "<model>" or "<model>.<tag>", as listed by timm.list_pretrained().
         size: image size if not the model's own; position embeddings of vision transformers are interpolated.
-        channels: of the images. For other than three, the first layer is adapted as timm does, and mean and standard
-            deviation are the average of the model's.
+        channels: channels of the images. For other than three, the first layer is adapted as timm does, and mean and
+            standard deviation are the average of the model's.
 
     Raises:
         ValueError: timm has no such weights, or they cannot be downloaded.
@@ -57,7 +57,7 @@ def from_hub(name: str, otherwise: str = "give a backbone folder or a local file
 
     Args:
         name: the model, for the error message.
-        otherwise: what the user can do instead, for the error message.
+        otherwise: alternative named in the error message.
 
     Raises:
         ValueError: the weights cannot be downloaded; the message gives the reason and the remedy.

@@ -26,7 +26,7 @@ from viewgen import eldm
 
 HAND_MADE, GENERATIVE, UNTRAINED = "hand-made", "generative", "untrained"
 FROM_ENCODER = ("embeddings", "generator", "views", "interpolated", GENERATIVE, "agreement.json", "table.md")
-"""What OUT holds that depends on the first encoder."""
+"""Files of OUT that depend on the first encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)

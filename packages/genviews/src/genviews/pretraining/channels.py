@@ -26,7 +26,7 @@ def fit_channels(
     Args:
         recipe: recipe for RGB images, with the backbone of the weights.
         data: the images.
-        weights: what to start from; None for random weights.
+        weights: initial weights; None for random ones.
         log: called with messages about adaptations.
 
     Raises:

@@ -50,7 +50,7 @@ class InitialWeights:
     Attributes:
         source: name or path, as given by the user.
         architecture: arguments of `create_backbone`, without sizes.
-        tensors: by torchvision's or timm's names.
+        tensors: tensors by torchvision's or timm's names.
         hash: hash of the tensors, as computed by `backbone_hash`.
         mean: normalization mean that the weights expect; None if unknown.
         std: normalization standard deviation, likewise.
@@ -109,7 +109,7 @@ def open_weights(
         source: a backbone folder, a checkpoint file that `sslzoo.load_official_checkpoint` reads, a state dict of the
             backbone, timm/NAME[.TAG] or torchvision/NAME; None for random weights.
         log: called with messages about adaptations.
-        channels: of the images.
+        channels: channels of the images.
 
     Raises:
         ValueError: the source is none of these, is damaged, or is of another network than --backbone.

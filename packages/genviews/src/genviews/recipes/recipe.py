@@ -85,7 +85,7 @@ class Recipe:
     base_batch_size: tyro.conf.Fixed[int] = 256
     """Batch size at which base_lr is used unscaled."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the learning rate scales with the batch size."""
+    """Scaling of the learning rate with the batch size."""
     final_lr: float | None = None
     """Final learning rate of the cosine schedule; None: final_lr_ratio times the peak."""
     final_lr_ratio: float = 0.0

@@ -125,7 +125,7 @@ def paste(
     are not rounded. Masks are pasted one by one, on the pixels around their boxes, to bound the memory.
 
     Args:
-        probabilities: from 0 to 1.
+        probabilities: probabilities in [0, 1].
         boxes: left, top, right, bottom, in pixels, inside the image and not empty.
         size: height and width of the image.
         threshold: probability threshold.

@@ -145,7 +145,7 @@ def propagate_masks(
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=options.frames)
     for image in images:
         if (why := too_thin(image.shape[1], image.shape[0])) is not None:
-            raise ValueError(f"cannot propagate masks to a frame: {why}")
+            raise ValueError(f"cannot propagate masks to a frame ({why})")
         if image.shape[:2] != first.shape:
             raise ValueError(f"expected a mask of the frames' size {list(image.shape[:2])}, got {list(first.shape)}")
         seen, size = _feature_map(network, image, frames)

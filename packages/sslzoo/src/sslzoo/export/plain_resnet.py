@@ -52,7 +52,7 @@ def same_features(first: nn.Module, second: nn.Module, size: int = 64, channels:
         first: network that maps images to one vector each.
         second: the other network.
         size: image size in pixels.
-        channels: of the images.
+        channels: channels of the images.
     """
     images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     ours, theirs = (_features(network, images) for network in (first, second))

@@ -19,7 +19,7 @@ class Method(nn.Module, ABC):
     batch_norm_per_rank = False
     """Whether batch norm must not be synchronized; `convert_sync_batchnorm` then returns the method unchanged."""
     batch_coupled = ""
-    """What the loss computes over the batch besides a mean, so that it changes with gradient accumulation."""
+    """Batch statistics in the loss besides a mean, which make it depend on gradient accumulation."""
 
     def __init__(self):
         super().__init__()

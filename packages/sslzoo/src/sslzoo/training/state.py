@@ -94,7 +94,8 @@ class TrainState:
         least, most = all_reduce_min(torch.tensor([self.step, -self.step], device=self.context.device)).tolist()
         if least != -most:
             raise ValueError(
-                f"{self.path} is at step {least} for one process and {-most} for another: share the folder"
+                f"expected {self.path} at the same step in all processes, got steps {least} and {-most}; "
+                "give a folder that all machines share"
             )
 
     def _load(self, name: str, part: Any, state: Any) -> None:

@@ -1,1 +1,1 @@
-"""What generators built on pretrained diffusion models share: networks, guidance, schedulers, embedding noise."""
+"""Building blocks of generators with pretrained diffusion models: networks, guidance, schedulers, embedding noise."""

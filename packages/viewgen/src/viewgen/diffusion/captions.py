@@ -28,7 +28,7 @@ class CaptionTable:
     Attributes:
         captions: the captions, by row.
         guidance: guidance scale of each row, or None.
-        hash: of the file.
+        hash: hash of the file.
 
     Raises:
         ValueError: if the file cannot be read, lacks a column, or a guidance scale is below 1.

@@ -22,13 +22,13 @@ class ClipImages:
     Args:
         processor: CLIPImageProcessor, the preprocessing.
         tower: CLIPVisionModelWithProjection.
-        name: of the encoder, for manifests and caches.
-        device: where it runs.
+        name: name of the encoder, for manifests and caches.
+        device: device to run on.
         output: "embedding", one projected vector per image, or "tokens", the last hidden states but one.
 
     Attributes:
         dim: D.
-        shape: of one image's embedding, (D,), or of its tokens, (T, D).
+        shape: shape of one image's embedding, (D,), or of its tokens, (T, D).
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def edit(
         predict: predicts noise, velocity or image from noisy images and a timestep per image, with guidance if any.
         noise_process: the noise schedule of training, a scheduler of diffusers.
         source: clean images in [-1, 1], or latents.
-        noise: from ``initial_noise``.
+        noise: noise from ``initial_noise``.
         strength: fraction of the noise process to start at, in (0, 1]; at 1 almost nothing of the source remains.
         steps: predictions.
         clip: keep the clean image that each prediction implies in [-1, 1]; right for pixels, wrong for latents.

@@ -21,7 +21,7 @@ def merge_lora(unet: nn.Module, path: Path, *, scale: float = 1.0) -> None:
     """Add a LoRA to the weights: ``W + scale * alpha / rank * up @ down``.
 
     Args:
-        unet: of diffusers, in its final precision.
+        unet: diffusers UNet in its final precision.
         path: a .safetensors file.
         scale: strength of the LoRA; 1 as it was trained.
 

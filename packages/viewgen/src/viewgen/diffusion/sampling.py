@@ -144,7 +144,7 @@ def denoise(
     Args:
         predict: predicts what the scheduler expects from the scaled latents and the timestep, such as
             ``GuidedNetwork``.
-        scheduler: of diffusers, with its timesteps set (on the CPU, so that no step waits for the device).
+        scheduler: diffusers scheduler with its timesteps set (on the CPU, so that no step waits for the device).
         latents: noise already scaled to the first timestep.
         draws: the generators from which stochastic schedulers draw each image's noise.
         start: index of the first timestep, as diffusers' image-to-image pipelines count.
@@ -168,7 +168,7 @@ def decode_latents(
 
     Args:
         vae: an autoencoder of diffusers.
-        latents: as the denoising network sees them.
+        latents: scaled as the denoising network takes them.
         half_overflows: decode at once in float32 if the autoencoder is in float16, as SDXL's overflows always.
     """
     config, dtype = vae.config, vae.dtype

@@ -23,11 +23,11 @@ DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")  # beyond those that all
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """How a distilled model is sampled, as its card says.
+    """Sampling settings of a distilled model, from its model card.
 
     Attributes:
         scheduler: class of diffusers.
-        config: what replaces the base's configuration.
+        config: replaces the base's scheduler configuration.
         steps: default number of steps.
     """
 

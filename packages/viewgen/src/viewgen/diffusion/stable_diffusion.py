@@ -48,8 +48,8 @@ class StableDiffusion:
     Args:
         model: a folder in the layout of diffusers, or a hub id of one; only safetensors are read.
         variant: variant of the weights if there are several, for example "fp16".
-        dtype: of the networks.
-        device: where they run.
+        dtype: dtype of the networks.
+        device: device to run on.
         scheduler: see ``make_scheduler``.
         distilled: see ``make_distilled_scheduler``; replaces ``scheduler``.
         lora: a file of LoRA weights to merge into the UNet, or "owner/name/file.safetensors" on the hub.

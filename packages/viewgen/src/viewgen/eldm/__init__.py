@@ -1,4 +1,4 @@
-"""E-LDM: a diffusion model that paints an image from an encoder's embedding of it (Gen-SIS, arXiv 2412.01672).
+"""E-LDM: a diffusion model that generates an image from an encoder's embedding of it (Gen-SIS, arXiv 2412.01672).
 
 Names are imported when they are used, so that the command line and the configurations do not import torch.
 """

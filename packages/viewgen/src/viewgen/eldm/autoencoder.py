@@ -1,4 +1,4 @@
-"""Between uint8 images and what the diffusion model denoises: scaled pixels, or a frozen autoencoder's latents.
+"""Conversion between uint8 images and the diffusion model's input: scaled pixels, or a frozen autoencoder's latents.
 
 Shapes: B images of a batch, K their channels, H, W their sides in pixels, C, h, w the channels and sides of the
 latents.
@@ -82,8 +82,8 @@ class Autoencoder:
         name = json.loads(config.read_text())["_class_name"] if config.is_file() else "no config.json"
         if name not in AUTOENCODERS:
             raise ValueError(
-                f"{folder} holds {name}: give the folder of a diffusers {', '.join(AUTOENCODERS)}, or of "
-                "taef2_encoder and taef2_decoder (.pth or .safetensors)"
+                f"expected a folder of a diffusers {', '.join(AUTOENCODERS)}, or of taef2_encoder and taef2_decoder "
+                f"(.pth or .safetensors), got {folder} with {name}"
             )
         module: Any = AUTOENCODERS[name].from_pretrained(folder, **LOCAL_SAFETENSORS)
         module.register_to_config(_name_or_path="")  # a copy of it should not say where it came from
@@ -123,7 +123,7 @@ class Autoencoder:
 
     @cached_property
     def hash(self) -> str | None:
-        """Of the weights; None for pixels."""
+        """Hash of the weights; None for pixels."""
         return None if self.module is None else backbone_hash(self.module)
 
     def to(self, device: str | torch.device) -> "Autoencoder":

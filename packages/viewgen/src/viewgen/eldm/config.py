@@ -1,4 +1,4 @@
-"""Everything that shapes and trains a diffusion model, or the autoencoder under it."""
+"""Configurations of a diffusion model or its autoencoder, and of their training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,24 +6,24 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What every training here has.
+    """Options of every training of E-LDM.
 
     Attributes:
-        resolution: side in pixels of the square images it learns from and makes.
+        resolution: side in pixels of the square images in training and generation.
         flip: mirror half of the images.
         steps: optimizer steps.
         batch_size: images per step, over all processes together.
-        learning_rate: of AdamW, after warm-up.
-        final_learning_rate: share of it at the end of a half cosine; 1 keeps it constant.
+        learning_rate: learning rate of AdamW after warm-up.
+        final_learning_rate: final fraction of the learning rate after cosine decay; 1 keeps it constant.
         warmup_steps: linear warm-up.
-        weight_decay: of AdamW.
-        beta1: of AdamW.
-        beta2: of AdamW.
-        grad_clip: largest norm of the gradient.
-        ema_decay: of the averaged weights; early steps use (1 + step) / (10 + step) where that is less.
+        weight_decay: weight decay of AdamW.
+        beta1: first beta of AdamW.
+        beta2: second beta of AdamW.
+        grad_clip: maximum norm of the gradient.
+        ema_decay: decay of the averaged weights; early steps use (1 + step) / (10 + step) if that is less.
         bf16: bfloat16 autocast in training.
         channels_last: memory layout of convolutions.
-        seed: of initial weights and every draw.
+        seed: seed of the initial weights and of all random numbers.
     """
 
     resolution: int
@@ -60,24 +60,24 @@ class ELDMConfig(TrainingConfig):
         latents: whether it denoises an autoencoder's latents rather than pixels.
         patch: side of the blocks folded into channels before the network.
         network: "unet", diffusers' UNet, or "dit", a diffusion transformer.
-        channels: of each level of the UNet, from fine to coarse.
-        attention: of the UNet: whether each level attends (to itself and to the condition).
-        layers_per_block: of the UNet: residual blocks per level.
-        head_dim: of the UNet: channels of one attention head.
-        cross_dim: of the UNet: length of the condition token.
-        norm_groups: of the UNet: groups of the group normalisation.
-        add_to_time_embedding: of the UNet: also add a projection of the embedding to the time embedding, so that
-            every residual block sees it.
-        width: of the transformer: length of a token.
-        depth: of the transformer: blocks.
-        heads: of the transformer's attention.
-        prediction: what the network predicts: the noise, the velocity, or the clean image itself.
+        channels: channels of each level of the UNet, from fine to coarse.
+        attention: whether each level of the UNet has self-attention and cross-attention to the condition.
+        layers_per_block: residual blocks per level of the UNet.
+        head_dim: channels of one attention head of the UNet.
+        cross_dim: width of the UNet's condition token.
+        norm_groups: groups of the UNet's group normalization.
+        add_to_time_embedding: whether a projection of the embedding is also added to the UNet's time embedding, which
+            every residual block takes.
+        width: width of the transformer's tokens.
+        depth: blocks of the transformer.
+        heads: attention heads of the transformer.
+        prediction: target of the network: the noise, the velocity, or the clean image.
         beta_schedule: diffusers' name of the noise schedule.
-        beta_start: first beta; "squaredcos_cap_v2" has no use for it.
-        beta_end: last beta; "squaredcos_cap_v2" has no use for it.
+        beta_start: first beta; not used by "squaredcos_cap_v2".
+        beta_end: last beta; not used by "squaredcos_cap_v2".
         timesteps: length of the noise process.
-        timestep_sampling: how training draws from it: "uniform", or "logit_normal" to favour its middle.
-        condition_dropout: probability that an image is learned without its condition.
+        timestep_sampling: distribution of timesteps in training: "uniform", or "logit_normal", which favors the middle.
+        condition_dropout: probability of training an image without its condition.
     """
 
     latents: bool = False
@@ -104,44 +104,47 @@ class ELDMConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.resolution % self.patch:
-            raise ValueError(f"resolution {self.resolution} must be a multiple of patch {self.patch}")
+            raise ValueError(f"expected a resolution that is a multiple of patch {self.patch}, got {self.resolution}")
         if self.network == "dit":
             if self.width % (4 * self.heads):
                 raise ValueError(f"expected a width that is a multiple of 4 x {self.heads} heads, got {self.width}")
             return
         if not self.channels or len(self.channels) != len(self.attention):
-            raise ValueError(f"channels has {len(self.channels)} levels, attention {len(self.attention)}: give as many")
+            raise ValueError(
+                f"expected channels and attention of the same, non-zero length, got {len(self.channels)} and "
+                f"{len(self.attention)}"
+            )
         if any(width % self.norm_groups or width % self.head_dim for width in self.channels):
             raise ValueError(
-                f"channels {self.channels} must be multiples of norm_groups {self.norm_groups} "
-                f"and of head_dim {self.head_dim}"
+                f"expected channels in multiples of norm_groups {self.norm_groups} and of head_dim {self.head_dim}, "
+                f"got {self.channels}"
             )
 
     @property
     def cond_dim(self) -> int:
-        """Length of what the network sees of an embedding."""
+        """Width of the embedding's projection, which the network takes."""
         return self.width if self.network == "dit" else self.cross_dim
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(TrainingConfig):
-    """A diffusers ``AutoencoderKL``, what it is trained to, and its training.
+    """A diffusers ``AutoencoderKL``, its losses, and its training.
 
     Attributes:
-        channels: of each level, from fine to coarse; n levels shrink an image 2^(n - 1)-fold.
+        channels: channels of each level, from fine to coarse; n levels shrink an image 2^(n - 1)-fold.
         layers_per_block: residual blocks per level.
-        latent_channels: of the latents.
-        norm_groups: groups of the group normalisation.
-        l2_weight: of the squared error, beside the absolute error.
-        pyramid_weight: of the absolute error of the Laplacian pyramid, which asks for edges and texture.
-        kl_weight: of the divergence from a standard normal, as in LDM, where both it and the error are sums over an
-            image.
-        initial_log_variance: of the latents before training. A wide distribution drowns what the decoder could learn
-            from: after 300 steps on 16 px images the error was 24 levels from 0, where networks begin, 11 from -6.
-        adversarial_weight: of the discriminator's term, after its gradient is scaled to the error's; 0 trains without.
-        adversarial_start: step at which the discriminator begins.
-        discriminator_channels: of its first layer.
-        discriminator_layers: strided layers of it.
+        latent_channels: channels of the latents.
+        norm_groups: groups of the group normalization.
+        l2_weight: weight of the squared error, in addition to the absolute error.
+        pyramid_weight: weight of the absolute error of the Laplacian pyramid, for edges and texture.
+        kl_weight: weight of the KL divergence from a standard normal; as in LDM, divergence and error are sums over
+            an image.
+        initial_log_variance: log-variance of the latents before training. A large one hides the signal from the
+            decoder: after 300 steps on 16 px images the error was 24 levels with 0, the usual value, and 11 with -6.
+        adversarial_weight: weight of the adversarial loss, its gradient scaled to that of the error; 0 disables it.
+        adversarial_start: first step with the discriminator.
+        discriminator_channels: channels of its first layer.
+        discriminator_layers: number of strided layers.
     """
 
     channels: tuple[int, ...]
@@ -160,11 +163,11 @@ class AutoencoderConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if any(width % self.norm_groups for width in self.channels):
-            raise ValueError(f"channels {self.channels} must be multiples of norm_groups {self.norm_groups}")
+            raise ValueError(f"expected channels in multiples of norm_groups {self.norm_groups}, got {self.channels}")
         if self.resolution % self.shrink:
             raise ValueError(
-                f"resolution {self.resolution} must be a multiple of {self.shrink}, to which {len(self.channels)} "
-                "levels of channels shrink a pixel"
+                f"expected a resolution that is a multiple of {self.shrink}, the downsampling factor of "
+                f"{len(self.channels)} levels, got {self.resolution}"
             )
 
     @property

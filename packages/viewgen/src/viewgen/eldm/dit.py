@@ -26,11 +26,11 @@ class EmbeddingDiT(ModelMixin, ConfigMixin):
     """Tokens are single pixels of the folded input; ``Denoiser`` folds patches into channels before.
 
     Args:
-        channels: of input and output.
-        side: of the input, which is square.
-        width: of the tokens and of the condition.
+        channels: channels of input and output.
+        side: side of the square input.
+        width: width of the tokens and of the condition.
         depth: blocks.
-        heads: of the attention.
+        heads: attention heads.
     """
 
     @register_to_config
@@ -65,8 +65,8 @@ class Block(nn.Module):
     """Attention and SwiGLU, each with shift, scale and gate from the condition.
 
     Args:
-        width: of the tokens and of the condition.
-        heads: of the attention.
+        width: width of the tokens and of the condition.
+        heads: attention heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:

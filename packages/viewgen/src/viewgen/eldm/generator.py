@@ -34,18 +34,18 @@ class ELDMGenerator:
     """Views from embeddings: the source's own, or one between two images.
 
     Args:
-        folder: what ``train_eldm`` wrote.
+        folder: folder written by ``train_eldm``.
         encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
         from_image: start from the source image with noise added according to the strength, instead of pure noise
             (SDEdit, https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. The condition is
             then the image in addition to its embedding, which the encoder computes or which was cached.
         steps: network evaluations per view.
-        guidance: of the condition; 1 is none.
+        guidance: guidance scale; 1 disables guidance.
         sampler: "dpm" or "ddim".
-        device: where it runs, for example "cuda:0".
+        device: device to run on, for example "cuda:0".
         guidance_interval: fractions of the noise process between which guidance applies; elsewhere the network is
             evaluated once, not twice (https://arxiv.org/abs/2404.07724).
-        dtype: of the network; noise, guidance and sampler stay in float32. "bfloat16" is the decoder's too.
+        dtype: dtype of the network and, if "bfloat16", of the decoder; noise, guidance and sampler stay in float32.
         compile: compile the network; the first batch takes a minute or more.
 
     Raises:
@@ -106,7 +106,7 @@ class ELDMGenerator:
             self.settings["from_image"] = True
             self.input_size = self.resolution if self.encoder is None else max(self.input_size, self.resolution)
             if sampler != "dpm":
-                raise ValueError(f"from_image needs the sampler 'dpm', got {sampler!r}")
+                raise ValueError(f"expected sampler 'dpm' with from_image, got {sampler!r}")
         make_sampler(self.noise_process, sampler)
 
     def condition(self, images: UInt8[Tensor, "B K H W"]) -> Float[Tensor, "B D"]:
@@ -136,7 +136,7 @@ class ELDMGenerator:
         """Generate one image per condition, at the training resolution.
 
         Args:
-            condition: from ``condition``, or embeddings if ``from_image`` is not set.
+            condition: result of ``condition``, or embeddings if ``from_image`` is not set.
             seeds: one per view.
             strength: with ``from_image``, the fraction of the noise process that each view goes through, in
                 [2 steps / timesteps, 1]; 0.6 if not given.
@@ -147,10 +147,10 @@ class ELDMGenerator:
         """
         dim, pixels = len(self.denoiser.condition.mean), math.prod(self.latent_shape) * self.from_image
         if strength is not None and not self.from_image:
-            raise ValueError("E-LDM starts from noise and takes no strength: leave it None, or set from_image")
+            raise ValueError("expected no strength without from_image, got one; leave it None, or set from_image")
         if condition.shape[1] != dim + pixels:
             parts = f"embeddings of length {dim}" + (f" and {pixels} values of the image" if pixels else "")
-            raise ValueError(f"this E-LDM takes {parts}, got conditions of length {condition.shape[1]}")
+            raise ValueError(f"expected {parts}, got conditions of length {condition.shape[1]}")
         embeddings, sources = condition.to(self.device).split([dim, pixels], dim=1)
         noise = initial_noise(seeds, self.latent_shape).to(self.device)
         standardized = self.denoiser.condition.standardize(embeddings)
@@ -203,7 +203,7 @@ def _checked(encoder: str | ImageEncoder | nn.Module | None, about: dict, device
         )
     if encoder is not None and encoder.hash != about["encoder_hash"]:
         raise ValueError(
-            f"this E-LDM was trained on embeddings of {about['encoder_name']} (hash {about['encoder_hash']}), "
-            f"but the encoder given has hash {encoder.hash}: give that encoder"
+            f"expected the encoder that this E-LDM was trained with, {about['encoder_name']} (hash "
+            f"{about['encoder_hash']}), got one with hash {encoder.hash}"
         )
     return encoder

@@ -142,7 +142,10 @@ def _write_shard(path: Path, shard: np.ndarray, keys: Sequence[str]) -> None:
     finite = np.isfinite(shard).all(axis=(1, 2, 3, 4))
     if not finite.all():
         key = keys[int(path.stem) + int(finite.argmin())]
-        raise ValueError(f"the latents of {key!r} are not finite in float16: train the autoencoder longer, or anew")
+        raise ValueError(
+            f"expected latents that are finite in float16, got infinity or NaN for {key!r}; train the autoencoder "
+            "longer, or start its training afresh"
+        )
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # np.save would add .npy to the name

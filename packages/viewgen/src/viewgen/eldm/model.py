@@ -82,8 +82,8 @@ def build_denoiser(config: ELDMConfig, dim: int, channels: int, side: int) -> De
     Args:
         config: its shape.
         dim: length of the embeddings.
-        channels: of what it denoises: those of the images, or of latents.
-        side: of what it denoises, in pixels or latents.
+        channels: channels of the images or latents that it denoises.
+        side: side of the images or latents that it denoises.
 
     Raises:
         ValueError: if the side is not a multiple of the patch.
@@ -179,14 +179,14 @@ def library_and_class(module: nn.Module) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """What a finished folder holds.
+    """Contents of a finished folder.
 
     Attributes:
         denoiser: the network, with averaged weights.
-        noise_process: it was trained with.
-        autoencoder: of the latents, if it has one.
-        encoder: whose embeddings it knows: name, hash, size, mean, std, dim, supervision.
-        resolution: of its images, in pixels.
+        noise_process: the noise process of its training.
+        autoencoder: pixels, or the autoencoder of the latents.
+        encoder: encoder of its conditions: name, hash, size, mean, std, dim, supervision.
+        resolution: side of its images in pixels.
     """
 
     denoiser: Denoiser
@@ -213,7 +213,8 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
         raise ValueError(
-            f"{folder} holds no finished E-LDM: train one there with apps/train_generator (viewgen.eldm.train_eldm)"
+            f"expected a trained E-LDM in {folder}, got no model_index.json; finish the training with "
+            "apps/train_generator (viewgen.eldm.train_eldm)"
         )
     index = json.loads((folder / "model_index.json").read_text())
     encoder = json.loads((folder / "condition" / "config.json").read_text())

@@ -29,7 +29,7 @@ def make_sampler(noise_process: DDPMScheduler, sampler: Sampler) -> DDIMSchedule
     """A deterministic sampler of the noise process the model was trained with.
 
     Args:
-        noise_process: from the model's folder.
+        noise_process: the noise process in the model's folder.
         sampler: "ddim" (https://arxiv.org/abs/2010.02502, eta = 0) or "dpm" (DPM-Solver++ of second order,
             https://arxiv.org/abs/2211.01095). Neither clips: see ``sample``.
     """
@@ -38,7 +38,7 @@ def make_sampler(noise_process: DDPMScheduler, sampler: Sampler) -> DDIMSchedule
         return DDIMScheduler(**{name: config[name] for name in SHARED}, clip_sample=False)
     if sampler == "dpm":
         return DPMSolverMultistepScheduler(**{name: config[name] for name in SHARED})
-    raise ValueError(f"sampler must be 'dpm' or 'ddim', but is {sampler!r}")
+    raise ValueError(f"expected sampler 'dpm' or 'ddim', got {sampler!r}")
 
 
 @torch.no_grad()
@@ -57,9 +57,9 @@ def sample(
 
     Args:
         denoiser: the network.
-        scheduler: from ``make_sampler``; its timesteps are set here.
-        standardized: from ``Condition.standardize``.
-        noise: from ``initial_noise``.
+        scheduler: result of ``make_sampler``; its timesteps are set here.
+        standardized: result of ``Condition.standardize``.
+        noise: noise from ``initial_noise``.
         steps: network evaluations (each of two halves if guided).
         guidance: 1 uses the conditioned prediction alone (https://arxiv.org/abs/2207.12598, their w + 1).
         clip: keep the clean image that each prediction implies in [-1, 1]; right for pixels, wrong for latents.

@@ -29,8 +29,8 @@ class FeatureExtractor:
         path: ``swav_800ep_pretrain.pth.tar``, any ResNet-50 under torchvision's names, or a folder with one
             ``.safetensors`` of it.
         size: resolution of the generator's training images, in pixels; each image is first resized to it.
-        align_corners: of the upsampling to 224 px: True as in the demo, False as in the training's make_hdf5.py.
-        device: where it runs, in float32.
+        align_corners: option of the upsampling to 224 px: True as in the demo, False as in the training's make_hdf5.py.
+        device: device to run on, in float32.
 
     Raises:
         ValueError: if the weights are missing, refused, or no ResNet-50.

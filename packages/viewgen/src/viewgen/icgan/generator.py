@@ -35,11 +35,11 @@ class ICGANGenerator:
         noise: "truncated" is the demo's standard normal noise between -2 and 2 times the truncation; "normal" is the
             whole normal distribution, as in the official evaluation, with the strength (1 if none is given) as its
             standard deviation.
-        align_corners: of the upsampling to 224 px before the features: True as in the official demo, False as in the
-            official preparation of training features.
+        align_corners: option of the upsampling to 224 px before the features: True as in the official demo, False as in
+            the official preparation of training features.
         output_size: size of the views in pixels; the network's resolution by default.
-        device: where it runs.
-        dtype: of the network; noise and features are made in float32.
+        device: device to run on.
+        dtype: dtype of the network; noise and features are in float32.
         compile: compile the network with torch.compile.
 
     Raises:

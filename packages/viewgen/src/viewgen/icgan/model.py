@@ -23,7 +23,7 @@ class ICGANConfig:
     """Configuration that determines the shapes of the network's tensors.
 
     Attributes:
-        channels: of the 4 x 4 map and after each block, which doubles the resolution.
+        channels: channels of the 4 x 4 map and after each block, which doubles the resolution.
         attention: the blocks that self-attention follows.
         chunk: length of one of the equal parts of the noise: one makes the first map, and each block gets one.
         embedded: length of the embedded features.
@@ -152,7 +152,7 @@ class ICGAN(nn.Module):
 
         Args:
             z: noise, standard normal or truncated.
-            features: of the source images, each of length 1 as a vector.
+            features: features of the source images, normalized to unit length.
         """
         first, *others = z.split(self.config.chunk, dim=1)
         embedded = self.shared_feat(features)

@@ -59,10 +59,10 @@ class IPAdapterGenerator:
         render_size: size in pixels of the generated images; None uses the model's own, 512 or 1024.
         output_size: size of the views in pixels, resized from the generated images; None keeps their size.
         variant: variant of the weights if there are several, for example "fp16".
-        dtype: of the networks; latents, noise, guidance and scheduler stay in float32.
+        dtype: dtype of the networks; latents, noise, guidance and scheduler stay in float32.
         compile: compile the UNet and the decoder on first use; takes minutes, then runs faster on a GPU.
         vae_slicing: decode one image at a time, for less memory.
-        device: where it runs.
+        device: device to run on.
 
     Raises:
         ValueError: if a model is missing, or its files do not fit each other.

@@ -36,7 +36,7 @@ class AdapterWeights:
     Attributes:
         path: the adapter's file.
         encoder: folder of the image encoder.
-        output: what the adapter takes of it, see ``ClipImages``.
+        output: output of the encoder that the adapter takes, see ``ClipImages``.
         dim: D.
         projection: weights of the projection to tokens.
         attention: weights of the UNet's added keys and values.
@@ -142,7 +142,7 @@ def attach_adapter(
     tokens.
 
     Args:
-        unet: of diffusers.
+        unet: diffusers UNet.
         weights: the adapter.
         scale: weight of the image's attention beside the text's; 1 as it was trained.
 

@@ -192,4 +192,4 @@ def view_path(views_root: Path, path: str) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"cannot read {path} ({(str(error).splitlines() or ['damaged'])[0]}): run `viewgen index` again")
+    return ValueError(f"cannot read {path} ({(str(error).splitlines() or ['damaged'])[0]}); run `viewgen index` again")

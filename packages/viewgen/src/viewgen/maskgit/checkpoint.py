@@ -44,7 +44,7 @@ def load_transformer(path: PathLike, *, codes: int = CODES) -> Transformer:
 
     Args:
         path: the file.
-        codes: of its tokenizer.
+        codes: number of codes of its tokenizer.
 
     Raises:
         ValueError: if the file is missing, broken, or of something else.
@@ -57,8 +57,8 @@ def load_mage(path: PathLike, *, codes: int = CODES, heads: tuple[int, int] | No
 
     Args:
         path: the file.
-        codes: of its tokenizer.
-        heads: of encoder and decoder, where the width does not tell (the official ViT-B's and ViT-L's do).
+        codes: number of codes of its tokenizer.
+        heads: heads of encoder and decoder, required if the width is not that of the official ViT-B or ViT-L.
 
     Raises:
         ValueError: if the file is missing, broken, or of something else.

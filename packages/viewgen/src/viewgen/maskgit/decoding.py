@@ -36,7 +36,7 @@ class DecodingNoise(NamedTuple):
     """All random numbers of a decoding.
 
     Attributes:
-        uniforms: in [0, 1), which code a cell takes.
+        uniforms: numbers in [0, 1) that select the code of each cell.
         gumbels: standard Gumbel, which cells stay.
     """
 
@@ -78,9 +78,9 @@ def decode(
         tokens: the label's token, then the code of every cell; codes under the mask are not looked at.
         mask: True for cells to generate.
         seeds: one per image.
-        steps: of the whole schedule.
+        steps: number of steps of the whole schedule.
         start: the first step taken; later ones trust more of the first predictions (the official editing demo: 2).
-        choice_temperature: how random the choice of the cells that stay is at first; it falls to 0 linearly.
+        choice_temperature: initial temperature of the choice of cells to keep; it falls to 0 linearly.
 
     Raises:
         ValueError: if the steps do not fit, or there is not one seed per image.

@@ -56,8 +56,8 @@ class MaskGITGenerator:
         composite: keep the source's pixels where nothing was generated, with a blurred border (official demo).
         group: images per call of the networks; smaller calls are padded. By default 1 on a CPU, where more are not
             faster, and the whole batch elsewhere.
-        device: where the networks run.
-        dtype: of the transformer, whose logits stay float32; the decoder follows it to bfloat16, not to float16.
+        device: device of the networks.
+        dtype: dtype of the transformer, whose logits stay float32; the decoder uses bfloat16 too, but not float16.
         compile: compile transformer and decoder with torch.compile: a slow first batch, then faster ones.
 
     Raises:
@@ -185,7 +185,7 @@ class MaskGITGenerator:
         """Generate one view per condition.
 
         Args:
-            condition: from ``condition`` or ``condition_for``, or a cached copy in any type.
+            condition: result of ``condition`` or ``condition_for``, or a cached copy in any dtype.
             seeds: one per view; random masks, random classes and the decoding depend on it.
             strength: fraction of the cells to generate, in [0, 1].
 
@@ -253,7 +253,7 @@ class MaskGITGenerator:
         if strength is None:
             return torch.stack([self.masks.draw(seed) for seed in seeds])
         if not self.masks.takes_strength:
-            raise ValueError(f'mask="{self.masks.kind}" fixes the masked cells and takes no strength; leave it None')
+            raise ValueError(f'expected no strength with mask="{self.masks.kind}", got one; leave it None')
         if strength.shape != (len(seeds),) or not ((strength >= 0) & (strength <= 1)).all():
             raise ValueError(
                 f"expected one strength in [0, 1] per view, got {strength.tolist()}; give fractions of the cells"

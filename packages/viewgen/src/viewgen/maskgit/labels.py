@@ -28,7 +28,7 @@ class Labels(Protocol):
     """Source of a class for every image.
 
     Attributes:
-        settings: what the manifest says of it.
+        settings: its entries in the manifest.
     """
 
     settings: dict[str, Any]
@@ -57,7 +57,7 @@ def choose_labels(
         labels_file: with "given" only.
         class_id: with "fixed" only.
         classifier: with "predicted" only.
-        device: of the classifier.
+        device: device of the classifier.
 
     Raises:
         ValueError: if an option is missing, or one is given that this source does not read.
@@ -68,7 +68,7 @@ def choose_labels(
     wanted = {"given": "labels_file", "fixed": "class_id", "predicted": "classifier"}.get(source)
     for option, value in {"labels_file": labels_file, "class_id": class_id, "classifier": classifier}.items():
         if (value is None) == (option == wanted):
-            raise ValueError(f'label="{source}" {"needs" if option == wanted else "does not read"} {option}')
+            raise ValueError(f'expected {option} {"with" if option == wanted else "to be None with"} label="{source}"')
     if labels_file is not None:
         return GivenLabels(labels_file, classes)
     if classifier is not None:
@@ -101,7 +101,7 @@ class GivenLabels:
 
     Args:
         path: the file.
-        classes: how many there are; a class is in 0..classes-1.
+        classes: number of classes; a class is in 0..classes-1.
 
     Raises:
         ValueError: if the file cannot be read so, naming the first wrong entry.
@@ -142,8 +142,8 @@ class PredictedLabels:
     Args:
         classifier: a name that timm.list_models(pretrained=True) gives, or a folder written by timm's
             ``push_to_hf_hub`` or ``save_for_hf``.
-        classes: how many it must know.
-        device: where it runs.
+        classes: required number of classes.
+        device: device to run on.
 
     Raises:
         ValueError: if it cannot be had, or knows another number of classes.
@@ -179,9 +179,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); write an object of keys and classes") from error
+        raise ValueError(f"cannot read {path} as JSON ({error}); write an object of keys and classes") from error
     if not isinstance(table, dict):
-        raise ValueError(f"{path} holds no JSON object: write keys and classes, like {{'cat/1.jpg': 281}}")
+        kind = type(table).__name__
+        raise ValueError(f'expected a JSON object like {{"cat/1.jpg": 281}} in {path}, got a {kind}')
     return table
 
 

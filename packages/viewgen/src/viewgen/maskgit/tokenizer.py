@@ -119,7 +119,7 @@ class Tokenizer(nn.Module):
         """Return the nearest code of every cell by squared distance.
 
         Args:
-            images: in [0, 1], sides a multiple of ``patch``.
+            images: images in [0, 1], sides a multiple of ``patch``.
         """
         vectors = self.encoder(images).permute(0, 2, 3, 1)
         flat = vectors.flatten(0, 2).float()

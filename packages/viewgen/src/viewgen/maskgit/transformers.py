@@ -23,12 +23,12 @@ class TransformerSizes:
 
     Attributes:
         codes: entries of the tokenizer's codebook, the first tokens of the vocabulary.
-        classes: of the labels, the tokens after them.
-        cells: of the image's grid.
-        layers: of the network.
-        width: of a token's vector.
+        classes: number of labels, which are the tokens after the codes.
+        cells: cells of the image's grid.
+        layers: number of transformer layers.
+        width: width of a token.
         hidden: width inside the feed-forward part.
-        heads: of the attention.
+        heads: attention heads.
     """
 
     codes: int = 1024
@@ -107,12 +107,12 @@ class MageSizes:
     Attributes:
         codes: entries of the tokenizer's codebook.
         classes: tokens after them; all but one are idle.
-        cells: of the image's grid.
-        width: of the encoder's vectors.
-        decoder_width: of the decoder's.
+        cells: cells of the image's grid.
+        width: width of a token in the encoder.
+        decoder_width: width of a token in the decoder.
         depth: layers of the encoder.
         decoder_depth: layers of the decoder.
-        heads: of the attention in the encoder and in the decoder.
+        heads: attention heads of the encoder and of the decoder.
     """
 
     codes: int = 1024

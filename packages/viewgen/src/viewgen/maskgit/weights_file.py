@@ -58,7 +58,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict]:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): copy or convert it again") from error
+        raise ValueError(f"cannot read {path} as safetensors ({error}); copy or convert it again") from error
 
 
 def _read_torch(path: Path) -> State:
@@ -68,7 +68,7 @@ def _read_torch(path: Path) -> State:
     except pickle.UnpicklingError as error:
         raise ValueError(f"expected a file of tensors only, got {path}, whose loading could run code") from error
     except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole PyTorch checkpoint: download it again") from error
+        raise ValueError(f"cannot read {path} as a PyTorch checkpoint; download it again") from error
     for name in ("model", "state_dict"):
         tree = tree.get(name, tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict) or not all(isinstance(array, Tensor) for array in tree.values()):
@@ -94,18 +94,18 @@ def read_flax(path: Path) -> dict[str, Tensor]:
         return dict(_leaves(_joined(tree), ""))
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, msgpack.UnpackException) as error:
         why = str(error) or type(error).__name__
-        raise ValueError(f"{path} is not a whole flax checkpoint ({why}): download it again") from error
+        raise ValueError(f"cannot read {path} as a flax checkpoint ({why}); download it again") from error
 
 
 def _extension(code: int, data: bytes) -> Tensor:
     if code not in (ARRAY, SCALAR):
-        raise ValueError(f"it holds the extension type {code}, which is not an array")
+        raise ValueError(f"expected arrays, got the msgpack extension type {code}")
     shape, name, buffer = msgpack.unpackb(data, raw=True)
     if name not in DTYPES:
-        raise ValueError(f"it holds an array of type {name!r}, not of floats")
+        raise ValueError(f"expected arrays of floats, got {name!r}")
     dtype = DTYPES[name]
     if math.prod(shape) * dtype.itemsize != len(buffer) or any(side < 0 for side in shape):
-        raise ValueError(f"an array of shape {tuple(shape)} has {len(buffer)} bytes")
+        raise ValueError(f"expected an array of shape {tuple(shape)} and {name!r}, got {len(buffer)} bytes")
     return torch.frombuffer(bytearray(buffer), dtype=dtype).view(shape) if buffer else torch.empty(shape, dtype=dtype)
 
 
@@ -128,4 +128,4 @@ def _leaves(tree: Any, path: str) -> Any:
         for name, value in tree.items():
             yield from _leaves(value, f"{path}/{name}" if path else str(name))
     else:
-        raise ValueError(f"{path or 'its root'} is {type(tree).__name__}, not an array")
+        raise ValueError(f"expected an array at {path or 'the root'}, got {type(tree).__name__}")

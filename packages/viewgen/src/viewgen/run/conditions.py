@@ -19,7 +19,7 @@ from viewgen.keys import read_key
 from viewgen.run.plan import WantedView
 from viewgen.sharded import Images
 
-NOT_EMBEDDED = "has no embedding: give the encoder, or embed this folder"
+NOT_EMBEDDED = "has no embedding; give the encoder, or embed this folder"
 
 
 class Partner(NamedTuple):

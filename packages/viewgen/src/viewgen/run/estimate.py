@@ -23,14 +23,14 @@ from viewgen.strength import Strength, as_strength
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """What a run needs.
+    """Resources that a run needs.
 
     Attributes:
         images: number of images.
         views: number of views.
         measured: views that were generated to measure it.
-        views_per_second: of one device, without loading the model and the first batch.
-        loading_seconds: of the model and the first batch.
+        views_per_second: throughput of one device, without loading the model and the first batch.
+        loading_seconds: time to load the model and generate the first batch.
         bytes_per_view: mean size of a view's file.
     """
 
@@ -50,7 +50,7 @@ class RunEstimate:
 
         Args:
             devices: numbers of equal devices to report.
-            price: of one device for an hour, in any currency.
+            price: price of one device per hour, in any currency.
         """
         lines = [
             f"{self.views:,} views of {self.images:,} images, estimated from {self.measured} views",
@@ -86,8 +86,8 @@ def estimate_run(
         images_root: folder of images, or shards of them.
         generator: the generator, or how to load it.
         batches: measured batches of images drawn at random, after one that is not measured.
-        views_per_image: as for ``generate_views``, like all that follow.
-        seed: of the run.
+        views_per_image: see ``generate_views``, as for all following arguments.
+        seed: seed of the run.
         strength: schedule, or strength in the generator's unit.
         batch_size: views per batch.
         image_format: "png" or "jpg".

@@ -75,22 +75,22 @@ def generate_views(
 
     Args:
         images_root: a folder of images, or shards of them (``genviews_core.shards.find_shards``).
-        views_root: where the views go; not inside ``images_root``, nor around it.
+        views_root: folder of the views; neither inside ``images_root`` nor around it.
         generator: makes them; for several devices, machines or processes a ``GeneratorSpec``, loaded by each worker.
         views_per_image: K; views k = 0..K-1.
-        seed: of every draw, with key and k.
-        strength: in the generator's unit: one for all, one per key, or a law (``viewgen.strength``).
+        seed: seed of all random numbers, together with key and k.
+        strength: strength in the generator's unit: one for all, one per key, or a schedule (``viewgen.strength``).
         engine: "local" works on this machine, "ray" with Ray Data on the cluster of ``ray.init`` (extra ``ray``).
         batch_size: views computed together. Another size may change a view by rounding.
         image_format: "png", "jpg" at quality 95, or "tif", which holds any number of channels.
         embeddings: cached conditions; without them the generator makes the conditions from the images.
         interpolate: make interpolated views; needs ``embeddings``.
-        keys: of the images wanted; without them all under ``images_root``.
+        keys: keys of the images; None for all under ``images_root``.
         shard: (which, of how many): this call's part of the chunks, for schedulers that start processes themselves.
         devices: "local" starts a process on each, such as ("cuda:0", "cuda:1") or ("cpu", "cpu"); a CPU process
             computes on one thread. Without it, all happens in this process: a ``GeneratorSpec`` on the first GPU if
             there is one, and a generator where it is.
-        actors: of engine "ray"; without it one a GPU, or one a CPU core where there is no GPU.
+        actors: number of actors of engine "ray"; None for one per GPU, or one per CPU core without GPUs.
         workers: threads of each process that read sources and write views; 0 does so between computing.
         on_progress: called with (views settled, views in all) of this shard.
         on_message: called with a line about the disk that the missing views of all shards take, once some are written.

@@ -39,7 +39,7 @@ class Plan:
     """The chunks of a shard.
 
     Args:
-        folder: what ``Plan.make`` wrote.
+        folder: folder written by ``Plan.make``.
 
     Attributes:
         wanted: number of views in this shard.

@@ -72,7 +72,7 @@ def _check_format(image_format: str, channels: int) -> None:
         import_tifffile()
 
 
-TOO_LONG = "the name of its views would be too long for the file system: rename the image"
+TOO_LONG = "the name of its views would be too long for the file system; rename the image"
 
 
 @dataclass(frozen=True, kw_only=True)

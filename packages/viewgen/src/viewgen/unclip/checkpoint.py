@@ -38,7 +38,7 @@ class Checkpoint:
         image_encoder: CLIPVisionModelWithProjection.
         image_noising_scheduler: the noise schedule of the embeddings.
         image_normalizer: StableUnCLIPImageNormalizer, CLIP's mean and standard deviation.
-        scheduler: of the latents.
+        scheduler: scheduler of the latents.
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
         unet: UNet2DConditionModel.

@@ -40,10 +40,10 @@ class UnCLIPGenerator:
         scheduler: "checkpoint" is the model's own; the others are deterministic too and keep its noise schedule.
         output_size: size of the views in pixels, 512 as in GenView's code; None keeps the checkpoint's (768).
         variant: variant of the weights if there are several, for example "fp16".
-        dtype: of the networks; latents, noise, guidance and scheduler stay in float32.
+        dtype: dtype of the networks; latents, noise, guidance and scheduler stay in float32.
         compile: compile the UNet and the decoder on first use; takes minutes, then runs faster on a GPU.
         vae_slicing: decode one image at a time, for less memory.
-        device: where it runs.
+        device: device to run on.
 
     Raises:
         ValueError: if there is no such model, or its files are not those of Stable unCLIP.
