@@ -3,7 +3,7 @@
 Shapes: b pairs, h x w pixels of a view, n images, l tokens of a feature map, d token width.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from pairquality.scorers.streaming_pca import StreamingPCA
 Maps = tuple[Float[Tensor, "b l d"], Float[Tensor, "b l d"]]
 
 
+@runtime_checkable
 class PairScorer(Protocol):
     """Scores pairs of augmented views without gradients; autocast makes no difference.
 
