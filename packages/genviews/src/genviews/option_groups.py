@@ -7,7 +7,6 @@ options in no group are the main ones. Options keep their names, on the command 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import inspect
 import re
@@ -20,6 +19,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from genviews.overrides import override
+from genviews.suggestions import suggest
 
 Options = TypeVar("Options")
 
@@ -100,8 +100,7 @@ def require_known(arguments: Sequence[str], known: Sequence[str], prog: str) -> 
     for word in arguments:
         name = word.partition("=")[0].replace("_", "-")
         if word.startswith("--") and len(word) > 2 and name not in known:
-            near = " or ".join(difflib.get_close_matches(name, known, n=2))
-            hint = f"did you mean {near}?" if near else f"{prog} --help shows all"
+            hint = suggest(name, known, otherwise=f"{prog} --help shows all")
             raise ValueError(f"expected an option of {prog}, got {name}; {hint}")
 
 

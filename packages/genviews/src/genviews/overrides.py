@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from genviews.suggestions import suggest
 
 Options = TypeVar("Options")
 
@@ -23,11 +24,7 @@ def override(options: Options, overrides: Mapping[str, Any], *, job: str) -> Opt
         ValueError: there is no such field; the message suggests similar names.
     """
     known = {name: owner for owner, name in _names(options)}
-    for name in overrides:
-        if name not in known:
-            near = " or ".join(difflib.get_close_matches(name, known, n=2))
-            hint = f"did you mean {near}?" if near else f"choose among {', '.join(sorted(known))}"
-            raise ValueError(f"expected an option of genviews.{job}, got {name!r}; {hint}")
+    _check_names(overrides, known, job)
     changes: dict[str | None, dict[str, Any]] = {}
     for name, value in overrides.items():
         changes.setdefault(known[name], {})[name] = value
@@ -46,16 +43,19 @@ def from_keywords(kind: type[Options], given: Mapping[str, Any], *, job: str) ->
         ValueError: there is no such field, or a required one is missing.
     """
     known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
-    for name in given:
-        if name not in known:
-            near = " or ".join(difflib.get_close_matches(name, known, n=2))
-            hint = f"did you mean {near}?" if near else f"choose among {', '.join(sorted(known))}"
-            raise ValueError(f"expected an option of genviews.{job}, got {name!r}; {hint}")
+    _check_names(given, known, job)
     try:
         made = kind(**given)
     except TypeError as error:
         raise ValueError(f"genviews.{job}: {error}") from None
     return _replace(made, given)
+
+
+def _check_names(given: Iterable[str], known: Collection[str], job: str) -> None:
+    for name in given:
+        if name not in known:
+            hint = suggest(name, known, otherwise=f"choose among {', '.join(sorted(known))}")
+            raise ValueError(f"expected an option of genviews.{job}, got {name!r}; {hint}")
 
 
 def _names(options: Any) -> Iterator[tuple[str | None, str]]:

@@ -16,9 +16,10 @@ JOB --help shows the options of a job.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import import_module
+
+from genviews.suggestions import suggest
 
 JOBS = (
     "pretrain",
@@ -42,6 +43,6 @@ def main() -> None:
         print(__doc__)
         return
     if job not in JOBS:
-        near = " or ".join(difflib.get_close_matches(job, JOBS, n=2))
-        sys.exit(f"error: expected a job, got {job!r}; " + (f"did you mean {near}?" if near else "see genviews --help"))
+        hint = suggest(job, JOBS, otherwise="see genviews --help")
+        sys.exit(f"error: expected a job, got {job!r}; {hint}")
     import_module(f"genviews.cli.{job.replace('-', '_')}").main(arguments)

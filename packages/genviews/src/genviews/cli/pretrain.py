@@ -24,9 +24,10 @@ import tyro
 
 from genviews.cli import quickstart
 from genviews.pretraining.options import DataConfig, PretrainOptions
-from genviews.recipes import RECIPES, get_recipe, suggest
+from genviews.recipes import RECIPES, get_recipe
 from genviews.recipes.listing import show_recipes
 from genviews.run_config import parse_options, recipe_of
+from genviews.suggestions import suggest
 from genviews_core.command import command
 
 
@@ -47,8 +48,8 @@ def parse_arguments(arguments: Sequence[str]) -> PretrainOptions:
     """
     name, *options = arguments
     if name not in RECIPES:
-        known = ["quickstart", *RECIPES]
-        raise ValueError(f"expected quickstart or a recipe, got {name!r}; {suggest(name, known)}")
+        hint = suggest(name, ["quickstart", *RECIPES], otherwise="--list shows them")
+        raise ValueError(f"expected quickstart or a recipe, got {name!r}; {hint}")
     return parse_options(
         PretrainOptions,
         options,

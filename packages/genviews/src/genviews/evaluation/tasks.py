@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from genviews.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,5 @@ def find_task(name: str) -> Task:
         ValueError: there is no such task; the message suggests similar names.
     """
     if name not in TASKS:
-        near = " or ".join(difflib.get_close_matches(name, TASKS, n=2))
-        raise ValueError(f"expected a task, got {name!r}; " + (f"did you mean {near}?" if near else ", ".join(TASKS)))
+        raise ValueError(f"expected a task, got {name!r}; {suggest(name, TASKS, otherwise=', '.join(TASKS))}")
     return TASKS[name]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from genviews.recipes import cifar, imagenet, imagenet100, imagenet_genview, small, tiny_imagenet
 from genviews.recipes.augmentations import CIFAR_MEAN, CIFAR_STD
 from genviews.recipes.recipe import METHODS, AugmentationConfig, Recipe, method_class
+from genviews.suggestions import suggest
 
 __all__ = [
     "CIFAR_MEAN",
@@ -69,11 +69,5 @@ def get_recipe(name: str) -> Recipe:
         ValueError: there is no such recipe; the message suggests similar names.
     """
     if name not in RECIPES:
-        raise ValueError(f"expected a recipe, got {name!r}; {suggest(name, RECIPES)}")
+        raise ValueError(f"expected a recipe, got {name!r}; {suggest(name, RECIPES, otherwise='--list shows them')}")
     return RECIPES[name]()
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelled name: similar names, or how to list all."""
-    near = " or ".join(difflib.get_close_matches(name, list(known), n=2))
-    return f"did you mean {near}? --list shows all" if near else "--list shows them"
