@@ -56,7 +56,7 @@ def test_uncreatable_folder_is_reported_in_one_line(ended, name):
 def test_file_in_place_of_a_folder_is_reported_in_one_line(ended, name, tmp_path):
     (tmp_path / "file").touch()
     told = ended(name, "--out", tmp_path / "file" / "y.html")
-    assert told.startswith("error: cannot write") and "a file stands where a folder is needed" in told
+    assert told.startswith("error: cannot write") and "a file exists where a folder is needed" in told
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

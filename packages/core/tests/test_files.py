@@ -95,9 +95,9 @@ def test_each_os_error_has_its_remedy(number, message):
 @pytest.mark.parametrize("write", [make_folder, check_writable, *WRITERS.values()])
 def test_folders_that_cannot_be_created(write, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(WriteError, match="a file stands where a folder is needed"):
+    with pytest.raises(WriteError, match="a file exists where a folder is needed"):
         write(tmp_path / "file" / "below" / "name")
-    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be made there"):
+    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be created"):
         write("/proc/x/y")
     with pytest.raises(WriteError, match="the name is too long"):
         write(tmp_path / ("x" * 300))
@@ -107,7 +107,7 @@ def test_folders_that_cannot_be_created(write, tmp_path):
 def test_checking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):
     check_writable(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(WriteError, match="a folder stands where a file is needed"):
+    with pytest.raises(WriteError, match="a folder exists where a file is needed"):
         check_writable(tmp_path)
 
 

@@ -172,7 +172,7 @@ def test_mistakes_are_named(folder, tmp_path):
         evaluate(folder, "wrong", protocol="dino-knn", learning_rates=(0.1,))
     with pytest.raises(ValueError, match="expected a kNN protocol with --k, got"):
         evaluate(folder, "wrong", protocol="simsiam-linear", k=3)
-    with pytest.raises(ValueError, match="a folder stands where a file is needed"):
+    with pytest.raises(ValueError, match="a folder exists where a file is needed"):
         evaluate(folder, "wrong", results=folder)
     index = index_images(folder / "train/images")
     one = [index.key(row) for row in range(len(index)) if index.labels[row] == 0]

@@ -131,7 +131,7 @@ def test_an_unwritable_output_and_a_missing_device_are_one_line_errors(ready, mo
     training = TINY if name == "distill" else ()
     assert "cannot write /proc/x/" in ended(ready, monkeypatch, name, "--out", f"/proc/x/{WRITES[name]}", *training)
     message = ended(ready, monkeypatch, name, "--out", str(ready / "file" / WRITES[name]), *training)
-    assert "a file stands where a folder is needed" in message
+    assert "a file exists where a folder is needed" in message
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:1"):
         message = ended(ready, monkeypatch, name, "--out", str(ready / WRITES[name]), "--device", device, *training)

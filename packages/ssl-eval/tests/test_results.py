@@ -124,7 +124,7 @@ def test_lines_of_other_types_and_unwritable_files_are_told_in_a_line(tmp_path):
     path.write_text(json.dumps(asdict(result())).replace("80.0", "NaN") + "\n")
     with pytest.raises(ValueError, match=r"line 1: .*expected a finite value"):
         read_results(path)
-    with pytest.raises(ValueError, match=r"cannot write .*: a folder stands where a file is needed"):
+    with pytest.raises(ValueError, match=r"cannot write .*: a folder exists where a file is needed"):
         check_results(tmp_path)
     check_results(tmp_path / "new/results.jsonl")
     assert read_results(tmp_path / "new/results.jsonl") == []

@@ -82,7 +82,7 @@ def test_labels_are_carried_as_a_loop_over_places_does(monkeypatch):
             weights = torch.tensor([score for score, _ in near]).softmax(dim=0)
             expected[:, row, column] = sum(weight * label for weight, (_, label) in zip(weights, near, strict=True))
         for at_once in (2**25, 3 * 35 * 4):
-            monkeypatch.setattr(mask_propagation, "LIKENESSES", at_once)
+            monkeypatch.setattr(mask_propagation, "MAX_SIMILARITIES", at_once)
             torch.testing.assert_close(propagate(target, sources, labels, options), expected)
 
 

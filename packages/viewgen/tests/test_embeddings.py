@@ -181,5 +181,5 @@ def test_one_process_at_a_time_embeds_and_a_full_disk_is_a_one_line_error(images
     assert not list((tmp_path / "out").glob("*.tmp")) and not (tmp_path / "out" / ".lock").exists()
     made = embed_images(images, tmp_path / "out", encoder(), batch_size=2)
     assert np.array_equal(made.vectors, embed_images(images, tmp_path / "other", encoder(), batch_size=2).vectors)
-    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be made there"):
+    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be created"):
         embed_images(images, "/proc/x/y", encoder())

@@ -310,7 +310,7 @@ def test_a_full_disk_before_the_first_view_is_a_one_line_error(images, tmp_path,
 
 def test_an_output_that_cannot_be_written_is_told_in_one_line(images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="a file stands where a folder is needed"):
+    with pytest.raises(WriteError, match="a file exists where a folder is needed"):
         generate_views(images, tmp_path / "file" / "views", Noisy())
 
 

@@ -16,10 +16,10 @@ REASONS = {
     errno.EACCES: "permission denied; change the permissions or choose another folder",
     errno.EPERM: "permission denied; change the permissions or choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
-    errno.ENOENT: "the folder cannot be made there; choose another one",
-    errno.ENOTDIR: "a file stands where a folder is needed; move it or choose another folder",
-    errno.EEXIST: "a file stands where a folder is needed; move it or choose another folder",
-    errno.EISDIR: "a folder stands where a file is needed; move it or choose another name",
+    errno.ENOENT: "the folder cannot be created; choose another one",
+    errno.ENOTDIR: "a file exists where a folder is needed; move it or choose another folder",
+    errno.EEXIST: "a file exists where a folder is needed; move it or choose another folder",
+    errno.EISDIR: "a folder exists where a file is needed; move it or choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 4096`",
 }
@@ -49,7 +49,7 @@ def write_error_message(path: str | os.PathLike[str], error: OSError) -> str:
     """Return the message for an OSError raised while writing at `path`."""
     place = _escaped(os.fspath(path))
     if error.errno in FULL:
-        return f"cannot write {place}: the disk is full; free some space and run again, what is written stays"
+        return f"cannot write {place}: the disk is full; free some space and run again, files already written are kept"
     unknown = f"{error.strerror or error}; choose another folder"
     return f"cannot write {place}: {REASONS.get(error.errno or 0, unknown)}"
 

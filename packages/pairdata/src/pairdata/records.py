@@ -1,8 +1,8 @@
 """Records: a folder of FFCV files that hold images, their views, and all other fields of a batch.
 
-    RECORDS/00000.beton ...   the images' squares, keys, labels and sizes; each file alone can be read by FFCV
-    RECORDS/00000.json ...    its length, its SHA-256, and what could not be read when it was packed
-    RECORDS/rows.npy          of every row where its squares lie, made from the tables of the files
+    RECORDS/00000.beton ...   the images' squares, keys, labels and sizes; FFCV can read each file by itself
+    RECORDS/00000.json ...    its length, its SHA-256, and the images that could not be read when it was packed
+    RECORDS/rows.npy          the offsets of the squares of every row, from the tables of the files
     RECORDS/records.json      what the records contain; written last
 
 Legend: N rows, K slots for views and M for interpolated views in each, S size of the squares.
@@ -94,8 +94,8 @@ class Layout:
             square = rows["square"][:, column]
             square["place"] = beton.rows[name]["data_ptr"]
             square["bytes"] = beton.length(square["place"])
-            for fact in ("exists", "height", "width"):
-                square[fact] = beton.rows[f"{name}_{fact}"]
+            for field in ("exists", "height", "width"):
+                square[field] = beton.rows[f"{name}_{field}"]
         for m in range(self.mixed):
             rows["partner"][:, m], rows["alpha"][:, m] = beton.rows[f"mixed{m}_partner"], beton.rows[f"mixed{m}_alpha"]
         return rows
@@ -187,7 +187,7 @@ class Records:
         except (ValueError, EOFError, OverflowError) as error:
             raise ValueError(f"{path} cannot be read ({error}); pack again to restore it") from error
         if rows.dtype != self.layout.row_type or rows.shape != (images,):
-            raise ValueError(f"{path} does not belong to {INDEX} beside it; pack again to restore it")
+            raise ValueError(f"{path} does not belong to {INDEX} in the same folder; pack again to restore it")
         try:
             check_rows(rows, lengths, self.shard_images, self.layout, len(self.classes))
         except ValueError as error:
@@ -242,7 +242,7 @@ def check_length(root: Path, shard: Shard) -> None:
     """Check that a file exists with the length that it was packed with.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the file is missing or has another length.
     """
     path = root / shard.file
     length = path.stat().st_size if path.is_file() else None
@@ -262,4 +262,4 @@ def _map(path: Path) -> mmap.mmap:
 def _cannot_open(path: Path, error: OSError) -> ValueError:
     many = error.errno in (errno.EMFILE, errno.ENFILE)
     remedy = "raise the limit with `ulimit -n 4096`, or pack with a larger --shard-images" if many else "pack again"
-    return ValueError(f"{path} cannot be read ({error.strerror}): {remedy}")
+    return ValueError(f"{path} cannot be read ({error.strerror}); {remedy}")

@@ -19,7 +19,7 @@ IMAGES = 256
 PIXELS = 4096
 """Pixels of each image, evenly spaced."""
 PERCENTILES = (0.1, 99.9)
-"""The values mapped to 0 and 255: outliers such as hot pixels do not decide."""
+"""The values mapped to 0 and 255: outliers such as hot pixels are ignored."""
 FLAT = 1e-3
 """Channels of a smaller standard deviation are not scaled."""
 
@@ -71,29 +71,29 @@ def channel_statistics(
 def _sample(index: ImageIndex, channels: int, count: int) -> list[Shaped[np.ndarray, "N C"]]:
     """Return pixels of some images, as they are stored."""
     samples, failure = [], ""
-    for place in range(count):
+    for number in range(count):
         try:
-            pixels = read_stored(index.path(place * len(index) // count), channels).reshape(-1, channels)
+            pixels = read_stored(index.path(number * len(index) // count), channels).reshape(-1, channels)
         except UnreadableImage as error:
             failure = failure or str(error)
             continue
         samples.append(pixels[:: max(1, len(pixels) // PIXELS)].copy())
     if not samples:
-        raise ValueError(f"expected images of {channels} channels in {index.root}, got none: {failure}")
+        raise ValueError(f"expected images of {channels} channels in {index.root}, got none ({failure})")
     return samples
 
 
 def _percentile_ranges(samples: list[Shaped[np.ndarray, "N C"]]) -> list[tuple[float, float]]:
     """Return the range of each channel, at least 256 levels of integers."""
     integers = all(values.dtype.kind in "iu" for values in samples)
-    found = []
+    ranges = []
     for column in np.concatenate([values.astype(np.float64) for values in samples]).T:
         finite = column[np.isfinite(column)]
         if not finite.size:
             raise ValueError("expected finite pixels in each channel, got none in the sample; leave the channel out")
         low, high = (float(value) for value in np.percentile(finite, PERCENTILES))
-        found.append((low, max(high, low + 255) if integers else high if high > low else low + 1))
-    return found
+        ranges.append((low, max(high, low + 255) if integers else high if high > low else low + 1))
+    return ranges
 
 
 def _scale(values: Shaped[np.ndarray, "N C"], pairs: list[tuple[float, float]] | None) -> Float[np.ndarray, "N C"]:

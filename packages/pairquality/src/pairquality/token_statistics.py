@@ -195,7 +195,7 @@ class UniformSample:
 
 
 HISTOGRAM_BINS = 200
-"""As tools/clip_pca/extract_features_pca.py of https://github.com/xiaojieli0903/genview."""
+"""The value in tools/clip_pca/extract_features_pca.py of https://github.com/xiaojieli0903/genview."""
 
 ThresholdRule = Literal["quantile", "histogram"]
 

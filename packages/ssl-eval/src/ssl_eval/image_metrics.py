@@ -20,7 +20,7 @@ from ssl_eval.view_cost import Timer, count_parameters
 
 Features = Callable[[UInt8[Tensor, "B 3 H W"]], Float[Tensor, "B D"]]
 SSIM_SIGMA = 1.5
-"""Of the Gaussian window, 11 pixels wide, K1 0.01, K2 0.03: Wang et al. 2004 (https://doi.org/10.1109/TIP.2003.819861),
+"""Standard deviation of the Gaussian window, which is 11 pixels wide; K1 0.01, K2 0.03: Wang et al. 2004 (https://doi.org/10.1109/TIP.2003.819861),
 III B."""
 SMALLEST = 6  # height and width in pixels: the window is reflected at the border
 

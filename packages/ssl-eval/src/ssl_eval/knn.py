@@ -38,7 +38,9 @@ def knn_accuracy(
         group=group,
     )
     truth = test.labels
-    return {k: 100.0 * float((guess == truth.to(guess.device)).double().mean()) for k, guess in predictions.items()}
+    return {
+        count: 100.0 * float((guess == truth.to(guess.device)).double().mean()) for count, guess in predictions.items()
+    }
 
 
 def knn_predictions(

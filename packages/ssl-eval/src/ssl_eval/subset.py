@@ -3,6 +3,7 @@
 Shapes: n images, m chosen.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
     """Return the rows of the images in a list, in the data set's order.
 
     A line is an image's key ("n01440764/n01440764_10026.JPEG") or its file name, as SimCLR's 1percent.txt and
-    10percent.txt have it (https://github.com/google-research/simclr, imagenet_subsets); empty lines mean nothing.
+    10percent.txt have it (https://github.com/google-research/simclr, imagenet_subsets); empty lines are ignored.
 
     Args:
         path: a text file with one name per line.
@@ -33,10 +34,9 @@ def listed_subset(path: str | Path, keys: Sequence[str]) -> Int[Tensor, " m"]:
     names = read_names(path)
     if not names:
         raise ValueError(f"expected names of images in {path}, got none")
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
-        raise ValueError(f"expected each image once in {path}, got {twice} twice")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"expected each image once in {path}, got {name} {count} times")
     rows = {key: row for row, key in enumerate(keys)}
     by_name: dict[str, list[int]] = {}
     for key, row in rows.items():

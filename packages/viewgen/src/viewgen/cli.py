@@ -112,7 +112,7 @@ class Models:
     """List known weights by generator; `viewgen generate --model` takes their names."""
 
     generator: Literal[tuple(MODELS)] | None = None  # type: ignore[valid-type]
-    """Only those of one generator."""
+    """List only the weights of one generator."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def read_description(folder: str | Path) -> BackboneFile:
 
 
 def _missing_file(folder: str | Path, name: str) -> ValueError:
-    return ValueError(f"{folder} is no backbone folder: {name} is missing. save_backbone writes both files.")
+    return ValueError(f"expected {name} in the backbone folder {folder}, got no file; sslzoo.save_backbone writes it")
 
 
 def load_backbone(folder: str | Path) -> nn.Module:

@@ -16,18 +16,18 @@ from pairdata import FFCVLoader, FolderLoader, TooFewImages, is_records
 
 
 def data_fingerprint(data: DataConfig, loader: FolderLoader | FFCVLoader) -> dict[str, Any]:
-    """Return what a resumed run must have in common with the interrupted one, the same for folders and records."""
+    """Return the settings that a resumed run must share with the interrupted one, equal for folders and records."""
     if isinstance(loader, FFCVLoader):
         layout = loader.index.layout
         views, interpolated = (count > 0 and not data.real_only for count in (layout.views, layout.mixed))
     else:
         views, interpolated = data.views is not None, data.interpolated is not None
-    found = {"images": len(loader.index), "views": views, "interpolated": interpolated}
-    found |= {"channels": data.channels} if data.channels != RGB else {}
-    return found | ({"value_range": list(data.value_range)} if data.value_range else {})
+    settings = {"images": len(loader.index), "views": views, "interpolated": interpolated}
+    settings |= {"channels": data.channels} if data.channels != RGB else {}
+    return settings | ({"value_range": list(data.value_range)} if data.value_range else {})
 
 
-def open_loader(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader:
+def open_loader(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -> FolderLoader | FFCVLoader:
     """Open the images and views of this process; both loaders yield the same batches in the same order.
 
     Raises:
@@ -39,7 +39,7 @@ def open_loader(recipe: Recipe, data: DataConfig, context: sslzoo.DistContext) -
             "change --batch-size"
         )
     opened = _open_records if is_records(data.images) or data.images.suffix == ".beton" else _open_folders
-    return opened(recipe, data, context)  # pyright: ignore[reportReturnType]  (both have the attributes used here)
+    return opened(recipe, data, context)
 
 
 def open_fitting(
@@ -49,7 +49,7 @@ def open_fitting(
     *,
     accumulation_steps: int,
     log: Callable[[str], None],
-) -> tuple[Recipe, FolderLoader]:
+) -> tuple[Recipe, FolderLoader | FFCVLoader]:
     """Open the data, and reduce the batch size of the recipe if the images do not fill one batch.
 
     Args:

@@ -80,12 +80,12 @@ class PairDataset:
     def _read(self, keys: Iterator[str], batch_size: int) -> Iterator[ImagePairs | None]:
         """Yield batches without unreadable images; None if all are."""
         for batch in read_batches(self.root, keys, self.size, batch_size=batch_size, workers=self.workers):
-            found = [(key, image) for key, image in batch if isinstance(image, Tensor)]
-            if not found:
+            readable = [(key, image) for key, image in batch if isinstance(image, Tensor)]
+            if not readable:
                 yield None
                 continue
-            images = torch.stack([image for _, image in found])
-            yield images, images if self.views is None else torch.stack([self._view(*one) for one in found])
+            images = torch.stack([image for _, image in readable])
+            yield images, images if self.views is None else torch.stack([self._view(*item) for item in readable])
 
     def _view(self, key: str, image: Tensor) -> Tensor:
         assert self.views is not None
@@ -133,8 +133,8 @@ class Teacher:
     @torch.no_grad()
     def batch(self, images: ImagePairs, generator: torch.Generator) -> DistillBatch:
         """Augment images and encode the views."""
-        place = self.encoder.mean.device
-        views = torch.cat([self.make_views(half.to(place), generator) for half in images])
+        device = self.encoder.mean.device
+        views = torch.cat([self.make_views(half.to(device), generator) for half in images])
         views = views.contiguous(memory_format=torch.channels_last)
         tokens = self.encoder(views)
         scores = score_tokens(self.pca, *tokens.chunk(2))

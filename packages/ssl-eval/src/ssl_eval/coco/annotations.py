@@ -127,8 +127,8 @@ def _by_image(
     return grouped
 
 
-NOTHING = 1e-5
-"""Pixels; a box that is not wider and higher is left out of training, as detectron2 does
+MIN_BOX_SIDE = 1e-5
+"""Side in pixels; a box that is not wider and higher is left out of training, as detectron2 does
 (facebookresearch/detectron2@02b5c4e detectron2/data/detection_utils.py filter_empty_instances)."""
 
 
@@ -242,7 +242,7 @@ def _objects(
             box = _box(each["bbox"], height, width)
             segmentation = read_segmentation(each["segmentation"], height, width)
         kept = box.astype(np.float32)  # where a thin box may become none
-        nothing = (kept[2:] - kept[:2]).min() <= NOTHING or segmentation == []
+        nothing = (kept[2:] - kept[:2]).min() <= MIN_BOX_SIDE or segmentation == []
         if not each.get("iscrowd", 0) and not nothing:
             boxes.append(box)
             labels.append(label_of[each["category_id"]])

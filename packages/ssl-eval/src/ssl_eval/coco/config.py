@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
-"""None on batch norms. Both: facebookresearch/detectron2@02b5c4e detectron2/config/defaults.py SOLVER."""
+"""None on batch norms. Both from facebookresearch/detectron2@02b5c4e detectron2/config/defaults.py SOLVER."""
 WARMUP_FACTOR = 1 / 1000
-"""Of the learning rate, at step 0; likewise."""
+"""Factor of the learning rate at step 0, from the same file."""
 SCHEDULES = {"1x": 90_000, "2x": 180_000}
-"""Steps; detectron2@02b5c4e configs/Base-RCNN-FPN.yaml, facebookresearch/moco@132aea9
+"""Number of steps: detectron2@02b5c4e configs/Base-RCNN-FPN.yaml, facebookresearch/moco@132aea9
 detection/configs/coco_R_50_C4_2x.yaml."""
 VARIANTS = {
     "fpn": "detectron2@02b5c4e configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml, with SyncBN in backbone "

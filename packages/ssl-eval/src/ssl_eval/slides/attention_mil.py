@@ -99,7 +99,7 @@ MIL_PROTOCOLS = {
         epochs=20, learning_rate=5e-4, weight_decay=1e-4, hidden=500, attention=128, dropout=0.0,
     ),
 }  # fmt: skip
-"""By name; the papers that report PANDA or BRIGHT for generative views do not state their aggregator's settings."""
+"""Protocols by name; the papers that report PANDA or BRIGHT for generative views do not state their settings."""
 
 
 def train_mil(

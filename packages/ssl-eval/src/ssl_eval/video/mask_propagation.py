@@ -22,8 +22,8 @@ from ssl_eval.feature_maps import OutputAndFeatureMap, patch_of
 from ssl_eval.features import evaluating
 from ssl_eval.image_files import too_thin
 
-LIKENESSES = 2**25
-"""Computed at once: 128 MB."""
+MAX_SIMILARITIES = 2**25
+"""Similarities computed at once: 128 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def propagate(
     asked = normalize(target.flatten(1).T, dim=1)
     known = normalize(torch.stack(list(sources)).flatten(2), dim=1)
     given = torch.stack(list(labels)).flatten(2).permute(0, 2, 1).flatten(0, 1)
-    at_once = max(1, LIKENESSES // (len(known) * known.shape[2]))
+    at_once = max(1, MAX_SIMILARITIES // (len(known) * known.shape[2]))
     parts = []
     for start in range(0, len(asked), at_once):
         likeness = asked[start : start + at_once] @ known / options.temperature
@@ -94,7 +94,7 @@ def _window(start: int, count: int, rows: int, columns: int, radius: int) -> Boo
 
 
 MULTIPLE = 64
-"""Pixels; the longer edge is rounded down to a multiple of it."""
+"""The longer edge is rounded down to a multiple of it, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -317,7 +317,7 @@ FORMATS = (
     replace(BARE, name="bare-state-dict", container="state_dict"),
     replace(BARE, name="bare-model", container="model"),
 )
-"""In the order in which they are tried."""
+"""Formats in the order in which they are tried."""
 
 
 def _format(name: str) -> CheckpointFormat:

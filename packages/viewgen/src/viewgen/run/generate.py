@@ -43,7 +43,7 @@ class RunSummary:
     failed: int
 
 
-REMEDY = "free some space, or write JPEG (image_format jpg); what is written stays"
+REMEDY = "free some space, or write JPEG (image_format jpg); files already written are kept"
 
 
 def generate_views(
