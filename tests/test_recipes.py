@@ -302,7 +302,7 @@ def test_unsupported_options_of_torchvision_networks_are_dropped():
     assert said == ["resnet18 has no option stem_stride, width, set by small-simclr; ignored"]
     own = RECIPES["small-simclr"]()
     assert fit_backbone(own, said.append) == own and len(said) == 1
-    with pytest.raises(ValueError, match="Unknown backbone 'resnet81'; near ones: resnet18"):
+    with pytest.raises(ValueError, match="expected the name of a backbone, got 'resnet81'; did you mean resnet18"):
         fit_backbone(dataclasses.replace(own, backbone="resnet81"), said.append)
 
 

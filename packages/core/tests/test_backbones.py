@@ -85,7 +85,7 @@ HOSTILE = [
     ({"name": "timm/hf-hub:someone/model"}, "unknown architecture 'timm/hf-hub:someone/model'"),
     ({"name": "timm/local-dir:/tmp"}, "unknown architecture"),
     ({"name": "timm/../resnet18"}, "unknown architecture"),
-    ({"name": "timm/no_such_model"}, "cannot be built (Unknown backbone 'timm/no_such_model'"),
+    ({"name": "timm/no_such_model"}, "cannot be built (expected the name of a backbone, got 'timm/no_such_model'"),
     ({"name": "mine"}, "unknown architecture 'mine': expected a ResNet of torchvision"),
     ({"name": 3}, "expected an architecture with a name"),
     ([], "expected an architecture with a name"),

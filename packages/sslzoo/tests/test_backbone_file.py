@@ -101,7 +101,7 @@ def test_the_cifar_stem_keeps_the_resolution():
 
 
 def test_unknown_names_are_answered_with_near_ones():
-    with pytest.raises(ValueError, match="near ones: resnet50"):
+    with pytest.raises(ValueError, match="did you mean resnet50"):
         create_backbone("resnt50")
     with pytest.raises(ValueError, match="timm/vit_small_patch16_224"):
         create_backbone("timm/vit_small_patch16_225")

@@ -39,7 +39,9 @@ def create_backbone(
             weights cannot be downloaded.
     """
     if cifar_stem and (name.startswith(TIMM) or name in (*MOCO_VITS, *DINO_VITS, *CIFAR_RESNETS, WIDENED)):
-        raise ValueError(f"cifar_stem is for ResNets of torchvision and resnet10; {name} has its own stem.")
+        raise ValueError(
+            f"expected resnet10 or a ResNet of torchvision with cifar_stem, but {name} has its own stem; leave it out"
+        )
     if name == "resnet10" or name in TORCHVISION_RESNETS:
         options["cifar_stem"] = cifar_stem
     if in_chans != RGB:
@@ -141,8 +143,8 @@ def _unknown(name: str) -> ValueError:
     known = [*own, *TORCHVISION_RESNETS, *(TIMM + other for other in timm.list_models())]
     near = difflib.get_close_matches(name, known, n=3)
     kinds = f"choose a torchvision ResNet, {', '.join(own)}, or timm/<name>"
-    hint = f"near ones: {', '.join(near)}" if near else kinds
-    return ValueError(f"Unknown backbone {name!r}; {hint}.")
+    hint = f"did you mean {' or '.join(near)}?" if near else kinds
+    return ValueError(f"expected the name of a backbone, got {name!r}; {hint}")
 
 
 def last_map(network: nn.Module, images: Tensor) -> Any:

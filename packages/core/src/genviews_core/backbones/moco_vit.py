@@ -49,7 +49,7 @@ def sincos_positions(rows: int, columns: int, dim: int, temperature: float = 100
         ValueError: the dimension is not a multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"Fixed 2-d positions need an embedding dimension that 4 divides, not {dim}.")
+        raise ValueError(f"expected an embedding dimension divisible by 4 for fixed 2-d positions, got {dim}")
     frequencies = 1 / temperature ** (torch.arange(dim // 4) / (dim // 4))
     grids = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     row, column = (grid.flatten()[:, None] * frequencies for grid in grids)

@@ -30,7 +30,7 @@ def load_timm(name: str, *, size: int | None = None, channels: int = 3) -> tuple
     from genviews_core.backbones.create import create_backbone
 
     if not timm.is_model_pretrained(name):
-        raise ValueError(f"timm has no weights called {name}; timm.list_pretrained() names those it has.")
+        raise ValueError(f"timm has no weights called {name}; timm.list_pretrained() lists those it has")
     network = create_backbone(TIMM + name, image_size=size, pretrained=True, in_chans=channels)
     images = timm_images(network)
     if channels != 3:

@@ -28,7 +28,7 @@ from genviews_core.disk import require_space
 from genviews_core.files import write_json
 from genviews_core.lock import lock_folder
 from genviews_core.progress import Progress
-from pairdata import FolderLoader
+from pairdata import FFCVLoader, FolderLoader
 from sslzoo import DistContext
 from sslzoo.methods import Method
 from sslzoo.training import TrainConfig
@@ -226,7 +226,7 @@ def _ignore(message: str) -> None:
     """Ignore a message."""
 
 
-def _write_data_errors(loader: FolderLoader, out: Path) -> None:
+def _write_data_errors(loader: FolderLoader | FFCVLoader, out: Path) -> None:
     """Write OUT/data_errors.json: missing views and unreadable images, which were replaced by others."""
     if loader.failures or loader.missing_views:
         errors = {"missing_views": loader.missing_views, "unreadable": loader.failures}

@@ -242,8 +242,8 @@ def _objects(
             box = _box(each["bbox"], height, width)
             segmentation = read_segmentation(each["segmentation"], height, width)
         kept = box.astype(np.float32)  # where a thin box may become none
-        nothing = (kept[2:] - kept[:2]).min() <= MIN_BOX_SIDE or segmentation == []
-        if not each.get("iscrowd", 0) and not nothing:
+        is_empty = (kept[2:] - kept[:2]).min() <= MIN_BOX_SIDE or segmentation == []
+        if not each.get("iscrowd", 0) and not is_empty:
             boxes.append(box)
             labels.append(label_of[each["category_id"]])
             segmentations.append(segmentation)

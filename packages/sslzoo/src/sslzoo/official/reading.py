@@ -47,14 +47,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # unreadable files are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist.") from None
+        raise ValueError(f"expected a checkpoint, got {path}, which does not exist") from None
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from error
     except Exception as error:  # unpicklers meet other bytes with any exception
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no PyTorch file, or a broken one ({type(error).__name__}: {reason}).") from error
+        raise ValueError(f"expected a PyTorch file, got {path}, damaged or of another kind ({reason})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors; save its state_dict().")
+        raise ValueError(f"expected a dict of tensors in {path}, got a {type(content).__name__}; save its state_dict()")
     return content
 
 
@@ -75,15 +75,15 @@ def _refusal(path: Path, message: str) -> str:
     if code is not None:
         return (
             f"{path} wants to run code ({code[1] or code[2]}) and was not opened; "
-            "where you trust_coefficient it, load it yourself and torch.save its tensors alone."
+            "if you trust it, load it yourself and torch.save its tensors only"
         )
     with path.open("rb") as file:
         if file.read(1) == pickle.PROTO:
             return (
-                f"{path} is a pickle that torch.save did not write; reading one may run code, so it was not opened. "
-                "For DeepMind's BYOL files, ajtejankar/byol-convert writes PyTorch's."
+                f"{path} is a pickle that torch.save did not write; reading one may run code, so it was not opened; "
+                "for DeepMind's BYOL files, ajtejankar/byol-convert writes PyTorch's"
             )
-    return f"{path} is no PyTorch file, or a broken one."
+    return f"expected a PyTorch file, got {path}, damaged or of another kind"
 
 
 def detect_format(

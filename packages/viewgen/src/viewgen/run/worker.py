@@ -194,7 +194,9 @@ class ChunkWorker:
         conditions = self._source.conditions(views, sources)
         values, seeds = conditions.values[indices], [views[index].seed for index in indices]
         schedule = self.job.strength
-        strengths = schedule and [schedule.sample(views[index].key, views[index].seed) for index in indices]
+        strengths = None
+        if schedule is not None:
+            strengths = [schedule.sample(views[index].key, views[index].seed) for index in indices]
         given = None if strengths is None else torch.tensor([strength for strength, _ in strengths])
         images = self.generator.generate(values, seeds=seeds, strength=given)
         if hasattr(self.generator, "partner_keys"):
