@@ -10,7 +10,9 @@ BLOCK = 4096
 """Bytes in which file systems usually allocate files."""
 
 
-def require_space(folder: str | os.PathLike[str], size: float, what: str, *, remedy: str = "free some space") -> str:
+def require_space(
+    folder: str | os.PathLike[str], size: int | float, what: str, *, remedy: str = "free some space"
+) -> str:
     """Return a line that says how much disk something takes and how much is free.
 
     Args:
@@ -24,7 +26,7 @@ def require_space(folder: str | os.PathLike[str], size: float, what: str, *, rem
     """
     place = Path(folder).absolute()
     place = next(parent for parent in (place, *place.parents) if parent.exists())
-    free = float(shutil.disk_usage(place).free)
+    free = shutil.disk_usage(place).free
     if free < size:
         raise ValueError(
             f"expected {readable(size)} of free disk for {what} in {folder}, got {readable(free)}; {remedy}"
@@ -32,7 +34,7 @@ def require_space(folder: str | os.PathLike[str], size: float, what: str, *, rem
     return f"{what}: about {readable(size)} of disk, {readable(free)} are free in {place}"
 
 
-def readable(size: float) -> str:
+def readable(size: int | float) -> str:
     """Return a number of bytes with a unit, such as "12 MiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024 or unit == "GiB":
@@ -41,6 +43,6 @@ def readable(size: float) -> str:
     return f"{size:,.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
 
 
-def on_disk(size: float) -> float:
+def on_disk(size: int | float) -> float:
     """Return the bytes that a file of this size occupies, on average over sizes near it."""
     return max(size + BLOCK / 2, float(BLOCK))
