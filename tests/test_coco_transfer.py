@@ -178,7 +178,7 @@ def test_a_mistake_is_one_line(programs, arguments, coco):
     assert printed.startswith("error: expected a ResNet of 18, 34") and printed.count("\n") == 1
     (coco / "val2017" / "2.png").unlink()
     printed = programs(PROGRAM, *arguments(), expect=1)
-    assert "2.png is missing" in printed and printed.count("\n") == 1
+    assert "2.png, image 2 of" in printed and "is missing" in printed and printed.count("\n") == 1
 
 
 def test_a_test_set_without_annotations_is_refused_before_the_first_step(module, options, coco, monkeypatch):

@@ -30,6 +30,15 @@ from ssl_eval.slides.slide_sets import Slide, tiles_of
 from ssl_eval.video.davis import read_davis, read_mask
 
 READABLE, REFUSED = readable_images(), refused_files()
+OTHER_CHANNELS = {
+    "2-channels.tif",
+    "2-channels-8-bit.tif",
+    "4-gray.tif",
+    "5-planes.tif",
+    "5-channels.tif",
+    "RGB-and-2.tif",
+    "gray-pages.tif",
+}  # shown by thumbnails, which take the first three channels
 READERS = {
     "pairdata": lambda path: np.asarray(pairdata.decode_rgb(path)),
     "viewgen": lambda path: viewgen.read_image(path).permute(1, 2, 0).numpy(),
@@ -70,8 +79,12 @@ def test_all_libraries_read_the_same_pixels(tmp_path, name):
 def test_all_libraries_reject_invalid_images_in_one_line(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(REFUSED[name][0])
-    lines = set()
-    for read in (*READERS.values(), lambda path: decode_square(path, 16), lambda path: thumbnail(path, 16)):
+    lines, readers = set(), [*READERS.values(), lambda path: decode_square(path, 16)]
+    if name in OTHER_CHANNELS:
+        assert thumbnail(path, 16)
+    else:
+        readers.append(lambda path: thumbnail(path, 16))
+    for read in readers:
         with pytest.raises(ValueError) as error:
             read(path)
         lines.add(str(error.value))

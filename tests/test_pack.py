@@ -95,7 +95,7 @@ def test_mistakes_end_in_one_line(folders, records, tmp_path):
     elsewhere = ["pack", tmp_path / "other", "--out", tmp_path / "r", "--views", views]
     assert "do not match" in one_line(run(*elsewhere, expect=1))
     recipe = ["pretrain", "small-dino", *SMALL, "--out", tmp_path / "run"]
-    assert "hold their views" in one_line(run(*recipe, "--data", records, "--views", views, expect=1))
+    assert "which contain views" in one_line(run(*recipe, "--data", records, "--views", views, expect=1))
     assert "records of 64 px, got 32 px" in one_line(run(*recipe, "--data", records, "--decode-size", 64, expect=1))
     assert "create records with apps/pack" in one_line(run(*recipe, "--data", tmp_path / "no.beton", expect=1))
 

@@ -59,8 +59,9 @@ def test_both_generate_commands_have_the_same_defaults():
     ours, theirs = (
         {field.name: field.default for field in fields(kind)} for kind in (generation.GenerateOptions, cli.Generate)
     )
+    assert ours.pop("image_format") is None and theirs.pop("image_format") == "png"  # ours depends on the channels
     shared = ours.keys() & theirs.keys()
-    assert {"alpha", "workers", "batch_size", "partner", "seed", "views_per_image", "image_format"} <= shared
+    assert {"alpha", "workers", "batch_size", "partner", "seed", "views_per_image"} <= shared
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 

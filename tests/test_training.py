@@ -92,7 +92,7 @@ def test_batch_size_is_reduced_to_the_number_of_images(folder, told):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ("three parts", "3 parts each: choose --batch-size 15 or 18"),
+        ("three parts", "(1 processes x 3 accumulation steps), got 16; choose --batch-size 15 or 18"),
         ("too few", "expected at least 41 images for 1 x 41 (processes x --accumulation-steps), got 40"),
         ("batch of one", "expected at least 2 images per accumulation step for dino with resnet10, got 1; give"),
         ("other classes", "expected the same class folders in"),

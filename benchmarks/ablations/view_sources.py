@@ -10,13 +10,13 @@ from statistics import mean, stdev
 
 from benchmarks.ablations import run_app
 from benchmarks.ablations.encoders import measure_accuracies
-from benchmarks.cost_benefit import agreement_table
-from genviews_core.files import make_folder, writing
+from genviews_core.files import writing
 from ssl_eval import Result, Table, append_results, read_results
 from viewgen.manifest import open_manifest
 
 HAND_MADE = "hand-made views only"
 TASKS = ("knn", "linear")
+COST_BENEFIT = Path(__file__).resolve().parents[1] / "cost_benefit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,26 +136,25 @@ def _train(options: ViewSources, arm: Arm, folders: Mapping[str, Path], seed: in
 def class_agreements(options: ViewSources) -> dict[str | None, float]:
     """Return the class agreement in percent of each source, of the images and of views of other images.
 
-    They are measured once and kept in OUT/agreement.jsonl; empty without a classifier.
+    `benchmarks/cost_benefit agreement` measures each source once, and OUT/agreement keeps the results; empty without a
+    classifier.
 
     Raises:
-        ValueError: the classifier cannot be read, or has other classes.
+        ValueError: the classifier cannot be read, or has other classes; with the program's message.
     """
     if options.classifier is None:
         return {}
-    folders, path = source_folders(options), make_folder(options.out) / "agreement.jsonl"
-    missing = [name for name in folders if name not in {result.recipe for result in read_results(path)}]
-    if missing:
-        asked = agreement_table.Agreement(
-            images=options.data,
-            views=tuple(folders[name] for name in missing),
-            classifier=options.classifier,
-            labelled=options.labelled,
-            device=options.device,
-            out=path,
-        )
-        list(agreement_table.agreements(asked, missing))
-    return {result.recipe: result.value for result in read_results(path)}
+    found: dict[str | None, float] = {}
+    for name, folder in source_folders(options).items():
+        path = options.out / "agreement" / f"{name}.jsonl"
+        if not read_results(path):
+            arguments: list[object] = ["agreement", options.data, folder, "--classifier", options.classifier]
+            arguments += ["--labelled", options.labelled] if options.labelled is not None else []
+            arguments += ["--device", options.device, "--out", path]
+            run_app.run(COST_BENEFIT, arguments, f"agreement of {name}", log=path.with_suffix(".txt"))
+        images, views, others = [result.value for result in read_results(path)]
+        found |= {"the images": images, name: views, "views of other images": others}
+    return found
 
 
 def source_table(options: ViewSources) -> Table:

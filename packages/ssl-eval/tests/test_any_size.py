@@ -91,7 +91,7 @@ def test_unsupported_size_is_reported(fault):
 
     network = Strict()
     with pytest.raises(
-        ValueError, match=r"^expected .* any size, got .* does not take 32 x 40 pixels \(Input .* \(32\)\); choose"
+        ValueError, match=r"^expected .* any size, got .* does not accept 32 x 40 pixels \(Input .* \(32\)\); choose"
     ):
         VariableSizeViT(network)(torch.zeros(1, 3, 32, 40))
     network.patch_embed = nn.Identity()

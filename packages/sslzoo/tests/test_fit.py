@@ -333,5 +333,5 @@ def test_a_resumed_run_continues_its_run_at_weights_and_biases(tmp_path, monkeyp
     assert first == second and first["project"] == "project" and first["resume"] == "allow"
     assert Substitute.points == [(1, {"loss": 0.5}), "finished", (2, {"loss": 0.5}), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match="expected the package wandb for W&B logging"):
+    with pytest.raises(ValueError, match="expected the package wandb to log to Weights & Biases"):
         WandbSink("project", tmp_path, {})

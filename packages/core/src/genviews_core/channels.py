@@ -135,7 +135,7 @@ def read_preview(source: Source, size: int | None = None) -> "torch.Tensor":
         try:
             channels = guarded(source, lambda: _count(source))
             pixels = read_tensor(source, channels, size)
-        except UnreadableImage:
+        except ValueError:
             raise error from None
         return pixels[:RGB] if channels >= RGB else pixels[:1].expand(RGB, -1, -1)
 

@@ -118,7 +118,7 @@ def pack_records(
 def _square_bytes(layout: Layout) -> float:
     """Return the expected bytes of a square; those of JPEG as measured on photographs of 32 and 288 px."""
     if layout.mode == "raw":
-        return 3 * layout.size**2
+        return 3.0 * layout.size**2
     return 620 + layout.size**2 * float(np.interp(layout.quality, (50, 75, 90, 95), (0.14, 0.21, 0.34, 0.48)))
 
 

@@ -120,7 +120,7 @@ class OnlineScorer:
 
     @torch.no_grad()
     def __call__(
-        self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], maps: Maps | None = None
+        self, first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], maps: Maps | None = None
     ) -> PairScores:
         """See PairScorer; the views themselves are ignored.
 
