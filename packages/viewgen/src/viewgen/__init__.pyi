@@ -5,9 +5,9 @@ from .generator import Generator
 from .interpolate import Interpolation, nearest_partners, slerp
 from .keys import UnreadableImage, iter_images, list_images, read_image, read_key_list
 from .loading import GeneratorSpec, load_generator
-from .manifest import VerifyReport, merge_journals, verify_views
+from .manifest import ShardStore, VerifyReport, holds_shards, merge_journals, verify_shards, verify_views
 from .ratios import ForegroundRatios
-from .run import RunEstimate, RunSummary, estimate_run, generate_views
+from .run import RunEstimate, RunSummary, estimate_run, generate_shards, generate_views
 from .seeding import view_seed
 from .sheet import contact_sheet
 from .statistics import measure_statistics
@@ -26,6 +26,7 @@ __all__ = [
     "RandomStrength",
     "RunEstimate",
     "RunSummary",
+    "ShardStore",
     "Strength",
     "UnreadableImage",
     "VerifyReport",
@@ -34,7 +35,9 @@ __all__ = [
     "eldm",
     "embed_images",
     "estimate_run",
+    "generate_shards",
     "generate_views",
+    "holds_shards",
     "icgan",
     "ip_adapter",
     "iter_images",
@@ -52,6 +55,7 @@ __all__ = [
     "retrieval",
     "slerp",
     "unclip",
+    "verify_shards",
     "verify_views",
     "view_seed",
 ]

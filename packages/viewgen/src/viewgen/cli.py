@@ -78,16 +78,16 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Merge the journals of a run into VIEWS/manifest.parquet."""
+    """Merge the journals of a run into VIEWS/manifest.parquet, or make one data set of the manifests of its shards."""
 
-    views: Annotated[Path, tyro.conf.Positional]
+    views: Annotated[str, tyro.conf.Positional]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
     """Check that manifest rows and view files agree."""
 
-    views: Annotated[Path, tyro.conf.Positional]
+    views: Annotated[str, tyro.conf.Positional]
     repair: bool = False
     """Remove files and rows that do not agree; `viewgen generate` then generates these views again."""
     check_bytes: bool = False
@@ -99,7 +99,7 @@ class Show:
     """Draw a contact sheet: source images above, their views below."""
 
     images: Annotated[str, tyro.conf.Positional]
-    views: Annotated[Path, tyro.conf.Positional]
+    views: Annotated[str, tyro.conf.Positional]
     out: Path = Path("views.png")
     count: int = 8
     """Number of images shown."""
@@ -121,8 +121,10 @@ class Generate:
 
     images: Annotated[str, tyro.conf.Positional]
     """Folder of images; or their .tar or .parquet shards: a folder, file or pattern, also s3://, hf:// or https://."""
-    out: Path
-    """Folder for the views."""
+    out: str
+    """Folder for the views; with --shards also a URL such as s3://bucket/views."""
+    shards: bool = False
+    """Write one tar of views with its Parquet manifest per shard of images; needs images in shards."""
     views_per_image: int = 1
     seed: int = 0
     strength: str | None = None
@@ -213,8 +215,9 @@ def _generate(command: Any) -> int:
     options = _run_options(command)
     if command.dry_run:
         return _dry_run(command, options)
-    with progress_bar("views") as update:
-        summary = viewgen.generate_views(
+    generate = viewgen.generate_shards if command.shards else viewgen.generate_views
+    with progress_bar("shards" if command.shards else "views") as update:
+        summary = generate(
             command.images,
             command.out,
             _spec(command),
@@ -226,9 +229,11 @@ def _generate(command: Any) -> int:
             **options,
         )
     print(f"{summary.written} views written, {summary.already} already there, {summary.failed} failed")
+    if command.shards:
+        return FAILED if summary.failed else 0
     if command.shard == (0, 1):
         print(f"manifest: {viewgen.merge_journals(command.out)}")
-    return _exit_code(command.out, summary.failed)
+    return _exit_code(Path(command.out), summary.failed)
 
 
 def _run_options(command: Any) -> dict[str, Any]:
@@ -345,14 +350,18 @@ def _models(command: Models) -> int:
 def _index(command: Index) -> int:
     import viewgen
 
-    print(viewgen.merge_journals(command.views))
+    if viewgen.holds_shards(command.views):
+        print(f"{viewgen.ShardStore(command.views).write_metadata()} views: {command.views}/_metadata")
+    else:
+        print(viewgen.merge_journals(command.views))
     return 0
 
 
 def _verify(command: Verify) -> int:
     import viewgen
 
-    report = viewgen.verify_views(command.views, command.repair, check_bytes=command.check_bytes)
+    verify = viewgen.verify_shards if viewgen.holds_shards(command.views) else viewgen.verify_views
+    report = verify(command.views, command.repair, check_bytes=command.check_bytes)
     wrong = {
         "row without file": report.rows_without_file,
         "file without row": report.files_without_row,

@@ -1,12 +1,13 @@
 """A contact sheet of a run: some source images above, their views below, each captioned with its settings."""
 
+import contextlib
 import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from io import BytesIO
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,8 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from genviews_core.channels import read_preview
 from genviews_core.files import atomic_write
 from genviews_core.images import UnreadableImage
+from genviews_core.shards import find_shards, is_sharded
 from viewgen.keys import key_path
 from viewgen.manifest.journal import journal_paths, journal_tables
+from viewgen.manifest.shard_store import ShardStore, holds_shards
 from viewgen.manifest.table import Manifest, open_manifest, view_path
 from viewgen.seeding import generator_for, stable_seed
 from viewgen.sharded import Images, ShardedImages, open_images
@@ -103,7 +106,7 @@ def contact_sheet(
 
     Args:
         images_root: folder of images, or shards of them.
-        views_root: their views.
+        views_root: their views: a folder, or a folder or URL of shards of views.
         out_path: a .png or .jpg file to write.
         count: images shown.
         seed: seed of the choice of images; None takes the first.
@@ -121,13 +124,40 @@ def contact_sheet(
         raise ValueError(f"expected a .png or .jpg file for the contact sheet, got {out}")
     if count < 1 or tile < 32:
         raise ValueError(f"expected count of 1 or more and tile of 32 or more, got {count} and {tile}")
-    rows = choose_rows(Path(views_root), count, seed)
-    with open_images(images_root) as images:
-        drawn = _Sheet(images, Path(views_root), tile, strength_unit).draw(rows)
+    if holds_shards(views_root):
+        drawn = _draw_shard(images_root, ShardStore(views_root), count, seed, partial(_Sheet, tile, strength_unit))
+    else:
+        rows, locate = choose_rows(Path(views_root), count, seed), partial(view_path, Path(views_root))
+        with open_images(images_root) as images:
+            drawn = _Sheet(tile, strength_unit, images, locate).draw(rows)
     buffer = BytesIO()
     drawn.save(buffer, format=FORMATS[out.suffix.lower()])
     atomic_write(out, buffer.getvalue())
     return out
+
+
+def _draw_shard(
+    images_root: str | os.PathLike[str],
+    store: ShardStore,
+    count: int,
+    seed: int | None,
+    sheet: Callable[..., "_Sheet"],
+) -> Image.Image:
+    """Draw images of one shard of views, drawn at random, or of the first without a seed."""
+    names = store.names()
+    if not names:
+        raise ValueError(f"expected shards of views in {store.out}, got none; run `viewgen generate --shards`")
+    drawn = 0 if seed is None else int(torch.randint(len(names), (), generator=generator_for(seed, "shard")))
+    with store.manifest(names[drawn]) as (manifest, about), contextlib.ExitStack() as opened:
+        rows = choose_rows(manifest.path.parent, count, seed)
+        source = os.fspath(images_root)
+        if is_sharded(source):
+            own = PurePosixPath(about.source).name
+            source = next((shard for shard in find_shards(source) if PurePosixPath(shard).name == own), source)
+        images = opened.enter_context(open_images(source))
+        views = opened.enter_context(open_images(store.url(names[drawn], ".tar")))
+        assert isinstance(views, ShardedImages)
+        return sheet(images, views.read).draw(rows)
 
 
 class _Cell(NamedTuple):
@@ -143,9 +173,11 @@ class _Sheet:
 
     columns = 8
 
-    def __init__(self, images: Images, views_root: Path, tile: int, strength_unit: str) -> None:
+    def __init__(
+        self, tile: int, strength_unit: str, images: Images, locate_view: Callable[[str], Path | bytes]
+    ) -> None:
         self.locate = images.read if isinstance(images, ShardedImages) else partial(key_path, images)
-        self.locate_view = partial(view_path, views_root)
+        self.locate_view = locate_view
         self.tile, self.unit = tile, strength_unit
         size = max(11, tile // 13)
         self.font, self.title_font = ImageFont.load_default(size), ImageFont.load_default(1.4 * size)

@@ -2,6 +2,7 @@
 
 from viewgen.manifest.journal import Journal
 from viewgen.manifest.merge import merge_journals
+from viewgen.manifest.shard_store import ShardStore, holds_shards, verify_shards
 from viewgen.manifest.table import SCHEMA, Manifest, Row, open_manifest, view_path
 from viewgen.manifest.verify import VerifyReport, verify_views
 
@@ -10,9 +11,12 @@ __all__ = [
     "Journal",
     "Manifest",
     "Row",
+    "ShardStore",
     "VerifyReport",
+    "holds_shards",
     "merge_journals",
     "open_manifest",
+    "verify_shards",
     "verify_views",
     "view_path",
 ]

@@ -100,6 +100,8 @@ def generate_views(
             not know the embeddings' encoder, if the disk is full (``genviews_core.files.WriteError``), or
             if it is too small for the missing views, judged by the first ones.
     """
+    if "://" in os.fspath(views_root):
+        raise ValueError(f"expected a folder for the views, got {os.fspath(views_root)}; give --shards to write there")
     root = images_root if is_sharded(images_root) else Path(images_root).resolve()
     views = Path(views_root).resolve()
     _check(root, views, generator, engine, image_format, embeddings, interpolate, shard, devices)
