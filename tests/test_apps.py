@@ -109,8 +109,11 @@ def test_views_that_start_from_their_images_stay_closer_to_them(scenes, generato
         distances[row["strength"]].append(np.abs(view.astype(int) - image).mean())
     assert len(rows) == 64 and min(map(len, distances.values())) > 10
     assert np.mean(distances[0.1]) < np.mean(distances[0.9])
-    wrong = ["apps/generate", *common[:3], "--from-image", "--interpolate", "--out", tmp_path / "wrong"]
-    assert "expected --from-image with --generator eldm and without --interpolate" in programs(*wrong, expect=1)
+    programs("apps/generate", *common, "--interpolate", "--out", tmp_path / "mixed", "--strength", 0.3)
+    mixed = pq.read_table(tmp_path / "mixed" / "manifest.parquet").to_pylist()
+    assert len(mixed) == 64 and all(row["partner_key"] and 0.3 <= row["alpha"] <= 0.7 for row in mixed)
+    wrong = ["apps/generate", *common, "--generator", "unclip", "--out", tmp_path / "wrong"]
+    assert "expected --from-image with --generator eldm, got unclip" in programs(*wrong, expect=1)
 
 
 def test_gen_dino_learns_from_views_on_two_processes(scenes, views, programs, tmp_path):

@@ -1,10 +1,24 @@
 """Views that start from their source: noise up to a strength, then denoising."""
 
+import json
+import shutil
+
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from viewgen import Interpolation, generate_views, list_images, load_generator, read_image, view_seed
+from viewgen import (
+    Interpolation,
+    generate_views,
+    list_images,
+    load_generator,
+    merge_journals,
+    nearest_partners,
+    read_image,
+    slerp,
+    view_seed,
+)
 from viewgen.diffusion.editing import clean_image, edit_timesteps
 from viewgen.eldm import ELDMGenerator
 from viewgen.eldm.sampling import guided_prediction, initial_noise
@@ -94,9 +108,52 @@ def test_an_image_without_cached_embedding_is_a_failure(trained, embeddings, ima
     generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
     summary = generate_views(more, tmp_path / "views", generator, embeddings=embeddings, strength=0.5)
     assert (summary.written, summary.failed) == (14, 2)
-    with pytest.raises(ValueError, match="expected no interpolation"):
-        options = {"embeddings": embeddings, "interpolate": Interpolation(), "strength": 0.5}
-        generate_views(images, tmp_path / "mixed", generator, **options)
+
+
+def test_views_between_two_images_start_from_both(trained, embeddings, images, tmp_path):
+    generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
+    interpolate = Interpolation(alpha=(0.2, 0.8), from_k=1)
+    options = {"embeddings": embeddings, "interpolate": interpolate, "strength": 0.3, "views_per_image": 2}
+    generate_views(images, tmp_path, generator, **options, batch_size=28)
+    rows = [row for row in pq.read_table(merge_journals(tmp_path)).to_pylist() if row["partner_key"]]
+    assert len(rows) == 14 and all(row["k"] == 1 and row["partner_key"] != row["key"] for row in rows)
+    first, second = (torch.stack([read_image(images / row[name]) for row in rows]) for name in ("key", "partner_key"))
+    alphas = torch.tensor([row["alpha"] for row in rows])
+    vectors = torch.from_numpy(embeddings.vectors[:].astype("float32"))
+    own, others = (vectors[[embeddings.keys.row(row[name]) for row in rows]] for name in ("key", "partner_key"))
+    mixed = slerp(own, others, alphas.double())
+    sources = (alphas.view(-1, 1, 1, 1) * first + (1 - alphas.view(-1, 1, 1, 1)) * second).flatten(1) / 127.5 - 1
+    condition = torch.cat([mixed, sources], dim=1)
+    seeds = [view_seed(0, row["key"], 1) for row in rows]
+    expected = generator.generate(condition, seeds=seeds, strength=torch.full((14,), 0.3))
+    views = torch.stack([read_image(tmp_path / row["path"]) for row in rows])
+    assert (views.int() - expected.int()).abs().max() <= 1
+
+
+def test_alpha_one_is_the_view_of_the_image_itself(trained, embeddings, images, tmp_path):
+    generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
+    options = {"embeddings": embeddings, "strength": 0.5}
+    generate_views(images, tmp_path / "own", generator, **options)
+    generate_views(images, tmp_path / "one", generator, **options, interpolate=Interpolation(alpha=1.0))
+    for key in list_images(images):
+        own, one = (read_image(tmp_path / name / f"{key}.0.png").int() for name in ("own", "one"))
+        assert (own - one).abs().max() <= 1
+
+
+def test_an_unreadable_partner_is_a_failure_of_the_view(trained, embeddings, images, tmp_path):
+    copied = shutil.copytree(images, tmp_path / "images")
+    broken = list_images(copied)[3]
+    (copied / broken).write_bytes(b"no image")
+    generator = ELDMGenerator(trained, from_image=True, steps=STEPS)
+    options = {"embeddings": embeddings, "interpolate": Interpolation(partner="nearest"), "strength": 0.5}
+    summary = generate_views(copied, tmp_path / "views", generator, **options)
+    neighbors = nearest_partners(embeddings.vectors, range(14)).tolist()
+    lost = {key for row, key in enumerate(embeddings.keys) if broken in (key, embeddings.keys[neighbors[row]])}
+    assert (summary.written, summary.failed) == (14 - len(lost), len(lost))
+    failures = [json.loads(line) for line in (tmp_path / "views/failures.jsonl").read_text().splitlines()]
+    assert {failure["key"] for failure in failures} == lost
+    messages = [failure["error"] for failure in failures if failure["key"] != broken]
+    assert all(message.startswith(f"its partner {broken} cannot be read: ") for message in messages)
 
 
 def test_user_mistakes_are_one_line_errors(generator, trained, tiny_encoder, pixels):

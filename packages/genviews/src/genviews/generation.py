@@ -44,7 +44,7 @@ class GenerateOptions:
     encoder: str | None = None
     """Encoder of the E-LDM's training, a backbone folder or timm/MODEL; needed for images that are not in --model."""
     from_image: bool = False
-    """Start an E-LDM from the image itself with noise added according to --strength."""
+    """Start an E-LDM from the image itself (with --interpolate: from two), with noise added according to --strength."""
     strength: str | None = None
     """Noise level for unclip and ip-adapter, fraction of the noise process for eldm --from-image and image-to-image: a
     number, random, or adaptive."""
@@ -145,10 +145,9 @@ def open_generator(options: GenerateOptions, device: str) -> Any:
             "your own images with apps/train_generator"
         )
     if options.from_image:
-        if options.generator != "eldm" or options.interpolate:
+        if options.generator != "eldm":
             raise ValueError(
-                "expected --from-image with --generator eldm and without --interpolate, got another combination; "
-                "change the options"
+                f"expected --from-image with --generator eldm, got {options.generator}; change one of the options"
             )
         editing = {"from_image": True}
     if options.adapter is not None:

@@ -27,7 +27,8 @@ class Generator(Protocol):
       images of any size: ``condition`` is ``encode`` of ``prepare``, and ``prepare`` runs in threads;
     - ``condition_for(keys, images)`` instead of ``condition``, if conditions depend on keys;
     - ``from_image`` (bool) and ``condition_with(images, embeddings)``, if conditions contain the image in addition to
-      its embedding: cached embeddings then replace the encoder;
+      its embedding: cached embeddings then replace the encoder. For views between two images, ``condition_with`` is
+      called with both images and the interpolated embedding, and its two results are interpolated linearly;
     - ``partner_keys(condition, seeds)``: keys of the images that views are mixed with or taken from;
     - ``encoder_hash``: hash of the encoder whose embeddings it accepts as conditions;
     - ``strength_unit``: name of its strength, and ``strength_levels``, five strengths from weak to strong.

@@ -38,7 +38,8 @@ class ELDMGenerator:
         encoder: the encoder it was trained with, as ``load_encoder`` names it; needed for images without embeddings.
         from_image: start from the source image with noise added according to the strength, instead of pure noise
             (SDEdit, https://arxiv.org/abs/2108.01073): the lower the strength, the closer the view. The condition is
-            then the image in addition to its embedding, which the encoder computes or which was cached.
+            then the image in addition to its embedding, which the encoder computes or which was cached. Interpolated
+            views start from both images.
         steps: network evaluations per view.
         guidance: guidance scale; 1 disables guidance.
         sampler: "dpm" or "ddim".
@@ -50,8 +51,7 @@ class ELDMGenerator:
 
     Raises:
         ValueError: if the folder holds no finished model, or was trained on another encoder's embeddings; if an option
-            is out of range; if
-            ``from_image`` is set with a sampler other than "dpm".
+            is out of range; if ``from_image`` is set with a sampler other than "dpm".
     """
 
     name = "eldm"

@@ -1,4 +1,4 @@
-"""Sources of the conditions of a chunk of views: images, cached embeddings, or interpolations of embeddings.
+"""Sources of the conditions of a chunk of views: images, cached embeddings, both, or interpolations of them.
 
 Shapes: B views of a chunk, N images of a chunk.
 """
@@ -34,6 +34,26 @@ class Conditions(NamedTuple):
 
     values: Tensor
     partners: Mapping[int, Partner]
+
+
+def draw_partners(
+    views: Sequence[WantedView], embeddings: Embeddings, interpolation: Interpolation
+) -> dict[int, Partner]:
+    """Return the partner and alpha of each view that is interpolated, by index; all must have an embedding.
+
+    Raises:
+        ValueError: if there are fewer than two embeddings.
+    """
+    mixed = [index for index, view in enumerate(views) if view.k >= interpolation.from_k]
+    own = _rows(embeddings, [views[index].key for index in mixed])
+    if interpolation.partner == "nearest":
+        others = nearest_partners(embeddings.vectors, own).tolist() if own else []
+    else:
+        others = [random_partner(views[i].seed, row, len(embeddings)) for i, row in zip(mixed, own, strict=True)]
+    return {
+        index: Partner(embeddings.keys[row], draw_alpha(views[index].seed, interpolation))
+        for index, row in zip(mixed, others, strict=True)
+    }
 
 
 @runtime_checkable
@@ -112,8 +132,65 @@ class FromImagesAndEmbeddings(FromImages):
         return NOT_EMBEDDED if self._embeddings.keys.row(key) is None else super()._read_one(key)
 
     def _condition(self, keys: list[str], images: Tensor) -> Tensor:
-        rows = [row for key in keys if (row := self._embeddings.keys.row(key)) is not None]
-        return self._generator.condition_with(images, _vectors(self._embeddings, rows))
+        return self._generator.condition_with(images, _vectors(self._embeddings, keys))
+
+
+class FromInterpolatedImages(FromImagesAndEmbeddings):
+    """Conditions between those of two images, for a generator that starts from the image with noise added.
+
+    Embeddings are interpolated on the sphere, images (or latents) linearly. The generator adds the same noise that it
+    would add to each of the two, so it starts from the linear mixture of two noisy images (compare
+    https://arxiv.org/abs/2307.12560, which interpolates noisy latents at several noise levels).
+    """
+
+    def __init__(
+        self, generator: Generator, images: Images, most: int, embeddings: Embeddings, interpolation: Interpolation
+    ) -> None:
+        super().__init__(generator, images, most, embeddings)
+        self._interpolation = interpolation
+
+    def read(self, views: Sequence[WantedView], map_many: Callable[..., Iterable]) -> dict[str, Any]:
+        """Read images and those of their partners; see ``ConditionSource``."""
+        embedded = [view for view in views if self._embeddings.keys.row(view.key) is not None]
+        drawn = draw_partners(embedded, self._embeddings, self._interpolation)
+        partners: dict[str, dict[int, Partner]] = {view.key: {} for view in views}
+        for index, partner in drawn.items():
+            partners[embedded[index].key][embedded[index].k] = partner
+        keys = list(dict.fromkeys([*partners, *(partner.key for partner in drawn.values())]))
+        images = dict(zip(keys, map_many(self._read_one, keys), strict=True))
+        return {key: _pairs_or_error(key, others, images) for key, others in partners.items()}
+
+    def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
+        """Compute conditions; see ``ConditionSource``."""
+        views = _with_sources(views, sources)
+        found = {index: sources[view.key].partners.get(view.k) for index, view in enumerate(views)}
+        partners = {index: partner for index, partner in found.items() if partner is not None}
+        embeddings = _interpolated_vectors(self._embeddings, [view.key for view in views], partners)
+        own = torch.stack([sources[view.key].image for view in views])
+        others, alphas = own.clone(), torch.ones(len(views), 1)
+        for index, partner in partners.items():
+            others[index], alphas[index] = sources[views[index].key].partner_images[partner.key], partner.alpha
+        first, second = (self._generator.condition_with(images, embeddings) for images in (own, others))
+        return Conditions(torch.lerp(second, first, alphas.to(first)), partners)
+
+
+class _Pairs(NamedTuple):
+    """An image, the partner of each of its interpolated views k, and the images of the partners by key."""
+
+    image: Tensor
+    partners: Mapping[int, Partner]
+    partner_images: Mapping[str, Tensor]
+
+
+def _pairs_or_error(key: str, partners: Mapping[int, Partner], images: Mapping[str, Any]) -> _Pairs | str:
+    """Return the images of a key's views, or why one of them cannot be read."""
+    if isinstance(images[key], str):
+        return images[key]
+    others = {partner.key: images[partner.key] for partner in partners.values()}
+    for other, image in others.items():
+        if isinstance(image, str):
+            return f"its partner {other} cannot be read: {image}"
+    return _Pairs(images[key], partners, others)
 
 
 class FromEmbeddings:
@@ -129,28 +206,32 @@ class FromEmbeddings:
 
     def conditions(self, views: Sequence[WantedView], sources: Mapping[str, Any]) -> Conditions:
         """Compute conditions; see ``ConditionSource``."""
-        spare = next(view for view in views if not isinstance(sources[view.key], str))
-        views = [spare if isinstance(sources[view.key], str) else view for view in views]
-        rows = [sources[view.key] for view in views]
-        own = _vectors(self._embeddings, rows)
-        if self._interpolation is None:
-            return Conditions(own, {})
-        mixed = [index for index, view in enumerate(views) if view.k >= self._interpolation.from_k]
-        if not mixed:
-            return Conditions(own, {})
-        others = self._partner_rows(
-            [views[index] for index in mixed], [rows[index] for index in mixed], self._interpolation
-        )
-        alphas = [draw_alpha(views[index].seed, self._interpolation) for index in mixed]
-        own[mixed] = slerp(own[mixed], _vectors(self._embeddings, others), torch.tensor(alphas, dtype=torch.float64))
-        pairs = zip(mixed, others, alphas, strict=True)
-        return Conditions(own, {index: Partner(self._embeddings.keys[row], alpha) for index, row, alpha in pairs})
-
-    def _partner_rows(self, views: Sequence[WantedView], own: list[int], interpolation: Interpolation) -> list[int]:
-        if interpolation.partner == "nearest":
-            return nearest_partners(self._embeddings.vectors, own).tolist()
-        return [random_partner(view.seed, row, len(self._embeddings)) for view, row in zip(views, own, strict=True)]
+        views = _with_sources(views, sources)
+        interpolation = self._interpolation
+        partners = {} if interpolation is None else draw_partners(views, self._embeddings, interpolation)
+        return Conditions(_interpolated_vectors(self._embeddings, [view.key for view in views], partners), partners)
 
 
-def _vectors(embeddings: Embeddings, rows: list[int]) -> Tensor:
-    return torch.from_numpy(embeddings.vectors[rows].astype(np.float32))
+def _with_sources(views: Sequence[WantedView], sources: Mapping[str, Any]) -> list[WantedView]:
+    """Return the views, with those without a source replaced by one that has a source."""
+    spare = next(view for view in views if not isinstance(sources[view.key], str))
+    return [spare if isinstance(sources[view.key], str) else view for view in views]
+
+
+def _interpolated_vectors(embeddings: Embeddings, keys: list[str], partners: Mapping[int, Partner]) -> Tensor:
+    """Return the embedding of each key, interpolated with that of its partner if it has one."""
+    vectors = _vectors(embeddings, keys)
+    if partners:
+        mixed = list(partners)
+        others = _vectors(embeddings, [partner.key for partner in partners.values()])
+        alphas = torch.tensor([partner.alpha for partner in partners.values()], dtype=torch.float64)
+        vectors[mixed] = slerp(vectors[mixed], others, alphas)
+    return vectors
+
+
+def _rows(embeddings: Embeddings, keys: list[str]) -> list[int]:
+    return [row for key in keys if (row := embeddings.keys.row(key)) is not None]
+
+
+def _vectors(embeddings: Embeddings, keys: list[str]) -> Tensor:
+    return torch.from_numpy(embeddings.vectors[_rows(embeddings, keys)].astype(np.float32))

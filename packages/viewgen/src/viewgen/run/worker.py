@@ -35,6 +35,7 @@ from viewgen.run.conditions import (
     FromEmbeddings,
     FromImages,
     FromImagesAndEmbeddings,
+    FromInterpolatedImages,
     Partner,
 )
 from viewgen.run.plan import Plan, WantedView
@@ -255,7 +256,7 @@ def _source(job: Job, generator: Any, plan: Plan, embeddings: Embeddings | None)
     if not getattr(generator, "from_image", False):
         return FromEmbeddings(embeddings, job.interpolate)
     if job.interpolate is not None:
-        raise ValueError("expected no interpolation of views that start from their image; use one of the two")
+        return FromInterpolatedImages(generator, job.images, most, embeddings, job.interpolate)
     return FromImagesAndEmbeddings(generator, job.images, most, embeddings)
 
 
