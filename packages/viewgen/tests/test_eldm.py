@@ -160,7 +160,7 @@ def test_user_mistakes_are_one_line_errors(trained, vectors, tmp_path):
         ELDMGenerator(trained, steps=0)
     with pytest.raises(ValueError, match=r"expected a generator of .*eldm"):
         load_generator("nothing")
-    with pytest.raises(ValueError, match="32-small, 32-narrow, 32, 32-latent, 64-small, 256"):
+    with pytest.raises(ValueError, match="32-small, 32-narrow, 32-dit, 32, 32-latent, 64-small, 256"):
         preset("64")
 
 
@@ -296,6 +296,7 @@ def test_the_folder_says_whose_embeddings_it_knows(trained, embeddings):
     [
         ("32-small", 3, 32),
         ("32-narrow", 3, 32),
+        ("32-dit", 3, 32),
         ("32", 3, 32),
         ("32-latent", 32, 4),
         ("64-small", 4, 16),

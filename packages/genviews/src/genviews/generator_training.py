@@ -40,9 +40,9 @@ class TrainGeneratorOptions:
     the encoder, or of a sample."""
     out: Path
     """Folder for the diffusion model in diffusers' layout, with OUT/embeddings."""
-    preset: Literal["32-small", "32-narrow", "32", "32-latent", "64-small", "256"] = "256"
-    """Network and schedule for an image size in pixels. "32-small", "32-narrow" and "32" denoise pixels, the others
-    latents. "32-latent" needs a pretrained --autoencoder. "small", "narrow" and "32-latent" suit a laptop's CPU."""
+    preset: Literal["32-small", "32-narrow", "32-dit", "32", "32-latent", "64-small", "256"] = "256"
+    """Network and schedule for an image size in pixels. "32-latent", "64-small" and "256" denoise latents, the others
+    pixels. "32-latent" needs a pretrained --autoencoder. All but "32" and "256" suit a laptop's CPU."""
     autoencoder: str = "train"
     """For latents: "train" to train one on the images in OUT/autoencoder, or the folder of a pretrained one of
     diffusers (AutoencoderKL, VQModel, AutoencoderTiny), or with taef2_encoder.pth and taef2_decoder.pth."""

@@ -157,14 +157,20 @@ def set_aside(out: Path, encoder_hash: str, report: Reporter) -> None:
 def generate(
     images: Path, interpolated: bool, shard: tuple[int, int], options: QuickstartOptions, device: str, report: Reporter
 ) -> None:
-    """Generate one shard of the views, or the interpolated views for pairs.png."""
+    """Generate one shard of the views, or the interpolated views for pairs.png; both start from noised images."""
     generator = eldm.ELDMGenerator(
-        options.out / "generator", steps=options.sampling_steps, device=device, dtype=torch.bfloat16
+        options.out / "generator",
+        from_image=True,
+        steps=options.sampling_steps,
+        guidance=options.guidance,
+        device=device,
+        dtype=torch.bfloat16,
     )
     viewgen.generate_views(
         images,
         options.out / ("interpolated" if interpolated else "views"),
         generator,
+        strength=options.strength,
         embeddings=viewgen.Embeddings.load(options.out / "embeddings"),
         interpolate=viewgen.Interpolation(alpha=options.alpha) if interpolated else None,
         keys=plots.shown_keys(images) if interpolated else None,

@@ -12,7 +12,7 @@ class QuickstartOptions:
     """Train SimCLR on hand-made views, a diffusion model on its embeddings, SimCLR on generative views; compare."""
 
     HELP_GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "generator": ("generator", "generator_steps", "sampling_steps", "alpha"),
+        "generator": ("generator", "generator_steps", "sampling_steps", "strength", "guidance", "alpha"),
         "execution": ("batch_size", "processes", "checkpoint_seconds", "device"),
     }
 
@@ -25,12 +25,16 @@ class QuickstartOptions:
     """Epochs of each encoder."""
     batch_size: int | None = None
     """Batch size of the encoders; default: 64, or the number of images if that is smaller."""
-    generator: str = "32-narrow"
+    generator: str = "32-dit"
     """Preset of the diffusion model."""
     generator_steps: int | None = None
     """Training steps of the diffusion model; default: those of the preset."""
     sampling_steps: int = 8
     """Denoising steps per view."""
+    strength: float = 0.4
+    """Fraction of the noise process that an image goes through before it is denoised; 1 starts from noise alone."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance; 1 is none."""
     alpha: tuple[float, float] = (0.3, 0.7)
     """Range of the interpolation weight of the first image, for the interpolated views of pairs.png."""
     seeds: int = 3
