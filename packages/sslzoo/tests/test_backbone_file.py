@@ -48,7 +48,7 @@ def test_the_hash_sees_one_bit():
 @pytest.mark.parametrize("name", ["backbone.json", "backbone.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder[0] / name).unlink()
-    with pytest.raises(ValueError, match=f"{name} is missing"):
+    with pytest.raises(ValueError, match=f"expected {name} in the backbone folder"):
         load_backbone(folder[0])
 
 
