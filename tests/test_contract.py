@@ -56,7 +56,7 @@ class TinyFeatures(FeatureExtractor):
 def open_unclip(root: Path, embeddings: Embeddings) -> viewgen.Generator:
     from diffusers import StableUnCLIPImg2ImgPipeline
 
-    StableUnCLIPImg2ImgPipeline(**viewgen_test("test_unclip").make_parts()).save_pretrained(root / "unclip")
+    StableUnCLIPImg2ImgPipeline(**viewgen_test("diffusion/test_unclip").make_parts()).save_pretrained(root / "unclip")
     return viewgen.load_generator("unclip", model=root / "unclip", steps=2, output_size=None)
 
 
@@ -163,7 +163,7 @@ def test_pairdata_reads_the_views_that_viewgen_wrote(root, views):
         assert batch.sizes[place, 1].tolist() == [row["height"], row["width"]]
         if (row["height"], row["width"]) == (SIZE, SIZE):
             assert torch.equal(batch.views[place, 0], viewgen.read_image(views / row["path"]))
-    with pytest.raises(ValueError, match="no interpolated views"):
+    with pytest.raises(ValueError, match="expected interpolated views"):
         ViewsIndex(views, interpolated=True)
 
 

@@ -221,7 +221,7 @@ def test_pictures_that_cannot_be_read_are_listed(made, tmp_path):
         run(made / "images", views, "--out", tmp_path / "report.html", *scored)
         text = (tmp_path / "report.html").read_text()
         assert len(Cards(text).cards) == COUNT * VIEWS - 2
-        assert "2 of the pairs drawn could not be read" in text and "<dt>a/03.png.0.png</dt>" in text
+        assert "2 of the sampled pairs could not be read" in text and "<dt>a/03.png.0.png</dt>" in text
 
 
 def test_partners_are_shown_beside_interpolated_views(made, tmp_path):

@@ -121,7 +121,7 @@ def test_a_table_is_filled_once_and_goes_on_where_it_stopped(told, tmp_path):
     options = genview.Components(**common, views=views, device="cpu", rows=("baseline", "framework"))
     views.mkdir()
     (tmp_path / "refuse").touch()
-    with pytest.raises(ValueError, match=r"^baseline, dino-knn k=20: refused \(see .*dino-knn.txt\)$"):
+    with pytest.raises(ValueError, match=r"^baseline, dino-knn k=20 failed: refused \(see .*dino-knn.txt\)$"):
         list(run_grid.fill_table(options))
     (tmp_path / "refuse").unlink()
     assert list(run_grid.fill_table(options)) == ["baseline", "framework"]
@@ -149,7 +149,7 @@ def test_mistakes_end_in_one_line(told, tmp_path):
         (tmp_path / name).mkdir()
     views = tuple(f"{name}={tmp_path / name}" for name in ("random", "broken"))
     strategy = genview.NoiseStrategy(**common, views=views, grid="small", epochs=3)
-    with pytest.raises(ValueError, match=r"^broken, seed 0: the views are broken$"):
+    with pytest.raises(ValueError, match=r"^broken, seed 0 failed: the views are broken$"):
         list(run_grid.fill_table(strategy))
     assert [Path(line.split()[-1]).name for line in told()] == ["random", "broken"] and "--epochs 3" in told()[0]
     with pytest.raises(ValueError, match=r"^expected --views ROW=FOLDER, got R; give"):
