@@ -49,5 +49,5 @@ def test_a_second_lock_in_the_same_process_fails_and_the_first_is_kept(tmp_path)
 
 @pytest.mark.parametrize("lock", [lock_file, lock_folder])
 def test_a_folder_that_cannot_be_created_is_a_one_line_error(lock):
-    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be made"), lock("/proc/x/y"):
+    with pytest.raises(WriteError, match="cannot write /proc/x/y: the folder cannot be created"), lock("/proc/x/y"):
         pass
