@@ -366,7 +366,7 @@ def test_too_many_open_files_is_an_error_with_a_remedy(images, tmp_path, monkeyp
 
     pack_records(images, tmp_path / "r", size=16, mode="raw", shard_images=1)
     monkeypatch.setattr("pairdata.records.mmap.mmap", refuse)
-    with pytest.raises(ValueError, match=r"Too many open files\): raise the limit with `ulimit -n 4096`, or pack"):
+    with pytest.raises(ValueError, match=r"Too many open files\); raise the limit with `ulimit -n 4096`, or pack"):
         Records(tmp_path / "r")
 
 

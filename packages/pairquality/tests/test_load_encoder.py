@@ -286,5 +286,5 @@ def test_broken_backbones_are_named(tmp_path):
         assert load_encoder(str(folder)).normalization == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert isinstance(load_encoder(str(folder), size=32, mean=(0.5,) * 3, std=(0.5,) * 3), FeatureEncoder)
     (folder / "backbone.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"backbone\.safetensors is missing"):
+    with pytest.raises(ValueError, match=r"expected backbone\.safetensors in the backbone folder"):
         load_encoder(str(folder))
