@@ -167,7 +167,7 @@ def test_mistakes_end_in_one_line(told, tmp_path):
     with pytest.raises(ValueError, match=r"^expected a grid imagenet100, small, got 'big'$"):
         run_grid.selected_rows(replace(strategy, grid="big"))
     rate = gencl.SamplingRate(**common, views=Path("V"))
-    with pytest.raises(ValueError, match="expected the folder of SimCLR's lists for .*; give it with --lists"):
+    with pytest.raises(ValueError, match=r"expected the folder of SimCLR's lists for .*; give it with --lists"):
         list(run_grid.fill_table(rate))
     assert len(told()) == 2
 

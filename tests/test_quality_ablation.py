@@ -27,8 +27,8 @@ def test_a_run_is_told_what_its_scorer_needs_and_a_failure_says_which_it_was(mon
     options = quality.QualityAblation(
         data=Path("D"), test=Path("T"), views=Path("V"), pca=Path("P"), encoder="E", scorer=Path("S"), epochs=3
     )
-    run = "small-dino --data D --out O --epochs 3 --seed 2 --device auto"
-    expected = f"{scorer}, gamma 5, seed 2 failed: it was told {run} --pair-weighting {scorer} --gamma 5.0 --views V {given}"
+    run = f"small-dino --data D --out O --epochs 3 --seed 2 --device auto --pair-weighting {scorer}"
+    expected = f"{scorer}, gamma 5, seed 2 failed: it was told {run} --gamma 5.0 --views V {given}"
     with pytest.raises(ValueError) as caught:
         quality.train(options, quality.Cell(scorer, 5.0), 2, Path("O"))
     assert str(caught.value) == expected.strip()
