@@ -61,7 +61,7 @@ def test_embeddings_are_those_of_the_scaled_channels(images, embeddings):
     np.testing.assert_allclose(embeddings.vectors, make_encoder()(pixels).numpy(), rtol=1e-2, atol=1e-2)
     other = make_encoder()
     other.value_range = (0.0, 65535.0)
-    with pytest.raises(ValueError, match="was made with encoder_value_range"):
+    with pytest.raises(ValueError, match="to have encoder_value_range"):
         embed_images(images, images.parent / "embeddings", other)
 
 
