@@ -98,7 +98,7 @@ def test_the_table_says_whether_generative_views_differ(generative, says):
 def test_one_seed_has_no_error():
     measured = results(untrained=[30.0], hand_made=[59.0], generative=[60.0])
     assert [row[1] for row in accuracy_table(measured).rows] == ["30.0", "59.0", "60.0"]
-    assert "of one seed" in sentences(measured, None)[0]
+    assert "for one seed" in sentences(measured, None)[0]
 
 
 def test_the_oracle_learns_classes_and_judges_views(tmp_path):
