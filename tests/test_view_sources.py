@@ -62,6 +62,7 @@ def test_a_row_per_source_and_probability(options):
 def test_mistakes_are_found_before_training(options, tmp_path):
     mistakes = {
         r"expected views as NAME=FOLDER": {"views": (str(tmp_path / "negatives"),)},
+        r"expected a name of views other than hand-made": {"views": (f"hand-made={tmp_path / 'negatives'}",)},
         r"probabilities in \(0, 1\], got 0": {"probabilities": (0.0,)},
         r"expected rows among 'hand-made views only', 'negatives', got 'positives'": {"rows": ("positives",)},
         r"manifest": {"views": (f"a={tmp_path}",)},
@@ -72,6 +73,14 @@ def test_mistakes_are_found_before_training(options, tmp_path):
     assert not options.out.exists()
 
 
+def test_an_interrupted_agreement_is_measured_again(options, backbone, scenes):
+    options = replace(options, classifier=str(backbone), labelled=scenes, device="cpu")
+    path = options.out / "agreement" / "negatives.jsonl"
+    expected = view_sources.class_agreements(options)
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert view_sources.class_agreements(options) == expected and len(read_results(path)) == 3
+
+
 def test_the_table_has_means_standard_errors_and_agreement(options, backbone, scenes, tmp_path):
     results = options.out / "results.jsonl"
     add(results, "hand-made views only", "knn", 40.0, 44.0)
@@ -80,8 +89,8 @@ def test_the_table_has_means_standard_errors_and_agreement(options, backbone, sc
     options = replace(options, classifier=str(backbone), labelled=scenes, device="cpu")
     rows = view_sources.source_table(options).rows
     agreement = view_sources.class_agreements(replace(options, classifier="gone"))  # measured already
-    assert list(agreement) == ["the images", "negatives", "views of other images"]
-    assert agreement["negatives"] < agreement["the images"]
+    images, views, _ = read_results(options.out / "agreement" / "negatives.jsonl")
+    assert agreement == {"negatives": views.value} and views.value < images.value
     assert list(rows) == [
         ("hand-made views only", "", "42.0 ± 2.0", "50.0 ± 0.0", "2"),
         ("negatives", f"{agreement['negatives']:.1f}", "60.0", "", "1"),

@@ -42,7 +42,7 @@ from ssl_eval import Table
 def sampling(chosen: SamplingAblation) -> Table:
     """Return distances of views sampled in few steps, one row per sampler and number of steps."""
     total = len(chosen.guidance) * (1 + 2 * len(chosen.steps))
-    rows = list(track(measure_sampling(chosen), "painting", total, console=Console(stderr=True)))
+    rows = list(track(measure_sampling(chosen), "sampling", total, console=Console(stderr=True)))
     title = f"distance to DDIM in {chosen.reference_steps} steps from the same noise"
     return Table(header=COLUMNS, rows=rows, title=title)
 
@@ -55,7 +55,7 @@ def quality(chosen: QualityAblation) -> Table:
 
 
 def views(chosen: ViewSources) -> Table:
-    """Accuracies and class agreement, a row a source of views; with a classifier also the figure."""
+    """Return accuracies and class agreement, one row per source of views; with a classifier also draw the figure."""
     total = chosen.seeds * len(arms(chosen))
     list(track(train_arms(chosen), "encoders", total, console=Console(stderr=True)))
     if chosen.classifier is not None:

@@ -56,10 +56,10 @@ def measure_accuracies(
         trained: a backbone folder.
         name: name of the row in the table.
         seed: seed of the pretraining.
-        data: training images, one folder a class.
-        test: test images, one folder a class.
+        data: folder of training images, with one subfolder per class.
+        test: folder of test images, with one subfolder per class.
         results: file with the results so far.
-        device: as apps/pretrain takes it.
+        device: see `--device` of apps/pretrain.
         needed: task and metric of the results that must be there.
 
     Returns:

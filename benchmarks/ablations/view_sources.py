@@ -1,20 +1,20 @@
-"""What views from several sources are worth to an encoder, beside how often they keep the class of their image."""
+"""Accuracy of encoders by source of views, and how often the views keep the class of their image."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from benchmarks.ablations import run_app
 from benchmarks.ablations.encoders import measure_accuracies
 from genviews_core.files import writing
-from ssl_eval import Result, Table, append_results, read_results
+from ssl_eval import Result, Table, append_results, format_mean_with_error, read_results, standard_error
 from viewgen.manifest import open_manifest
 
 HAND_MADE = "hand-made views only"
+RESERVED = ("hand-made", HAND_MADE)  # the folder and the row of the encoders without synthetic views
 TASKS = ("knn", "linear")
 COST_BENEFIT = Path(__file__).resolve().parents[1] / "cost_benefit"
 
@@ -63,21 +63,22 @@ class Arm:
     @property
     def folder(self) -> str:
         """Return the name of the folder of its runs."""
-        return "hand-made" if self.source is None else self.name.replace(", probability ", "-")
+        return RESERVED[0] if self.source is None else self.name.replace(", probability ", "-")
 
 
 def source_folders(options: ViewSources) -> dict[str, Path]:
     """Return the folder of views of each source.
 
     Raises:
-        ValueError: not NAME=FOLDER, a name is given twice, or a folder holds no manifest.
+        ValueError: not NAME=FOLDER, or a name is given twice or reserved.
     """
     folders: dict[str, Path] = {}
     for text in options.views:
         name, equals, folder = text.partition("=")
         if not equals or not name or name in folders or "/" in name:
             raise ValueError(f"expected views as NAME=FOLDER, each name once, got {text!r}")
-        open_manifest(Path(folder))
+        if name in RESERVED:
+            raise ValueError(f"expected a name of views other than {', '.join(RESERVED)}, got {text!r}; choose another")
         folders[name] = Path(folder)
     return folders
 
@@ -104,14 +105,17 @@ def train_arms(options: ViewSources) -> Iterator[str]:
         The row's name, after its results are in OUT/results.jsonl.
 
     Raises:
-        ValueError: an option is wrong, which is checked before anything is trained, or a run failed.
+        ValueError: an option is wrong or views cannot be read, which is checked before anything is trained, or a run
+            failed.
     """
-    folders = source_folders(options)
+    folders, chosen, results = source_folders(options), arms(options), options.out / "results.jsonl"
+    for views in folders.values():
+        open_manifest(views)
+    class_agreements(options)
     for seed in range(options.seeds):
-        for arm in arms(options):
+        for arm in chosen:
             folder = options.out / arm.folder / f"seed-{seed}"
             _train(options, arm, folders, seed, folder)
-            results = options.out / "results.jsonl"
             measured = measure_accuracies(
                 folder / "backbone",
                 name=arm.name,
@@ -134,7 +138,7 @@ def _train(options: ViewSources, arm: Arm, folders: Mapping[str, Path], seed: in
 
 
 def class_agreements(options: ViewSources) -> dict[str | None, float]:
-    """Return the class agreement in percent of each source, of the images and of views of other images.
+    """Return the class agreement of each source in percent.
 
     `benchmarks/cost_benefit agreement` measures each source once, and OUT/agreement keeps the results; empty without a
     classifier.
@@ -147,13 +151,13 @@ def class_agreements(options: ViewSources) -> dict[str | None, float]:
     found: dict[str | None, float] = {}
     for name, folder in source_folders(options).items():
         path = options.out / "agreement" / f"{name}.jsonl"
-        if not read_results(path):
+        if len(read_results(path)) < 3:  # the images, their views, views of other images
+            path.unlink(missing_ok=True)
             arguments: list[object] = ["agreement", options.data, folder, "--classifier", options.classifier]
             arguments += ["--labelled", options.labelled] if options.labelled is not None else []
             arguments += ["--device", options.device, "--out", path]
             run_app.run(COST_BENEFIT, arguments, f"agreement of {name}", log=path.with_suffix(".txt"))
-        images, views, others = [result.value for result in read_results(path)]
-        found |= {"the images": images, name: views, "views of other images": others}
+        found[name] = read_results(path)[1].value
     return found
 
 
@@ -164,7 +168,7 @@ def source_table(options: ViewSources) -> Table:
     for arm in arms(options):
         values = [accuracies(results, arm.name, task) for task in TASKS]
         kept = f"{agreement[arm.source]:.1f}" if arm.source in agreement else ""
-        rows.append((arm.name, kept, *(_cell(some) for some in values), str(len(values[0]))))
+        rows.append((arm.name, kept, *map(format_mean_with_error, values), str(len(values[0]))))
     return Table(header=("views", "class agreement", "kNN", "linear", "seeds"), rows=rows)
 
 
@@ -176,23 +180,24 @@ def draw_figure(options: ViewSources, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     results, agreement = read_results(options.out / "results.jsonl"), class_agreements(options)
+    measured = [arm for arm in arms(options) if arm.source in agreement]
     figure, axes = plt.subplots(figsize=(5.2, 3.6))
     for task, color in zip(TASKS, ("#1f5fa8", "#c2571a"), strict=True):
         if hand_made := accuracies(results, HAND_MADE, task):
             axes.axhline(mean(hand_made), color=color, linewidth=1, linestyle="--")
-        shown = [arm for arm in arms(options) if arm.source in agreement and accuracies(results, arm.name, task)]
+        shown = [arm for arm in measured if accuracies(results, arm.name, task)]
         values = [accuracies(results, arm.name, task) for arm in shown]
         axes.errorbar(
             [agreement[arm.source] for arm in shown],
             [mean(some) for some in values],
-            yerr=[standard_error(some) for some in values],
+            yerr=[standard_error(some) if len(some) > 1 else 0.0 for some in values],
             fmt="o",
             color=color,
             capsize=3,
             label="kNN" if task == "knn" else task,
         )
-    for arm in arms(options):
-        if arm.source in agreement and (values := accuracies(results, arm.name, "linear")):
+    for arm in measured:
+        if values := accuracies(results, arm.name, "linear"):
             axes.annotate(
                 arm.name,
                 (agreement[arm.source], mean(values)),
@@ -215,14 +220,3 @@ def draw_figure(options: ViewSources, path: Path) -> None:
 def accuracies(results: Sequence[Result], name: str, task: str) -> list[float]:
     """Return the accuracies of a row in percent, one per seed."""
     return [found.value for found in results if (found.recipe, found.task, found.metric) == (name, task, "top1")]
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of the mean; 0 for a single value."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    return f"{mean(values):.1f} ± {standard_error(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"

@@ -58,53 +58,34 @@ class Agreement:
 def main(arguments: Sequence[str]) -> Table:
     """Return the table for the command-line arguments."""
     options = tyro.cli(Agreement, description=__doc__, args=arguments)
-    title = f"by {Path(options.classifier).name if options.labelled is None else options.classifier}"
-    table = Table("views", "class agreement, %", "standard error", "count", "lost", title=title)
-    for row, found, lost in agreements(options):
-        table.add_row(row, f"{found.share:.1f}", f"{found.error:.1f}", f"{found.count}", f"{lost}" if lost else "")
-    return table
-
-
-def agreements(options: Agreement, names: Sequence[str] | None = None) -> Iterator[tuple[str, ClassAgreement, int]]:
-    """Yield name, agreement, and number of unreadable images of each row, and append it to ``options.out``.
-
-    The rows are the images, each folder of views, and views of other images.
-
-    Args:
-        options: see `Agreement`.
-        names: names of the folders of views; their own by default.
-
-    Raises:
-        ValueError: a folder or the classifier cannot be read, or the classifier has other classes.
-    """
     options = replace(options, device=str(resolve_device(options.device)))
-    names = names or [folder.resolve().name for folder in options.views]
     manifests = [open_manifest(folder) for folder in options.views]
     classes = class_folders(options.images)
-    side, classifier, classify = open_classify(options, classes)
-    rows = ["the images", *names, "views of other images"]
-    for row, (found, lost) in zip(rows, measure(options, manifests, classes, side, classify), strict=True):
+    side, name, classify = open_classify(options, classes)
+    table = Table("views", "class agreement, %", "standard error", "count", "lost", title=f"by {name}")
+    for row, found, lost in measure(options, manifests, classes, side, classify):
+        table.add_row(row, f"{found.share:.1f}", f"{found.error:.1f}", f"{found.count}", f"{lost}" if lost else "")
         if options.out is not None:
-            ssl_eval.append_results(options.out, [_result(row, found, classifier, options)])
-        yield row, found, lost
+            ssl_eval.append_results(options.out, [_result(row, found, name, options)])
+    return table
 
 
 def measure(
     options: Agreement, manifests: Sequence[Manifest], classes: Sequence[str], side: int, classify: Classify
-) -> Iterator[tuple[ClassAgreement, int]]:
-    """Yield agreement and number of unreadable images of the images, each folder of views, and views of others."""
+) -> Iterator[tuple[str, ClassAgreement, int]]:
+    """Yield (name, agreement, number of unreadable images) for the images, each folder of views, and other images."""
     keys = viewgen.list_images(options.images)
     own = [keys[int(place)] for place in evenly(len(keys), options.count)]
     found, lost = predictions(
         options, options.images, ((key, (options.images, key)) for key in own), classes, side, classify
     )
-    yield class_agreement(*found), lost
+    yield "the images", class_agreement(*found), lost
     for folder, manifest in zip(options.views, manifests, strict=True):
         listed = (pair for some in keys_and_paths(manifest, options.count) for pair in zip(*some, strict=True))
         pairs = ((key, View(folder, path)) for key, path in listed)
         found, lost = predictions(options, folder, pairs, classes, side, classify)
-        yield class_agreement(*found), lost
-    yield far_agreement(*found), lost
+        yield folder.resolve().name, class_agreement(*found), lost
+    yield "views of other images", far_agreement(*found), lost
 
 
 def predictions(

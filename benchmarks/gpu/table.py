@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.records import read_lines
+from ssl_eval import format_mean_with_error
 
 Line = dict[str, Any]
 DEFAULT = Path(__file__).resolve().parent / "results.jsonl"
@@ -100,13 +100,7 @@ def _variant_row(key: tuple[str, int, int], lines: list[Line]) -> list[object]:
     knn, linear = ([line["figures"][name] for line in lines] for name in ("knn", "linear"))
     agreement = lines[-1]["about"].get("agreement", {}).get(variant)
     kept = f"{agreement:.1f}%" if agreement is not None else ""
-    return [variant, epochs, len(lines), _spread(knn), _spread(linear), kept, stand or ""]
-
-
-def _spread(values: list[float]) -> str:
-    """Format mean and standard error."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return f"{statistics.mean(values):.1f}" + (f" ± {error:.1f}" if error is not None else "")
+    return [variant, epochs, len(lines), format_mean_with_error(knn), format_mean_with_error(linear), kept, stand or ""]
 
 
 def _plain(lines: list[Line], name: str, title: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from .protocols import (
 from .published import PROTOCOLS, ProtocolOverride, find_protocol
 from .results import Result, append_result, append_results, check_results, data_name, machine, read_results
 from .subset import balanced_subset, listed_subset
-from .table import Table, tabulate
+from .table import Table, format_mean_with_error, standard_error, tabulate
 
 __all__ = [
     "PROTOCOLS",
@@ -64,6 +64,7 @@ __all__ = [
     "features_of",
     "find_protocol",
     "finetune",
+    "format_mean_with_error",
     "image_metrics",
     "knn_accuracy",
     "knn_predictions",
@@ -78,5 +79,6 @@ __all__ = [
     "read_results",
     "run_program",
     "scale_protocol",
+    "standard_error",
     "tabulate",
 ]

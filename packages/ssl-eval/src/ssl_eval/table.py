@@ -199,6 +199,18 @@ def format_mean(values: Sequence[float]) -> str:
     return f"{mean(values):.2f} ± {stdev(values):.2f} ({len(values)})"
 
 
+def format_mean_with_error(values: Sequence[float]) -> str:
+    """Return "81.0" for one value, "81.0 ± 0.2" with the standard error of the mean for several, "" for none."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else ""
+    return f"{mean(values):.1f} ± {standard_error(values):.1f}"
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean of two values or more."""
+    return stdev(values) / math.sqrt(len(values))
+
+
 def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> float | None:
     """Return half the width of Student's confidence interval of the mean; None for fewer than two values."""
     if len(values) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 import ssl_eval
 
@@ -19,7 +19,9 @@ LABELS = {
 def accuracy_table(results: Sequence[ssl_eval.Result]) -> ssl_eval.Table:
     """Return a row per variant and a column per task: the mean over seeds and its standard error."""
     tasks = list(dict.fromkeys(result.task for result in results))
-    rows = [(LABELS[row], *(_cell(_values(results, row, task)) for task in tasks)) for row in ROWS]
+    rows = [
+        (LABELS[row], *(ssl_eval.format_mean_with_error(_values(results, row, task)) for task in tasks)) for row in ROWS
+    ]
     return ssl_eval.Table(header=("", *tasks), rows=rows, title="top-1 accuracy in percent on held-out images")
 
 
@@ -46,7 +48,7 @@ def _compare(first: list[float], second: list[float]) -> str:
     difference = mean(first) - mean(second)
     if len(first) < 2:
         return f"generative views differ by {difference:+.1f} points, for one seed (--seeds 3 gives standard errors)"
-    error = math.hypot(standard_error(first), standard_error(second))
+    error = math.hypot(ssl_eval.standard_error(first), ssl_eval.standard_error(second))
     errors = abs(difference) / error if error else math.inf if difference else 0.0
     verdict = "better than" if difference > 0 else "worse than"
     verdict = verdict if errors > 2 else "no different from"
@@ -56,14 +58,5 @@ def _compare(first: list[float], second: list[float]) -> str:
     )
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of the mean of two values or more."""
-    return stdev(values) / math.sqrt(len(values))
-
-
 def _values(results: Sequence[ssl_eval.Result], row: str, task: str) -> list[float]:
     return [result.value for result in results if (result.recipe, result.task) == (row, task)]
-
-
-def _cell(values: Sequence[float]) -> str:
-    return f"{mean(values):.1f} ± {standard_error(values):.1f}" if len(values) > 1 else f"{mean(values):.1f}"
