@@ -50,9 +50,9 @@ def ranges_of(value_range: Range | None, channels: int) -> list[tuple[float, flo
     if value_range is None:
         return None
     values = [float(value) for value in value_range]
-    counts = (2,) if channels == RGB else (2, 2 * channels)
+    counts = {2} if channels == RGB else {2, 2 * channels}
     if len(values) not in counts:
-        what = "LOW and HIGH" if counts == (2,) else f"LOW and HIGH of all or of each of {channels} channels"
+        what = "LOW and HIGH" if counts == {2} else f"LOW and HIGH of all or of each of {channels} channels"
         raise ValueError(f"expected --value-range {what}, got {len(values)} numbers; give 0 4095")
     pairs = list(zip(values[::2], values[1::2], strict=True))
     for low, high in pairs:
@@ -154,7 +154,7 @@ def read_stored(source: Source, channels: int) -> Shaped[np.ndarray, "H W C"]:
     """
     check_channels(channels)
 
-    def read() -> Shaped[np.ndarray, "H W C"]:
+    def read() -> Shaped[np.ndarray, "H W C"] | None:
         if channels not in (1, RGB):
             return _stored(source, channels, True)
         with open_image(source) as image:
@@ -162,13 +162,14 @@ def read_stored(source: Source, channels: int) -> Shaped[np.ndarray, "H W C"]:
             if deep is None and (image.mode == "F" or image.mode.startswith("I")):
                 deep = np.asarray(image)[..., None]
         if deep is None:
-            return read_channels(source, channels)
+            return None
         color = deep[..., :RGB]
         if channels == 1:
             return color.mean(-1, keepdims=True)
         return color if color.shape[-1] == RGB else np.repeat(color, RGB, -1)
 
-    return guarded(source, read)
+    deep_color = guarded(source, read)
+    return read_channels(source, channels) if deep_color is None else deep_color
 
 
 def _stored(source: Source, channels: int, upright: bool) -> Shaped[np.ndarray, "H W C"]:

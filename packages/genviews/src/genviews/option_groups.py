@@ -12,7 +12,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -41,7 +41,7 @@ class Option:
     @property
     def positional(self) -> bool:
         """Whether it is given without a name."""
-        return tyro.conf.Positional in _metadata(self.hint) or "Positional" in str(self.hint)
+        return tyro.conf.Positional in _metadata(self.hint)
 
     @property
     def flags(self) -> list[str]:
@@ -87,7 +87,7 @@ def parse_grouped(
     values = dict(_values(parsed))
     if default is None:
         return kind(**values)
-    return override(default, values, job=prog) if _is_nested(kind, default) else replace(default, **values)  # pyright: ignore
+    return override(default, values, job=prog)
 
 
 def require_known(arguments: Sequence[str], known: Sequence[str], prog: str) -> None:
@@ -172,10 +172,6 @@ def _default(each: Any) -> Any:
     if each.default_factory is not MISSING:
         return each.default_factory()
     return tyro.MISSING if each.default is MISSING else each.default
-
-
-def _is_nested(kind: type[Any], default: Any) -> bool:
-    return any(is_dataclass(getattr(default, each.name)) for each in fields(kind))
 
 
 def _metadata(hint: Any) -> tuple[Any, ...]:

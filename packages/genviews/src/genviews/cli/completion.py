@@ -114,6 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
     elif given[0] not in SHELLS:
-        raise ValueError(f"expected bash or zsh, got {given[0]!r}; use genviews completion bash in other shells alike")
+        raise ValueError(f"expected bash or zsh, got {given[0]!r}; give one of them")
     else:
         print(completion(given[0]), end="")

@@ -142,7 +142,7 @@ def train_generator(images: Path, backbone: Path, options: QuickstartOptions, de
 
 
 def set_aside(out: Path, encoder_hash: str, report: Reporter) -> None:
-    """Move what was made from another encoder, such as this one before --epochs was raised, to OUT/earlier."""
+    """Move the outputs of another encoder, such as this one before --epochs was raised, to OUT/earlier."""
     made_from = [json.loads(path.read_text()) for path in (out / "embeddings").glob("*.json")]
     if all(content["encoder_hash"] == encoder_hash for content in made_from):
         return
@@ -151,7 +151,7 @@ def set_aside(out: Path, encoder_hash: str, report: Reporter) -> None:
     for name in FROM_ENCODER:
         if (out / name).exists():
             (out / name).rename(earlier / name)
-    report.message(f"the encoder was trained on: what was made from the earlier one is now in {earlier}")
+    report.message(f"the encoder has changed; outputs of the earlier one were moved to {earlier}")
 
 
 def generate(

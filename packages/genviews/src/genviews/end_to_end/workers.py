@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+from genviews_core.command import Interrupted
 from genviews_core.progress import Progress
 
 Report = Callable[..., None]
@@ -130,7 +131,5 @@ def _exit_with_parent() -> None:
 def _run(name: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         return job(*arguments, Reporter(name))
-    except Exception as error:
-        if type(error).__name__ != "TrainingInterrupted":  # importing its class would import torch
-            raise
+    except Interrupted:
         raise KeyboardInterrupt from None  # TrainingInterrupted cannot be pickled

@@ -15,7 +15,7 @@ import sslzoo
 from genviews.evaluation.context import DIST_TIMEOUT, caption_of, count_left_out, log_left_out
 from genviews.evaluation.datasets import LoaderConfig
 from genviews.evaluation.options import ClassificationOptions
-from genviews.evaluation.run_protocol import EvalContext, at_size, labelled_rows, measure
+from genviews.evaluation.run_protocol import EvalContext, at_size, labeled_rows, measure
 from genviews.processes import join_processes
 from genviews_core.channels import ranges_of
 from pairdata import ImageIndex, index_images
@@ -45,7 +45,7 @@ def run(options: ClassificationOptions) -> None:
         raise ValueError(
             f"expected the same class folders in --train and --test, got none of class {odd[0]} in {lacking}; add it"
         )
-    if protocol is not None and (rows := labelled_rows(train, protocol, options.label_list, options.seed)) is not None:
+    if protocol is not None and (rows := labeled_rows(train, protocol, options.label_list, options.seed)) is not None:
         train = train.take(rows.numpy())
         if missing := sorted(set(range(len(train.classes))) - set(train.labels.tolist())):
             raise ValueError(

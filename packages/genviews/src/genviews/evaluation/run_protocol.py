@@ -224,7 +224,7 @@ def _resume(job: EvalContext, variant: ProtocolOverride, suffix: str = "") -> Pa
     return job.resume / name.replace("/", "_")
 
 
-def labelled_rows(index: ImageIndex, protocol: ssl_eval.Protocol, listed: Path | None, seed: int) -> Tensor | None:
+def labeled_rows(index: ImageIndex, protocol: ssl_eval.Protocol, listed: Path | None, seed: int) -> Tensor | None:
     """Return the rows of the labeled subset of the training images; None for all."""
     if listed is not None:
         return ssl_eval.listed_subset(listed, [index.key(row) for row in range(len(index))])

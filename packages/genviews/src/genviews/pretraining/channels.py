@@ -35,7 +35,8 @@ def fit_channels(
     channels = data.channels
     own = RGB if weights is None else channels_of(weights.architecture)
     if own not in (RGB, channels):
-        raise ValueError(f"expected --weights for {channels} or {RGB} channels, got {own}; give --channels {own}")
+        accepted = " or ".join(map(str, dict.fromkeys((channels, RGB))))
+        raise ValueError(f"expected --weights for {accepted} channels, got {own}; give --channels {own}")
     if channels == RGB:
         given = data.mean is not None and data.std is not None
         return (normalize(recipe, data.mean, data.std) if given else recipe), data  # pyright: ignore
