@@ -161,7 +161,7 @@ ONE_LINE = {
     ),
     "weights": (
         lambda f, b: genviews.pretrain(data=f / "images", recipe="small-simclr", out=f / "x", weights=b, **SMALL),
-        "expected --weights for 3 or 3 channels, got [14]; give --channels [14]",
+        "expected --weights for 3 channels, got [14]; give --channels [14]",
     ),
     "pair weighting": (
         lambda f, b: genviews.pretrain(

@@ -260,9 +260,8 @@ def _run_options(command: Any) -> dict[str, Any]:
 def _dry_run(command: Any, options: dict[str, Any]) -> int:
     import viewgen
 
-    devices = _devices(command) or ["cuda"]
-    spec = _spec(command)
-    estimate = viewgen.estimate_run(command.images, spec.load(devices[0]), **options)
+    devices = _devices(command) or [None]
+    estimate = viewgen.estimate_run(command.images, _spec(command), device=devices[0], **options)
     counts = sorted({1, 2, 4, 8, len(devices)})
     print(estimate.report(counts, command.price))
     return 0

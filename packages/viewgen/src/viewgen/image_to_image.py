@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from viewgen.diffusion.editing import edit
-from viewgen.diffusion.sampling import Guidance, GuidedNetwork, denoise, encode_latents, scale_latents
+from viewgen.diffusion.sampling import Guidance, GuidedNetwork, denoise, encode_latents, initial_latents, scale_latents
 from viewgen.diffusion.schedulers import DistilledName, SchedulerName
-from viewgen.diffusion.stable_diffusion import StableDiffusion
+from viewgen.diffusion.stable_diffusion import StableDiffusion, expand_prompts
 from viewgen.generator import to_uint8
 from viewgen.pretrained import licence_of
 
@@ -114,6 +114,7 @@ class ImageToImageGenerator:
         self.text = self.base.text_conditions([negative_prompt, prompt])
         self.base.prompts.release()
         self.model_hash, self.model_id = self.base.hash, str(model)
+        self.encoder_hash = self.model_hash  # the latents of another autoencoder do not fit
         self.licence = licence_of(self.base.folder, model)
         self.output_size = output_size
         self.settings = {
@@ -182,22 +183,12 @@ class ImageToImageGenerator:
         strength = self._checked_strength(strength, count)
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]
         mean, std = condition.float().view(count, 2, *shape).unbind(dim=1)
-        sources = torch.stack(
-            [mean[row] + std[row] * torch.randn(1, *shape, generator=draw)[0] for row, draw in enumerate(draws)]
-        )
+        sources = mean + std * initial_latents(shape, draws, mean.device)
         sources = scale_latents(self.base.vae, sources).to(self.base.device)
-        noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(self.base.device)
+        noise = initial_latents(shape, draws, self.base.device)
         if self.continuous:
-            process: Any = self.base.scheduler
-            latents = edit(
-                self._network(count, range(count)),
-                process,
-                sources,
-                noise,
-                strength=strength,
-                steps=self.steps,
-                clip=False,
-            )
+            options: dict[str, Any] = {"strength": strength, "steps": self.steps, "clip": False}
+            latents = edit(self._network(count), self.base.scheduler, sources, noise, **options)
         else:
             latents = self._by_starts(sources, noise, strength, draws)
         return self.base.decode(latents)
@@ -207,7 +198,8 @@ class ImageToImageGenerator:
     ) -> Tensor:
         """Denoise the images of each starting step together, as multistep schedulers have one history for a batch."""
         scheduler = self.base.scheduler
-        starts = [(self.steps - min(int(self.steps * float(one)), self.steps)) * scheduler.order for one in strength]
+        kept = [min(int(self.steps * round(float(one), 6)), self.steps) for one in strength]  # 0.7 in float32 is less
+        starts = [(self.steps - steps) * scheduler.order for steps in kept]
         latents = torch.empty_like(sources)
         for start in sorted(set(starts)):
             rows = [row for row, one in enumerate(starts) if one == start]
@@ -220,15 +212,13 @@ class ImageToImageGenerator:
             first = scheduler.timesteps[start : start + 1].repeat(len(rows))
             noised = scheduler.add_noise(sources[rows], noise[rows], first)
             chosen = [draws[row] for row in rows]
-            latents[rows] = denoise(self._network(len(rows), rows), scheduler, noised, chosen, start=start)
+            latents[rows] = denoise(self._network(len(rows)), scheduler, noised, chosen, start=start)
         return latents
 
-    def _network(self, count: int, rows: Sequence[int]) -> GuidedNetwork:
+    def _network(self, count: int) -> GuidedNetwork:
         scale = torch.full((count,), self.guidance)
         distilled = self.base.guided_by_embedding(scale)
-        none, given = (
-            {name: value[row].expand(count, *value.shape[1:]) for name, value in self.text.items()} for row in (0, 1)
-        )
+        none, given = expand_prompts(self.text, count)
         timesteps = self.base.scheduler.config.num_train_timesteps
         return GuidedNetwork(
             self.base.network, {**given, **distilled}, None if distilled else none, scale, self.when, timesteps

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from genviews_core.backbones import first_line
 from viewgen.diffusion.clip_images import load_clip_images
-from viewgen.diffusion.embedding_noise import MEASURE, EmbeddingNoise, published_schedule, statistics_hash
+from viewgen.diffusion.embedding_noise import MEASURE, EmbeddingNoise, published_schedule
 from viewgen.diffusion.sampling import Conditions, Guidance, GuidedNetwork, denoise, initial_latents
 from viewgen.diffusion.schedulers import load_scheduler
+from viewgen.fingerprint import file_hash
 from viewgen.generator import to_uint8
 from viewgen.pretrained import licence_of, load_part, local_folder, parts_hash, pipeline_class
 from viewgen.strength import NOISE_LEVELS
@@ -116,7 +117,7 @@ class KandinskyGenerator:
         self.model_hash = parts_hash([*folders, other / "image_encoder", other / "image_processor"], variant)
         self.model_id, self.licence = f"{model} + {prior}", licence_of(decoder, model)
         self.settings = {
-            "statistics": None if statistics is None else statistics_hash(statistics),
+            "statistics": None if statistics is None else file_hash(statistics),
             "steps": steps,
             "guidance": guidance,
             **self.when.settings(),

@@ -82,7 +82,10 @@ def local_file(file: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"expected a file, or owner/name/file.safetensors on the hub, got {file}, which does not exist"
         )
-    return hub_snapshot(f"{owner}/{name}", [inside], [], f"check the name {file}") / inside
+    found = hub_snapshot(f"{owner}/{name}", [inside], [], f"check the name {file}") / inside
+    if not found.is_file():
+        raise ValueError(f"expected {inside} in {owner}/{name} on the hub, got no such file; check the name {file}")
+    return found
 
 
 def hub_snapshot(model: str, wanted: Sequence[str], left: Sequence[str], hint: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genviews_core.files import make_folder, write_json
+from genviews_core.files import make_folder
 from genviews_core.images import UnreadableImage
 from genviews_core.listing import iter_images
 from genviews_core.shards import Entry, ShardError, ShardReader, find_shards, is_sharded, list_shard
@@ -66,7 +66,6 @@ class ShardedImages:
         KeyFile.write(make / "keys.jsonl", (key.as_py() for key in places["key"]))
         columns = [places[name].to_numpy() for name in ("shard", "start", "extent")]
         np.save(make / "places.npy", np.stack(columns, 1))
-        write_json(make / "about.json", {"source": os.fspath(source)})
         return cls(folder)
 
     def read(self, key: str) -> bytes:

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genviews_core.backbones import first_line
-from viewgen.fingerprint import file_hash
 
 MEASURE = "measure them with `viewgen statistics IMAGES --out FILE --generator NAME ...` and give statistics=FILE"
 
@@ -83,10 +82,5 @@ class EmbeddingNoise:
                 f"{MEASURE}"
             )
         noise = torch.stack([torch.randn(embeddings.shape[1:], generator=draw) for draw in draws])
-        standardized = (embeddings.float().cpu() - self.mean) * 1 / self.std
+        standardized = (embeddings.float().cpu() - self.mean) / self.std
         return self.schedule.add_noise(standardized, noise, levels) * self.std + self.mean
-
-
-def statistics_hash(path: str | os.PathLike[str]) -> str:
-    """Return the hash of a file of statistics, which belongs to the settings of a run."""
-    return file_hash(path)

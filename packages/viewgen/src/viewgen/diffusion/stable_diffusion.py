@@ -105,7 +105,7 @@ class StableDiffusion:
         folder = self.folder / "vae"
         if vae is not None:
             folder = local_folder(vae, variant=None, nested=False, hint="give vae= an autoencoder of diffusers")
-            hashes.append(parts_hash([folder]))
+            hashes.append(parts_hash([folder], variant))
         self.vae: Any = _load_autoencoder(folder, dtype, variant, self.unet.config.in_channels)
         self.hash = hashes[0] if len(hashes) == 1 else "+".join(hashes)
         self.prompts = _PromptEncoder(self.folder, self.kind, dtype=dtype, variant=variant)
@@ -221,6 +221,12 @@ def _replace_weights(unet: Any, path: Path) -> str:
         )
     unet.load_state_dict(state)
     return file_hash(path)
+
+
+def expand_prompts(text: Conditions, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Repeat the conditions of a negative prompt and a prompt for each image of a batch."""
+    none, given = ({name: value[row].expand(count, *value.shape[1:]) for name, value in text.items()} for row in (0, 1))
+    return none, given
 
 
 class _PromptEncoder:

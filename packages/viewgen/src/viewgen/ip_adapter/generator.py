@@ -18,10 +18,11 @@ from torch import Tensor
 
 from viewgen.diffusion.captions import CaptionTable
 from viewgen.diffusion.clip_images import load_clip_images
-from viewgen.diffusion.embedding_noise import MEASURE, EmbeddingNoise, statistics_hash
+from viewgen.diffusion.embedding_noise import MEASURE, EmbeddingNoise
 from viewgen.diffusion.sampling import Guidance, GuidedNetwork, denoise, initial_latents
 from viewgen.diffusion.schedulers import DistilledName, SchedulerName
-from viewgen.diffusion.stable_diffusion import StableDiffusion
+from viewgen.diffusion.stable_diffusion import StableDiffusion, expand_prompts
+from viewgen.fingerprint import file_hash
 from viewgen.generator import to_uint8
 from viewgen.ip_adapter.weights import HOLDS, attach_adapter, read_adapter
 from viewgen.pretrained import licence_of
@@ -176,7 +177,7 @@ class IPAdapterGenerator:
             ValueError: if the file is damaged or of another kind.
         """
         self.noise = EmbeddingNoise.from_statistics(path)
-        self.settings["statistics"] = statistics_hash(path)
+        self.settings["statistics"] = file_hash(path)
 
     def condition(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B *T D"]:
         """Compute the images' CLIP embeddings (or tokens, for a plus adapter), with CLIP's preprocessing."""
@@ -193,7 +194,8 @@ class IPAdapterGenerator:
     def _captioned(self, keys: Sequence[str], prepared: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B L"]:
         """Return the flattened embeddings, each followed by the row of its caption."""
         assert self.captions is not None
-        return torch.cat([self.encode(prepared).flatten(1), self.captions.rows(keys)[:, None].float()], dim=1)
+        rows = self.captions.rows(keys)[:, None].double()  # float32 holds integers up to 2**24 only
+        return torch.cat([self.encode(prepared).flatten(1).double(), rows], dim=1)
 
     def generate(
         self, condition: Float[Tensor, "B *T D"], *, seeds: Sequence[int], strength: Float[Tensor, " B"] | None = None
@@ -256,16 +258,14 @@ class IPAdapterGenerator:
                 f"expected embeddings with the rows of their captions, {math.prod(shape) + 1} values from "
                 f"condition_for(), got shape {tuple(condition.shape)}; cached embeddings go without captions"
             )
-        return condition[:, :-1].unflatten(1, shape), condition[:, -1].long().cpu()
+        return condition[:, :-1].float().unflatten(1, shape), condition[:, -1].long().cpu()
 
     def _conditions(
         self, tokens: Float[Tensor, "B 1 N E"], scale: Float[Tensor, " B"], rows: Int[Tensor, " B"] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Return the conditions of the images, and of none unless the UNet takes the guidance scale as a condition."""
         count, distilled = len(tokens), self.base.guided_by_embedding(scale)
-        none, given = (
-            {name: value[row].expand(count, *value.shape[1:]) for name, value in self.text.items()} for row in (0, 1)
-        )
+        none, given = expand_prompts(self.text, count)
         if self.captions is not None and rows is not None:
             texts = [self.prompt.replace("{caption}", self.captions.captions[row]) for row in rows.tolist()]
             given = self.base.text_conditions(texts)

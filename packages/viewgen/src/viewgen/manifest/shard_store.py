@@ -167,15 +167,16 @@ class ShardStore:
             if self.is_local:
                 Path(written).replace(target)
 
-    def fault(self, name: str, check_bytes: bool) -> str | None:
+    def fault(self, name: str, about: ShardAbout, check_bytes: bool) -> str | None:
         """Return how a shard differs from its manifest, or None: "row without file" or "damaged".
 
         Args:
             name: name of the shard.
+            about: metadata of its manifest.
             check_bytes: compare the SHA-256 of the tar, otherwise only its size.
         """
         path = f"{self._root}/{name}.tar"
-        with self.manifest(name) as (_, about), reading(self.url(name, ".tar")):
+        with reading(self.url(name, ".tar")):
             if not self._store.exists(path):
                 return "row without file"
             if self._store.size(path) != about.tar_bytes:
@@ -237,9 +238,9 @@ def verify_shards(views: str | os.PathLike[str], repair: bool = False, *, check_
     faults: dict[str, list[str]] = {"row without file": [], "damaged": []}
     rows = 0
     for name in store.names():
-        with store.manifest(name) as (manifest, _):
+        with store.manifest(name) as (manifest, about):
             rows += manifest.file.metadata.num_rows
-        if fault := store.fault(name, check_bytes):
+        if fault := store.fault(name, about, check_bytes):
             faults[fault].append(f"{name}.tar")
             if repair:
                 store.remove(name, ".parquet")  # its tar, if there is one, is then without a manifest

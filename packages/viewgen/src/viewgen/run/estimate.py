@@ -79,6 +79,7 @@ def estimate_run(
     interpolate: Interpolation | None = None,
     keys: Iterable[str] | None = None,
     workers: int = 0,
+    device: str | None = None,
 ) -> RunEstimate:
     """Generate a few batches of a run into a temporary folder, and estimate the whole from them.
 
@@ -90,11 +91,12 @@ def estimate_run(
         seed: seed of the run.
         strength: schedule, or strength in the generator's unit.
         batch_size: views per batch.
-        image_format: "png" or "jpg".
+        image_format: "png", "jpg" or "tif".
         embeddings: cached conditions.
         interpolate: interpolation between conditions.
         keys: keys of the images; by default all images.
         workers: threads that read images and write views.
+        device: device of a generator that is not loaded yet; by default a GPU if there is one.
 
     Raises:
         ValueError: if there is no image, none of the drawn ones can be read, or an argument does not fit.
@@ -122,7 +124,7 @@ def estimate_run(
         start = time.perf_counter()
         ends, written, size = [], [], 0
         with Journal(views / "journals" / "dry-run.jsonl") as journal:
-            for result in run_here(job, plan, journal):
+            for result in run_here(job, plan, journal, device):
                 ends.append(time.perf_counter())
                 written.append(result.written)
                 size += result.size

@@ -24,9 +24,12 @@ from viewgen.run.worker import ChunkResult, ChunkWorker, Job
 IN_FLIGHT = 2  # chunks of one device at a time: one computes while another is read or written
 
 
-def run_here(job: Job, plan: Plan, journal: Journal) -> Iterator[ChunkResult]:
-    """Run all chunks in this process; a generator that is not loaded yet runs on a GPU or on one CPU thread."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def run_here(job: Job, plan: Plan, journal: Journal, device: str | None = None) -> Iterator[ChunkResult]:
+    """Run all chunks in this process.
+
+    A generator that is not loaded yet runs on the device, by default a GPU if there is one; on a CPU on one thread.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     single = device == "cpu" and isinstance(job.generator, GeneratorSpec)
     with one_thread() if single else contextlib.nullcontext(), ChunkWorker(job, journal, device) as chunk_worker:
         if not job.threads:
